@@ -1,0 +1,1 @@
+"""Dropout: which version of a model serves a request, decided in Python for Envoy."""

@@ -1,0 +1,22 @@
+"""Who is assigned what: a hash of the unit, buckets, and the ranges that own them. Shared by every loop."""
+
+from extproc.assignment.hashing import (
+    BUCKETS,
+    bucket_of,
+    holdout_bucket,
+    layer_bucket,
+    shadow_bucket,
+)
+from extproc.assignment.ranges import BucketRange, canary_range, parse_percent, variant_ranges
+
+__all__ = [
+    "BUCKETS",
+    "BucketRange",
+    "bucket_of",
+    "canary_range",
+    "holdout_bucket",
+    "layer_bucket",
+    "parse_percent",
+    "shadow_bucket",
+    "variant_ranges",
+]

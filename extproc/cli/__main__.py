@@ -1,0 +1,6 @@
+"""``python -m extproc.cli`` is ``dropout``."""
+
+from extproc.cli import main
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,1 @@
+"""What changes a rollout: every action goes through one function, whoever asks."""

@@ -1,0 +1,150 @@
+"""What flows along the request path: request → attributes → gather → decide → mutation.
+
+Transport-neutral: gRPC and HTTP fill the same ``Request`` and drain the same ``Mutation``.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from typing import Any, NamedTuple
+
+from extproc.names import Reason
+
+
+@dataclass(slots=True)
+class Request:
+    """The request as Envoy described it.
+
+    ``headers`` has lower-case names, pseudo-headers (``:path`` and so on) included, and the bytes as received; a
+    name that came more than once is joined by ``,`` (cookies by ``; ``) and listed in ``repeated``. ``path``
+    carries the query. ``attributes`` are the request attributes that Envoy was asked for. ``too_large`` says that
+    the headers are over the limits: the decision then ends at stable.
+    """
+
+    method: str
+    path: str
+    host: str
+    scheme: str
+    headers: dict[str, bytes]
+    repeated: frozenset[str] = frozenset()
+    attributes: Mapping[str, Any] = field(default_factory=dict)
+    too_large: bool = False
+
+
+@dataclass(frozen=True, slots=True)
+class Unit:
+    """What is hashed. ``value`` is None when there is nothing to hash; ``fault`` says why it is not the usual one."""
+
+    value: bytes | None
+    fault: Reason | None = None
+    per_request: bool = False
+
+
+class Buckets(NamedTuple):
+    """The unit's draws; None where the rollout has no such stage or there is no unit. Replay starts from these."""
+
+    unit: int | None = None
+    holdout: int | None = None
+    layer: int | None = None
+    shadow: int | None = None
+
+
+class FeatureValue(NamedTuple):
+    """A feature as it was read: ``age`` in seconds since its event time; ``source`` is ``cache`` or ``store``."""
+
+    value: Any
+    age: float
+    source: str
+
+
+@dataclass(frozen=True, slots=True)
+class Features:
+    """All features that a rollout reads and that were found, and the first reason why one was not."""
+
+    values: Mapping[str, FeatureValue] = field(default_factory=dict)
+    fault: Reason | None = None
+
+
+NO_FEATURES = Features()
+
+
+@dataclass(frozen=True, slots=True)
+class PolicyVerdict:
+    """What the policy said, checked: or ``fault``, why it said nothing that can be used.
+
+    ``versions`` and ``version`` are None when the policy did not set them. ``http_status`` is within 400-599.
+    """
+
+    allow: bool = True
+    versions: frozenset[str] | None = None
+    version: str | None = None
+    shadow: bool = True
+    reason: str | None = None
+    http_status: int = 403
+    body: str | None = None
+    fault: Reason | None = None
+    message: str | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class Facts:
+    """All that gather found; the only input of ``decide`` beside the rollout. Recorded facts replay a decision.
+
+    ``policy_input`` is the document that the policy was evaluated on, None without a policy.
+    """
+
+    unit: Unit
+    buckets: Buckets
+    features: Features = NO_FEATURES
+    verdict: PolicyVerdict | None = None
+    policy_input: Mapping[str, Any] | None = None
+    too_large: bool = False
+
+
+@dataclass(frozen=True, slots=True)
+class Denial:
+    """An answer to the client instead of a route: the status (400-599) and the body."""
+
+    http_status: int
+    body: str | None = None
+
+
+@dataclass(slots=True)
+class Decision:
+    """What was decided and everything that it was decided from: one record per request.
+
+    ``unit`` is the raw unit here; the log writes a pseudonym. ``ranges`` are the arms' buckets at the time.
+    ``fallbacks`` are reasons that changed nothing but should be seen (a per-request draw, a missing feature that
+    the policy was left to judge). ``stage_us`` are microseconds per stage.
+    """
+
+    decision_id: str
+    revision: int
+    policy_revision: str
+    rollout: str | None
+    epoch: int
+    arm: str | None
+    unit: bytes | None
+    bucket: int | None
+    ranges: Mapping[str, tuple[int, int]]
+    version: str | None
+    upstream: str | None
+    shadow: str | None
+    reason: Reason
+    features: Mapping[str, FeatureValue]
+    fallbacks: tuple[str, ...] = ()
+    stage_us: Mapping[str, float] = field(default_factory=dict)
+    denial: Denial | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class Mutation:
+    """The reply, free of any transport: headers to set (over whatever is there) and to remove, or a denial.
+
+    Names and values are legal HTTP; a denial's ``headers`` go to the client.
+    """
+
+    set_headers: tuple[tuple[str, bytes], ...] = ()
+    remove_headers: tuple[str, ...] = ()
+    denial: Denial | None = None

@@ -1,0 +1,1 @@
+"""What Envoy is configured with: the routes and clusters of the rollouts."""

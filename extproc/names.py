@@ -1,0 +1,47 @@
+"""The names that cross a process boundary: headers, reasons, arms. Metric names stand beside the metrics."""
+
+from __future__ import annotations
+
+from enum import StrEnum
+
+HEADER_VERSION = "x-model-version"
+HEADER_CLUSTER = "x-model-cluster"
+HEADER_ARM = "x-model-arm"
+HEADER_ROLLOUT = "x-model-rollout"
+HEADER_DECISION_ID = "x-decision-id"
+HEADER_SHADOW = "x-model-shadow"
+
+OWN_HEADERS = (HEADER_VERSION, HEADER_CLUSTER, HEADER_ARM, HEADER_ROLLOUT, HEADER_DECISION_ID, HEADER_SHADOW)
+"""Every header that Dropout sets. Clients may not: each is stripped or overwritten in every reply."""
+
+ARM_CANARY = "canary"
+ARM_CONTROL = "control"
+ARM_EXCLUDED = "excluded"
+RESERVED_ARMS = frozenset({ARM_CANARY, ARM_EXCLUDED})
+"""Names that no variant may have; ``control`` is allowed and usual for the last one."""
+
+
+class Reason(StrEnum):
+    """Why a decision came out as it did: a closed list, because it is a metric label."""
+
+    WEIGHT = "weight"
+    KILL_SWITCH = "kill_switch"
+    BREAKER_OPEN = "breaker_open"
+    VERSION_ABORTED = "version_aborted"
+    POLICY_PIN = "policy_pin"
+    POLICY_INELIGIBLE = "policy_ineligible"
+    POLICY_DENY = "policy_deny"
+    POLICY_ERROR = "policy_error"
+    POLICY_UNDEFINED = "policy_undefined"
+    POLICY_INVALID = "policy_invalid"
+    POLICY_QUARANTINED = "policy_quarantined"
+    HOLDOUT = "holdout"
+    LAYER = "layer"
+    NOT_COVERED = "not_covered"
+    UNIT_MISSING = "unit_missing"
+    UNIT_AMBIGUOUS = "unit_ambiguous"
+    FEATURE_MISSING = "feature_missing"
+    FEATURE_STALE = "feature_stale"
+    FEATURE_TIMEOUT = "feature_timeout"
+    ATTRIBUTES_TOO_LARGE = "attributes_too_large"
+    NO_MATCH = "no_match"

@@ -1,0 +1,152 @@
+"""What requests are decided from: frozen, compiled, swapped in one assignment.
+
+Nothing here parses, loads or waits; ``compile.py`` makes it, ``holder.py`` keeps it current.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from typing import Any, NamedTuple, Protocol
+
+from extproc.assignment import BucketRange
+
+
+class ArmRange(NamedTuple):
+    """The buckets that an arm owns, and the version that its units get."""
+
+    arm: str
+    version: str
+    range: BucketRange
+
+
+@dataclass(frozen=True, slots=True)
+class UnitSource:
+    """Where the unit of randomisation is read from.
+
+    Exactly one of ``header`` (lower case) and ``cookie`` is set. ``per_request`` says what a request without a unit
+    gets: a draw of its own (``missing: request``) instead of stable.
+    """
+
+    header: str | None = None
+    cookie: str | None = None
+    per_request: bool = False
+
+
+@dataclass(frozen=True, slots=True)
+class FeatureNeed:
+    """The features that a rollout reads. Times are in seconds; ``max_age`` None accepts any age."""
+
+    entity: UnitSource
+    view: str
+    names: tuple[str, ...]
+    max_age: float | None
+    timeout: float
+    missing_is_stable: bool
+
+
+@dataclass(frozen=True, slots=True)
+class PolicyUse:
+    """The rule that a rollout asks: ``routing/decision`` is the rule ``decision`` of package ``routing``."""
+
+    path: str
+    deny_on_error: bool
+
+
+class Holdout(NamedTuple):
+    """Units whose holdout bucket is below ``percent`` (hundredths) are kept out of everything."""
+
+    name: bytes
+    percent: int
+
+
+class Layer(NamedTuple):
+    """The part of a layer's buckets in which this rollout may draw."""
+
+    name: bytes
+    range: BucketRange
+
+
+class Shadow(NamedTuple):
+    """A copy of ``percent`` (hundredths) of the units' requests goes to ``version``."""
+
+    version: str
+    percent: int
+
+
+@dataclass(frozen=True, slots=True)
+class CompiledRollout:
+    """One rollout, ready to decide with: its accepted spec and its status, in slots.
+
+    ``arms`` are the ranges of the canary (one entry, absent when there is none) or of every variant. Outside all of
+    them a canary rollout's unit is ``control``, an experiment's is not covered. ``stable`` is status.stable, for an
+    experiment the last variant's version. ``aborted`` holds the versions with a tombstone. ``upstreams`` maps every
+    version of the rollout to its Envoy cluster; names and versions in it are legal header values.
+    ``policy_input`` is the constant ``input.rollout``; ``plan`` is the JSON object ``{"spec", "status"}`` from which
+    this rollout can be compiled again, for the decision log.
+    """
+
+    key: str
+    namespace: str
+    name: str
+    model: str
+    epoch: int
+    unit: UnitSource
+    seed: bytes
+    stable: str
+    canary: str | None
+    experiment: bool
+    arms: tuple[ArmRange, ...]
+    upstreams: Mapping[str, str]
+    aborted: frozenset[str]
+    holdout: Holdout | None
+    layer: Layer | None
+    shadow: Shadow | None
+    features: FeatureNeed | None
+    policy: PolicyUse | None
+    log_headers: frozenset[str]
+    log_features: frozenset[str]
+    weight: int
+    policy_input: Mapping[str, Any]
+    plan: bytes
+
+    @property
+    def control_arm(self) -> str:
+        """The arm that stands for stable: ``control``, or an experiment's last variant."""
+        return self.arms[-1].arm if self.experiment else "control"
+
+
+@dataclass(frozen=True, slots=True)
+class Overlay:
+    """What takes versions away without a compile: an operator's kill, the breaker's trips."""
+
+    killed: bool = False
+    tripped: frozenset[str] = frozenset()
+
+
+NO_OVERLAY = Overlay()
+
+
+class MatchTable(Protocol):
+    """Finds the rollouts of a request by exact tables; its cost does not grow with their number."""
+
+    def find(self, host: str, path: str, headers: Mapping[str, bytes]) -> tuple[CompiledRollout, ...]:
+        """The rollouts whose best entry matches, by the Gateway API's precedence; more than one only in a layer.
+
+        ``path`` may carry a query, which is ignored; ``headers`` has lower-case names.
+        """
+        ...
+
+
+@dataclass(frozen=True, slots=True)
+class Snapshot:
+    """Everything that requests are decided from at one revision of the store."""
+
+    revision: int
+    rollouts: Mapping[str, CompiledRollout]
+    table: MatchTable
+    overlay: Mapping[str, Overlay] = field(default_factory=dict)
+
+    def overlay_of(self, key: str) -> Overlay:
+        """The kill and trips of the rollout ``key``."""
+        return self.overlay.get(key, NO_OVERLAY)
