@@ -1,0 +1,231 @@
+"""The read-through cache: what requests wait for, for how long, and what they get instead."""
+
+from __future__ import annotations
+
+import asyncio
+import threading
+from collections.abc import AsyncIterator, Callable, Mapping, Sequence
+
+import pytest
+
+from extproc.datapath.features import FeatureReader
+from extproc.datapath.ports import FeatureRow
+from extproc.errors import Unreachable
+from extproc.names import Reason
+from extproc.snapshot.model import FeatureNeed, UnitSource
+from tests.support.clock import FakeClock
+
+
+class FakeStore:
+    """Answers from a dict once its gate is open; raises what it is told to."""
+
+    def __init__(self, clock: FakeClock) -> None:
+        self.rows: dict[str, dict[str, FeatureRow]] = {"u-1": {"risk": FeatureRow(0.9, clock.now() - 60)}}
+        self.gate = threading.Event()
+        self.gate.set()
+        self.asked: list[str] = []
+        self.fault: Exception | None = None
+        self.closed = threading.Event()
+
+    def read(self, view: str, entity: str, names: Sequence[str]) -> Mapping[str, FeatureRow]:
+        self.asked.append(entity)
+        self.gate.wait(10)
+        if self.fault is not None:
+            raise self.fault
+        return {name: row for name, row in self.rows.get(entity, {}).items() if name in names}
+
+    def close(self) -> None:
+        self.closed.set()
+
+
+def need(names: tuple[str, ...] = ("risk",), max_age: float | None = 3600.0, timeout: float = 5.0) -> FeatureNeed:
+    return FeatureNeed(UnitSource(header="x-user-id"), "user_risk", names, max_age, timeout, missing_is_stable=True)
+
+
+@pytest.fixture
+def clock() -> FakeClock:
+    return FakeClock()
+
+
+@pytest.fixture
+def store(clock: FakeClock) -> FakeStore:
+    return FakeStore(clock)
+
+
+@pytest.fixture
+async def make(store: FakeStore, clock: FakeClock) -> AsyncIterator[Callable[..., FeatureReader]]:
+    readers: list[FeatureReader] = []
+
+    def build(**limits: float) -> FeatureReader:
+        readers.append(FeatureReader(store, clock, **limits))  # type: ignore[arg-type]
+        return readers[-1]
+
+    yield build
+    store.gate.set()
+    for reader in readers:
+        reader.close()
+
+
+async def settled(reader: FeatureReader, entity: str) -> None:
+    """Wait until the answer for ``entity``, which a request gave up on, is in the cache."""
+    await reader.fetch(need(timeout=10.0), entity)
+
+
+async def test_what_was_fetched_is_cached(make: Callable[..., FeatureReader], store: FakeStore) -> None:
+    reader = make()
+    assert reader.cached(need(), "u-1") is None
+    fetched = await reader.fetch(need(), "u-1")
+    assert fetched.values["risk"] == (0.9, 60.0, "store")
+    assert fetched.fault is None
+    cached = reader.cached(need(), "u-1")
+    assert cached is not None
+    assert cached.values["risk"] == (0.9, 60.0, "cache")
+    assert store.asked == ["u-1"]
+    assert (reader.hits, reader.misses) == (1, 1)
+
+
+async def test_an_unknown_entity_is_missing_and_remembered(
+    make: Callable[..., FeatureReader], store: FakeStore
+) -> None:
+    reader = make()
+    assert (await reader.fetch(need(), "nobody")).fault is Reason.FEATURE_MISSING
+    cached = reader.cached(need(), "nobody")
+    assert cached is not None
+    assert cached.fault is Reason.FEATURE_MISSING
+    assert store.asked == ["nobody"]
+
+
+async def test_an_entry_is_not_served_beyond_its_age(make: Callable[..., FeatureReader], clock: FakeClock) -> None:
+    reader = make(max_age=10.0)
+    await reader.fetch(need(), "u-1")
+    clock.advance(10.0)
+    assert reader.cached(need(), "u-1") is not None
+    clock.advance(0.1)
+    assert reader.cached(need(), "u-1") is None
+    assert len(reader) == 0
+
+
+async def test_a_cached_value_goes_stale_by_its_event_time(
+    make: Callable[..., FeatureReader], clock: FakeClock
+) -> None:
+    reader = make()
+    assert (await reader.fetch(need(max_age=65.0), "u-1")).fault is None
+    clock.advance(6.0)
+    cached = reader.cached(need(max_age=65.0), "u-1")
+    assert cached is not None
+    assert cached.fault is Reason.FEATURE_STALE
+    assert cached.values == {}
+
+
+async def test_a_missing_feature_outranks_a_stale_one(make: Callable[..., FeatureReader]) -> None:
+    features = await make().fetch(need(names=("risk", "country"), max_age=1.0), "u-1")
+    assert features.fault is Reason.FEATURE_MISSING
+
+
+async def test_an_event_time_in_the_future_is_of_age_zero(
+    make: Callable[..., FeatureReader], store: FakeStore, clock: FakeClock
+) -> None:
+    store.rows["u-1"]["risk"] = FeatureRow(0.1, clock.now() + 5)
+    assert (await make().fetch(need(max_age=0.0), "u-1")).values["risk"].age == 0.0
+
+
+async def test_without_a_maximum_any_age_is_taken(make: Callable[..., FeatureReader], clock: FakeClock) -> None:
+    clock.advance(1e9)
+    assert (await make().fetch(need(max_age=None), "u-1")).fault is None
+
+
+async def test_the_least_recently_used_entry_leaves_first(
+    make: Callable[..., FeatureReader],
+) -> None:
+    reader = make(max_entries=2)
+    await reader.fetch(need(), "a")
+    await reader.fetch(need(), "b")
+    reader.cached(need(), "a")
+    await reader.fetch(need(), "c")
+    assert len(reader) == 2
+    assert reader.cached(need(), "b") is None
+    assert reader.cached(need(), "a") is not None
+
+
+async def test_ten_thousand_entities_do_not_grow_the_cache(make: Callable[..., FeatureReader]) -> None:
+    reader = make(max_entries=100)
+    for number in range(10_000):
+        await reader.fetch(need(), f"u-{number}")
+    assert len(reader) == 100
+
+
+async def test_a_slow_store_is_a_timeout_and_its_late_answer_serves_the_next(
+    make: Callable[..., FeatureReader], store: FakeStore
+) -> None:
+    reader = make()
+    store.gate.clear()
+    late = await reader.fetch(need(timeout=0.001), "u-1")
+    assert late.fault is Reason.FEATURE_TIMEOUT
+    assert late.values == {}
+    assert reader.timeouts == 1
+    store.gate.set()
+    await settled(reader, "u-1")
+    cached = reader.cached(need(), "u-1")
+    assert cached is not None
+    assert cached.fault is None
+    assert store.asked == ["u-1"]
+
+
+async def test_requests_for_the_same_entity_share_one_read(
+    make: Callable[..., FeatureReader], store: FakeStore
+) -> None:
+    reader = make()
+    store.gate.clear()
+    tasks = [asyncio.create_task(reader.fetch(need(), "u-1")) for _ in range(20)]
+    await asyncio.sleep(0)
+    store.gate.set()
+    answers = await asyncio.gather(*tasks)
+    assert {answer.fault for answer in answers} == {None}
+    assert store.asked == ["u-1"]
+
+
+async def test_a_cancelled_request_does_not_take_the_others_answer(
+    make: Callable[..., FeatureReader], store: FakeStore
+) -> None:
+    reader = make()
+    store.gate.clear()
+    first = asyncio.create_task(reader.fetch(need(), "u-1"))
+    second = asyncio.create_task(reader.fetch(need(), "u-1"))
+    await asyncio.sleep(0)
+    first.cancel()
+    store.gate.set()
+    assert (await second).fault is None
+
+
+async def test_beyond_the_pending_limit_there_is_no_waiting(
+    make: Callable[..., FeatureReader], store: FakeStore
+) -> None:
+    reader = make(max_pending=2)
+    store.gate.clear()
+    for entity in ("a", "b"):
+        await reader.fetch(need(timeout=0.0), entity)
+    refused = await reader.fetch(need(timeout=60.0), "c")
+    assert refused.fault is Reason.FEATURE_TIMEOUT
+    store.gate.set()
+    await settled(reader, "b")
+    assert "c" not in store.asked
+
+
+@pytest.mark.parametrize("fault", [Unreachable.of("features_locked", "Locked."), ZeroDivisionError("a bug")])
+async def test_a_store_that_fails_counts_as_missing_and_is_asked_again(
+    make: Callable[..., FeatureReader], store: FakeStore, fault: Exception
+) -> None:
+    reader = make()
+    store.fault = fault
+    assert (await reader.fetch(need(), "u-1")).fault is Reason.FEATURE_MISSING
+    assert reader.errors == 1
+    assert reader.cached(need(), "u-1") is None
+    store.fault = None
+    assert (await reader.fetch(need(), "u-1")).fault is None
+
+
+async def test_closing_closes_the_store(make: Callable[..., FeatureReader], store: FakeStore) -> None:
+    reader = make()
+    await reader.fetch(need(), "u-1")
+    reader.close()
+    assert store.closed.wait(5)
