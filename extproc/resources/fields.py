@@ -1,0 +1,191 @@
+"""The kinds of value that documents are made of: percents, durations, names, header values.
+
+Each is a pydantic type that says in a sentence what it takes and shows editors a pattern. Nothing is coerced: YAML
+turns an unquoted ``3`` into a number, and a version is a string.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Callable
+from decimal import Decimal
+from typing import Annotated, Any, Final
+
+from pydantic import AfterValidator, BeforeValidator, PlainSerializer, WithJsonSchema
+from pydantic_core import PydanticCustomError
+
+from extproc.assignment import parse_percent
+from extproc.names import OWN_HEADERS
+
+MAX_VALUE_LENGTH: Final = 128
+"""Characters in a version, a model's name or an upstream template."""
+
+UPSTREAM_VARIABLES: Final = ("model", "version", "namespace", "name")
+"""What an upstream template may name in braces."""
+
+_LABEL = r"^[a-z0-9]([-a-z0-9]{0,61}[a-z0-9])?$"
+_TOKEN = r"^[!#$%&'*+.^_`|~0-9A-Za-z-]{1,128}$"  # noqa: S105 - RFC 9110's token, not a secret
+_VISIBLE = r"^[!-~]{1,128}$"
+_SEED = r"^[!-9;-~]{1,128}$"
+_TEXT = r"^[^\x00-\x1f\x7f]{1,4096}$"
+_PATH = r"^/[!-~]{0,1023}$"
+_HOST = r"^(\*\.)?([a-z0-9]([-a-z0-9]{0,61}[a-z0-9])?\.)*[a-z0-9]([-a-z0-9]{0,61}[a-z0-9])?$"
+_RULE = r"^[A-Za-z_][A-Za-z0-9_]*(/[A-Za-z_][A-Za-z0-9_]*)+$"
+_DURATION = r"^([0-9]+(\.[0-9]+)?(ns|us|µs|ms|s|m|h))+$"
+
+_UNIT_SECONDS: Final = {
+    "ns": Decimal("1e-9"),
+    "us": Decimal("1e-6"),
+    "µs": Decimal("1e-6"),
+    "ms": Decimal("1e-3"),
+    "s": Decimal(1),
+    "m": Decimal(60),
+    "h": Decimal(3600),
+}
+_DURATION_PART = re.compile(r"([0-9]+(?:\.[0-9]+)?)(ns|us|µs|ms|s|m|h)")
+_LONGEST_DURATION_SECONDS: Final = 2**63 / 1e9  # Go's own limit
+_VARIABLE = re.compile(r"\{([^{}]*)\}")
+
+
+def invalid(message: str, code: str = "invalid_value") -> PydanticCustomError:
+    """What a validator raises: a stable code and a sentence."""
+    return PydanticCustomError(code, message)  # type: ignore[arg-type]  # asks for a LiteralString
+
+
+def _matching(pattern: str, sentence: str, change: Callable[[str], str] = str) -> Callable[[str], str]:
+    """A validator: the text after ``change``, if all of it matches ``pattern``."""
+    matches = re.compile(pattern.removesuffix("$")).fullmatch
+
+    def check(text: str) -> str:
+        changed = change(text)
+        if matches(changed) is None:
+            raise invalid(f"{_shown(text)} is not {sentence}")
+        return changed
+
+    return check
+
+
+def _shown(text: str) -> str:
+    return repr(text if len(text) <= 60 else text[:57] + "...")
+
+
+_token_name = _matching(_TOKEN, "the name of an HTTP header", str.lower)
+
+
+def _header_name(text: str) -> str:
+    name = _token_name(text)
+    if name in OWN_HEADERS:
+        raise invalid(f"{name!r} is a header that Dropout sets and strips from clients")
+    return name
+
+
+def _path(text: str) -> str:
+    checked = _path_characters(text)
+    if "?" in checked or "#" in checked:
+        raise invalid("a path is matched without its query: it has no '?' and no '#'")
+    return checked
+
+
+_path_characters = _matching(_PATH, "a path: it starts with '/' and has visible ASCII characters only, undecoded")
+
+
+def _host(text: str) -> str:
+    checked = _host_characters(text)
+    if len(checked) > 253:
+        raise invalid("a host has 253 characters at most")
+    return checked
+
+
+_host_characters = _matching(_HOST, "a host such as api.example.com or *.example.com, without a port", str.lower)
+
+
+def _upstream(template: str) -> str:
+    checked = _visible(template)
+    for variable in _VARIABLE.findall(checked):
+        if variable not in UPSTREAM_VARIABLES:
+            known = ", ".join(f"{{{name}}}" for name in UPSTREAM_VARIABLES)
+            raise invalid(f"unknown variable {{{variable}}}; known are {known}", "upstream_unknown_variable")
+    if set("{}") & set(_VARIABLE.sub("", checked)):
+        raise invalid("a brace without its partner; braces are for variables only", "upstream_invalid_template")
+    return checked
+
+
+_visible = _matching(_VISIBLE, "a value of 1 to 128 visible ASCII characters")
+
+
+def parse_duration(text: str) -> float:
+    """Seconds in a duration as Go writes it: ``5ms``, ``10m``, ``1h30m``.
+
+    Raises:
+        ValueError: when it is none, is zero, or is longer than 292 years.
+    """
+    if len(text) > 64 or re.fullmatch(_DURATION.removesuffix("$"), text) is None:
+        raise invalid(f"{_shown(text)} is not a duration such as 5ms, 10m or 1h30m")
+    seconds = float(sum(Decimal(number) * _UNIT_SECONDS[unit] for number, unit in _DURATION_PART.findall(text)))
+    if not 0 < seconds < _LONGEST_DURATION_SECONDS:
+        raise invalid(f"{_shown(text)} is not a duration above zero and below 292 years")
+    return seconds
+
+
+def format_duration(seconds: float) -> str:
+    """``seconds`` as a whole number of the largest unit that allows it."""
+    exact = Decimal(repr(seconds))
+    for unit in ("h", "m", "s", "ms", "us", "ns"):
+        if exact % _UNIT_SECONDS[unit] == 0:
+            return f"{int(exact / _UNIT_SECONDS[unit])}{unit}"
+    return f"{exact:f}s"
+
+
+def _duration(value: object) -> float:
+    if isinstance(value, str):
+        return parse_duration(value)
+    raise invalid("must be a duration with its unit, such as 5ms, 10m or 1h30m", "mistyped_value")
+
+
+def _percent(value: object) -> int:
+    if isinstance(value, bool) or not isinstance(value, int | float):
+        raise invalid("must be a number of percent, without quotes or a percent sign", "mistyped_value")
+    return parse_percent(value)
+
+
+def format_percent(hundredths: int) -> int | float:
+    """Hundredths of a percent as documents write them: 500 is 5, 1234 is 12.34."""
+    whole, rest = divmod(hundredths, 100)
+    return float(Decimal(hundredths) / 100) if rest else whole
+
+
+def _string(pattern: str, check: Callable[[str], str]) -> tuple[Any, Any]:
+    return AfterValidator(check), WithJsonSchema({"type": "string", "pattern": pattern})
+
+
+_NAME_CHECK = _matching(_LABEL, "a name of at most 63 lower-case letters, digits and inner '-' (RFC 1123 label)")
+_COOKIE_CHECK = _matching(_TOKEN, "the name of a cookie")
+_SEED_CHECK = _matching(_SEED, "a seed: 1 to 128 visible ASCII characters without ':'")
+_TEXT_CHECK = _matching(_TEXT, "text of 1 to 4096 characters without control characters")
+_RULE_CHECK = _matching(_RULE, "the path of a rule, such as routing/decision")
+
+Name = Annotated[str, *_string(_LABEL, _NAME_CHECK)]
+HeaderName = Annotated[str, *_string(_TOKEN, _header_name)]
+CookieName = Annotated[str, *_string(_TOKEN, _COOKIE_CHECK)]
+Value = Annotated[str, *_string(_VISIBLE, _visible)]
+Text = Annotated[str, *_string(_TEXT, _TEXT_CHECK)]
+Seed = Annotated[str, *_string(_SEED, _SEED_CHECK)]
+PathValue = Annotated[str, *_string(_PATH, _path)]
+Host = Annotated[str, *_string(_HOST, _host)]
+RulePath = Annotated[str, *_string(_RULE, _RULE_CHECK)]
+UpstreamTemplate = Annotated[str, *_string(_VISIBLE, _upstream)]
+Duration = Annotated[
+    float,
+    BeforeValidator(_duration),
+    PlainSerializer(format_duration),
+    WithJsonSchema({"type": "string", "pattern": _DURATION, "examples": ["5ms", "10m", "1h30m"]}),
+]
+"""Seconds; written as Go writes durations."""
+
+Percent = Annotated[
+    int,
+    BeforeValidator(_percent),
+    PlainSerializer(format_percent),
+    WithJsonSchema({"type": "number", "minimum": 0, "maximum": 100}),
+]
+"""Hundredths of a percent, which are buckets; written as percent with two decimals at most."""
