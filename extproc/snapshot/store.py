@@ -6,9 +6,9 @@ it. Every write bumps one global revision, so that a reader asks only for what c
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
-from typing import Any, Final, Protocol
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import asdict, dataclass, field
+from typing import Any, Final, Protocol, Self
 
 POLL_SECONDS: Final = 0.1
 """How often a reader asks the store for changes."""
@@ -21,11 +21,12 @@ RAISE_DELAY_SECONDS: Final = 2 * POLL_SECONDS
 class Status:
     """Where a rollout stands; what requests are routed by.
 
-    Weights are hundredths of a percent. ``weight`` is in force from ``effective_at`` (Unix seconds) on, until then
-    ``previous_weight`` is. ``drawn`` is the weight whose range still names the arm of a unit after an abort took the
-    weight to 0. ``spec_stable`` is what spec.stable resolved to when the rollout was adopted. For an experiment
-    ``stable`` is the last variant's version and ``canary`` is None. ``ranges_key`` fingerprints what the ranges
-    depend on: when it changes, ``epoch`` does.
+    Weights are hundredths of a percent. ``weight`` and ``epoch`` are in force from ``effective_at`` (Unix seconds)
+    on, until then ``previous_weight`` and ``previous_epoch`` are. ``drawn`` is the weight whose range still names the
+    arm of a unit after an abort took the weight to 0. ``spec_stable`` is what spec.stable resolved to when the
+    rollout was adopted. For an experiment ``stable`` is the last variant's version and ``canary`` is None.
+    ``aborted`` are the versions with a tombstone. ``ranges_key`` fingerprints what the ranges depend on: when it
+    changes, ``epoch`` does.
     """
 
     stable: str
@@ -36,6 +37,7 @@ class Status:
     drawn: int = 0
     step: int = 0
     epoch: int = 1
+    previous_epoch: int = 1
     phase: str = "Progressing"
     reason: str = "adopted"
     message: str = ""
@@ -45,19 +47,37 @@ class Status:
     ranges_key: str = ""
     conditions: tuple[Mapping[str, Any], ...] = field(default=())
 
+    def weight_at(self, now: float) -> int:
+        """The weight in force at ``now`` (Unix seconds): a rise that is not yet due has not happened."""
+        return self.weight if now >= self.effective_at else self.previous_weight
+
+    def epoch_at(self, now: float) -> int:
+        """The epoch in force at ``now``: it changes with the weight, so no unit sees two sides of one epoch."""
+        return self.epoch if now >= self.effective_at else self.previous_epoch
+
+    def as_dict(self) -> dict[str, Any]:
+        """The status as a JSON object with this class's names."""
+        return asdict(self)
+
+    @classmethod
+    def from_dict(cls, body: Mapping[str, Any]) -> Self:
+        """The reverse of ``as_dict``, of a version that knew fewer fields too."""
+        return cls(**{**body, "aborted": tuple(body["aborted"]), "conditions": tuple(body["conditions"])})
+
 
 @dataclass(frozen=True, slots=True)
 class StoredRollout:
-    """One row: the accepted document, its status, and the versions with a tombstone.
+    """One row: the accepted document and its status.
 
     ``resource_version`` is the revision at which the row last changed, the token of compare-and-swap. ``source`` is
-    the file of a followed folder that applied it, or None. A deleted rollout is reported once with ``deleted``.
+    the file of a followed folder that applied it, or None. A deleted rollout is reported once by ``changes``, with
+    ``deleted``, an empty document and its last status.
     """
 
     namespace: str
     name: str
     document: Mapping[str, Any]
-    status: Status | None
+    status: Status
     resource_version: int
     source: str | None = None
     deleted: bool = False
@@ -82,26 +102,74 @@ class HistoryEntry:
 
 
 @dataclass(frozen=True, slots=True)
+class Write:
+    """What to do to one rollout if its row is still at ``expect``; None means that it must not exist.
+
+    A ``document``, ``status`` or ``source`` that is None leaves what is there. ``delete`` removes the rollout; its
+    tombstones and history stay.
+    """
+
+    namespace: str
+    name: str
+    expect: int | None
+    document: Mapping[str, Any] | None = None
+    status: Status | None = None
+    source: str | None = None
+    delete: bool = False
+    history: Sequence[HistoryEntry] = ()
+
+
+@dataclass(frozen=True, slots=True)
 class Changes:
-    """What changed after a revision. ``complete`` means: this is everything there is, anything else is gone."""
+    """What changed after a revision.
+
+    ``rollouts`` is read from the store and parsed while it is iterated, oldest change first and only once, so that
+    a reader may rest between any two; exhaust or drop it before the next ``changes``. The next ``since`` is
+    ``revision``, once all were taken. ``complete`` means: this is everything there is, anything else is gone.
+    """
+
+    revision: int
+    rollouts: Iterator[StoredRollout]
+    complete: bool = False
+
+
+@dataclass(frozen=True, slots=True)
+class Documents:
+    """All rollouts by namespace and name, and the revision at which a document last changed."""
 
     revision: int
     rollouts: Sequence[StoredRollout]
-    complete: bool = False
+
+
+@dataclass(frozen=True, slots=True)
+class Remains:
+    """What outlives a delete: the versions with a tombstone, and the last epoch (0 if there was none)."""
+
+    aborted: tuple[str, ...] = ()
+    epoch: int = 0
 
 
 class RolloutStore(Protocol):
     """Documents, status, history and tombstones. Synchronous; never called while a request is decided.
 
-    Every method raises ``Unreachable`` with ``store_unreachable``, ``store_locked``, ``store_corrupt``,
-    ``store_read_only`` or ``store_full`` when the store cannot do what was asked; nothing is then half written.
+    Every method raises ``Unreachable`` with ``store_unreachable``, ``store_recreated``, ``store_locked``,
+    ``store_corrupt``, ``store_incompatible``, ``store_read_only`` or ``store_full`` when the store cannot do what was
+    asked; nothing is then half written. So does iterating ``Changes.rollouts``.
     """
 
     def changes(self, since: int) -> Changes | None:
         """What changed after revision ``since`` (0: everything); None, cheaply, if nothing did.
 
-        A store that was deleted, or made again in place, raises ``Unreachable`` (``store_recreated`` when it is a
-        new, empty one) until ``reopen``: an empty replacement never clears a snapshot.
+        A store that was deleted raises ``store_unreachable``, one that was made again in its place
+        ``store_recreated``, until ``reopen``: an empty replacement never clears a snapshot.
+        """
+        ...
+
+    def reopen(self) -> None:
+        """Turn to the store that is there now; ask for ``changes(0)`` next.
+
+        Raises ``Unreachable`` and stays where it is when there is none, or when it holds no rollout
+        (``store_recreated``).
         """
         ...
 
@@ -109,40 +177,26 @@ class RolloutStore(Protocol):
         """One rollout as it stands, or None."""
         ...
 
-    def list(self) -> Sequence[StoredRollout]:
-        """All rollouts, by namespace and name."""
+    def documents(self) -> Documents:
+        """All rollouts as they stand."""
         ...
 
-    def write(
-        self,
-        namespace: str,
-        name: str,
-        *,
-        expect: int | None,
-        document: Mapping[str, Any] | None = None,
-        status: Status | None = None,
-        source: str | None = None,
-        history: Sequence[HistoryEntry] = (),
-    ) -> StoredRollout:
-        """Write document and/or status with history, in one transaction, if the row is still at ``expect``.
+    def write(self, writes: Sequence[Write], *, documents_at: int | None = None) -> Sequence[StoredRollout]:
+        """Do all of ``writes`` or none, in one transaction, and give the rows as they are then.
 
-        ``expect`` None means that the row must not exist. Tombstones are the status's ``aborted``; they survive
-        ``delete``. Raises ``Refused`` (``conflict``) when somebody else wrote first.
+        Raises ``Refused`` (``conflict``) when a row is not where its write expects it, or when any document changed
+        since ``documents_at`` (``Documents.revision``): what was checked together must still be together.
         """
         ...
 
-    def delete(self, namespace: str, name: str, *, expect: int, history: Sequence[HistoryEntry] = ()) -> None:
-        """Remove a rollout; its tombstones and history stay. Raises ``Refused`` (``conflict``)."""
-        ...
-
-    def tombstones(self, namespace: str, name: str) -> tuple[str, ...]:
-        """The versions of ``namespace/name`` that were aborted and not retried, deleted rollouts included."""
+    def remains(self, namespace: str, name: str) -> Remains:
+        """What is left of ``namespace/name``, deleted or not."""
         ...
 
     def history(self, namespace: str, name: str, limit: int = 100) -> Sequence[HistoryEntry]:
-        """The newest entries, oldest first."""
+        """The newest ``limit`` entries, oldest first, of a deleted rollout too."""
         ...
 
     def close(self) -> None:
-        """Let go of the connection."""
+        """Let go of the store."""
         ...
