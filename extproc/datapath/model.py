@@ -115,8 +115,8 @@ class Decision:
     """What was decided and everything that it was decided from: one record per request.
 
     ``unit`` is the raw unit here; the log writes a pseudonym. ``ranges`` are the arms' buckets at the time.
-    ``fallbacks`` are reasons that changed nothing but should be seen (a per-request draw, a missing feature that
-    the policy was left to judge). ``stage_us`` are microseconds per stage.
+    ``fallbacks`` name what could not be had (a unit, a feature, a verdict), whether or not it changed the outcome.
+    ``stage_us`` are microseconds per stage.
     """
 
     decision_id: str

@@ -7,9 +7,10 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass, field
-from typing import Any, NamedTuple, Protocol
+from typing import Any, NamedTuple
 
 from extproc.assignment import BucketRange
+from extproc.snapshot.matching import MatchKey, MatchTable
 
 
 class ArmRange(NamedTuple):
@@ -78,10 +79,12 @@ class Shadow(NamedTuple):
 class CompiledRollout:
     """One rollout, ready to decide with: its accepted spec and its status, in slots.
 
-    ``arms`` are the ranges of the canary (one entry, absent when there is none) or of every variant. Outside all of
-    them a canary rollout's unit is ``control``, an experiment's is not covered. ``stable`` is status.stable, for an
-    experiment the last variant's version. ``aborted`` holds the versions with a tombstone. ``upstreams`` maps every
-    version of the rollout to its Envoy cluster; names and versions in it are legal header values.
+    ``match`` are its entries in the match table. ``arms`` are the ranges of the canary (one entry, absent when there
+    is none) or of every variant, ``ranges`` the same for the record. Outside all of them a canary rollout's unit is
+    ``control``, an experiment's is not covered. ``versions`` are those that may be served. ``stable`` is
+    status.stable, for an experiment the last variant's version. ``aborted`` holds the versions with a tombstone.
+    ``upstreams`` maps every version, the shadow's too, to its Envoy cluster; names and versions in it are legal
+    header values. ``weight`` is the canary's in hundredths of a percent.
     ``policy_input`` is the constant ``input.rollout``; ``plan`` is the JSON object ``{"spec", "status"}`` from which
     this rollout can be compiled again, for the decision log.
     """
@@ -90,6 +93,7 @@ class CompiledRollout:
     namespace: str
     name: str
     model: str
+    match: tuple[MatchKey, ...]
     epoch: int
     unit: UnitSource
     seed: bytes
@@ -97,6 +101,8 @@ class CompiledRollout:
     canary: str | None
     experiment: bool
     arms: tuple[ArmRange, ...]
+    ranges: Mapping[str, tuple[int, int]]
+    versions: frozenset[str]
     upstreams: Mapping[str, str]
     aborted: frozenset[str]
     holdout: Holdout | None
@@ -127,17 +133,6 @@ class Overlay:
 NO_OVERLAY = Overlay()
 
 
-class MatchTable(Protocol):
-    """Finds the rollouts of a request by exact tables; its cost does not grow with their number."""
-
-    def find(self, host: str, path: str, headers: Mapping[str, bytes]) -> tuple[CompiledRollout, ...]:
-        """The rollouts whose best entry matches, by the Gateway API's precedence; more than one only in a layer.
-
-        ``path`` may carry a query, which is ignored; ``headers`` has lower-case names.
-        """
-        ...
-
-
 @dataclass(frozen=True, slots=True)
 class Snapshot:
     """Everything that requests are decided from at one revision of the store."""
@@ -146,6 +141,10 @@ class Snapshot:
     rollouts: Mapping[str, CompiledRollout]
     table: MatchTable
     overlay: Mapping[str, Overlay] = field(default_factory=dict)
+
+    def find(self, host: str, path: str, headers: Mapping[str, bytes]) -> tuple[CompiledRollout, ...]:
+        """The rollouts of a request, see ``MatchTable.find``; more than one only where they share a layer."""
+        return tuple([self.rollouts[key] for key in self.table.find(host, path, headers)])
 
     def overlay_of(self, key: str) -> Overlay:
         """The kill and trips of the rollout ``key``."""

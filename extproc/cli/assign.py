@@ -1,0 +1,34 @@
+"""``dropout assign``: which bucket a unit falls into, for support questions and for checking another implementation."""
+
+from __future__ import annotations
+
+import sys
+from collections.abc import Iterator
+
+import click
+
+from extproc.assignment import bucket_of
+from extproc.cli.output import output_option, print_json
+
+
+@click.command()
+@click.option("--seed", required=True, help="The rollout's seed; by default namespace/name@canary-version.")
+@click.option("--unit", help="The unit. Without it units are read from standard input, one a line.")
+@output_option
+def assign(seed: str, unit: str | None, output: str) -> None:
+    """Print the bucket, from 0 to 9999, of each unit under a seed.
+
+    Only the newline is taken off a line: spaces and carriage returns are part of a unit, as in a header.
+    """
+    for value in _units() if unit is None else [unit.encode("utf-8", "surrogateescape")]:
+        bucket = bucket_of(seed.encode("utf-8", "surrogateescape"), value)
+        text = value.decode("utf-8", "backslashreplace")
+        if output == "json":
+            print_json({"unit": text, "bucket": bucket})
+        else:
+            click.echo(f"{text}\t{bucket}")
+
+
+def _units() -> Iterator[bytes]:
+    for line in sys.stdin.buffer:
+        yield line.removesuffix(b"\n")

@@ -1,0 +1,80 @@
+"""Everything that a decision needs to know: the unit and its buckets, the features, the policy's word.
+
+The only step of the request path that may wait, and only for a feature that is not in the cache. With everything
+at hand the coroutine runs through without giving up the event loop.
+"""
+
+from __future__ import annotations
+
+from time import perf_counter_ns
+
+from extproc.clock import Clock
+from extproc.datapath.features import FeatureReader
+from extproc.datapath.model import NO_FEATURES, Facts, Features, PolicyVerdict, Request, Unit
+from extproc.datapath.policy_input import build_input
+from extproc.datapath.ports import PolicyEngine
+from extproc.datapath.unit import draw, read_source, unit_of
+from extproc.names import Reason
+from extproc.snapshot.model import CompiledRollout, FeatureNeed
+
+
+class Gatherer:
+    """Gathers the facts of one request at a time."""
+
+    def __init__(self, features: FeatureReader | None, clock: Clock) -> None:
+        self._features = features
+        self._clock = clock
+
+    async def gather(
+        self,
+        rollout: CompiledRollout,
+        request: Request,
+        decision_id: str,
+        engine: PolicyEngine | None,
+        stages: dict[str, float],
+    ) -> Facts:
+        """The facts about ``request`` for ``rollout``. Never raises for anything that a request can contain.
+
+        ``stages`` collects the microseconds that each step took.
+        """
+        unit = unit_of(rollout.unit, request, decision_id)
+        features = NO_FEATURES
+        if rollout.features is not None:
+            start = perf_counter_ns()
+            features = await self._read_features(rollout.features, request)
+            stages["features"] = (perf_counter_ns() - start) / 1000
+        buckets = draw(rollout, unit)
+        if rollout.policy is None:
+            return Facts(unit, buckets, features, too_large=request.too_large)
+        start = perf_counter_ns()
+        verdict, document = self._ask_policy(engine, rollout.policy.path, rollout, request, unit, features)
+        stages["policy"] = (perf_counter_ns() - start) / 1000
+        return Facts(unit, buckets, features, verdict, document, too_large=request.too_large)
+
+    async def _read_features(self, need: FeatureNeed, request: Request) -> Features:
+        entity = read_source(need.entity, request)
+        if isinstance(entity, Reason) or self._features is None:
+            return _FEATURES_MISSING
+        try:
+            key = entity.decode()
+        except UnicodeDecodeError:
+            return _FEATURES_MISSING
+        return self._features.cached(need, key) or await self._features.fetch(need, key)
+
+    def _ask_policy(
+        self,
+        engine: PolicyEngine | None,
+        path: str,
+        rollout: CompiledRollout,
+        request: Request,
+        unit: Unit,
+        features: Features,
+    ) -> tuple[PolicyVerdict, dict[str, object] | None]:
+        if engine is None:
+            return _NO_POLICIES, None
+        document = build_input(request, rollout, unit, features, self._clock.now(), engine.reads(path))
+        return engine.evaluate(path, document), document
+
+
+_FEATURES_MISSING = Features(fault=Reason.FEATURE_MISSING)
+_NO_POLICIES = PolicyVerdict(fault=Reason.POLICY_ERROR, message="no policies are loaded")

@@ -1,0 +1,130 @@
+"""One request from end to end: match → gather → decide → mutation, and what is noted about it.
+
+Every transport calls ``Pipeline.process``; there is no other way to a decision.
+"""
+
+from __future__ import annotations
+
+import secrets
+from collections.abc import Sequence
+from time import perf_counter_ns
+from typing import Protocol
+
+from extproc.assignment import layer_bucket
+from extproc.clock import Clock
+from extproc.datapath.decide import decide
+from extproc.datapath.features import FeatureReader
+from extproc.datapath.gather import Gatherer
+from extproc.datapath.model import Decision, Facts, Mutation, Request
+from extproc.datapath.mutation import mutation_for
+from extproc.datapath.ports import DecisionSink, PolicyEngine
+from extproc.datapath.unit import unit_of
+from extproc.names import Reason
+from extproc.snapshot.model import NO_OVERLAY, CompiledRollout, Snapshot
+
+
+class CurrentSnapshot(Protocol):
+    """Where the snapshot in force is found; it is swapped in one assignment."""
+
+    current: Snapshot
+
+
+class CurrentPolicies(Protocol):
+    """Where the policies in force are found; they are swapped whole."""
+
+    current: PolicyEngine | None
+
+
+class Pipeline:
+    """Decides requests from whatever snapshot and policies are in force when they arrive."""
+
+    def __init__(
+        self,
+        holder: CurrentSnapshot,
+        policies: CurrentPolicies,
+        features: FeatureReader | None,
+        sinks: Sequence[DecisionSink],
+        clock: Clock,
+    ) -> None:
+        self._holder = holder
+        self._policies = policies
+        self._gatherer = Gatherer(features, clock)
+        self._sinks = tuple(sinks)
+
+    async def process(self, request: Request) -> Mutation:
+        """The reply to one request's headers. Waits only where ``gather`` does."""
+        mutation, _ = await self.decide(request)
+        return mutation
+
+    async def decide(self, request: Request) -> tuple[Mutation, Decision]:
+        """As ``process``, with the decision behind the reply."""
+        start = perf_counter_ns()
+        # Read once: a swap while a feature is awaited must not mix two revisions in one decision.
+        snapshot, engine = self._holder.current, self._policies.current
+        decision_id = new_decision_id()
+        rollout = select(snapshot.find(request.host, request.path, request.headers), request, decision_id)
+        stages: dict[str, float] = {"match": (perf_counter_ns() - start) / 1000}
+        facts: Facts | None = None
+        overlay = NO_OVERLAY
+        if rollout is None:
+            decision = _no_match(decision_id, snapshot.revision)
+        else:
+            overlay = snapshot.overlay_of(rollout.key)
+            facts = await self._gatherer.gather(rollout, request, decision_id, engine, stages)
+            gathered = perf_counter_ns()
+            decision = decide(
+                rollout,
+                overlay,
+                facts,
+                decision_id=decision_id,
+                revision=snapshot.revision,
+                policy_revision=engine.revision if engine is not None else "",
+            )
+            stages["decide"] = (perf_counter_ns() - gathered) / 1000
+        mutation = mutation_for(decision)
+        stages["total"] = (perf_counter_ns() - start) / 1000
+        decision.stage_us = stages
+        for sink in self._sinks:
+            sink.record(decision, request, facts, rollout, overlay)
+        return mutation, decision
+
+
+def new_decision_id() -> str:
+    """A decision's name: 32 characters of base64url, 192 random bits."""
+    return secrets.token_urlsafe(24)
+
+
+def select(candidates: Sequence[CompiledRollout], request: Request, decision_id: str) -> CompiledRollout | None:
+    """The rollout that decides: the only candidate, or in a layer the one in whose range the unit falls.
+
+    A unit in nobody's range, or no unit at all, is left to the first, which gives its control.
+    """
+    if not candidates:
+        return None
+    if len(candidates) > 1:
+        for rollout in candidates:
+            unit = unit_of(rollout.unit, request, decision_id)
+            if rollout.layer is None or unit.value is None:
+                continue
+            if layer_bucket(rollout.layer.name, unit.value) in rollout.layer.range:
+                return rollout
+    return candidates[0]
+
+
+def _no_match(decision_id: str, revision: int) -> Decision:
+    return Decision(
+        decision_id=decision_id,
+        revision=revision,
+        policy_revision="",
+        rollout=None,
+        epoch=0,
+        arm=None,
+        unit=None,
+        bucket=None,
+        ranges={},
+        version=None,
+        upstream=None,
+        shadow=None,
+        reason=Reason.NO_MATCH,
+        features={},
+    )

@@ -1,0 +1,63 @@
+"""Who is asking: the unit, read from a header or a cookie, and the buckets that it draws."""
+
+from __future__ import annotations
+
+from extproc.assignment import bucket_of, holdout_bucket, layer_bucket, shadow_bucket
+from extproc.datapath.model import Buckets, Request, Unit
+from extproc.names import Reason
+from extproc.snapshot.model import CompiledRollout, UnitSource
+
+_REQUEST_ID = "x-request-id"
+
+
+def read_source(source: UnitSource, request: Request) -> bytes | Reason:
+    """The bytes that ``source`` names, as received, or why there are none.
+
+    An empty value counts as missing. A header or cookie that came twice is ambiguous: taking either one would let a
+    client choose between two users.
+    """
+    if source.header is not None:
+        if source.header in request.repeated:
+            return Reason.UNIT_AMBIGUOUS
+        return request.headers.get(source.header) or Reason.UNIT_MISSING
+    assert source.cookie is not None
+    values = _cookie_values(request.headers.get("cookie", b""), source.cookie.encode())
+    if len(values) > 1:
+        return Reason.UNIT_AMBIGUOUS
+    return (values and values[0]) or Reason.UNIT_MISSING
+
+
+def unit_of(source: UnitSource, request: Request, decision_id: str) -> Unit:
+    """The unit of ``request``; with ``missing: request`` a draw of its own stands in for one that is not there."""
+    found = read_source(source, request)
+    if not isinstance(found, Reason):
+        return Unit(found)
+    if source.per_request:
+        return Unit(request.headers.get(_REQUEST_ID) or decision_id.encode(), found, per_request=True)
+    return Unit(None, found)
+
+
+def draw(rollout: CompiledRollout, unit: Unit) -> Buckets:
+    """The buckets of ``unit`` in every stage that ``rollout`` has."""
+    value = unit.value
+    if value is None:
+        return _NO_BUCKETS
+    return Buckets(
+        bucket_of(rollout.seed, value),
+        holdout_bucket(rollout.holdout.name, value) if rollout.holdout else None,
+        layer_bucket(rollout.layer.name, value) if rollout.layer else None,
+        shadow_bucket(rollout.seed, value) if rollout.shadow else None,
+    )
+
+
+_NO_BUCKETS = Buckets()
+
+
+def _cookie_values(header: bytes, name: bytes) -> list[bytes]:
+    """The values of the cookie ``name`` in a Cookie header (RFC 6265, section 4.2)."""
+    values = []
+    for pair in header.split(b";"):
+        key, equals, value = pair.strip(b" \t").partition(b"=")
+        if equals and key == name:
+            values.append(value)
+    return values

@@ -1,0 +1,138 @@
+"""From an accepted document and its status to what requests are decided with."""
+
+from __future__ import annotations
+
+from dataclasses import asdict, replace
+from typing import Any
+
+import orjson
+
+from extproc.assignment import BUCKETS, BucketRange, canary_range, variant_ranges
+from extproc.resources.rollout import EntitySpec, FeaturesSpec, MatchEntry, Rollout, RolloutSpec, UnitSpec
+from extproc.snapshot.matching import MatchKey
+from extproc.snapshot.model import (
+    ArmRange,
+    CompiledRollout,
+    FeatureNeed,
+    Holdout,
+    Layer,
+    PolicyUse,
+    Shadow,
+    UnitSource,
+)
+from extproc.snapshot.store import Status
+
+
+def compile_rollout(rollout: Rollout, status: Status, now: float) -> CompiledRollout:
+    """Compile ``rollout`` as it stands at ``now`` (Unix seconds): a rise that is not yet due has not happened.
+
+    Raises:
+        InvalidInput: when an alias of the shadow resolves to nothing (``alias_unresolved``).
+    """
+    spec, name, namespace = rollout.spec, rollout.metadata.name, rollout.metadata.namespace
+    key = f"{namespace}/{name}"
+    status = in_force(status, now)
+    canary = status.canary if status.canary != status.stable else None
+    shadow = Shadow(spec.resolve(spec.shadow), spec.shadow.percent) if spec.shadow is not None else None
+    arms = _arms(spec, status, canary)
+    versions = frozenset({status.stable, *(arm.version for arm in arms)})
+    upstreams = {
+        version: spec.upstream.format(model=spec.model, version=version, namespace=namespace, name=name)
+        for version in sorted(versions | ({shadow.version} if shadow else set()))
+    }
+    return CompiledRollout(
+        key=key,
+        namespace=namespace,
+        name=name,
+        model=spec.model,
+        match=tuple(dict.fromkeys(key for entry in spec.match for key in match_keys(entry))),
+        epoch=status.epoch,
+        unit=_unit_source(spec.unit),
+        seed=(spec.seed or default_seed(key, status.canary)).encode(),
+        stable=status.stable,
+        canary=canary,
+        experiment=spec.is_experiment,
+        arms=arms,
+        ranges={arm: (start, end) for arm, _, (start, end) in arms},
+        versions=versions,
+        upstreams=upstreams,
+        aborted=frozenset(status.aborted),
+        holdout=Holdout(spec.holdout.name.encode(), spec.holdout.percent) if spec.holdout else None,
+        layer=Layer(spec.layer.name.encode(), BucketRange(*spec.layer.range)) if spec.layer else None,
+        shadow=shadow,
+        features=_feature_need(spec.features) if spec.features else None,
+        policy=PolicyUse(spec.policy.path, spec.policy.on_error == "deny") if spec.policy else None,
+        log_headers=frozenset(spec.log.headers),
+        log_features=frozenset(spec.log.features),
+        weight=status.weight,
+        policy_input={
+            "namespace": namespace,
+            "name": name,
+            "model": spec.model,
+            "stable": status.stable,
+            "canary": canary,
+            "versions": sorted(versions),
+        },
+        plan=_plan(rollout, status),
+    )
+
+
+def in_force(status: Status, now: float) -> Status:
+    """The status with the weight that holds at ``now``, and nothing pending."""
+    weight = status.weight if now >= status.effective_at else status.previous_weight
+    return replace(status, weight=weight, previous_weight=weight, effective_at=0.0)
+
+
+def default_seed(key: str, canary: str | None) -> str:
+    """A new cohort for every canary version, so that the same people do not try out each of them."""
+    return key if canary is None else f"{key}@{canary}"
+
+
+def match_keys(entry: MatchEntry) -> list[MatchKey]:
+    """The table entries of one ``match`` entry: one for each of its hosts."""
+    exact = entry.path is not None and entry.path.type == "Exact"
+    path = "" if entry.path is None else entry.path.value if exact else entry.path.value.rstrip("/")
+    headers = tuple(sorted((header.name, header.value.encode()) for header in entry.headers))
+    return [MatchKey(host, exact, path, headers) for host in entry.hosts or [""]]
+
+
+def _arms(spec: RolloutSpec, status: Status, canary: str | None) -> tuple[ArmRange, ...]:
+    if spec.is_experiment:
+        coverage = BUCKETS if spec.coverage is None else spec.coverage
+        ranges = variant_ranges([variant.weight for variant in spec.variants], coverage)
+        return tuple(
+            ArmRange(variant.name, variant.version, owned) for variant, owned in zip(spec.variants, ranges, strict=True)
+        )
+    if canary is None:
+        return ()
+    # An abort takes the version away and leaves the arms as they were drawn.
+    weight = status.drawn if canary in status.aborted else status.weight
+    return (ArmRange("canary", canary, canary_range(weight)),)
+
+
+def _unit_source(unit: UnitSpec) -> UnitSource:
+    return UnitSource(unit.header, unit.cookie, unit.missing == "request")
+
+
+def _entity_source(entity: EntitySpec) -> UnitSource:
+    return UnitSource(entity.header, entity.cookie)
+
+
+def _feature_need(features: FeaturesSpec) -> FeatureNeed:
+    return FeatureNeed(
+        entity=_entity_source(features.entity),
+        view=features.view,
+        names=tuple(features.names),
+        max_age=features.max_age,
+        timeout=features.timeout,
+        missing_is_stable=features.on_missing == "stable",
+    )
+
+
+def _plan(rollout: Rollout, status: Status) -> bytes:
+    """What a decision can be computed again from: the deciding part of the spec, and the status in force."""
+    spec: dict[str, Any] = rollout.spec.model_dump(
+        mode="json", by_alias=True, exclude_unset=True, exclude={"steps", "analysis", "breaker"}
+    )
+    standing = asdict(replace(status, message="", conditions=()))
+    return orjson.dumps({"spec": spec, "status": standing})

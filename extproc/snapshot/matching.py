@@ -1,0 +1,193 @@
+"""Which rollouts a request belongs to, by exact tables.
+
+Host, then path, then headers, as in the Gateway API: an exact host before a wildcard before none, an exact path
+before a longer prefix before a shorter one, more headers before fewer, and last the smaller namespace/name. The cost
+of a look-up grows with the request's own path and host, never with the number of rollouts. A table is immutable:
+``changed`` copies what it touches and shares the rest.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping
+from typing import NamedTuple
+
+HeaderPairs = tuple[tuple[str, bytes], ...]
+
+
+class MatchKey(NamedTuple):
+    """One entry of a rollout's ``match``, normalised so that equal keys match equal requests.
+
+    ``host`` is lower case, ``*.example.com`` for a wildcard, empty for any. ``path`` of a prefix has no trailing
+    slash, so that the prefix ``/`` is empty and matches every path. ``headers`` are sorted by their lower-case name.
+    """
+
+    host: str
+    exact: bool
+    path: str
+    headers: HeaderPairs
+
+
+class _Slot:
+    """The rollouts of one host and path, by the headers that they ask for: names -> values -> rollout keys."""
+
+    __slots__ = ("by_names",)
+
+    def __init__(self, by_names: dict[tuple[str, ...], dict[tuple[bytes, ...], tuple[str, ...]]]) -> None:
+        self.by_names = by_names  # in the order in which it is searched: more headers are more specific
+
+    def find(self, headers: Mapping[str, bytes]) -> tuple[str, ...]:
+        """The rollouts of the most specific entry, or none."""
+        best: tuple[str, ...] = ()
+        asked = -1
+        for names, by_values in self.by_names.items():
+            if best and len(names) < asked:
+                break
+            keys = by_values.get(tuple([headers.get(name, b"") for name in names]))
+            if keys and (not best or keys < best) and all(name in headers for name in names):
+                best, asked = keys, len(names)
+        return best
+
+    def copy(self) -> _Slot:
+        """A slot of one's own to change."""
+        return _Slot({names: dict(by_values) for names, by_values in self.by_names.items()})
+
+    def add(self, key: str, entry: MatchKey) -> None:
+        """Let ``key`` own the entry, beside whoever does already."""
+        names, values = _split(entry.headers)
+        if names not in self.by_names:
+            self.by_names = dict(sorted([*self.by_names.items(), (names, {})], key=_most_headers_first))
+        by_values = self.by_names[names]
+        by_values[values] = tuple(sorted({*by_values.get(values, ()), key}))
+
+    def remove(self, key: str, entry: MatchKey) -> None:
+        """Take the entry from ``key``."""
+        names, values = _split(entry.headers)
+        by_values = self.by_names.get(names, {})
+        left = tuple(owner for owner in by_values.get(values, ()) if owner != key)
+        if left:
+            by_values[values] = left
+        else:
+            by_values.pop(values, None)
+        if not by_values:
+            self.by_names.pop(names, None)
+
+
+def _split(headers: HeaderPairs) -> tuple[tuple[str, ...], tuple[bytes, ...]]:
+    return tuple(name for name, _ in headers), tuple(value for _, value in headers)
+
+
+def _most_headers_first(item: tuple[tuple[str, ...], object]) -> int:
+    return -len(item[0])
+
+
+class _Host:
+    """The paths of one host."""
+
+    __slots__ = ("exact", "longest", "prefixes")
+
+    def __init__(self, exact: dict[str, _Slot], prefixes: dict[str, _Slot]) -> None:
+        self.exact = exact
+        self.prefixes = prefixes
+        self.longest = max(map(len, prefixes), default=-1)
+
+    def paths(self, *, exact: bool) -> dict[str, _Slot]:
+        """The exact paths, or the prefixes."""
+        return self.exact if exact else self.prefixes
+
+    def find(self, path: str, headers: Mapping[str, bytes]) -> tuple[str, ...]:
+        """The rollouts of the most specific path whose headers match too."""
+        slot = self.exact.get(path)
+        if slot and (keys := slot.find(headers)):
+            return keys
+        for prefix in _prefixes(path, self.longest):
+            slot = self.prefixes.get(prefix)
+            if slot and (keys := slot.find(headers)):
+                return keys
+        return ()
+
+
+_EMPTY_SLOT = _Slot({})
+_EMPTY_HOST = _Host({}, {})
+
+
+class MatchTable:
+    """All rollouts' match entries, ready to be asked."""
+
+    __slots__ = ("_hosts", "_wildcards")
+
+    def __init__(self, hosts: dict[str, _Host] | None = None) -> None:
+        self._hosts = hosts or {}
+        self._wildcards = any(host.startswith("*") for host in self._hosts)
+
+    def find(self, host: str, path: str, headers: Mapping[str, bytes]) -> tuple[str, ...]:
+        """The keys of the rollouts whose best entry matches; more than one only where they share a layer.
+
+        ``host`` is lower case and without port, ``path`` may carry a query, which is ignored.
+        """
+        path = path.partition("?")[0]
+        for name in self._candidates(host):
+            table = self._hosts.get(name)
+            if table and (keys := table.find(path, headers)):
+                return keys
+        return ()
+
+    def changed(self, changes: Iterable[tuple[str, Iterable[MatchKey], Iterable[MatchKey]]]) -> MatchTable:
+        """A new table in which each rollout of ``changes`` (key, entries before, entries now) has moved."""
+        hosts = dict(self._hosts)
+        own_hosts: set[str] = set()
+        own_slots: set[tuple[str, bool, str]] = set()
+
+        def slot_of(entry: MatchKey) -> _Slot:
+            if entry.host not in own_hosts:
+                shared = hosts.get(entry.host, _EMPTY_HOST)
+                hosts[entry.host] = _Host(dict(shared.exact), dict(shared.prefixes))
+                own_hosts.add(entry.host)
+            paths = hosts[entry.host].paths(exact=entry.exact)
+            if entry[:3] not in own_slots:
+                paths[entry.path] = paths.get(entry.path, _EMPTY_SLOT).copy()
+                own_slots.add(entry[:3])
+            return paths[entry.path]
+
+        for key, before, after in changes:
+            for entry in before:
+                slot_of(entry).remove(key, entry)
+            for entry in after:
+                slot_of(entry).add(key, entry)
+        for host, exact, path in own_slots:
+            paths = hosts[host].paths(exact=exact)
+            if not paths[path].by_names:
+                del paths[path]
+        for host in own_hosts:
+            if hosts[host].exact or hosts[host].prefixes:
+                hosts[host] = _Host(hosts[host].exact, hosts[host].prefixes)
+            else:
+                del hosts[host]
+        return MatchTable(hosts)
+
+    def _candidates(self, host: str) -> Iterable[str]:
+        if len(self._hosts) == 1 and "" in self._hosts:
+            return ("",)
+        names = [host] if host else []
+        if self._wildcards:
+            dot = host.find(".")
+            while dot != -1:
+                names.append("*" + host[dot:])
+                dot = host.find(".", dot + 1)
+        names.append("")
+        return names
+
+
+def _prefixes(path: str, longest: int) -> Iterable[str]:
+    """The prefixes of ``path`` that end at a segment or ':' boundary, longest first, none longer than ``longest``."""
+    if longest < 0:
+        return
+    end = len(path)
+    if end <= longest:
+        yield path
+    # A boundary at `longest` ends a prefix of exactly that length; anything behind it cannot be in the table.
+    end = min(end, longest + 1)
+    while end > 0:
+        end = max(path.rfind("/", 0, end), path.rfind(":", 0, end))
+        if end < 0:
+            return
+        yield path[:end]
