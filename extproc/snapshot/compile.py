@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import asdict, replace
+from dataclasses import replace
 from typing import Any
 
 import orjson
@@ -78,9 +78,11 @@ def compile_rollout(rollout: Rollout, status: Status, now: float) -> CompiledRol
 
 
 def in_force(status: Status, now: float) -> Status:
-    """The status with the weight that holds at ``now``, and nothing pending."""
-    weight = status.weight if now >= status.effective_at else status.previous_weight
-    return replace(status, weight=weight, previous_weight=weight, effective_at=0.0)
+    """The status with the weight and epoch that hold at ``now``, and nothing pending."""
+    weight, epoch = status.weight_at(now), status.epoch_at(now)
+    return replace(
+        status, weight=weight, previous_weight=weight, epoch=epoch, previous_epoch=epoch, effective_at=0.0
+    )
 
 
 def default_seed(key: str, canary: str | None) -> str:
@@ -134,5 +136,5 @@ def _plan(rollout: Rollout, status: Status) -> bytes:
     spec: dict[str, Any] = rollout.spec.model_dump(
         mode="json", by_alias=True, exclude_unset=True, exclude={"steps", "analysis", "breaker"}
     )
-    standing = asdict(replace(status, message="", conditions=()))
+    standing = replace(status, message="", conditions=()).as_dict()
     return orjson.dumps({"spec": spec, "status": standing})

@@ -7,9 +7,8 @@ in ``errors``; it never holds up another's change. A store that cannot be read l
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from concurrent.futures import ThreadPoolExecutor
-from typing import TypeVar
 
 from extproc.clock import Clock
 from extproc.errors import DropoutError, Fault, Unreachable
@@ -19,7 +18,6 @@ from extproc.snapshot.matching import MatchKey, MatchTable
 from extproc.snapshot.model import CompiledRollout, Overlay, Snapshot
 from extproc.snapshot.store import POLL_SECONDS, Changes, RolloutStore, StoredRollout
 
-_T = TypeVar("_T")
 EMPTY = Snapshot(0, {}, MatchTable())
 
 
@@ -34,7 +32,7 @@ class SnapshotHolder:
     def __init__(self, store: RolloutStore, clock: Clock) -> None:
         self._store = store
         self._clock = clock
-        self._pending: dict[str, tuple[float, StoredRollout]] = {}
+        self._pending: dict[str, StoredRollout] = {}
         self.current = EMPTY
         self.errors: Mapping[str, Fault] = {}
         self.store_fault: Fault | None = None
@@ -53,7 +51,7 @@ class SnapshotHolder:
         self.confirmed_at = self._clock.monotonic()
 
     async def follow(self) -> None:
-        """Follow the store until cancelled. Whatever fails is retried at the next poll."""
+        """Follow the store until cancelled. Whatever fails is tried again at the next poll."""
         loop = asyncio.get_running_loop()
         # A thread of its own: a store that blocks must not stop the event loop.
         with ThreadPoolExecutor(1, "snapshot") as thread:
@@ -64,90 +62,104 @@ class SnapshotHolder:
                     self._swap(snapshot)
 
     def refresh(self) -> Snapshot | None:
-        """The next snapshot, if anything changed in the store or fell due; never raises for what is in the store."""
+        """The next snapshot, if anything changed in the store or fell due. Never raises for what the store holds."""
         try:
-            changes = self._store.changes(self.current.revision)
+            changes = self._changes()
+            due = self._due()
+            snapshot = self._rebuild(changes, due) if changes is not None or due else None
         except Unreachable as error:
             self.store_fault = error.faults[0]
-            changes = None
-        else:
-            self.store_fault = None
-            self.confirmed_at = self._clock.monotonic()
-        if changes is None and not self._due():
             return None
-        return self._rebuild(changes or Changes(self.current.revision, ()))
+        self.store_fault = None
+        self.confirmed_at = self._clock.monotonic()
+        return snapshot
+
+    def _changes(self) -> Changes | None:
+        try:
+            return self._store.changes(self.current.revision)
+        except Unreachable as error:
+            if error.code not in ("store_unreachable", "store_recreated"):
+                raise
+            # Deleted, or made again in its place. An empty one is refused: it must not clear what is being served.
+            self._store.reopen()
+            return self._store.changes(0)
 
     def _until_next_look(self) -> float:
         """Seconds until the next poll, or until the next rise falls due if that is sooner."""
-        if not self._pending:
-            return POLL_SECONDS
-        due = min(due for due, _ in self._pending.values()) - self._clock.now()
-        return min(POLL_SECONDS, max(0.0, due))
+        now = self._clock.now()
+        return min([POLL_SECONDS, *(max(0.0, row.status.effective_at - now) for row in self._pending.values())])
 
     def _due(self) -> list[StoredRollout]:
         now = self._clock.now()
-        return [row for due, row in self._pending.values() if due <= now]
+        return [row for row in self._pending.values() if row.status.effective_at <= now]
 
     def _swap(self, snapshot: Snapshot) -> None:
         self.current = snapshot
         for callback in self.on_swap:
             callback(snapshot)
 
-    def _rebuild(self, changes: Changes) -> Snapshot:
-        before = self.current
-        rollouts = dict(before.rollouts)
-        overlay = dict(before.overlay)
-        errors = dict(self.errors)
-        moved: list[tuple[str, tuple[MatchKey, ...], tuple[MatchKey, ...]]] = []
-        seen: set[str] = set()
-        # What changed comes after what fell due: of two states of one rollout the later one stands.
-        for row in [*self._due(), *changes.rollouts]:
-            seen.add(row.key)
-            old = rollouts.get(row.key)
-            new = None if row.deleted else self._compile(row, old, errors)
-            _put(rollouts, row.key, new)
-            killed = new is not None and row.status is not None and row.status.killed
-            _put(overlay, row.key, Overlay(killed=True) if killed else None)
-            _note_move(moved, row.key, old, new)
-        if changes.complete:
-            for key in [key for key in rollouts if key not in seen]:
-                _note_move(moved, key, rollouts.pop(key), None)
-                overlay.pop(key, None)
-                self._pending.pop(key, None)
-        self.errors = {key: fault for key, fault in errors.items() if not changes.complete or key in seen}
-        table = before.table.changed(moved) if moved else before.table
-        return Snapshot(changes.revision, rollouts, table, overlay)
-
-    def _compile(
-        self, row: StoredRollout, last_good: CompiledRollout | None, errors: dict[str, Fault]
-    ) -> CompiledRollout | None:
+    def _rebuild(self, changes: Changes | None, due: Iterable[StoredRollout] = ()) -> Snapshot:
+        """The snapshot after ``changes`` and with the rises that fell ``due``; nothing is kept if reading fails."""
+        draft = _Draft(self.current, self.errors, self._pending)
         now = self._clock.now()
-        self._pending.pop(row.key, None)
-        errors.pop(row.key, None)
+        # What changed comes after what fell due: of two states of one rollout the later one stands.
+        for row in due:
+            draft.put(row, now)
+        if changes is not None:
+            seen = set()
+            for row in changes.rollouts:
+                draft.put(row, now)
+                seen.add(row.key)
+            if changes.complete:
+                draft.keep_only(seen)
+        self.errors, self._pending = draft.errors, draft.pending
+        return draft.snapshot(changes.revision if changes is not None else self.current.revision)
+
+
+class _Draft:
+    """The next snapshot while it is being put together, from a copy of the one before."""
+
+    def __init__(self, before: Snapshot, errors: Mapping[str, Fault], pending: Mapping[str, StoredRollout]) -> None:
+        self._table = before.table
+        self._rollouts = dict(before.rollouts)
+        self._overlay = dict(before.overlay)
+        self._moved: list[tuple[str, tuple[MatchKey, ...], tuple[MatchKey, ...]]] = []
+        self.errors = dict(errors)
+        self.pending = dict(pending)
+
+    def put(self, row: StoredRollout, now: float) -> None:
+        """Take one rollout's state into the draft."""
+        if row.deleted:
+            self.drop(row.key)
+            return
         try:
-            assert row.status is not None
             compiled = compile_rollout(parse_rollout(row.document), row.status, now)
         except DropoutError as error:
-            errors[row.key] = error.faults[0]
-            return last_good
+            self.errors[row.key] = error.faults[0]
+            return
+        self.drop(row.key, moving=compiled)
+        self._rollouts[row.key] = compiled
+        if row.status.killed:
+            self._overlay[row.key] = Overlay(killed=True)
         if row.status.effective_at > now:
-            self._pending[row.key] = (row.status.effective_at, row)
-        return compiled
+            self.pending[row.key] = row
 
+    def drop(self, key: str, moving: CompiledRollout | None = None) -> None:
+        """Take out whatever there is of a rollout; ``moving`` is what comes in its place."""
+        old = self._rollouts.pop(key, None)
+        self._overlay.pop(key, None)
+        self.errors.pop(key, None)
+        self.pending.pop(key, None)
+        before, after = old.match if old else (), moving.match if moving else ()
+        if before != after:
+            self._moved.append((key, before, after))
 
-def _put(mapping: dict[str, _T], key: str, value: _T | None) -> None:
-    if value is None:
-        mapping.pop(key, None)
-    else:
-        mapping[key] = value
+    def keep_only(self, keys: set[str]) -> None:
+        """Take out every rollout that is not among ``keys``."""
+        for key in (self._rollouts.keys() | self.errors.keys()) - keys:
+            self.drop(key)
 
-
-def _note_move(
-    moved: list[tuple[str, tuple[MatchKey, ...], tuple[MatchKey, ...]]],
-    key: str,
-    old: CompiledRollout | None,
-    new: CompiledRollout | None,
-) -> None:
-    before, after = old.match if old else (), new.match if new else ()
-    if before != after:
-        moved.append((key, before, after))
+    def snapshot(self, revision: int) -> Snapshot:
+        """The draft, frozen."""
+        table = self._table.changed(self._moved) if self._moved else self._table
+        return Snapshot(revision, self._rollouts, table, self._overlay)

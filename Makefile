@@ -1,0 +1,77 @@
+# Every target sets up what it needs in .venv; `make help` says what there is.
+PYTHON ?= python3
+VENV := .venv
+BIN := $(VENV)/bin
+READY := $(VENV)/.ready
+TRANSPORT ?= grpc
+UV_VERSION := 0.13.9
+OPA_VERSION := v1.22.2
+OPA := .tools/opa
+CODE := extproc tests proto
+
+.DEFAULT_GOAL := help
+.PHONY: help setup demo test check bench tools format lock clean
+
+help: ## show this
+	@awk -F':.*## ' '/^[a-z]+:.*## /{printf "  make %-8s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
+
+setup: $(READY) ## install everything, all extras, into .venv from the lock file
+
+$(READY): requirements.lock pyproject.toml
+	@$(PYTHON) -c 'import sys; sys.exit(not (3, 11) <= sys.version_info[:2] <= (3, 13))' \
+		|| { echo "Dropout needs Python 3.11 to 3.13, and $(PYTHON) is $$($(PYTHON) -V). Name another: make PYTHON=python3.12 $(MAKECMDGOALS)"; exit 1; }
+	@echo "Setting up $(VENV) ..."
+	@test -x $(BIN)/python || $(PYTHON) -m venv $(VENV)
+	@# uv installs in seconds what takes pip minutes; where it cannot work, pip does the same.
+	@$(BIN)/python -m pip install --quiet --disable-pip-version-check uv==$(UV_VERSION) \
+		&& $(BIN)/uv pip install --quiet --python $(BIN)/python --require-hashes -r requirements.lock \
+		|| $(BIN)/python -m pip install --quiet --disable-pip-version-check --require-hashes -r requirements.lock
+	@$(BIN)/uv pip install --quiet --python $(BIN)/python --no-deps --editable . \
+		|| $(BIN)/python -m pip install --quiet --disable-pip-version-check --no-deps --editable .
+	@touch $@
+
+demo: $(READY) ## two model versions behind a real Envoy, decided by Dropout; the picture is build/demo.png
+	@$(BIN)/dropout demo
+
+test: check ## everything that must hold: the checks, then every test, on the real Envoy and OPA
+	@$(BIN)/python -m pytest -n auto --dist loadfile tests/unit tests/contract
+	@$(BIN)/python -m pytest tests/e2e
+
+check: $(READY) tools ## format, lint, types, generated code, policies
+	@$(BIN)/ruff format --quiet --check $(CODE)
+	@$(BIN)/ruff check --quiet $(CODE)
+	@$(BIN)/mypy --no-error-summary
+	@$(BIN)/python proto/generate.py --check
+	@if [ -x $(OPA) ]; then \
+		unformatted="$$($(OPA) fmt --list policies)"; \
+		test -z "$$unformatted" || { echo "make format would change: $$unformatted"; exit 1; }; \
+		$(OPA) check --strict policies && $(OPA) test policies > build/opa-test.log 2>&1 || { cat build/opa-test.log; exit 1; }; \
+	fi
+	@echo "check: format, lint, types, generated code and policies are as they should be"
+
+bench: $(READY) ## cost of a decision against a no-op server; the figures are in build/bench.json
+	@$(BIN)/python -m tests.bench
+
+tools: | build ## build the pinned OPA into .tools/ (needs Go)
+	@if [ -x $(OPA) ]; then :; \
+	elif command -v go > /dev/null; then \
+		echo "Building OPA $(OPA_VERSION) into .tools/ (about a minute) ..."; \
+		mkdir -p .tools && GOBIN="$(CURDIR)/.tools" go install github.com/open-policy-agent/opa@$(OPA_VERSION) 2> build/opa-build.log \
+			|| { cat build/opa-build.log; exit 1; }; \
+	else echo "left out: opa fmt, opa check --strict and opa test, because Go, which builds OPA, is not installed"; fi
+
+format: $(READY) ## put code and policies into their format
+	@$(BIN)/ruff format --quiet $(CODE)
+	@$(BIN)/ruff check --quiet --fix $(CODE)
+	@if [ -x $(OPA) ]; then $(OPA) fmt --write policies; fi
+
+lock: $(READY) # resolve pyproject.toml anew into requirements.lock, for Python 3.11 to 3.13
+	@$(BIN)/uv pip compile --quiet --upgrade --universal --python-version 3.11 --all-extras --no-header \
+		--no-emit-index-url --generate-hashes pyproject.toml -o requirements.lock
+
+build:
+	@mkdir -p build
+
+clean: ## remove what was built and measured; .venv and .tools stay
+	@rm -rf build dist .mypy_cache .ruff_cache .pytest_cache .hypothesis *.egg-info
+	@find extproc tests proto -name __pycache__ -type d -prune -exec rm -rf {} +
