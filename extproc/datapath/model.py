@@ -104,9 +104,13 @@ class Facts:
 
 @dataclass(frozen=True, slots=True)
 class Denial:
-    """An answer to the client instead of a route: the status (400-599) and the body."""
+    """An answer to the client instead of a route: the status (400-599), the policy's reason, and the body.
+
+    ``body`` None asks for the default: a JSON object with the reason and the decision id.
+    """
 
     http_status: int
+    reason: str = "policy_deny"
     body: str | None = None
 
 
@@ -142,7 +146,7 @@ class Decision:
 class Mutation:
     """The reply, free of any transport: headers to set (over whatever is there) and to remove, or a denial.
 
-    Names and values are legal HTTP; a denial's ``headers`` go to the client.
+    Names and values are legal HTTP. With a denial, whose body is then filled in, ``set_headers`` go to the client.
     """
 
     set_headers: tuple[tuple[str, bytes], ...] = ()

@@ -1,0 +1,83 @@
+"""From a request's headers, as received, to a ``Request``: names lowered, repetitions joined, limits held.
+
+Both transports come here with the same pairs, so a request means the same over gRPC and over HTTP.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from types import MappingProxyType
+from typing import Any, Final
+
+from extproc.datapath.model import Request
+
+EXT_PROC_ATTRIBUTES: Final = "envoy.filters.http.ext_proc"
+"""The name under which Envoy sends the request attributes that it was asked for."""
+
+NO_ATTRIBUTES: Final[Mapping[str, Any]] = MappingProxyType({})
+_NOTHING_REPEATED: Final[frozenset[str]] = frozenset()
+
+
+@dataclass(frozen=True, slots=True)
+class AttributeLimits:
+    """What is still an ordinary request: bytes of all names and values together, and the number of headers.
+
+    Envoy itself refuses more than 60 KiB and 100 headers unless it is told otherwise.
+    """
+
+    total_bytes: int = 32 * 1024
+    count: int = 200
+
+
+class AttributeReader:
+    """Reads requests under fixed limits. Keeps nothing between two requests."""
+
+    def __init__(self, limits: AttributeLimits | None = None) -> None:
+        limits = limits or AttributeLimits()
+        self._total_bytes = limits.total_bytes
+        self._count = limits.count
+
+    def request(self, pairs: Sequence[tuple[str, bytes]], attributes: Mapping[str, Any] = NO_ATTRIBUTES) -> Request:
+        """The request that ``pairs`` (every header in order, pseudo-headers among them) and ``attributes`` describe.
+
+        Over the limits it is marked ``too_large`` and keeps its headers, so that a policy may still deny it. Names
+        are lowered. A name that came more than once is joined. Values keep the bytes as received; where text is
+        needed (method, path, host, scheme) bytes that are not UTF-8 become U+FFFD. ``host`` is the authority, or
+        the host header without one, lower-case and without its port. What is missing is the empty string.
+        """
+        headers = dict(pairs)
+        repeated = _NOTHING_REPEATED
+        names = "".join(headers)
+        if len(headers) != len(pairs) or names != names.lower():
+            headers, repeated = _joined(pairs)
+        get = headers.get
+        return Request(
+            get(":method", b"").decode("utf-8", "replace"),
+            get(":path", b"").decode("utf-8", "replace"),
+            _host(get(":authority") or get("host", b"")),
+            get(":scheme", b"").decode("utf-8", "replace"),
+            headers,
+            repeated,
+            attributes,
+            len(pairs) > self._count or len(names) + len(b"".join(headers.values())) > self._total_bytes,
+        )
+
+
+def _joined(pairs: Sequence[tuple[str, bytes]]) -> tuple[dict[str, bytes], frozenset[str]]:
+    """The headers with lowered names, and the names that came more than once.
+
+    Joined by ``,`` as HTTP defines it for lists; cookies by ``; `` as HTTP/2 defines it for crumbs.
+    """
+    values: dict[str, list[bytes]] = {}
+    for name, value in pairs:
+        values.setdefault(name.lower(), []).append(value)
+    headers = {name: (b"; " if name == "cookie" else b",").join(found) for name, found in values.items()}
+    return headers, frozenset(name for name, found in values.items() if len(found) > 1)
+
+
+def _host(authority: bytes) -> str:
+    """The host in ``authority``: lower-case, no port, an IPv6 literal in its brackets."""
+    host = authority.decode("utf-8", "replace").lower()
+    name, colon, port = host.rpartition(":")
+    return name if colon and (port.isdigit() or not port) and (":" not in name or name.endswith("]")) else host
