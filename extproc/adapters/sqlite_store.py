@@ -1,0 +1,485 @@
+"""The embedded store: documents, status, history and tombstones in one SQLite file.
+
+Readers hold one read-only connection; every write opens a connection of its own and closes it. SQLite deletes the
+write-ahead log *by name* when the last writing connection closes, so a writer that outlived its file would take away
+the log of the file that was made in its place. A read-only connection never does.
+"""
+
+from __future__ import annotations
+
+import errno
+import os
+import sqlite3
+import time
+import uuid
+from collections.abc import Iterator, Sequence
+from contextlib import closing, contextmanager, suppress
+from pathlib import Path
+from typing import Any, Final, NamedTuple
+
+import orjson
+
+from extproc.clock import Clock, SystemClock
+from extproc.errors import Refused, Unreachable
+from extproc.snapshot.store import Changes, Documents, HistoryEntry, Remains, Status, StoredRollout, Write
+
+HISTORY_PER_ROLLOUT: Final = 1000
+"""Entries of history that are kept for each rollout; the oldest go first."""
+
+FORGET_DELETED_SECONDS: Final = 30 * 24 * 3600.0
+"""A deleted rollout's row and history are dropped after this long; its tombstones stay."""
+
+WAIT_SECONDS: Final = 2.0
+"""How long one operation waits for another process's lock."""
+
+_CHUNK = 100
+_APPLICATION_ID = 0x64726F70  # "drop"
+_SCHEMA_VERSION = 1
+_SCHEMA = """
+CREATE TABLE meta (store_id TEXT NOT NULL, revision INTEGER NOT NULL, documents INTEGER NOT NULL,
+                   forgotten INTEGER NOT NULL);
+CREATE TABLE rollouts (namespace TEXT NOT NULL, name TEXT NOT NULL, document BLOB NOT NULL, status BLOB NOT NULL,
+                       source TEXT, revision INTEGER NOT NULL, deleted_at REAL, UNIQUE (namespace, name));
+CREATE UNIQUE INDEX rollouts_by_revision ON rollouts (revision);
+CREATE TABLE aborted (namespace TEXT NOT NULL, name TEXT NOT NULL, version TEXT NOT NULL,
+                      PRIMARY KEY (namespace, name, version)) WITHOUT ROWID;
+CREATE TABLE history (id INTEGER PRIMARY KEY AUTOINCREMENT, namespace TEXT NOT NULL, name TEXT NOT NULL,
+                      at REAL NOT NULL, actor TEXT NOT NULL, action TEXT NOT NULL, message TEXT NOT NULL,
+                      detail BLOB NOT NULL);
+CREATE INDEX history_by_rollout ON history (namespace, name, id);
+"""
+_COLUMNS = "namespace, name, document, status, revision, source, deleted_at"
+
+_PRIMARY_CODES = {
+    sqlite3.SQLITE_BUSY: "store_locked",
+    sqlite3.SQLITE_LOCKED: "store_locked",
+    sqlite3.SQLITE_READONLY: "store_read_only",
+    sqlite3.SQLITE_PERM: "store_read_only",
+    sqlite3.SQLITE_FULL: "store_full",
+    sqlite3.SQLITE_CORRUPT: "store_corrupt",
+    sqlite3.SQLITE_NOTADB: "store_corrupt",
+    sqlite3.SQLITE_ERROR: "store_corrupt",  # a table is missing
+}
+_EXTENDED_CODES = {
+    sqlite3.SQLITE_READONLY_DBMOVED: "store_recreated",
+    sqlite3.SQLITE_IOERR_SHORT_READ: "store_corrupt",
+    # A disk or a quota that is full while the log grows shows as a failed write.
+    sqlite3.SQLITE_IOERR_WRITE: "store_full",
+    sqlite3.SQLITE_IOERR_SHMSIZE: "store_full",
+}
+_SYSTEM_CODES = {
+    errno.EACCES: "store_read_only",
+    errno.EPERM: "store_read_only",
+    errno.EROFS: "store_read_only",
+    errno.ENOSPC: "store_full",
+    errno.EDQUOT: "store_full",
+}
+
+
+class _Identity(NamedTuple):
+    """Which file this is: a path may name another one later."""
+
+    device: int
+    inode: int
+
+
+class _Meta(NamedTuple):
+    store_id: str
+    revision: int
+    documents: int
+    forgotten: int
+
+
+class SqliteStore:
+    """A ``RolloutStore`` in the file ``path``; use one object from one thread at a time.
+
+    ``create`` makes the file (0600) when there is none. ``wait`` bounds, in seconds, how long an operation waits for
+    another process. Raises ``Unreachable`` as the port says.
+    """
+
+    def __init__(
+        self,
+        path: str | Path,
+        *,
+        create: bool = False,
+        wait: float = WAIT_SECONDS,
+        clock: Clock | None = None,
+    ) -> None:
+        self._path = Path(path)
+        self._wait = wait
+        self._clock = clock or SystemClock()
+        self._wrote = False
+        if create:
+            self._create()
+        self._reader, self._identity, meta = self._open()
+        self._store_id = meta.store_id
+        self._seen: tuple[int, int] | None = None
+
+    # Reading
+
+    def changes(self, since: int) -> Changes | None:
+        """See ``RolloutStore``. Costs two system calls and one pragma when nothing changed."""
+        with self._mapped():
+            self._check_identity()
+            # The pragma comes first: what commits between the two is seen, or makes the next call look again.
+            (version,) = self._reader.execute("PRAGMA data_version").fetchone()
+            if self._seen == (version, since):
+                return None
+            meta = self._meta()
+            self._seen = (version, meta.revision)
+            if meta.revision == since:
+                return None
+            complete = since == 0 or since < meta.forgotten or since > meta.revision
+            if since > meta.revision and not self._holds_rollouts(self._reader):
+                raise self._recreated()
+            cursor = self._reader.execute(
+                f"SELECT {_COLUMNS} FROM rollouts WHERE revision > ? ORDER BY revision",  # noqa: S608 - a constant
+                (0 if complete else since,),
+            )
+        return Changes(meta.revision, self._stream(cursor, with_deleted=not complete), complete)
+
+    def reopen(self) -> None:
+        """See ``RolloutStore``."""
+        reader, identity, meta = self._open()
+        with self._mapped():
+            if not self._holds_rollouts(reader):
+                reader.close()
+                raise self._recreated()
+            self._reader.close()
+        self._reader, self._identity, self._store_id, self._seen = reader, identity, meta.store_id, None
+
+    def get(self, namespace: str, name: str) -> StoredRollout | None:
+        """See ``RolloutStore``."""
+        with self._mapped():
+            self._check_identity()
+            row = _row(self._reader, namespace, name)
+        return None if row is None or row.deleted else row
+
+    def documents(self) -> Documents:
+        """See ``RolloutStore``."""
+        with self._mapped():
+            self._check_identity()
+            # The revision is read first: a document that commits between the two makes the caller's write a conflict.
+            revision = self._meta().documents
+            cursor = self._reader.execute(
+                f"SELECT {_COLUMNS} FROM rollouts WHERE deleted_at IS NULL ORDER BY namespace, name"  # noqa: S608
+            )
+            return Documents(revision, [_parsed(row) for row in cursor])
+
+    def remains(self, namespace: str, name: str) -> Remains:
+        """See ``RolloutStore``."""
+        with self._mapped():
+            self._check_identity()
+            row = _row(self._reader, namespace, name)
+            versions = self._reader.execute(
+                "SELECT version FROM aborted WHERE namespace = ? AND name = ? ORDER BY version", (namespace, name)
+            ).fetchall()
+        return Remains(tuple(version for (version,) in versions), row.status.epoch if row else 0)
+
+    def history(self, namespace: str, name: str, limit: int = 100) -> Sequence[HistoryEntry]:
+        """See ``RolloutStore``."""
+        with self._mapped():
+            self._check_identity()
+            rows = self._reader.execute(
+                "SELECT at, namespace, name, actor, action, message, detail FROM history"
+                " WHERE namespace = ? AND name = ? ORDER BY id DESC LIMIT ?",
+                (namespace, name, limit),
+            ).fetchall()
+            return [_parsed_entry(*row) for row in reversed(rows)]
+
+    # Writing
+
+    def write(self, writes: Sequence[Write], *, documents_at: int | None = None) -> Sequence[StoredRollout]:
+        """See ``RolloutStore``."""
+        with self._mapped(), self._transaction() as connection:
+            meta = _read_meta(connection)
+            if meta.store_id != self._store_id:
+                raise self._recreated()
+            if documents_at is not None and documents_at != meta.documents:
+                raise Refused.of("conflict", "another document was applied or deleted at the same time; try again")
+            revision, rows = meta.revision, []
+            for write in writes:
+                revision += 1
+                rows.append(self._write_row(connection, write, revision))
+            touched = revision if any(write.document is not None or write.delete for write in writes) else None
+            connection.execute("UPDATE meta SET revision = ?, documents = coalesce(?, documents)", (revision, touched))
+            if any(write.delete for write in writes):
+                self._forget(connection)
+        self._wrote = True
+        return rows
+
+    def close(self) -> None:
+        """Let go of the file, and leave all of it in one piece if this store wrote and nobody else has it open."""
+        self._reader.close()
+        if self._wrote:
+            with suppress(sqlite3.Error, Unreachable):
+                self._check_identity()
+                with closing(self._connect("rw")) as connection:
+                    connection.execute("PRAGMA wal_checkpoint(PASSIVE)")
+
+    def _write_row(self, connection: sqlite3.Connection, write: Write, revision: int) -> StoredRollout:
+        before = _row(connection, write.namespace, write.name)
+        at = None if before is None or before.deleted else before.resource_version
+        if at != write.expect:
+            raise Refused.of("conflict", f"{write.namespace}/{write.name} was changed at the same time; try again")
+        after = _after(before, write, revision)
+        connection.execute(
+            f"INSERT OR REPLACE INTO rollouts ({_COLUMNS}) VALUES (?, ?, ?, ?, ?, ?, ?)",  # noqa: S608 - a constant
+            (
+                after.namespace,
+                after.name,
+                orjson.dumps(after.document),
+                orjson.dumps(after.status.as_dict()),
+                revision,
+                after.source,
+                self._clock.now() if after.deleted else None,
+            ),
+        )
+        if write.status is not None:
+            _write_aborted(connection, after)
+        _write_history(connection, write)
+        return after
+
+    def _forget(self, connection: sqlite3.Connection) -> None:
+        """Drop rows that were deleted long ago; a reader from before then is told to start over."""
+        old = (self._clock.now() - FORGET_DELETED_SECONDS,)
+        connection.execute(
+            "DELETE FROM history WHERE (namespace, name) IN"
+            " (SELECT namespace, name FROM rollouts WHERE deleted_at < ?)",
+            old,
+        )
+        connection.execute(
+            "UPDATE meta SET forgotten = max(forgotten,"
+            " coalesce((SELECT max(revision) FROM rollouts WHERE deleted_at < ?), 0))",
+            old,
+        )
+        connection.execute("DELETE FROM rollouts WHERE deleted_at < ?", old)
+
+    # The file
+
+    def _create(self) -> None:
+        """Make the file, if there is none, and its tables, if it is empty; several processes may try at once."""
+        with self._mapped():
+            with suppress(FileExistsError):
+                os.close(os.open(self._path, os.O_CREAT | os.O_EXCL | os.O_WRONLY | os.O_CLOEXEC, 0o600))
+            with closing(self._connect("rw")) as connection:
+                if _is_empty(connection):
+                    self._make_tables(connection)
+
+    def _make_tables(self, connection: sqlite3.Connection) -> None:
+        self._to_wal(connection)
+        connection.execute("BEGIN IMMEDIATE")
+        if _is_empty(connection):
+            for statement in _SCHEMA.split(";\n"):
+                connection.execute(statement)
+            # The first revision is 1, so that asking for all changes since 0 always answers.
+            connection.execute("INSERT INTO meta VALUES (?, 1, 1, 0)", (uuid.uuid4().hex,))
+            connection.execute(f"PRAGMA application_id = {_APPLICATION_ID}")
+            connection.execute(f"PRAGMA user_version = {_SCHEMA_VERSION}")
+        connection.execute("COMMIT")
+
+    def _to_wal(self, connection: sqlite3.Connection) -> None:
+        """Switch to a write-ahead log; SQLite does not wait here for another process that does the same."""
+        deadline = time.monotonic() + self._wait
+        while True:
+            try:
+                connection.execute("PRAGMA journal_mode = WAL")
+                return
+            except sqlite3.OperationalError as error:
+                if _primary(error) != sqlite3.SQLITE_BUSY or time.monotonic() > deadline:
+                    raise
+                time.sleep(0.01)
+
+    def _open(self) -> tuple[sqlite3.Connection, _Identity, _Meta]:
+        with self._mapped():
+            identity = self._identity_now()
+            connection = self._connect("ro")
+            try:
+                self._check_kind(connection)
+                meta = _read_meta(connection)
+                self._check_still(identity)
+            except BaseException:
+                connection.close()
+                raise
+        return connection, identity, meta
+
+    def _check_kind(self, connection: sqlite3.Connection) -> None:
+        if _is_empty(connection):
+            raise Unreachable.of("store_unreachable", f"{self._path} holds no store yet")
+        (application,) = connection.execute("PRAGMA application_id").fetchone()
+        (schema,) = connection.execute("PRAGMA user_version").fetchone()
+        if (application, schema) != (_APPLICATION_ID, _SCHEMA_VERSION):
+            raise Unreachable.of(
+                "store_incompatible", f"{self._path} is not a store that this version of dropout reads"
+            )
+
+    def _connect(self, mode: str) -> sqlite3.Connection:
+        return sqlite3.connect(
+            f"{self._path.absolute().as_uri()}?mode={mode}",
+            uri=True,
+            timeout=self._wait,
+            isolation_level=None,
+            check_same_thread=False,
+        )
+
+    @contextmanager
+    def _transaction(self) -> Iterator[sqlite3.Connection]:
+        self._check_identity()
+        with closing(self._connect("rw")) as connection:
+            # A status is what requests are routed by: an answered write survives a loss of power.
+            connection.execute("PRAGMA synchronous = FULL")
+            connection.execute("BEGIN IMMEDIATE")
+            try:
+                yield connection
+                connection.execute("COMMIT")
+            except BaseException:
+                if connection.in_transaction:
+                    connection.execute("ROLLBACK")
+                raise
+
+    def _identity_now(self) -> _Identity:
+        try:
+            found = os.stat(self._path)  # noqa: PTH116 - a third of the cost, ten times a second in every worker
+        except OSError as error:
+            raise Unreachable.of("store_unreachable", f"{self._path}: {error.strerror}") from error
+        return _Identity(found.st_dev, found.st_ino)
+
+    def _check_identity(self) -> None:
+        self._check_still(self._identity)
+
+    def _check_still(self, identity: _Identity) -> None:
+        if self._identity_now() != identity:
+            raise self._recreated()
+
+    def _meta(self) -> _Meta:
+        meta = _read_meta(self._reader)
+        if meta.store_id != self._store_id:
+            raise self._recreated()
+        return meta
+
+    @staticmethod
+    def _holds_rollouts(connection: sqlite3.Connection) -> bool:
+        found = connection.execute("SELECT 1 FROM rollouts WHERE deleted_at IS NULL LIMIT 1").fetchone()
+        return found is not None
+
+    def _stream(self, cursor: sqlite3.Cursor, *, with_deleted: bool) -> Iterator[StoredRollout]:
+        with closing(cursor):
+            while True:
+                with self._mapped():
+                    rows = [_parsed(row) for row in cursor.fetchmany(_CHUNK)]
+                if not rows:
+                    return
+                yield from (row for row in rows if with_deleted or not row.deleted)
+
+    def _recreated(self) -> Unreachable:
+        return Unreachable.of("store_recreated", f"{self._path} was replaced by another store")
+
+    @contextmanager
+    def _mapped(self) -> Iterator[None]:
+        """SQLite's and the system's errors as faults with a stable code."""
+        try:
+            yield
+        except sqlite3.Error as error:
+            raise Unreachable.of(_code(error), f"{self._path}: {error}") from error
+        except OSError as error:
+            code = _SYSTEM_CODES.get(error.errno or 0, "store_unreachable")
+            raise Unreachable.of(code, f"{self._path}: {error.strerror}") from error
+
+
+def _after(before: StoredRollout | None, write: Write, revision: int) -> StoredRollout:
+    """The row once ``write`` was done to ``before``; what the write leaves out stays."""
+    document, status, source = write.document, write.status, write.source
+    if before is not None and not before.deleted:
+        document = before.document if document is None else document
+        source = before.source if source is None else source
+        status = status or before.status
+    if document is None or status is None:
+        raise ValueError(f"{write.namespace}/{write.name} does not exist: it needs a document and a status")
+    if write.delete:
+        document = {}
+    return StoredRollout(write.namespace, write.name, document, status, revision, source, write.delete)
+
+
+def _write_aborted(connection: sqlite3.Connection, row: StoredRollout) -> None:
+    connection.execute("DELETE FROM aborted WHERE namespace = ? AND name = ?", (row.namespace, row.name))
+    connection.executemany(
+        "INSERT INTO aborted VALUES (?, ?, ?)",
+        [(row.namespace, row.name, version) for version in row.status.aborted],
+    )
+
+
+def _write_history(connection: sqlite3.Connection, write: Write) -> None:
+    if not write.history:
+        return
+    connection.executemany(
+        "INSERT INTO history (namespace, name, at, actor, action, message, detail) VALUES (?, ?, ?, ?, ?, ?, ?)",
+        [
+            (
+                entry.namespace,
+                entry.name,
+                entry.at,
+                entry.actor,
+                entry.action,
+                entry.message,
+                orjson.dumps(entry.detail),
+            )
+            for entry in write.history
+        ],
+    )
+    key = (write.namespace, write.name)
+    connection.execute(
+        "DELETE FROM history WHERE namespace = ? AND name = ? AND id <= (SELECT id FROM history"
+        " WHERE namespace = ? AND name = ? ORDER BY id DESC LIMIT 1 OFFSET ?)",
+        (*key, *key, HISTORY_PER_ROLLOUT),
+    )
+
+
+def _row(connection: sqlite3.Connection, namespace: str, name: str) -> StoredRollout | None:
+    found = connection.execute(
+        f"SELECT {_COLUMNS} FROM rollouts WHERE namespace = ? AND name = ?",  # noqa: S608 - a constant
+        (namespace, name),
+    ).fetchone()
+    return None if found is None else _parsed(found)
+
+
+def _parsed(row: tuple[Any, ...]) -> StoredRollout:
+    namespace, name, document, status, revision, source, deleted_at = row
+    try:
+        return StoredRollout(
+            namespace=namespace,
+            name=name,
+            document=orjson.loads(document),
+            status=Status.from_dict(orjson.loads(status)),
+            resource_version=revision,
+            source=source,
+            deleted=deleted_at is not None,
+        )
+    except (ValueError, TypeError, KeyError) as error:
+        raise Unreachable.of("store_corrupt", f"the row of {namespace}/{name} cannot be read: {error}") from error
+
+
+def _parsed_entry(
+    at: float, namespace: str, name: str, actor: str, action: str, message: str, detail: bytes
+) -> HistoryEntry:
+    return HistoryEntry(at, namespace, name, actor, action, message, orjson.loads(detail))
+
+
+def _read_meta(connection: sqlite3.Connection) -> _Meta:
+    return _Meta(*connection.execute("SELECT store_id, revision, documents, forgotten FROM meta").fetchone())
+
+
+def _is_empty(connection: sqlite3.Connection) -> bool:
+    return connection.execute("SELECT 1 FROM sqlite_schema LIMIT 1").fetchone() is None
+
+
+def _primary(error: sqlite3.Error) -> int:
+    """SQLite's primary result code; 0 where Python raised without asking SQLite."""
+    return getattr(error, "sqlite_errorcode", 0) & 0xFF
+
+
+def _code(error: sqlite3.Error) -> str:
+    """The stable code of what SQLite says."""
+    primary, extended = _primary(error), getattr(error, "sqlite_errorcode", 0)
+    if extended in _EXTENDED_CODES:
+        return _EXTENDED_CODES[extended]
+    return _PRIMARY_CODES.get(primary, "store_unreachable")

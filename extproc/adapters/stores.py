@@ -1,0 +1,23 @@
+"""From a store's URL to the store."""
+
+from __future__ import annotations
+
+from extproc.adapters.sqlite_store import WAIT_SECONDS, SqliteStore
+from extproc.errors import InvalidInput
+from extproc.snapshot.store import RolloutStore
+
+
+def open_store(url: str, *, create: bool = False, wait: float = WAIT_SECONDS) -> RolloutStore:
+    """Open the store at ``url``: ``sqlite:PATH``.
+
+    Only ``create`` makes one where there is none. ``wait`` bounds, in seconds, how long an operation waits for
+    another process.
+
+    Raises:
+        InvalidInput: ``store_url``, when the URL names no kind of store that there is.
+        Unreachable: as ``RolloutStore`` says.
+    """
+    scheme, _, path = url.partition(":")
+    if scheme != "sqlite" or not path:
+        raise InvalidInput.of("store_url", f"{url!r} is not a store; write sqlite:PATH", field="--store")
+    return SqliteStore(path, create=create, wait=wait)

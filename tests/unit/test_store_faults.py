@@ -1,0 +1,297 @@
+"""A store that is gone, replaced, locked, broken, read-only or full answers with a stable code, never a traceback."""
+
+from __future__ import annotations
+
+import os
+import shutil
+import sqlite3
+import subprocess
+import sys
+from collections.abc import Callable, Iterator
+from pathlib import Path
+
+import pytest
+
+from extproc.adapters import sqlite_store
+from extproc.adapters.sqlite_store import SqliteStore
+from extproc.errors import DropoutError, Unreachable
+from extproc.snapshot.store import Status, Write
+
+STATUS = Status(stable="3", canary="4")
+
+
+@pytest.fixture
+def path(tmp_path: Path) -> Path:
+    return tmp_path / "dropout.db"
+
+
+@pytest.fixture
+def store(path: Path) -> Iterator[SqliteStore]:
+    store = SqliteStore(path, create=True, wait=0.05)
+    put(store, "fraud")
+    yield store
+    store.close()
+
+
+def put(store: SqliteStore, name: str, size: int = 0) -> None:
+    store.write([Write("default", name, None, document={"name": name, "pad": "x" * size}, status=STATUS)])
+
+
+def code_of(act: Callable[[], object]) -> str:
+    with pytest.raises(Unreachable) as unreachable:
+        act()
+    return unreachable.value.code
+
+
+def remove(path: Path) -> None:
+    for suffix in ("", "-wal", "-shm"):
+        path.with_name(path.name + suffix).unlink(missing_ok=True)
+
+
+def test_a_deleted_store_is_unreachable_for_readers_and_writers(store: SqliteStore, path: Path) -> None:
+    remove(path)
+    assert code_of(lambda: store.changes(0)) == "store_unreachable"
+    assert code_of(lambda: store.get("default", "fraud")) == "store_unreachable"
+    assert code_of(lambda: put(store, "other")) == "store_unreachable"
+    assert code_of(store.reopen) == "store_unreachable"
+    assert not path.exists()
+
+
+def test_an_empty_store_in_its_place_is_never_taken(store: SqliteStore, path: Path) -> None:
+    remove(path)
+    new = SqliteStore(path, create=True)
+    assert code_of(lambda: store.changes(0)) == "store_recreated"
+    assert code_of(lambda: put(store, "other")) == "store_recreated"
+    assert code_of(store.reopen) == "store_recreated"
+    assert code_of(lambda: store.changes(0)) == "store_recreated"
+    assert new.documents().rollouts == []
+
+
+def test_a_store_in_its_place_that_holds_rollouts_can_be_taken(store: SqliteStore, path: Path) -> None:
+    remove(path)
+    put(SqliteStore(path, create=True), "new")
+    assert code_of(lambda: store.changes(0)) == "store_recreated"
+    store.reopen()
+    changes = store.changes(0)
+    assert changes is not None
+    assert changes.complete
+    assert [row.name for row in changes.rollouts] == ["new"]
+
+
+def test_letting_go_of_a_deleted_store_leaves_the_new_one_whole(path: Path) -> None:
+    old = SqliteStore(path, create=True)
+    put(old, "old")
+    remove(path)
+    new = SqliteStore(path, create=True)
+    put(new, "new")
+    old.close()
+    assert path.with_name("dropout.db-wal").exists()
+    assert [row.name for row in SqliteStore(path).documents().rollouts] == ["new"]
+
+
+def test_other_contents_in_the_same_file_are_another_store(store: SqliteStore, path: Path, tmp_path: Path) -> None:
+    other = tmp_path / "other.db"
+    made = SqliteStore(other, create=True)
+    put(made, "b")
+    made.close()
+    source, target = sqlite3.connect(other), sqlite3.connect(path)
+    source.backup(target)
+    source.close()
+    target.close()
+    assert code_of(lambda: store.changes(0)) == "store_recreated"
+
+
+def test_an_older_copy_of_the_store_is_reported_whole(store: SqliteStore, path: Path, tmp_path: Path) -> None:
+    copy = sqlite3.connect(tmp_path / "copy.db")
+    original = sqlite3.connect(path)
+    original.backup(copy)
+    put(store, "later")
+    before = store.changes(0)
+    assert before is not None
+    list(before.rollouts)
+    copy.backup(original)
+    changes = store.changes(before.revision)
+    assert changes is not None
+    assert changes.complete
+    assert [row.name for row in changes.rollouts] == ["fraud"]
+
+
+def test_a_writer_waits_for_another_only_so_long(store: SqliteStore, path: Path) -> None:
+    other = sqlite3.connect(path, isolation_level=None)
+    other.execute("BEGIN IMMEDIATE")
+    assert code_of(lambda: put(store, "other")) == "store_locked"
+    assert store.get("default", "fraud") is not None
+    other.execute("ROLLBACK")
+    put(store, "other")
+
+
+def test_a_store_locked_whole_cannot_be_opened(path: Path) -> None:
+    SqliteStore(path, create=True).close()
+    other = sqlite3.connect(path, isolation_level=None)
+    other.execute("PRAGMA locking_mode = EXCLUSIVE")
+    other.execute("BEGIN EXCLUSIVE")
+    assert code_of(lambda: SqliteStore(path, wait=0.05)) == "store_locked"
+    assert code_of(lambda: SqliteStore(path, create=True, wait=0.05)) == "store_locked"
+    other.close()
+
+
+@pytest.mark.parametrize(
+    "content", [b"this is not a database, it is a letter" * 100, b"SQLite format 3\0" + b"\xff" * 5000]
+)
+@pytest.mark.parametrize("create", [True, False])
+def test_a_file_that_is_no_database_is_corrupt_and_left_alone(path: Path, content: bytes, create: bool) -> None:
+    path.write_bytes(content)
+    assert code_of(lambda: SqliteStore(path, create=create)) == "store_corrupt"
+    assert path.read_bytes() == content
+
+
+def test_a_store_cut_in_half_is_corrupt(path: Path) -> None:
+    store = SqliteStore(path, create=True)
+    for i in range(50):
+        put(store, f"r{i}", size=2000)
+    store.close()
+    os.truncate(path, path.stat().st_size // 2)
+    assert code_of(lambda: SqliteStore(path).documents()) == "store_corrupt"
+
+
+def test_pages_overwritten_under_a_reader_are_corrupt(path: Path) -> None:
+    store = SqliteStore(path, create=True)
+    for i in range(50):
+        put(store, f"r{i}", size=2000)
+    store.close()
+    with path.open("r+b") as file:
+        file.seek(8192)
+        file.write(b"\xa5" * (path.stat().st_size - 8192))
+    assert code_of(lambda: SqliteStore(path).documents()) == "store_corrupt"
+
+
+def test_a_row_that_cannot_be_read_is_corrupt(store: SqliteStore, path: Path) -> None:
+    connection = sqlite3.connect(path)
+    connection.execute("UPDATE rollouts SET document = '{'")
+    connection.execute("UPDATE meta SET revision = revision + 1")
+    connection.commit()
+    assert code_of(lambda: store.get("default", "fraud")) == "store_corrupt"
+    changes = store.changes(0)
+    assert changes is not None
+    assert code_of(lambda: list(changes.rollouts)) == "store_corrupt"
+
+
+def test_the_database_of_something_else_is_incompatible_and_left_alone(path: Path) -> None:
+    other = sqlite3.connect(path)
+    other.execute("CREATE TABLE mine (a)")
+    other.commit()
+    other.close()
+    before = path.read_bytes()
+    for create in (True, False):
+        assert code_of(lambda create=create: SqliteStore(path, create=create)) == "store_incompatible"
+    assert path.read_bytes() == before
+
+
+def test_a_store_of_a_later_version_is_incompatible(path: Path) -> None:
+    SqliteStore(path, create=True).close()
+    other = sqlite3.connect(path)
+    other.execute("PRAGMA user_version = 99")
+    other.close()
+    assert code_of(lambda: SqliteStore(path)) == "store_incompatible"
+
+
+def test_a_missing_folder_a_folder_and_an_empty_file_are_unreachable(tmp_path: Path) -> None:
+    assert code_of(lambda: SqliteStore(tmp_path / "none" / "a.db", create=True)) == "store_unreachable"
+    assert code_of(lambda: SqliteStore(tmp_path, create=True)) == "store_unreachable"
+    (tmp_path / "empty.db").touch()
+    assert code_of(lambda: SqliteStore(tmp_path / "empty.db")) == "store_unreachable"
+
+
+def test_a_full_store_keeps_what_it_had(store: SqliteStore, path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    def bounded(self: SqliteStore, mode: str) -> sqlite3.Connection:
+        connection = original(self, mode)
+        connection.execute("PRAGMA max_page_count = 20")
+        return connection
+
+    original = SqliteStore._connect
+    monkeypatch.setattr(SqliteStore, "_connect", bounded)
+    assert code_of(lambda: put(store, "large", size=200_000)) == "store_full"
+    monkeypatch.undo()
+    assert [row.name for row in store.documents().rollouts] == ["fraud"]
+    put(store, "large", size=200_000)
+
+
+def test_a_file_that_may_not_grow_is_full(path: Path) -> None:
+    SqliteStore(path, create=True).close()
+    script = (
+        "import resource, signal, sys; from pathlib import Path\n"
+        "from tests.unit.test_store_faults import *\n"
+        "signal.signal(signal.SIGXFSZ, signal.SIG_IGN)\n"
+        "store = SqliteStore(Path(sys.argv[1]))\n"
+        "resource.setrlimit(resource.RLIMIT_FSIZE, (100_000, 100_000))\n"
+        "try: put(store, 'large', size=1_000_000)\n"
+        "except DropoutError as error: print(error.code)\n"
+        "print([row.name for row in store.documents().rollouts])\n"
+    )
+    answer = subprocess.run([sys.executable, "-c", script, path], capture_output=True, text=True, check=False)
+    assert answer.stdout.splitlines() == ["store_full", "[]"], answer.stderr
+
+
+UNPRIVILEGED = (
+    "import os, sys; from pathlib import Path\n"
+    "from tests.unit.test_store_faults import *\n"
+    "os.getuid() == 0 and os.setresuid(65534, 65534, 65534)\n"
+    "path = Path(sys.argv[1])\n"
+    "def tried(act):\n"
+    "    try: act(); print('done')\n"
+    "    except DropoutError as error: print(error.code)\n"
+)
+
+
+@pytest.fixture
+def shared() -> Iterator[Path]:
+    """A folder that an unprivileged user can reach, too."""
+    import tempfile
+
+    folder = Path(tempfile.mkdtemp(prefix="dr-"))
+    folder.chmod(0o755)
+    yield folder
+    folder.chmod(0o755)
+    shutil.rmtree(folder)
+
+
+def as_nobody(script: str, path: Path) -> list[str]:
+    answer = subprocess.run(
+        [sys.executable, "-c", UNPRIVILEGED + script, path], capture_output=True, text=True, check=False
+    )
+    assert answer.returncode == 0, answer.stderr
+    return answer.stdout.splitlines()
+
+
+def test_a_read_only_folder_takes_no_store(shared: Path) -> None:
+    shared.chmod(0o555)
+    assert as_nobody("tried(lambda: SqliteStore(path, create=True))", shared / "a.db") == ["store_read_only"]
+
+
+def test_a_read_only_file_takes_no_write(shared: Path) -> None:
+    path = shared / "a.db"
+    store = SqliteStore(path, create=True)
+    put(store, "fraud")
+    path.chmod(0o444)
+    for suffix in ("-wal", "-shm"):
+        path.with_name(path.name + suffix).chmod(0o444)
+    script = "tried(lambda: put(SqliteStore(path), 'b'))\nprint(SqliteStore(path).get('default', 'fraud').name)"
+    assert as_nobody(script, path) == ["store_read_only", "fraud"]
+    store.close()
+
+
+def test_a_store_without_its_log_in_a_read_only_folder_is_unreachable(shared: Path) -> None:
+    path = shared / "a.db"
+    SqliteStore(path, create=True).close()
+    path.chmod(0o444)
+    shared.chmod(0o555)
+    assert as_nobody("tried(lambda: SqliteStore(path))", path) == ["store_unreachable"]
+
+
+def test_errors_name_the_file(path: Path) -> None:
+    with pytest.raises(DropoutError, match=str(path)):
+        SqliteStore(path)
+
+
+def test_every_code_that_sqlite_answers_with_is_known() -> None:
+    assert sqlite_store._code(sqlite3.ProgrammingError("closed")) == "store_unreachable"
