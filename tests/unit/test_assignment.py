@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 from decimal import Decimal
+from itertools import pairwise
 from pathlib import Path
 
 import pytest
@@ -76,7 +77,7 @@ def test_full_coverage_gives_every_bucket_to_exactly_one_variant(parts: list[int
     ranges = variant_ranges(parts, BUCKETS)
     assert ranges[0].start == 0
     assert ranges[-1].end == BUCKETS
-    assert all(left.end == right.start for left, right in zip(ranges, ranges[1:], strict=False))
+    assert all(left.end == right.start for left, right in pairwise(ranges))
 
 
 def test_a_variant_owns_coverage_times_its_weight_from_its_cumulated_full_weight() -> None:
