@@ -16,12 +16,18 @@ from pydantic_core import PydanticCustomError
 
 from extproc.assignment import parse_percent
 from extproc.names import OWN_HEADERS
+from extproc.resources.marked_yaml import shown
 
 MAX_VALUE_LENGTH: Final = 128
 """Characters in a version, a model's name or an upstream template."""
 
 UPSTREAM_VARIABLES: Final = ("model", "version", "namespace", "name")
 """What an upstream template may name in braces."""
+
+FIELD_CODES: Final = frozenset(
+    {"invalid_value", "mistyped_value", "upstream_unknown_variable", "upstream_invalid_template"}
+)
+"""The codes that the validators here raise."""
 
 _LABEL = r"^[a-z0-9]([-a-z0-9]{0,61}[a-z0-9])?$"
 _TOKEN = r"^[!#$%&'*+.^_`|~0-9A-Za-z-]{1,128}$"  # noqa: S105 - RFC 9110's token, not a secret
@@ -49,7 +55,7 @@ _VARIABLE = re.compile(r"\{([^{}]*)\}")
 
 def invalid(message: str, code: str = "invalid_value") -> PydanticCustomError:
     """What a validator raises: a stable code and a sentence."""
-    return PydanticCustomError(code, message)  # type: ignore[arg-type]  # asks for a LiteralString
+    return PydanticCustomError(code, message)
 
 
 def _matching(pattern: str, sentence: str, change: Callable[[str], str] = str) -> Callable[[str], str]:
@@ -59,14 +65,10 @@ def _matching(pattern: str, sentence: str, change: Callable[[str], str] = str) -
     def check(text: str) -> str:
         changed = change(text)
         if matches(changed) is None:
-            raise invalid(f"{_shown(text)} is not {sentence}")
+            raise invalid(f"{shown(text)} is not {sentence}")
         return changed
 
     return check
-
-
-def _shown(text: str) -> str:
-    return repr(text if len(text) <= 60 else text[:57] + "...")
 
 
 _token_name = _matching(_TOKEN, "the name of an HTTP header", str.lower)
@@ -104,7 +106,7 @@ def _upstream(template: str) -> str:
     for variable in _VARIABLE.findall(checked):
         if variable not in UPSTREAM_VARIABLES:
             known = ", ".join(f"{{{name}}}" for name in UPSTREAM_VARIABLES)
-            raise invalid(f"unknown variable {{{variable}}}; known are {known}", "upstream_unknown_variable")
+            raise invalid(f"unknown variable {shown(variable)}; known are {known}", "upstream_unknown_variable")
     if set("{}") & set(_VARIABLE.sub("", checked)):
         raise invalid("a brace without its partner; braces are for variables only", "upstream_invalid_template")
     return checked
@@ -120,10 +122,10 @@ def parse_duration(text: str) -> float:
         ValueError: when it is none, is zero, or is longer than 292 years.
     """
     if len(text) > 64 or re.fullmatch(_DURATION.removesuffix("$"), text) is None:
-        raise invalid(f"{_shown(text)} is not a duration such as 5ms, 10m or 1h30m")
+        raise invalid(f"{shown(text)} is not a duration such as 5ms, 10m or 1h30m")
     seconds = float(sum(Decimal(number) * _UNIT_SECONDS[unit] for number, unit in _DURATION_PART.findall(text)))
     if not 0 < seconds < _LONGEST_DURATION_SECONDS:
-        raise invalid(f"{_shown(text)} is not a duration above zero and below 292 years")
+        raise invalid(f"{shown(text)} is not a duration above zero and below 292 years")
     return seconds
 
 

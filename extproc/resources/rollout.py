@@ -44,7 +44,7 @@ class MatchKey(NamedTuple):
     """What a match entry asks of one host: entries with an equal key match the same requests."""
 
     host: str | None
-    path: tuple[str, str] | None
+    path: tuple[str, str]
     headers: frozenset[tuple[str, str]]
 
 
@@ -98,9 +98,9 @@ class MatchEntry(_Part):
     hosts: list[Host] = []
     """Hosts of which the request must have one; *.example.com stands for every name below example.com."""
 
-    def keys(self) -> list[MatchKey]:
-        """The entry as what it asks of each of its hosts."""
-        path = (self.path.type, self.path.value) if self.path else None
+    def match_keys(self) -> list[MatchKey]:
+        """The entry as what it asks of each of its hosts; no path is the prefix '/', which every path has."""
+        path = (self.path.type, self.path.value) if self.path else ("PathPrefix", "/")
         headers = frozenset((header.name, header.value) for header in self.headers)
         return [MatchKey(host, path, headers) for host in self.hosts or (None,)]
 
@@ -342,6 +342,16 @@ class RolloutSpec(_Part):
     def is_experiment(self) -> bool:
         """Whether variants take the place of stable and canary."""
         return bool(self.variants)
+
+    def versions(self) -> list[str]:
+        """Every version that the spec names, each once: the variants', or those of stable, canary and shadow.
+
+        Raises:
+            InvalidInput: ``alias_unresolved``.
+        """
+        refs = [ref for ref in (self.stable, self.canary, self.shadow) if ref is not None]
+        named = [variant.version for variant in self.variants] + [self.resolve(ref) for ref in refs]
+        return list(dict.fromkeys(named))
 
     def resolve(self, ref: VersionRef) -> str:
         """The version that ``ref`` names.

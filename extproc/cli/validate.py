@@ -1,0 +1,58 @@
+"""``dropout validate`` and ``dropout schema``: what documents must look like, and whether these do."""
+
+from __future__ import annotations
+
+import click
+import orjson
+
+from extproc.cli.output import output_option, print_json
+from extproc.resources.loading import load_valid
+from extproc.resources.rollout import KIND
+from extproc.resources.schema import rollout_schema
+
+
+@click.command()
+@click.argument("paths", nargs=-1, required=True, metavar="PATH...")
+@output_option
+def validate(paths: tuple[str, ...], output: str) -> None:
+    """Check documents, each by itself and all together, and list every fault with its file, line and field.
+
+    PATH is a file, or a folder whose .yaml, .yml and .json files are read, those of its sub-folders too. Exit code 2
+    if anything is wrong.
+    """
+    documents = load_valid(paths)
+    if output == "json":
+        listed = [
+            {
+                "kind": KIND,
+                "namespace": document.rollout.metadata.namespace,
+                "name": document.rollout.metadata.name,
+                "file": document.file,
+            }
+            for document in documents
+        ]
+        print_json({"valid": True, "documents": listed})
+        return
+    count = len(documents)
+    click.echo("1 document is valid" if count == 1 else f"{count} documents are valid")
+
+
+@click.command()
+@click.argument("what", type=click.Choice(["rollout", "policy-input", "policy-decision"]), default="rollout")
+@output_option
+def schema(what: str, output: str) -> None:
+    """Print a JSON Schema: of the Rollout document, or of what a policy is given and may answer."""
+    document = _schema(what)
+    if output == "json":
+        print_json(document)
+    else:
+        click.echo(orjson.dumps(document, option=orjson.OPT_INDENT_2))
+
+
+def _schema(what: str) -> object:
+    if what == "rollout":
+        return rollout_schema()
+    # The policy's schemas are imported where they are asked for: validate has no use for them.
+    from extproc.resources import policy_schema
+
+    return policy_schema.POLICY_INPUT_SCHEMA if what == "policy-input" else policy_schema.POLICY_DECISION_SCHEMA

@@ -1,0 +1,200 @@
+"""From files to documents: every fault of every file in one go, each with its code, file, line and field."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Iterable, Iterator, Mapping
+from dataclasses import dataclass
+from itertools import islice
+from pathlib import Path as FilePath
+from typing import Any, Final
+
+from pydantic import ValidationError
+
+from extproc.errors import Fault, InvalidInput
+from extproc.resources.checks import find_conflicts
+from extproc.resources.faults import Problem, problems_of
+from extproc.resources.marked_yaml import Document, Node, dotted, read_documents, shown
+from extproc.resources.rollout import API_VERSION, KIND, Rollout
+from extproc.resources.rules import problems_between
+
+MAX_FILE_BYTES: Final = 1024 * 1024
+MAX_UPSTREAM_LENGTH: Final = 256
+MAX_FAULTS: Final = 100
+"""Faults that are listed of one document; a hostile one has a hundred thousand."""
+SUFFIXES: Final = frozenset({".yaml", ".yml", ".json"})
+
+
+@dataclass(frozen=True, slots=True)
+class LoadedDocument:
+    """An accepted document: the model, the body as written, and where it stands (``line`` counts from 1)."""
+
+    rollout: Rollout
+    body: dict[str, Any]
+    file: str
+    line: int
+    node: Node
+
+
+@dataclass(frozen=True, slots=True)
+class Loaded:
+    """What a set of paths holds: the documents that are valid by themselves, and every fault of the others."""
+
+    documents: list[LoadedDocument]
+    faults: list[Fault]
+
+
+def load_paths(paths: Iterable[str | os.PathLike[str]]) -> Loaded:
+    """Read files, and the ``.yaml``, ``.yml`` and ``.json`` files of folders and their sub-folders.
+
+    Hidden files and folders are left out; a file that two paths lead to is read once. Documents are checked one by
+    one: what they say together is for ``checks``. Nothing is raised; a path without documents is a fault.
+    """
+    loaded = Loaded([], [])
+    seen: set[str] = set()
+    for path in paths:
+        for file in _files(FilePath(path), loaded.faults):
+            real = os.path.realpath(file)
+            if real not in seen:
+                seen.add(real)
+                _load_file(file, loaded)
+    return loaded
+
+
+def load_valid(paths: Iterable[str | os.PathLike[str]]) -> list[LoadedDocument]:
+    """The documents of ``paths``, checked one by one and together.
+
+    Raises:
+        InvalidInput: with every fault of every file.
+    """
+    loaded = load_paths(paths)
+    documents = loaded.documents
+    faults = list(loaded.faults)
+    for conflict in find_conflicts([(d.rollout, d.file, d.line) for d in documents]):
+        line = documents[conflict.second].node.line_of(conflict.path)
+        faults.append(conflict.fault(line))
+    if faults:
+        raise InvalidInput(faults)
+    return documents
+
+
+def parse_rollout(body: Mapping[str, Any], file: str | None = None) -> Rollout:
+    """The Rollout that ``body`` is, as read from a store.
+
+    Raises:
+        InvalidInput: with every fault of the document.
+    """
+    outcome = _check(body)
+    if isinstance(outcome, Rollout):
+        return outcome
+    raise InvalidInput(Fault(p.code, p.message, file=file, field=dotted(p.path)) for p in outcome)
+
+
+def _check(body: object) -> Rollout | list[Problem]:
+    """The document's model, or everything that is wrong with it."""
+    if not isinstance(body, Mapping):
+        return [Problem("mistyped_value", "a document is a mapping with apiVersion, kind, metadata and spec", ())]
+    if foreign := list(_foreign(body)):
+        return foreign
+    problems = list(islice(problems_between(body), MAX_FAULTS))
+    try:
+        rollout = Rollout.model_validate(dict(body))
+    except ValidationError as error:
+        found = problems_of(error, MAX_FAULTS)
+        known = {(problem.code, problem.path) for problem in found}
+        return found + [problem for problem in problems if (problem.code, problem.path) not in known]
+    if not problems:
+        problems.extend(_upstreams(rollout))
+    return problems or rollout
+
+
+def _foreign(body: Mapping[str, Any]) -> Iterator[Problem]:
+    """What makes the document somebody else's: then its fields are not ours to judge."""
+    kind, version = body.get("kind"), body.get("apiVersion")
+    if isinstance(kind, str) and kind != KIND:
+        yield Problem("unsupported_kind", f"kind {shown(kind)} is not known here; {KIND} is", ("kind",))
+    if isinstance(version, str) and version != API_VERSION:
+        yield Problem(
+            "unsupported_api_version", f"{shown(version)} is not known here; {API_VERSION} is", ("apiVersion",)
+        )
+
+
+def _upstreams(rollout: Rollout) -> Iterator[Problem]:
+    """Every version's cluster is short enough to be a header's value; its characters are legal by the fields' types."""
+    for version in rollout.spec.versions():
+        if len(rollout.upstream_of(version)) > MAX_UPSTREAM_LENGTH:
+            message = f"the cluster of version {version!r} would have more than {MAX_UPSTREAM_LENGTH} characters"
+            yield Problem("invalid_value", message, ("spec", "upstream"))
+
+
+def _files(path: FilePath, faults: list[Fault]) -> Iterator[FilePath]:
+    """The files that ``path`` stands for, sorted; a folder without any is a fault."""
+    if not path.is_dir():
+        yield path
+        return
+    unreadable: list[OSError] = []
+    found: list[FilePath] = []
+    for folder, folders, names in os.walk(path, onerror=unreadable.append):
+        folders[:] = (name for name in folders if not name.startswith("."))
+        files = (FilePath(folder, name) for name in names if not name.startswith("."))
+        found.extend(file for file in files if file.suffix in SUFFIXES and file.is_file())
+    faults.extend(_file_fault(error, error.filename) for error in unreadable)
+    if not found and not unreadable:
+        suffixes = ", ".join(sorted(SUFFIXES))
+        faults.append(Fault("no_documents", f"the folder holds no file that ends in {suffixes}", str(path)))
+    yield from sorted(found)
+
+
+def _load_file(file: FilePath, loaded: Loaded) -> None:
+    """Add what ``file`` holds to ``loaded``."""
+    name = str(file)
+    text = _read(file)
+    if isinstance(text, Fault):
+        loaded.faults.append(text)
+        return
+    documents, ending = read_documents(text, name)
+    if not documents and not ending:
+        ending = [Fault("no_documents", "the file holds no document", name)]
+    for document in documents:
+        _load_document(document, name, loaded)
+    loaded.faults.extend(ending)
+
+
+def _load_document(document: Document, file: str, loaded: Loaded) -> None:
+    """Add the document, or what is wrong with it, to ``loaded``."""
+    node = document.node
+    outcome = _check(node.value)
+    faults = list(document.faults)
+    if not isinstance(outcome, Rollout):
+        faults.extend(
+            Fault(p.code, p.message, file=file, line=node.line_of(p.path), field=dotted(p.path)) for p in outcome
+        )
+    elif not faults:
+        loaded.documents.append(LoadedDocument(outcome, node.value, file, node.line, node))
+    faults.sort(key=lambda fault: fault.line or 0)
+    if len(faults) > MAX_FAULTS:
+        message = f"only the first {MAX_FAULTS} faults of this document are listed"
+        faults[MAX_FAULTS:] = [Fault("too_many_faults", message, file, node.line)]
+    loaded.faults.extend(faults)
+
+
+def _read(file: FilePath) -> str | Fault:
+    """The file's text; never more of it than a document may have."""
+    try:
+        with file.open("rb") as stream:
+            data = stream.read(MAX_FILE_BYTES + 1)
+    except OSError as error:
+        return _file_fault(error, str(file))
+    if len(data) > MAX_FILE_BYTES:
+        return Fault("document_too_large", f"the file is larger than {MAX_FILE_BYTES} bytes", str(file))
+    try:
+        return data.decode("utf-8-sig")
+    except UnicodeDecodeError as error:
+        line = data.count(b"\n", 0, error.start) + 1
+        return Fault("not_utf8", f"byte {data[error.start]:#04x} is not UTF-8", str(file), line)
+
+
+def _file_fault(error: OSError, name: str) -> Fault:
+    if isinstance(error, FileNotFoundError):
+        return Fault("file_not_found", "no such file or folder", name)
+    return Fault("file_unreadable", f"cannot be read: {error.strerror}", name)
