@@ -1,0 +1,201 @@
+"""Metrics: what is counted, what the labels may be, and that nothing is lost or doubled over workers."""
+
+from __future__ import annotations
+
+import json
+from typing import Any
+
+import pytest
+from prometheus_client.parser import text_string_to_metric_families
+
+from extproc.metrics import METRICS, STAGE_BUCKETS, Metrics, Totals, merge
+from extproc.names import Reason
+from extproc.snapshot.model import NO_OVERLAY
+from tests.support.clock import FakeClock
+from tests.support.decisions import make_decision, make_facts, make_request, make_rollout
+
+
+def samples(text: str) -> dict[tuple[str, tuple[tuple[str, str], ...]], float]:
+    """What Prometheus reads: (name, labels) -> value."""
+    return {
+        (sample.name, tuple(sorted(sample.labels.items()))): sample.value
+        for family in text_string_to_metric_families(text)
+        for sample in family.samples
+    }
+
+
+def value(text: str, name: str, **labels: str) -> float | None:
+    return samples(text).get((name, tuple(sorted(labels.items()))))
+
+
+def decide(metrics: Metrics, **changes: Any) -> None:
+    metrics.record(make_decision(**changes), make_request(), make_facts(), make_rollout(), NO_OVERLAY)
+
+
+def dumped(metrics: Metrics) -> dict[str, Any]:
+    """A dump as it arrives in the supervisor."""
+    dump: dict[str, Any] = json.loads(json.dumps(metrics.dump()))
+    return dump
+
+
+def test_decisions_are_counted_by_rollout_version_arm_and_reason() -> None:
+    metrics = Metrics(FakeClock())
+    decide(metrics)
+    decide(metrics)
+    decide(metrics, arm="control", version="3")
+    text = merge([dumped(metrics)])
+    labels = {"rollout": "payments/fraud-detector", "reason": "weight"}
+    assert value(text, "dropout_decisions_total", version="4", arm="canary", **labels) == 2
+    assert value(text, "dropout_decisions_total", version="3", arm="control", **labels) == 1
+
+
+def test_a_decision_without_a_rollout_has_empty_labels() -> None:
+    metrics = Metrics(FakeClock())
+    decide(metrics, rollout=None, version=None, arm=None, reason=Reason.NO_MATCH)
+    text = merge([dumped(metrics)])
+    assert value(text, "dropout_decisions_total", rollout="", version="", arm="", reason="no_match") == 1
+
+
+def test_fallbacks_are_counted_by_reason() -> None:
+    metrics = Metrics(FakeClock())
+    decide(metrics, fallbacks=("feature_missing", "unit_missing"))
+    text = merge([dumped(metrics)])
+    assert value(text, "dropout_fallbacks_total", rollout="payments/fraud-detector", reason="unit_missing") == 1
+
+
+def test_stages_are_histograms_in_seconds_with_cumulated_buckets() -> None:
+    metrics = Metrics(FakeClock())
+    decide(metrics, stage_us={"policy": 21.0})
+    decide(metrics, stage_us={"policy": 25.0})
+    decide(metrics, stage_us={"policy": 999_999.0})
+    text = merge([dumped(metrics)])
+    assert value(text, "dropout_stage_seconds_bucket", stage="policy", le="1e-05") == 0
+    assert value(text, "dropout_stage_seconds_bucket", stage="policy", le="2.5e-05") == 2
+    assert value(text, "dropout_stage_seconds_bucket", stage="policy", le="0.05") == 2
+    assert value(text, "dropout_stage_seconds_bucket", stage="policy", le="+Inf") == 3
+    assert value(text, "dropout_stage_seconds_count", stage="policy") == 3
+    assert value(text, "dropout_stage_seconds_sum", stage="policy") == pytest.approx(1.000045)
+
+
+def test_ten_thousand_units_make_no_label() -> None:
+    metrics = Metrics(FakeClock())
+    for number in range(10_000):
+        decide(metrics, unit=b"%d" % number, bucket=number)
+    assert len(dumped(metrics)["counters"]) == 1
+
+
+def test_workers_are_summed_histograms_too() -> None:
+    workers = [Metrics(FakeClock()) for _ in range(3)]
+    for count, worker in enumerate(workers, start=1):
+        for _ in range(count):
+            decide(worker, stage_us={"policy": 21.0})
+    text = merge(map(dumped, workers))
+    labels = {"rollout": "payments/fraud-detector", "version": "4", "arm": "canary", "reason": "weight"}
+    assert value(text, "dropout_decisions_total", **labels) == 6
+    assert value(text, "dropout_stage_seconds_bucket", stage="policy", le="2.5e-05") == 6
+    assert value(text, "dropout_stage_seconds_sum", stage="policy") == pytest.approx(6 * 21e-6)
+
+
+def test_gauges_show_the_worker_that_is_furthest_behind() -> None:
+    clock = FakeClock()
+    behind, current = Metrics(clock), Metrics(clock)
+    behind.snapshot(6)
+    behind.policy("aaa")
+    clock.advance(30)
+    current.snapshot(7)
+    current.policy("bbb")
+    text = merge([dumped(behind), dumped(current)])
+    assert value(text, "dropout_snapshot_revision") == 6
+    assert value(text, "dropout_snapshot_age_seconds") == 30
+    assert value(text, "dropout_policy_age_seconds") == 30
+    assert value(text, "dropout_policy_info", revision="aaa") == 1
+    assert value(text, "dropout_policy_info", revision="bbb") == 1
+
+
+def test_a_confirmed_snapshot_is_young_again() -> None:
+    clock = FakeClock()
+    metrics = Metrics(clock)
+    metrics.snapshot(7)
+    clock.advance(30)
+    metrics.snapshot_confirmed()
+    assert value(merge([dumped(metrics)]), "dropout_snapshot_age_seconds") == 0
+
+
+def test_counters_kept_elsewhere_are_read_at_each_dump() -> None:
+    metrics = Metrics(FakeClock())
+    drops = [0]
+    metrics.watch("dropout_decision_log_drops_total", lambda: drops[0])
+    drops[0] = 5
+    metrics.count("dropout_reloads_refused_total", "policies")
+    text = merge([dumped(metrics)])
+    assert value(text, "dropout_decision_log_drops_total") == 5
+    assert value(text, "dropout_reloads_refused_total", what="policies") == 1
+
+
+def test_a_deleted_rollout_is_gone_and_no_match_stays() -> None:
+    metrics = Metrics(FakeClock())
+    decide(metrics, fallbacks=("feature_missing",))
+    decide(metrics, rollout="default/other")
+    decide(metrics, rollout=None)
+    metrics.retain({"default/other"})
+    text = merge([dumped(metrics)])
+    assert "payments/fraud-detector" not in text
+    assert 'rollout="default/other"' in text
+    assert 'rollout=""' in text
+
+
+def test_totals_keep_what_dead_workers_counted_and_forget_their_gauges() -> None:
+    totals = Totals()
+    worker = Metrics(FakeClock())
+    worker.snapshot(7)
+    decide(worker, stage_us={"policy": 21.0})
+    totals.update("0/100", dumped(worker))
+    totals.retire("0/100")
+    totals.retire("0/100")
+    successor = Metrics(FakeClock())
+    decide(successor, stage_us={"policy": 21.0})
+    totals.update("0/101", dumped(successor))
+    totals.update("0/101", dumped(successor))
+    text = totals.exposition()
+    labels = {"rollout": "payments/fraud-detector", "version": "4", "arm": "canary", "reason": "weight"}
+    assert value(text, "dropout_decisions_total", **labels) == 2
+    assert value(text, "dropout_stage_seconds_count", stage="policy") == 2
+    assert value(text, "dropout_snapshot_revision") is None
+
+
+def test_totals_forget_deleted_rollouts_of_dead_workers() -> None:
+    totals = Totals()
+    worker = Metrics(FakeClock())
+    decide(worker)
+    totals.update("0/100", dumped(worker))
+    totals.retire("0/100")
+    totals.retain(set())
+    assert "payments/fraud-detector" not in totals.exposition()
+
+
+def test_every_metric_is_exported_before_anything_happened_and_no_other() -> None:
+    families = {family.name: family for family in text_string_to_metric_families(merge([]))}
+    assert set(families) == {metric.name.removesuffix("_total") for metric in METRICS}
+    for metric in METRICS:
+        family = families[metric.name.removesuffix("_total")]
+        assert (family.type, family.documentation) == (metric.type, metric.help)
+
+
+def test_every_metric_has_the_labels_that_its_row_says() -> None:
+    metrics = Metrics(FakeClock())
+    metrics.snapshot(1)
+    metrics.policy("aaa")
+    decide(metrics, fallbacks=("unit_missing",))
+    for metric in METRICS:
+        if metric.type == "counter":
+            metrics.count(metric.name, *metric.labels)
+    found = samples(merge([dumped(metrics)]))
+    for metric in METRICS:
+        names = {metric.name, f"{metric.name}_count"}
+        labels = {tuple(sorted(metric.labels))}
+        assert {tuple(key for key, _ in pairs) for name, pairs in found if name in names} == labels, metric.name
+
+
+def test_the_buckets_span_five_microseconds_to_fifty_milliseconds() -> None:
+    assert (STAGE_BUCKETS[0], STAGE_BUCKETS[-1]) == (5e-6, 50e-3)
+    assert list(STAGE_BUCKETS) == sorted(STAGE_BUCKETS)
