@@ -1,0 +1,168 @@
+"""The rendered files in a running Envoy: they match as the decision does, and follow rollouts without an error."""
+
+from __future__ import annotations
+
+import http.client
+import json
+import random
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import orjson
+import pytest
+
+from extproc.envoy.bootstrap import bootstrap, connection_manager
+from extproc.envoy.render import write_envoy_dir
+from extproc.resources.loading import parse_rollout
+from extproc.snapshot.compile import compile_rollout
+from extproc.snapshot.model import CompiledRollout
+from extproc.snapshot.store import Status
+from tests.support.envoy import TEMPLATE, EnvoyProcess, Upstreams, free_port, wait_until
+from tests.support.rollouts import CANARY, canary, document, snapshot
+
+pytestmark = pytest.mark.e2e
+
+PATHS = ["/v1", "/v1/models", "/v1/models/a", "/v1/models/a/b", "/v1/models/a-b", "/V1/models", "/v1/models/a:b", "/"]
+HOSTS = ["", "a.example.com", "*.example.com", "*.eu.example.com"]
+HEADERS: list[dict[str, str]] = [{}, {"x-model": "a"}, {"x-model": "a", "x-tenant": "t"}, {"x-tenant": "t"}]
+
+
+def _call(port: int, path: str, host: str = "h", headers: dict[str, str] | None = None) -> tuple[int, Any, Any]:
+    """Status, headers and JSON body of a GET; no client of the standard library changes what is asked for."""
+    connection = http.client.HTTPConnection("127.0.0.1", port, timeout=10)
+    try:
+        connection.putrequest("GET", path, skip_host=True)
+        connection.putheader("host", host)
+        for name, value in (headers or {}).items():
+            connection.putheader(name, value)
+        connection.endheaders()
+        answer = connection.getresponse()
+        body = answer.read()
+        return answer.status, answer.headers, json.loads(body) if body.startswith(b"{") else body
+    finally:
+        connection.close()
+
+
+def _many_rollouts(draw: random.Random) -> list[CompiledRollout]:
+    """Rollouts with every kind of entry; ties and identical entries included. All go to the one upstream."""
+    made = []
+    for number in range(60):
+        path = {"type": draw.choice(["PathPrefix", "Exact"]), "value": draw.choice(PATHS)}
+        headers = [{"name": name, "value": value} for name, value in draw.choice(HEADERS).items()]
+        host = draw.choice(HOSTS)
+        entry: dict[str, Any] = {"path": path} if draw.random() < 0.8 or not headers else {}
+        entry |= ({"headers": headers} if headers else {}) | ({"hosts": [host]} if host else {})
+        made.append(canary(name=f"r{draw.randrange(1000)}-{number}", match=[entry], upstream="echo"))
+    return made
+
+
+@pytest.fixture
+def undecided(tmp_path: Path) -> Iterator[EnvoyProcess]:
+    """An Envoy without workers behind it: every request fails open. Upstreams v3 and v4 are in ``upstreams``."""
+    upstreams = Upstreams("fraud-detector-v3", "fraud-detector-v4", "echo").start()
+    config = bootstrap(
+        TEMPLATE,
+        listen_port=free_port(),
+        admin_port=free_port(),
+        worker_sockets=[tmp_path / "nobody.sock"],
+        envoy_dir=tmp_path,
+        models={**upstreams.ports, "fraud-detector-v5": free_port()},
+    )
+    # Clients may say what was decided here, because nobody decides.
+    manager = connection_manager(config)
+    del manager["early_header_mutation_extensions"]
+    manager["http_filters"] = manager["http_filters"][1:]
+    write_envoy_dir(tmp_path, [canary()])
+    envoy = EnvoyProcess(config, tmp_path)
+    envoy.upstreams = upstreams  # type: ignore[attr-defined]
+    try:
+        yield envoy.start()
+    finally:
+        envoy.stop()
+        upstreams.stop()
+
+
+def _rewrite(directory: Path, envoy: EnvoyProcess, rollouts: list[CompiledRollout]) -> None:
+    before = envoy.stat("http.ingress.rds.models.config_reload")
+    write_envoy_dir(directory, rollouts)
+    wait_until(lambda: envoy.stat("http.ingress.rds.models.config_reload") > before, "reload of the routes")
+
+
+def test_rendered_routes_find_the_rollout_that_the_decision_finds(undecided: EnvoyProcess, tmp_path: Path) -> None:
+    draw = random.Random(20261)
+    known = canary(name="known", match=[{"path": {"type": "Exact", "value": "/known"}}], upstream="echo")
+    rollouts = [known, *_many_rollouts(draw)]
+    _rewrite(tmp_path, undecided, rollouts)
+    # What the route is called, said by Envoy to the client.
+    routes = orjson.loads((tmp_path / "rds.json").read_bytes())
+    said = {"header": {"key": "x-route", "value": "%ROUTE_NAME%"}}
+    routes["resources"][0]["responseHeadersToAdd"] = [said]
+    (tmp_path / "next").write_bytes(orjson.dumps({**routes, "versionInfo": "named"}))
+    (tmp_path / "next").rename(tmp_path / "rds.json")
+    wait_until(lambda: _call(undecided.port, "/known")[1]["x-route"] is not None, "routes that say their name")
+
+    table = snapshot(*rollouts)
+    tails = ["", "/", "/x", ":x", "x", "?q=/v1", "/x?q", "?:", "/a:b", "//", "/A"]
+    for _ in range(400):
+        path = draw.choice(PATHS) + draw.choice(tails)
+        headers = draw.choice([*HEADERS, {"x-model": "A"}, {"x-tenant": "tt"}])
+        host = draw.choice(
+            ["h", "a.example.com", "A.EXAMPLE.com:8080", "b.example.com", "b.eu.example.com", "eu.example"]
+        )
+        decided_host = host.lower().partition(":")[0]
+        # Envoy merges slashes before both the decision and the routes see them, except where there is nothing else.
+        seen = path.replace("//", "/") if path.strip("/") else path
+        found = table.find(decided_host, seen, {name: value.encode() for name, value in headers.items()})
+        status, answer, _ = _call(undecided.port, path, host, headers)
+        expected = f"{found[0].key}@default" if found else None
+        assert (answer["x-route"], status) == (expected, 200 if found else 404), (path, host, headers)
+
+
+def test_a_promotion_reroutes_undecided_requests_without_an_error(undecided: EnvoyProcess, tmp_path: Path) -> None:
+    def served() -> str:
+        status, _, body = _call(undecided.port, "/v1/models/fraud-detector:predict")
+        assert status == 200
+        return str(body["upstream"])
+
+    decided = {"x-model-rollout": "payments/fraud-detector", "x-model-version": "4"}
+    assert served() == "fraud-detector-v3"
+    promoted = compile_rollout(parse_rollout(document(CANARY)), Status(stable="4", canary="4"), now=0.0)
+    write_envoy_dir(tmp_path, [promoted])
+    for _ in range(50):
+        status, _, body = _call(undecided.port, "/v1/models/fraud-detector", headers=decided)
+        assert (status, body["upstream"]) == (200, "fraud-detector-v4")
+    wait_until(lambda: served() == "fraud-detector-v4", "undecided requests on the new stable")
+
+
+def test_a_version_that_cannot_serve_leaves_the_request_to_stable(undecided: EnvoyProcess) -> None:
+    upstreams: Upstreams = undecided.upstreams  # type: ignore[attr-defined]
+    decided = {"x-model-rollout": "payments/fraud-detector", "x-model-version": "4"}
+
+    def served() -> tuple[int, str, str]:
+        status, _, body = _call(undecided.port, "/v1/models/fraud-detector", headers=decided)
+        return status, body["upstream"], body["headers"].get("x-envoy-attempt-count")
+
+    assert served() == (200, "fraud-detector-v4", "1")
+    upstreams.failing.add("fraud-detector-v4")
+    assert served() == (200, "fraud-detector-v3", "2")
+    upstreams.stop("fraud-detector-v4")
+    assert served()[:2] == (200, "fraud-detector-v3")
+
+
+def test_a_version_without_a_cluster_or_a_route_is_served_by_stable(undecided: EnvoyProcess, tmp_path: Path) -> None:
+    status = Status(stable="3", canary="9", weight=10000)
+    _rewrite(tmp_path, undecided, [compile_rollout(parse_rollout(document(CANARY)), status, now=0.0)])
+    for version in ("9", "77"):
+        decided = {"x-model-rollout": "payments/fraud-detector", "x-model-version": version}
+        answer = _call(undecided.port, "/v1/models/fraud-detector", headers=decided)
+        assert (answer[0], answer[2]["upstream"]) == (200, "fraud-detector-v3")
+
+
+def test_a_shadow_cluster_that_envoy_does_not_know_disturbs_nobody(undecided: EnvoyProcess) -> None:
+    upstreams: Upstreams = undecided.upstreams  # type: ignore[attr-defined]
+    decided = {"x-model-rollout": "payments/fraud-detector", "x-model-version": "3"}
+    answer = _call(undecided.port, "/v1/models/fraud-detector", headers={**decided, "x-model-shadow": "nobody"})
+    assert answer[0] == 200
+    _call(undecided.port, "/v1/models/fraud-detector", headers={**decided, "x-model-shadow": "fraud-detector-v4"})
+    wait_until(lambda: upstreams.seen["fraud-detector-v4"] == 1, "a mirrored request")
