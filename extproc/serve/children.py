@@ -1,0 +1,89 @@
+"""Starting a worker: exec, a pipe, a page of shared memory. Imports next to nothing, because it runs first.
+
+Workers spend most of their start in imports, so they are started before the supervisor imports what it needs itself,
+and are told what to do once it knows.
+"""
+
+from __future__ import annotations
+
+import os
+import signal
+import socket
+import subprocess
+import time
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from typing import Final
+
+from extproc.serve.heartbeat import HeartbeatPage
+
+_QUIET_GRPC: Final = {"GRPC_VERBOSITY": "NONE"}
+"""gRPC's own log writes a line for every garbled byte that a client sends; errors of ours are raised, not logged."""
+
+CRASHES: Final = frozenset({signal.SIGSEGV, signal.SIGABRT, signal.SIGBUS, signal.SIGILL, signal.SIGFPE})
+"""Signals that a process ends by through its own doing. SIGKILL is somebody else's."""
+
+
+@dataclass(slots=True)
+class Child:
+    """One life of a worker process, as its supervisor sees it. ``pipe`` is the supervisor's end."""
+
+    index: int
+    process: subprocess.Popen[bytes]
+    pipe: socket.socket
+    page: HeartbeatPage
+    born: float = field(default_factory=time.monotonic)
+
+    @property
+    def pid(self) -> int:
+        """The process."""
+        return self.process.pid
+
+    @property
+    def life(self) -> str:
+        """A name for this life of the worker, not for its slot."""
+        return f"{self.index}/{self.pid}"
+
+    def crashed(self) -> bool:
+        """Whether it ended by its own doing."""
+        return -(self.process.returncode or 0) in CRASHES
+
+    def kill(self) -> None:
+        """End it now, stopped or hung as it may be."""
+        if self.process.returncode is None:
+            self.process.kill()
+
+
+def spawn(index: int, command: Sequence[str]) -> Child:
+    """Start worker ``index``; ``command`` gets the numbers of the two inherited descriptors as arguments."""
+    ours, theirs = socket.socketpair()
+    page = HeartbeatPage.create()
+    with theirs:
+        process = subprocess.Popen(  # noqa: S603  # our own interpreter and module
+            [*command, str(theirs.fileno()), str(page.fd)],
+            stdin=subprocess.DEVNULL,
+            pass_fds=(theirs.fileno(), page.fd),
+            env={**_QUIET_GRPC, **os.environ},
+        )
+    return Child(index, process, ours, page)
+
+
+@dataclass(slots=True)
+class Backoff:
+    """How long to wait before a worker is started again: not at all the first time, then longer and longer.
+
+    A worker that lived for ``healthy`` seconds starts from the beginning.
+    """
+
+    first: float = 0.1
+    most: float = 5.0
+    healthy: float = 10.0
+    _next: float = 0.0
+
+    def after(self, lived: float) -> float:
+        """Seconds to wait after a life of ``lived`` seconds."""
+        if lived >= self.healthy:
+            self._next = 0.0
+        wait = self._next
+        self._next = min(self.most, max(self.first, 2 * wait))
+        return wait

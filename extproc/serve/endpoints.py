@@ -1,0 +1,300 @@
+"""Where workers listen: one endpoint each, checked, locked and probed before it is taken.
+
+gRPC replaces a live Unix socket without a word and makes its own group- and world-connectable, so neither is left
+to it: a supervisor holds a lock beside its sockets, everything that answers on a path is asked who it is, and a
+socket is bound under a temporary name with mode 0600 and then renamed over its path, which also lets a successor
+take over from workers that outlived their supervisor without one refused connection.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import errno
+import fcntl
+import ipaddress
+import json
+import os
+import socket
+import stat
+import struct
+import time
+from collections.abc import Iterable
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Final, Protocol
+
+from extproc.errors import Fault, InvalidInput
+
+MAX_SOCKET_PATH: Final = 107
+"""Bytes of a Unix socket's path on Linux."""
+
+_PLACEHOLDER: Final = "{worker}"
+_ANY_WRITER: Final = stat.S_IWGRP | stat.S_IWOTH
+
+
+class Endpoint(Protocol):
+    """One worker's address."""
+
+    @property
+    def target(self) -> str:
+        """The address as gRPC writes it."""
+        ...
+
+
+@dataclass(frozen=True, slots=True)
+class UnixEndpoint:
+    """A Unix socket at ``path``."""
+
+    path: Path
+
+    @property
+    def target(self) -> str:
+        """``unix:/folder/name``."""
+        return f"unix:{self.path}"
+
+    @property
+    def temporary(self) -> Path:
+        """Where this process binds before it renames: of its own, and no longer than the path itself may be."""
+        return self.path.parent / f".{os.getpid():x}"
+
+
+@dataclass(frozen=True, slots=True)
+class TcpEndpoint:
+    """A TCP port."""
+
+    host: str
+    port: int
+
+    @property
+    def target(self) -> str:
+        """``host:port``, IPv6 in brackets."""
+        return f"[{self.host}]:{self.port}" if ":" in self.host else f"{self.host}:{self.port}"
+
+    @property
+    def loopback(self) -> bool:
+        """Whether only this machine can reach it."""
+        return is_loopback(self.host)
+
+
+def is_loopback(host: str) -> bool:
+    """Whether ``host`` is ``localhost`` or a loopback address; other names are taken as reachable from outside."""
+    if host == "localhost":
+        return True
+    try:
+        return ipaddress.ip_address(host).is_loopback
+    except ValueError:
+        return False
+
+
+def parse_host_port(address: str, flag: str) -> tuple[str, int]:
+    """``HOST:PORT`` or ``[IPv6]:PORT``.
+
+    Raises:
+        InvalidInput: ``address_invalid``.
+    """
+    host, colon, port = address.rpartition(":")
+    host = host.removeprefix("[").removesuffix("]")
+    if not colon or not host or not port.isdecimal() or int(port) > 65535:
+        raise InvalidInput.of("address_invalid", f"{address!r} is not HOST:PORT.", field=flag)
+    return host, int(port)
+
+
+def worker_endpoints(listen: str, workers: int) -> tuple[UnixEndpoint, ...] | tuple[TcpEndpoint, ...]:
+    """The endpoint of every worker, from the template of ``--listen``.
+
+    ``unix:PATH`` names one socket for each worker by ``{worker}``; of ``HOST:PORT`` worker i gets PORT + i.
+
+    Raises:
+        InvalidInput: ``address_invalid``, ``listen_needs_worker`` or ``socket_path_too_long``.
+    """
+    if listen.startswith("unix:"):
+        return _unix_endpoints(listen.removeprefix("unix:"), workers)
+    host, port = parse_host_port(listen.replace(_PLACEHOLDER, ""), "--listen")
+    if port == 0 or port + workers - 1 > 65535:
+        raise InvalidInput.of("address_invalid", f"{listen!r} has no port for {workers} workers.", field="--listen")
+    return tuple(TcpEndpoint(host, port + index) for index in range(workers))
+
+
+def _unix_endpoints(template: str, workers: int) -> tuple[UnixEndpoint, ...]:
+    if not template or template.endswith("/"):
+        raise InvalidInput.of("address_invalid", "'unix:' needs the path of a socket.", field="--listen")
+    if workers > 1 and _PLACEHOLDER not in Path(template).name:
+        raise InvalidInput.of(
+            "listen_needs_worker",
+            f"{workers} workers need a socket each: the file name of {template!r} has no {_PLACEHOLDER}.",
+            field="--listen",
+        )
+    folder = Path(template).parent.absolute()
+    endpoints = [
+        UnixEndpoint(folder / Path(template).name.replace(_PLACEHOLDER, str(index))) for index in range(workers)
+    ]
+    for endpoint in endpoints:
+        if len(os.fsencode(endpoint.path)) > MAX_SOCKET_PATH:
+            raise InvalidInput.of(
+                "socket_path_too_long",
+                f"{str(endpoint.path)!r} is longer than the {MAX_SOCKET_PATH} bytes that a socket's path may have.",
+                field="--listen",
+            )
+    return tuple(endpoints)
+
+
+def prepare_folder(folder: Path) -> None:
+    """Make the sockets' folder with mode 0700, or see that nobody else can put a socket into the one that is there.
+
+    Raises:
+        InvalidInput: ``socket_folder_unusable`` or ``socket_folder_open``.
+    """
+    try:
+        folder.parent.mkdir(parents=True, exist_ok=True)
+        with contextlib.suppress(FileExistsError):
+            folder.mkdir(mode=0o700)
+        found = folder.stat()
+    except OSError as error:
+        raise InvalidInput.of("socket_folder_unusable", f"{folder}: {error.strerror}.", field="--listen") from error
+    if not stat.S_ISDIR(found.st_mode) or not os.access(folder, os.W_OK | os.X_OK):
+        raise InvalidInput.of("socket_folder_unusable", f"{folder} is no folder to write to.", field="--listen")
+    if found.st_uid != os.geteuid() or found.st_mode & _ANY_WRITER:
+        raise InvalidInput.of(
+            "socket_folder_open",
+            f"Others can write to {folder}, so they could put a socket of theirs there: "
+            "give the sockets a folder of their own (mode 0700).",
+            field="--listen",
+        )
+
+
+class FolderLock:
+    """Says which supervisor owns the sockets of one template, and which workers it started.
+
+    The lock goes with the process that holds it, however it ends; the list of workers stays, and tells a successor
+    which of the sockets that still answer are left over from its predecessor.
+    """
+
+    def __init__(self, endpoint: UnixEndpoint, template: str) -> None:
+        self._path = endpoint.path.parent / f".{Path(template).name}.lock"
+        self._fd = -1
+
+    def take(self) -> frozenset[int]:
+        """Take the lock; the pids of the workers that its last holder started.
+
+        Raises:
+            InvalidInput: ``address_in_use`` when another supervisor is alive.
+        """
+        while self._fd < 0:
+            fd = os.open(self._path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC | os.O_NOFOLLOW, 0o600)
+            try:
+                fcntl.flock(fd, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            except OSError as error:
+                os.close(fd)
+                raise InvalidInput.of(
+                    "address_in_use",
+                    f"Another `dropout serve` listens on the sockets in {self._path.parent}.",
+                    field="--listen",
+                ) from error
+            if self._is_file(fd):
+                self._fd = fd
+            else:  # its last holder removed the file between the two calls
+                os.close(fd)
+        try:
+            left = json.loads(os.pread(self._fd, 1 << 16, 0) or b"[]")
+            return frozenset(pid for pid in left if isinstance(pid, int))
+        except (ValueError, TypeError):
+            return frozenset()
+
+    def note(self, pids: Iterable[int]) -> None:
+        """Write down the workers that are alive."""
+        if self._fd < 0:
+            return
+        content = json.dumps(sorted(pids)).encode()
+        os.pwrite(self._fd, content.ljust(os.fstat(self._fd).st_size), 0)  # no moment at which it is empty
+
+    def release(self) -> None:
+        """Let a successor have the sockets."""
+        if self._fd >= 0:
+            os.close(self._fd)
+            self._fd = -1
+
+    def clean_up(self, endpoints: Iterable[UnixEndpoint]) -> None:
+        """Remove the sockets and the lock, unless a successor has them by now."""
+        try:
+            self.take()
+        except (InvalidInput, OSError):
+            return
+        for endpoint in endpoints:
+            endpoint.path.unlink(missing_ok=True)
+        self._path.unlink(missing_ok=True)
+        self.release()
+
+    def _is_file(self, fd: int) -> bool:
+        try:
+            return os.fstat(fd).st_ino == self._path.stat().st_ino
+        except FileNotFoundError:
+            return False
+
+
+def probe_unix(endpoint: UnixEndpoint, leftovers: frozenset[int]) -> None:
+    """See that nobody answers on the endpoint but a worker that outlived the last supervisor.
+
+    Raises:
+        InvalidInput: ``address_in_use``, or ``socket_path_taken`` when a file that is no socket is in the way.
+    """
+    path = endpoint.path
+    try:
+        mode = path.lstat().st_mode
+    except FileNotFoundError:
+        return
+    if not stat.S_ISSOCK(mode):
+        raise InvalidInput.of("socket_path_taken", f"{path} is there and is no socket.", field="--listen")
+    with socket.socket(socket.AF_UNIX) as probe:
+        probe.settimeout(1)
+        try:
+            probe.connect(str(path))
+        except (ConnectionRefusedError, FileNotFoundError):
+            return
+        except OSError:
+            owner = 0
+        else:
+            owner = struct.unpack("3i", probe.getsockopt(socket.SOL_SOCKET, socket.SO_PEERCRED, 12))[0]
+    if owner not in leftovers:
+        raise InvalidInput.of("address_in_use", f"Something else listens on {path}.", field="--listen")
+
+
+def probe_tcp(endpoint: TcpEndpoint, patience: float) -> None:
+    """See that the port can be bound, within ``patience`` seconds: workers without a supervisor are leaving it.
+
+    Raises:
+        InvalidInput: ``address_in_use`` or ``address_invalid``.
+    """
+    until = time.monotonic() + patience
+    while True:
+        try:
+            bind_tcp(endpoint.host, endpoint.port).close()
+            return
+        except OSError as error:
+            if error.errno == errno.EADDRINUSE and time.monotonic() < until:
+                time.sleep(0.05)
+                continue
+            raise InvalidInput([tcp_fault(error, endpoint.target, "--listen")]) from error
+
+
+def bind_tcp(host: str, port: int) -> socket.socket:
+    """A socket bound to the address, in the family that its name resolves to first.
+
+    Raises:
+        OSError: as bind does, ``socket.gaierror`` for an unknown name.
+    """
+    family, kind, protocol, _, address = socket.getaddrinfo(host, port, type=socket.SOCK_STREAM)[0]
+    bound = socket.socket(family, kind, protocol)
+    try:
+        bound.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+        bound.bind(address)
+    except OSError:
+        bound.close()
+        raise
+    return bound
+
+
+def tcp_fault(error: OSError, target: str, flag: str) -> Fault:
+    """Why an address cannot be bound, as a sentence."""
+    if error.errno == errno.EADDRINUSE:
+        return Fault("address_in_use", f"Something else listens on {target}.", field=flag)
+    return Fault("address_invalid", f"{target} cannot be bound: {error.strerror}.", field=flag)

@@ -1,0 +1,65 @@
+"""The pipe between the supervisor and a worker: one JSON object a line, both ways, over a socket pair.
+
+The supervisor says                     the worker answers
+  start    what to serve                  ready, or failed with its faults
+  policies new sources, their revision    swapped, or failed_policies
+  quarantine  paths of a revision         quarantined
+  metrics  for /metrics                   metrics
+  describe for /snapshot                  description
+  reload   on SIGHUP
+  drain    on SIGTERM                     metrics once more, then it exits
+A question carries an ``id`` and its answer carries the same. A pipe that closes is a message too: the other is gone.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Callable
+from typing import Any
+
+import orjson
+
+Message = dict[str, Any]
+
+
+class Channel(asyncio.Protocol):
+    """One end of the pipe. ``on_message`` gets every message, ``on_closed`` the end, once."""
+
+    def __init__(self, on_message: Callable[[Message], None], on_closed: Callable[[], None]) -> None:
+        self._on_message = on_message
+        self._on_closed = on_closed
+        self._partial: list[bytes] = []
+        self._transport: asyncio.WriteTransport | None = None
+
+    def connection_made(self, transport: asyncio.BaseTransport) -> None:
+        """asyncio's word that the pipe is open."""
+        assert isinstance(transport, asyncio.WriteTransport) or hasattr(transport, "write")
+        self._transport = transport  # type: ignore[assignment]  # uvloop's transports share no base class
+
+    def data_received(self, data: bytes) -> None:
+        """Cut the bytes into lines; a message may come in any number of pieces."""
+        *lines, rest = data.split(b"\n")
+        for line in lines:
+            self._partial.append(line)
+            whole = b"".join(self._partial)
+            self._partial.clear()
+            self._on_message(orjson.loads(whole))
+        if rest:
+            self._partial.append(rest)
+
+    def connection_lost(self, exc: Exception | None) -> None:
+        """asyncio's word that the other end is gone."""
+        self._transport = None
+        self._on_closed()
+
+    def send(self, kind: str, **body: Any) -> bool:
+        """Send a message; False when the other end is gone, which is never an error of the sender."""
+        if self._transport is None or self._transport.is_closing():
+            return False
+        self._transport.write(orjson.dumps({"kind": kind, **body}, option=orjson.OPT_NON_STR_KEYS) + b"\n")
+        return True
+
+    def close(self) -> None:
+        """Send what is still to be sent, then close."""
+        if self._transport is not None:
+            self._transport.close()

@@ -1,0 +1,135 @@
+"""Watching the policies' folder, and trying changed policies before any worker has them.
+
+The try is a process of its own with a time limit: what does not load, or does not end on a trial input, is refused
+there, and the last good policies keep deciding.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import os
+from collections.abc import AsyncIterator, Callable, Mapping, Sequence
+from contextlib import asynccontextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Final
+
+import orjson
+
+from extproc.errors import Fault, InvalidInput
+from extproc.serve.heartbeat import ANY_PATH
+
+_START_SECONDS: Final = 10.0
+_MAX_LINE: Final = 1 << 20
+
+Stamp = frozenset[tuple[str, int, int, int]]
+
+
+@dataclass(frozen=True, slots=True)
+class Sources:
+    """Policies as they were read: their fingerprint, and themselves as JSON."""
+
+    revision: str
+    body: Mapping[str, Any]
+
+
+ReadSources = Callable[[Path], Sources]
+
+
+def too_slow(path: str | None, limit: float) -> Fault:
+    """The refusal of policies that do not end."""
+    what = "loading the policies" if path in (None, ANY_PATH) else f"an evaluation of the rule {path}"
+    return Fault("policy_too_slow", f"{what[:1].upper()}{what[1:]} took longer than {limit:g} s.", field=path)
+
+
+def stamp_of(folder: Path) -> Stamp:
+    """What changes when anything in the folder does. An unreadable folder is an empty one."""
+    found: set[tuple[str, int, int, int]] = set()
+    for parent, _, names in os.walk(folder, followlinks=True):
+        for name in names:
+            full = os.path.join(parent, name)  # noqa: PTH118  # several times a second, for every file
+            try:
+                stat = os.stat(full)  # noqa: PTH116
+            except OSError:
+                continue
+            found.add((full, stat.st_mtime_ns, stat.st_size, stat.st_ino))
+    return frozenset(found)
+
+
+class FolderWatch:
+    """Notices that a folder changed and has come to rest: half of an edit is not read."""
+
+    def __init__(self, folder: Path) -> None:
+        self._folder = folder
+        self._taken = stamp_of(folder)
+        self._seen = self._taken
+
+    def changed(self) -> bool:
+        """Whether it differs from what was taken last, and not from the last look. Then it counts as taken."""
+        stamp = stamp_of(self._folder)
+        steady = stamp == self._seen
+        self._seen = stamp
+        if not steady or stamp == self._taken:
+            return False
+        self._taken = stamp
+        return True
+
+
+class Trial:
+    """Tries policies in a short-lived process: ``command`` reads the sources and inputs and says how it went."""
+
+    def __init__(self, command: Sequence[str], limit: float) -> None:
+        self._command = command
+        self._limit = limit
+
+    async def run(self, sources: Sources, inputs: Mapping[str, Any]) -> list[Fault]:
+        """What is wrong with the policies; ``inputs`` maps the path of a rule to the input it is tried on."""
+        question = orjson.dumps({"sources": sources.body, "inputs": inputs})
+        async with self._process(question) as answers:
+            evaluating: str | None = None
+            limit = _START_SECONDS
+            while True:
+                try:
+                    line = await asyncio.wait_for(answers.readline(), limit)
+                except TimeoutError:
+                    return [too_slow(evaluating, limit)]
+                if not line:
+                    return [Fault("policy_crashed", "Trying the policies ended the process that tried them.")]
+                answer = orjson.loads(line)
+                if "faults" in answer:
+                    return [Fault(**fault) for fault in answer["faults"]]
+                evaluating, limit = answer["evaluating"], self._limit
+
+    @asynccontextmanager
+    async def _process(self, question: bytes) -> AsyncIterator[asyncio.StreamReader]:
+        process = await asyncio.create_subprocess_exec(
+            *self._command, stdin=asyncio.subprocess.PIPE, stdout=asyncio.subprocess.PIPE, limit=_MAX_LINE
+        )
+        assert process.stdin is not None
+        assert process.stdout is not None
+        try:
+            process.stdin.write(question)
+            process.stdin.close()
+            yield process.stdout
+        finally:
+            if process.returncode is None:
+                process.kill()
+            await process.wait()
+
+
+def answer_trial(
+    question: bytes,
+    check: Callable[[Mapping[str, Any]], Callable[[str, Mapping[str, Any]], object]],
+    say: Callable[[bytes], object],
+) -> None:
+    """The trial process' side: load by ``check``, which gives the evaluation, and evaluate every input."""
+    asked = orjson.loads(question)
+    try:
+        evaluate = check(asked["sources"])
+        for path, document in asked["inputs"].items():
+            say(orjson.dumps({"evaluating": path}) + b"\n")
+            evaluate(path, document)
+    except InvalidInput as error:
+        say(orjson.dumps({"faults": [fault.as_dict() for fault in error.faults]}) + b"\n")
+        return
+    say(orjson.dumps({"faults": []}) + b"\n")

@@ -1,0 +1,615 @@
+"""The supervisor: starts workers, gives them what they serve, watches them, replaces them, ends them.
+
+It is no part of any request. What it knows and workers do not: the folders it follows, the other workers, and
+whether somebody hangs. What it tells them goes through one pipe each (``messages``).
+"""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+import os
+import signal
+import time
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import asdict, dataclass, field
+from pathlib import Path
+from typing import Any, Final, Protocol
+
+import orjson
+
+from extproc.clock import SystemClock
+from extproc.errors import DropoutError, Fault, InvalidInput, Unreachable
+from extproc.metrics import RELOADS_REFUSED, WORKERS_REPLACED, Metrics, Totals
+from extproc.serve.admin import AdminServer, Page
+from extproc.serve.children import Backoff, Child, spawn
+from extproc.serve.endpoints import FolderLock, TcpEndpoint, UnixEndpoint
+from extproc.serve.messages import Channel, Message
+from extproc.serve.policy_watch import FolderWatch, ReadSources, Sources, Trial, too_slow
+from extproc.serve.watchdog import BEAT_SECONDS, Hung, Limits, Watchdog, process_cpu_seconds
+from extproc.serve.worker_config import WorkerConfig
+from extproc.settings import Settings
+
+logger = logging.getLogger(__name__)
+
+_ANSWER_SECONDS: Final = 1.0
+_QUARANTINE_ACK_SECONDS: Final = 0.1
+_COLLECT_SECONDS: Final = 5.0
+_ENVOY_START_SECONDS: Final = 30.0
+
+
+class Folder(Protocol):
+    """A followed folder of documents."""
+
+    def sync(self, *, force: bool = False) -> Sequence[Fault] | None:
+        """Apply what changed since the last look, everything if ``force``; None when nothing did. Blocks.
+
+        What is wrong with one document is among the faults and holds up no other.
+
+        Raises:
+            DropoutError: when nothing at all could be applied.
+        """
+        ...
+
+
+@dataclass(frozen=True, slots=True)
+class Plan:
+    """What to serve. ``configs`` has one entry for each worker."""
+
+    configs: Sequence[WorkerConfig]
+    worker_command: Sequence[str]
+    trial_command: Sequence[str]
+    admin: TcpEndpoint
+    policies: Path | None
+    envoy_command: Sequence[str] | None
+    drain_timeout: float
+
+
+@dataclass(frozen=True, slots=True)
+class Parts:
+    """What the composition root provides: blocking calls, made on a thread."""
+
+    prepare: Callable[[], Folder | None]
+    read_sources: ReadSources
+    say: Callable[[str], None]
+
+
+@dataclass(slots=True)
+class Slot:
+    """A worker's place: its present life, if any, and what is known of it."""
+
+    config: WorkerConfig
+    child: Child
+    channel: Channel | None = None
+    state: str = "starting"
+    revision: int = 0
+    policy_revision: str = ""
+    rollouts: frozenset[str] = frozenset()
+    backoff: Backoff = field(default_factory=Backoff)
+    restart: asyncio.TimerHandle | None = None
+    reasons: Sequence[Fault] = ()
+    exit_code: int | None = None
+
+    @property
+    def serving(self) -> bool:
+        """Whether it takes requests."""
+        return self.state == "serving"
+
+
+class Supervisor:
+    """One run of ``dropout serve``. ``children`` were started already and wait for their first message."""
+
+    def __init__(
+        self, plan: Plan, parts: Parts, tuning: Settings, children: Sequence[Child], lock: FolderLock | None
+    ) -> None:
+        self._plan = plan
+        self._parts = parts
+        self._settings = tuning
+        self._lock = lock
+        self._slots = [Slot(config, child) for config, child in zip(plan.configs, children, strict=True)]
+        self._folder: Folder | None = None
+        self._folder_faults: Sequence[Fault] = ()
+        self._policies: Sources | None = None
+        self._policy_faults: Sequence[Fault] = ()
+        self._quarantined: set[str] = set()
+        self._metrics = Metrics(SystemClock())
+        self._totals = Totals()
+        self._watchdog = Watchdog(Limits(tuning.evaluation_limit, tuning.hang_limit), process_cpu_seconds)
+        self._questions: dict[int, asyncio.Future[Message]] = {}
+        self._asked = 0
+        self._stopping = asyncio.Event()
+        self._hurry = asyncio.Event()
+        self._reload = asyncio.Event()
+        self._changed = asyncio.Event()
+        self._booting = True
+        self._tasks: list[asyncio.Task[None]] = []
+        self._admin = AdminServer(
+            {
+                "/healthz": self._healthz,
+                "/readyz": self._readyz,
+                "/metrics": self._metrics_page,
+                "/snapshot": self._snapshot_page,
+            }
+        )
+
+    async def run(self) -> int:
+        """Serve until a signal says otherwise; 0.
+
+        Raises:
+            DropoutError: why it could not start.
+        """
+        loop = asyncio.get_running_loop()
+        for number in (signal.SIGTERM, signal.SIGINT):
+            loop.add_signal_handler(number, self._told_to_stop)
+        loop.add_signal_handler(signal.SIGHUP, self._reload.set)
+        try:
+            await self._admin.start(self._plan.admin)
+            for slot in self._slots:
+                await self._adopt(slot)
+            if await self._boot():
+                await self._serve()
+            await self._stop()
+        finally:
+            for task in self._tasks:
+                task.cancel()
+            self._admin.close()
+            for slot in self._slots:
+                slot.child.kill()
+        return 0
+
+    def _told_to_stop(self) -> None:
+        if self._stopping.is_set():
+            self._hurry.set()
+        self._stopping.set()
+        self._changed.set()
+
+    # -- start
+
+    async def _boot(self) -> bool:
+        """Apply, load, compile, and only then let every worker listen; False when told to stop meanwhile."""
+        prepared = asyncio.ensure_future(self._prepare())
+        stopped = asyncio.ensure_future(self._stopping.wait())
+        await asyncio.wait({prepared, stopped}, return_when=asyncio.FIRST_COMPLETED)
+        if not prepared.done():
+            prepared.cancel()
+            return False
+        stopped.cancel()
+        await prepared
+        for slot in self._slots:
+            self._start(slot, trial=True)
+        until = time.monotonic() + self._settings.start_timeout
+        while not self._stopping.is_set():
+            if all(slot.serving for slot in self._slots):
+                break
+            self._see_boot_failures(until)
+            await self._look_again()
+        await self._render_envoy()
+        self._booting = False
+        if not self._stopping.is_set():
+            self._announce()
+        return not self._stopping.is_set()
+
+    async def _prepare(self) -> None:
+        self._folder = await asyncio.to_thread(self._parts.prepare)
+        if self._folder is not None:
+            self._note_folder(await asyncio.to_thread(self._folder.sync))
+        if self._plan.policies is not None:
+            self._policies = await asyncio.to_thread(self._parts.read_sources, self._plan.policies)
+
+    async def _look_again(self) -> None:
+        self._changed.clear()
+        try:
+            await asyncio.wait_for(self._changed.wait(), BEAT_SECONDS)
+        except TimeoutError:
+            return
+
+    def _see_boot_failures(self, until: float) -> None:
+        """Raise what keeps a worker from its first service."""
+        for slot in self._slots:
+            if slot.reasons:
+                kind = InvalidInput if slot.exit_code == InvalidInput.exit_code else Unreachable
+                raise kind(slot.reasons)
+            if slot.state == "dead":
+                status = slot.child.process.returncode
+                raise Unreachable.of("worker_failed", f"Worker {slot.config.index} ended with status {status}.")
+            beat = slot.child.page.read()
+            if beat.evaluating_since and time.monotonic_ns() - beat.evaluating_since > self._settings.trial_limit * 1e9:
+                raise InvalidInput([too_slow(beat.path, self._settings.trial_limit)])
+        if time.monotonic() > until:
+            raise Unreachable.of("worker_failed", f"No service after {self._settings.start_timeout:g} s.")
+
+    def _announce(self) -> None:
+        listen = ", ".join(slot.config.endpoint.target for slot in self._slots)
+        workers = "1 worker" if len(self._slots) == 1 else f"{len(self._slots)} workers"
+        self._say(f"ready: {workers} on {listen}; admin http://{self._admin.address}")
+
+    def _say(self, line: str) -> None:
+        self._parts.say(f"dropout: {line}")
+
+    # -- workers
+
+    async def _adopt(self, slot: Slot) -> None:
+        """Open the pipe to a new life of the worker, and hear of its end."""
+        loop = asyncio.get_running_loop()
+        child = slot.child
+        slot.channel = Channel(lambda message: self._received(slot, child, message), lambda: None)
+        channel = slot.channel
+        await loop.create_unix_connection(lambda: channel, sock=child.pipe)
+        exit_fd = os.pidfd_open(child.pid)
+        loop.add_reader(exit_fd, self._exited, slot, child, exit_fd)
+        self._note_workers()
+
+    def _start(self, slot: Slot, *, trial: bool = False) -> None:
+        """Tell a worker what to serve."""
+        assert slot.channel is not None
+        slot.channel.send(
+            "start",
+            config=asdict(slot.config),
+            policies=self._policies.body if self._policies is not None else None,
+            quarantined=sorted(self._quarantined),
+            trial=trial,
+        )
+
+    def _note_workers(self) -> None:
+        if self._lock is not None:
+            self._lock.note(slot.child.pid for slot in self._slots)
+
+    def _received(self, slot: Slot, child: Child, message: Message) -> None:
+        if slot.child is not child:
+            return
+        kind = message["kind"]
+        if kind == "ready":
+            slot.state, slot.reasons = "serving", ()
+            slot.revision, slot.policy_revision = message["revision"], message["policy_revision"]
+            self._catch_up(slot)
+        elif kind == "failed":
+            slot.reasons, slot.exit_code = [Fault(**fault) for fault in message["faults"]], message["exit_code"]
+        elif kind == "draining":
+            slot.state = "draining"
+        elif kind == "swapped":
+            slot.policy_revision = message["policy_revision"]
+        elif kind == "policies_refused":
+            self._refuse_policies([Fault(**fault) for fault in message["faults"]])
+        elif kind == "metrics":
+            slot.revision = message["revision"]
+            if message["rollouts"] is not None:
+                slot.rollouts = frozenset(message["rollouts"])
+            self._totals.update(child.life, message["dump"])
+        waiting = self._questions.pop(message.get("id", 0), None)
+        if waiting is not None and not waiting.done():
+            waiting.set_result(message)
+        self._changed.set()
+
+    def _catch_up(self, slot: Slot) -> None:
+        """A worker that was starting while the policies changed was told the old ones."""
+        assert slot.channel is not None
+        if self._policies is not None and slot.policy_revision != self._policies.revision:
+            slot.channel.send("policies", sources=self._policies.body, revision=self._policies.revision)
+        elif self._policies is not None and self._quarantined:
+            slot.channel.send("quarantine", id=0, revision=self._policies.revision, paths=sorted(self._quarantined))
+
+    def _exited(self, slot: Slot, child: Child, exit_fd: int) -> None:
+        """A worker process is no more."""
+        loop = asyncio.get_running_loop()
+        loop.remove_reader(exit_fd)
+        os.close(exit_fd)
+        child.process.wait()
+        self._changed.set()
+        # Its last words may still be in the pipe: hear them first.
+        loop.call_later(0.01, self._bury, slot, child)
+
+    def _bury(self, slot: Slot, child: Child) -> None:
+        if slot.channel is not None:
+            slot.channel.close()
+        evaluating = child.page.read()
+        child.page.close()
+        self._totals.retire(child.life)
+        self._watchdog.forget(slot.config.index)
+        slot.state = "dead"
+        self._changed.set()
+        if self._stopping.is_set() or self._booting:
+            return
+        if child.crashed() and evaluating.path is not None:
+            self._quarantine({evaluating.path})
+            self._say(f"worker {slot.config.index} crashed in {evaluating.path}: the policy is in quarantine")
+        self._metrics.count(WORKERS_REPLACED)
+        wait = slot.backoff.after(time.monotonic() - child.born)
+        why = f": {slot.reasons[0].message}" if slot.reasons else f" with status {child.process.returncode}"
+        self._say(f"worker {slot.config.index} (pid {child.pid}) ended{why}; the next starts in {wait:g} s")
+        slot.restart = asyncio.get_running_loop().call_later(wait, self._respawn, slot)
+
+    def _respawn(self, slot: Slot) -> None:
+        slot.restart = None
+        if not self._stopping.is_set():
+            slot.reasons, slot.exit_code, slot.state = (), None, "starting"
+            slot.child = spawn(slot.config.index, self._plan.worker_command)
+            self._spawn_task(self._introduce(slot))
+
+    async def _introduce(self, slot: Slot) -> None:
+        await self._adopt(slot)
+        self._start(slot)
+
+    def _spawn_task(self, coroutine: Any) -> None:
+        task: asyncio.Task[None] = asyncio.get_running_loop().create_task(coroutine)
+        self._tasks.append(task)
+        task.add_done_callback(self._task_ended)
+
+    def _task_ended(self, task: asyncio.Task[None]) -> None:
+        self._tasks.remove(task)
+        if not task.cancelled() and task.exception() is not None:
+            logger.error("a task of the supervisor failed: it stops", exc_info=task.exception())
+            self._told_to_stop()
+
+    def _tell(self, kind: str, **body: Any) -> None:
+        for slot in self._slots:
+            if slot.serving and slot.channel is not None:
+                slot.channel.send(kind, **body)
+
+    async def _ask(self, slots: Sequence[Slot], kind: str, within: float, **body: Any) -> list[Message]:
+        """The answers that come in time, one for each of ``slots`` at most."""
+        futures: list[asyncio.Future[Message]] = []
+        for slot in slots:
+            self._asked += 1
+            future: asyncio.Future[Message] = asyncio.get_running_loop().create_future()
+            self._questions[self._asked] = future
+            if slot.channel is not None and slot.channel.send(kind, id=self._asked, **body):
+                futures.append(future)
+            else:
+                del self._questions[self._asked]
+        if futures:
+            await asyncio.wait(futures, timeout=within)
+        for number in [number for number, future in self._questions.items() if future in futures]:
+            del self._questions[number]
+        return [future.result() for future in futures if future.done()]
+
+    @property
+    def _serving(self) -> list[Slot]:
+        return [slot for slot in self._slots if slot.serving]
+
+    # -- while serving
+
+    async def _serve(self) -> None:
+        self._spawn_task(self._watch_workers())
+        self._spawn_task(self._collect_metrics())
+        self._spawn_task(self._follow_signals())
+        if self._folder is not None:
+            self._spawn_task(self._follow_folder(self._folder))
+        if self._plan.policies is not None:
+            self._spawn_task(self._follow_policies(self._plan.policies))
+        await self._stopping.wait()
+
+    async def _watch_workers(self) -> None:
+        while True:
+            await asyncio.sleep(BEAT_SECONDS)
+            alive = [(slot.config.index, slot.child.pid, slot.child.page) for slot in self._slots if slot.serving]
+            hung = self._watchdog.judge(alive, time.monotonic_ns())
+            if hung:
+                await self._replace(hung)
+            self._kill_late_starters()
+
+    def _kill_late_starters(self) -> None:
+        for slot in self._slots:
+            if slot.state == "starting" and time.monotonic() - slot.child.born > self._settings.start_timeout:
+                slot.child.kill()
+
+    async def _replace(self, hung: Sequence[Hung]) -> None:
+        """First take the policy out everywhere, then replace: what hung here would hang the next worker."""
+        bad = {one.path for one in hung if one.path is not None}
+        stuck = {one.worker for one in hung}
+        healthy = [slot for slot in self._serving if slot.config.index not in stuck]
+        for one in hung:
+            where = f"in an evaluation of {one.path}, now in quarantine" if one.path else "outside of any policy"
+            self._say(f"worker {one.worker} hangs {where}: it is replaced")
+        if bad and self._policies is not None:
+            self._quarantined |= bad
+            await self._ask(
+                healthy,
+                "quarantine",
+                _QUARANTINE_ACK_SECONDS,
+                revision=self._policies.revision,
+                paths=sorted(self._quarantined),
+            )
+        for slot in self._slots:
+            if slot.config.index in stuck:
+                slot.state = "hung"
+                slot.child.kill()
+
+    def _quarantine(self, paths: set[str]) -> None:
+        if self._policies is not None:
+            self._quarantined |= paths
+            self._tell("quarantine", id=0, revision=self._policies.revision, paths=sorted(self._quarantined))
+
+    async def _collect_metrics(self) -> None:
+        """So that a worker that is killed takes no more than a few seconds of its counts with it."""
+        while True:
+            await self._gather_metrics()
+            await asyncio.sleep(_COLLECT_SECONDS)
+
+    async def _gather_metrics(self) -> None:
+        await self._ask(self._serving, "metrics", _ANSWER_SECONDS)
+        serving = self._serving
+        if serving:
+            self._totals.retain(frozenset().union(*(slot.rollouts for slot in serving)))
+
+    async def _follow_signals(self) -> None:
+        while True:
+            await self._reload.wait()
+            self._reload.clear()
+            self._say("reloading")
+            self._tell("reload")
+            if self._folder is not None:
+                await self._sync_folder(self._folder, force=True)
+            if self._plan.policies is not None:
+                await self._read_policies(self._plan.policies)
+
+    # -- documents
+
+    async def _follow_folder(self, folder: Folder) -> None:
+        while True:
+            await asyncio.sleep(self._settings.rollouts_poll)
+            await self._sync_folder(folder, force=False)
+
+    async def _sync_folder(self, folder: Folder, *, force: bool) -> None:
+        try:
+            faults = await asyncio.to_thread(folder.sync, force=force)
+        except DropoutError as error:
+            faults = error.faults
+        self._note_folder(faults)
+
+    def _note_folder(self, faults: Sequence[Fault] | None) -> None:
+        if faults is None or list(faults) == list(self._folder_faults):
+            return
+        self._folder_faults = faults
+        if faults:
+            self._metrics.count(RELOADS_REFUSED, "rollouts")
+        for fault in faults:
+            self._say(f"rollouts: {fault}")
+
+    # -- policies
+
+    async def _follow_policies(self, folder: Path) -> None:
+        watch = await asyncio.to_thread(FolderWatch, folder)
+        await self._read_policies(folder)  # an edit made while the workers started
+        while True:
+            await asyncio.sleep(self._settings.policy_poll)
+            if await asyncio.to_thread(watch.changed):
+                await self._read_policies(folder)
+
+    async def _read_policies(self, folder: Path) -> None:
+        """Take the policies over if they changed and are good; otherwise the last good ones go on."""
+        try:
+            sources = await asyncio.to_thread(self._parts.read_sources, folder)
+        except DropoutError as error:
+            self._refuse_policies(error.faults)
+            return
+        assert self._policies is not None
+        if sources.revision == self._policies.revision:
+            self._policy_faults = ()
+            return
+        faults = await Trial(self._plan.trial_command, self._settings.trial_limit).run(sources, await self._trials())
+        if faults:
+            self._refuse_policies(faults)
+            return
+        self._policies, self._policy_faults = sources, ()
+        self._quarantined.clear()
+        self._tell("policies", sources=sources.body, revision=sources.revision)
+        self._say(f"policies: revision {sources.revision}")
+
+    async def _trials(self) -> Mapping[str, Any]:
+        answers = await self._ask(self._serving[:1], "trials", _ANSWER_SECONDS)
+        trials: Mapping[str, Any] = answers[0]["trials"] if answers else {}
+        return trials
+
+    def _refuse_policies(self, faults: Sequence[Fault]) -> None:
+        if list(faults) == list(self._policy_faults):
+            return
+        self._policy_faults = faults
+        self._metrics.count(RELOADS_REFUSED, "policies")
+        for fault in faults:
+            self._say(f"policies: {fault}")
+
+    # -- Envoy's files
+
+    async def _render_envoy(self) -> None:
+        """Keep Envoy's files current in a process of its own; the first time, wait until they are there."""
+        command = self._plan.envoy_command
+        if command is None or self._stopping.is_set():
+            return
+        written = asyncio.Event()
+        self._spawn_task(self._keep_rendering(command, written))
+        try:
+            await asyncio.wait_for(written.wait(), _ENVOY_START_SECONDS)
+        except TimeoutError:
+            raise Unreachable.of("envoy_dir_unwritable", "Envoy's files could not be written.") from None
+
+    async def _keep_rendering(self, command: Sequence[str], written: asyncio.Event) -> None:
+        backoff = Backoff()
+        while True:
+            born = time.monotonic()
+            process = await asyncio.create_subprocess_exec(
+                *command, stdin=asyncio.subprocess.PIPE, stdout=asyncio.subprocess.PIPE
+            )
+            assert process.stdout is not None
+            try:
+                while line := await process.stdout.readline():
+                    written.set()
+                    if line.strip() != b"written":
+                        self._say(f"envoy files: {line.decode().strip()}")
+                await process.wait()
+            finally:
+                if process.returncode is None:
+                    process.kill()
+            await asyncio.sleep(max(0.5, backoff.after(time.monotonic() - born)))
+
+    # -- the end
+
+    async def _stop(self) -> None:
+        """Drain every worker; those that take too long, or that are told a second time, end now."""
+        if self._lock is not None:
+            self._lock.release()  # from here on a successor may take the sockets over
+        for task in self._tasks:
+            task.cancel()
+        for slot in self._slots:
+            if slot.restart is not None:
+                slot.restart.cancel()
+            if slot.state in ("serving", "draining") and slot.channel is not None:
+                slot.channel.send("drain")
+            else:
+                slot.child.kill()
+        until = time.monotonic() + self._plan.drain_timeout + self._settings.lame_duck + 2.0
+        while not self._hurry.is_set() and time.monotonic() < until and any(s.state != "dead" for s in self._slots):
+            await self._look_again()
+        for slot in self._slots:
+            slot.child.kill()
+            slot.child.process.wait()
+        if self._lock is not None:
+            endpoints = (slot.config.endpoint for slot in self._slots)
+            self._lock.clean_up(endpoint for endpoint in endpoints if isinstance(endpoint, UnixEndpoint))
+
+    # -- pages
+
+    async def _healthz(self) -> Page:
+        return Page(200, b"ok\n")
+
+    async def _readyz(self) -> Page:
+        if self._booting or self._stopping.is_set() or not self._serving:
+            return Page(503, b"no worker serves\n")
+        return Page(200, b"ok\n")
+
+    async def _metrics_page(self) -> Page:
+        await self._gather_metrics()
+        self._totals.update("supervisor", self._metrics.dump())
+        text = await asyncio.to_thread(self._totals.exposition)
+        return Page(200, text.encode(), "text/plain; version=0.0.4; charset=utf-8")
+
+    async def _snapshot_page(self) -> Page:
+        newest: Mapping[str, Any] = {}
+        for slot in self._serving:  # one is enough, and a large answer; the next only if it does not answer
+            answers = await self._ask([slot], "describe", _ANSWER_SECONDS)
+            if answers:
+                newest = answers[0]
+                break
+        errors = [*newest.get("errors", []), *_as_errors(self._folder_faults), *_as_errors(self._policy_faults)]
+        body = {
+            "revision": newest.get("revision"),
+            "policy_revision": self._policies.revision if self._policies is not None else None,
+            "quarantined": sorted(self._quarantined),
+            "rollouts": newest.get("rollouts", []),
+            "errors": errors,
+            "workers": [self._worker_entry(slot) for slot in self._slots],
+        }
+        return Page(200, orjson.dumps(body), "application/json")
+
+    def _worker_entry(self, slot: Slot) -> dict[str, Any]:
+        return {
+            "worker": slot.config.index,
+            "pid": slot.child.pid,
+            "address": slot.config.endpoint.target,
+            "state": slot.state,
+            "revision": slot.revision,
+            "policy_revision": slot.policy_revision,
+        }
+
+
+def _as_errors(faults: Sequence[Fault]) -> list[dict[str, Any]]:
+    return [{"rollout": None, **fault.as_dict()} for fault in faults]

@@ -1,0 +1,397 @@
+"""A worker: one event loop, one endpoint, one snapshot; started, fed and watched by the supervisor.
+
+It serves from the moment it has loaded everything until it is told to drain, or its pipe closes. Without a
+supervisor it goes on for a short while if a successor can take its socket over, and then ends.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import gc
+import logging
+import os
+import signal
+import socket
+import sys
+import time
+from collections.abc import Callable, Collection, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Final, Protocol
+
+import grpc.aio
+import uvloop
+from grpc_health.v1 import health, health_pb2, health_pb2_grpc
+
+from extproc.datapath.ports import PolicyEngine
+from extproc.errors import DropoutError, Fault, InvalidInput
+from extproc.serve.endpoints import TcpEndpoint, UnixEndpoint
+from extproc.serve.messages import Channel, Message
+from extproc.serve.tls import Certificates
+from extproc.serve.watchdog import BEAT_SECONDS, HeartbeatPage, WatchedEngine, arm_dead_man_switch
+from extproc.serve.worker_config import WorkerConfig
+from extproc.settings import Settings, settings
+
+logger = logging.getLogger(__name__)
+
+HEALTH_SERVICES: Final = ("", "envoy.service.ext_proc.v3.ExternalProcessor")
+"""What grpc.health.v1 answers for."""
+
+_IDLE_SECONDS: Final = 0.25
+_TICK_SECONDS: Final = 0.05
+
+
+class PolicySlot:
+    """The policies in force, swapped whole; what is in quarantine belongs to one revision of them."""
+
+    def __init__(self, page: HeartbeatPage) -> None:
+        self._page = page
+        self.current: WatchedEngine | None = None
+
+    @property
+    def revision(self) -> str:
+        """The revision of the policies, empty without any."""
+        return self.current.revision if self.current is not None else ""
+
+    def swap(self, engine: PolicyEngine, quarantined: Collection[str] = ()) -> None:
+        """Decide by ``engine`` from now on."""
+        watched = WatchedEngine(engine, self._page)
+        watched.quarantine(frozenset(quarantined))
+        self.current = watched
+
+    def quarantine(self, revision: str, paths: Collection[str]) -> None:
+        """Take rules out, if ``revision`` is still the one in force."""
+        if self.current is not None and self.current.revision == revision:
+            self.current.quarantine(frozenset(paths))
+
+
+class Application(Protocol):
+    """What a worker runs, put together by the composition root. Everything happens on the event loop's thread."""
+
+    @property
+    def decided(self) -> int:
+        """Requests decided so far."""
+        ...
+
+    @property
+    def revision(self) -> int:
+        """The store's revision that requests are decided from."""
+        ...
+
+    def engine(self, sources: Mapping[str, Any]) -> PolicyEngine:
+        """An engine of ``sources``. Raises ``InvalidInput``."""
+        ...
+
+    def load(self) -> None:
+        """Everything that must be there before the first request; may block. Raises ``DropoutError``."""
+        ...
+
+    def trials(self) -> dict[str, Any]:
+        """For each rule that a rollout asks, an input on which it can be tried."""
+        ...
+
+    def register(self, server: grpc.aio.Server) -> None:
+        """Add the ext_proc service."""
+        ...
+
+    def server_options(self) -> list[tuple[str, Any]]:
+        """gRPC's options."""
+        ...
+
+    async def follow(self) -> None:
+        """Follow the store, until cancelled."""
+        ...
+
+    def describe(self) -> dict[str, Any]:
+        """For /snapshot: ``rollouts`` and ``errors``."""
+        ...
+
+    def dump(self) -> dict[str, Any]:
+        """The metrics."""
+        ...
+
+    def rollouts(self) -> list[str]:
+        """The keys of all rollouts."""
+        ...
+
+    def policies_swapped(self, revision: str) -> None:
+        """Other policies are in force."""
+        ...
+
+    def reload(self) -> None:
+        """Open again what was opened by name."""
+        ...
+
+    def close(self) -> None:
+        """Write what is still to be written and let go of everything."""
+        ...
+
+
+Assemble = Callable[[WorkerConfig, PolicySlot], Application]
+
+
+def run_worker(pipe: int, page: int, assemble: Assemble) -> int:
+    """Serve until told to stop; the exit status. The arguments are inherited descriptors."""
+    # Ctrl-C and a closing terminal reach the whole group; what they mean is the supervisor's to say.
+    signal.signal(signal.SIGINT, signal.SIG_IGN)
+    signal.signal(signal.SIGHUP, signal.SIG_IGN)
+    worker = Worker(socket.socket(fileno=pipe), HeartbeatPage(page), assemble, settings())
+    return int(uvloop.run(worker.run()))
+
+
+class Worker:
+    """The life of one worker."""
+
+    def __init__(self, pipe: socket.socket, page: HeartbeatPage, assemble: Assemble, tuning: Settings) -> None:
+        self._pipe = pipe
+        self._page = page
+        self._assemble = assemble
+        self._settings = tuning
+        self._slot = PolicySlot(page)
+        self._channel = Channel(self._received, self._closed)
+        self._started: asyncio.Future[Message] = asyncio.Future()
+        self._stop = asyncio.Event()
+        self._alone = False
+        self._taken_over = False
+        self._app: Application | None = None
+        self._keys_sent_at = -1
+        self._tasks: set[asyncio.Task[None]] = set()
+
+    async def run(self) -> int:
+        """From the first message to the last stream; the exit status."""
+        loop = asyncio.get_running_loop()
+        loop.add_signal_handler(signal.SIGTERM, self._stop.set)
+        await loop.create_unix_connection(lambda: self._channel, sock=self._pipe)
+        try:
+            start = await self._started
+        except ConnectionError:
+            return 0
+        config = WorkerConfig(**start["config"])
+        try:
+            serving = await self._start(config, start)
+        except DropoutError as error:
+            faults = [fault.as_dict() for fault in error.faults]
+            self._channel.send("failed", faults=faults, exit_code=error.exit_code)
+            self._channel.close()
+            await asyncio.sleep(0)
+            return error.exit_code
+        await self._stop.wait()
+        await self._drain(serving, config)
+        return 0
+
+    # -- start
+
+    async def _start(self, config: WorkerConfig, start: Message) -> _Serving:
+        app = self._assemble(config, self._slot)
+        if start["policies"] is not None:
+            self._slot.swap(app.engine(start["policies"]), start["quarantined"])
+        app.load()
+        if start["trial"] and self._slot.current is not None:
+            for path, document in app.trials().items():
+                self._slot.current.evaluate(path, document)
+        app.policies_swapped(self._slot.revision)
+        self._app = app
+        gc.collect()
+        gc.freeze()  # what was loaded stays: later collections need not walk it
+        serving = await _serve(app, config)
+        self._beat(0)
+        self._spawn(app.follow())
+        self._channel.send(
+            "ready", revision=app.revision, policy_revision=self._slot.revision, target=config.endpoint.target
+        )
+        return serving
+
+    def _beat(self, turn: int) -> None:
+        self._page.beat()
+        if turn % 10 == 0:
+            arm_dead_man_switch(2 * self._settings.hang_limit + self._settings.orphan_grace)
+        asyncio.get_running_loop().call_later(BEAT_SECONDS, self._beat, turn + 1)
+
+    def _spawn(self, coroutine: Any) -> None:
+        task: asyncio.Task[None] = asyncio.get_running_loop().create_task(coroutine)
+        self._tasks.add(task)
+        task.add_done_callback(self._ended)
+
+    def _ended(self, task: asyncio.Task[None]) -> None:
+        """A background task that fails is a bug; a worker without it would go stale in silence."""
+        self._tasks.discard(task)
+        if not task.cancelled() and task.exception() is not None:
+            logger.error("a background task failed; the worker drains and is replaced", exc_info=task.exception())
+            self._stop.set()
+
+    # -- the pipe
+
+    def _received(self, message: Message) -> None:
+        kind = message["kind"]
+        if kind == "start":
+            if not self._started.done():
+                self._started.set_result(message)
+            return
+        if kind == "drain":
+            self._stop.set()
+            return
+        app = self._app
+        if app is None:
+            return  # still loading; the supervisor asks again
+        if kind == "policies":
+            self._take_policies(app, message)
+        elif kind == "quarantine":
+            self._slot.quarantine(message["revision"], message["paths"])
+            self._channel.send("quarantined", id=message["id"])
+        elif kind == "metrics":
+            self._send_metrics(app, message["id"])
+        elif kind == "describe":
+            self._channel.send("description", id=message["id"], revision=app.revision, **app.describe())
+        elif kind == "trials":
+            self._channel.send("trials", id=message["id"], trials=app.trials())
+        elif kind == "reload":
+            app.reload()
+
+    def _take_policies(self, app: Application, message: Message) -> None:
+        try:
+            engine = app.engine(message["sources"])
+        except DropoutError as error:
+            self._channel.send("policies_refused", faults=[fault.as_dict() for fault in error.faults])
+            return
+        self._slot.swap(engine)
+        app.policies_swapped(engine.revision)
+        self._channel.send("swapped", policy_revision=engine.revision)
+
+    def _send_metrics(self, app: Application, question: int) -> None:
+        """The counts; with the keys of all rollouts when those may have changed since they were last sent."""
+        keys = app.rollouts() if app.revision != self._keys_sent_at else None
+        self._keys_sent_at = app.revision
+        self._channel.send("metrics", id=question, dump=app.dump(), rollouts=keys, revision=app.revision)
+
+    def _closed(self) -> None:
+        """The supervisor is gone."""
+        self._alone = True
+        if not self._started.done():
+            self._started.set_exception(ConnectionError())
+        elif self._app is None:
+            os._exit(0)  # it never served, so nobody waits for it
+        elif not self._stop.is_set():
+            self._spawn(self._outlive())
+
+    async def _outlive(self) -> None:
+        """Serve on for the grace, or until a successor has taken the socket; a port can only be left at once."""
+        endpoint = WorkerConfig(**self._started.result()["config"]).endpoint
+        if isinstance(endpoint, UnixEndpoint):
+            mine = _inode(endpoint.path)
+            until = time.monotonic() + self._settings.orphan_grace
+            while time.monotonic() < until and not self._stop.is_set():
+                if _inode(endpoint.path) != mine:
+                    self._taken_over = True
+                    break
+                await asyncio.sleep(_TICK_SECONDS)
+        self._stop.set()
+
+    # -- the end
+
+    async def _drain(self, serving: _Serving, config: WorkerConfig) -> None:
+        """NOT_SERVING, a moment for the proxies to see it, no new streams, the rest of the streams, the last counts."""
+        assert self._app is not None
+        app = self._app
+        self._channel.send("draining")
+        with contextlib.suppress(TimeoutError):  # a watcher that takes no answer must not hold up the end
+            await asyncio.wait_for(serving.health.enter_graceful_shutdown(), _IDLE_SECONDS)
+        if not self._alone or isinstance(config.endpoint, UnixEndpoint):
+            await self._lame_duck(app, config.endpoint)
+        serving.health.end_watches()
+        await serving.server.stop(config.drain_timeout)
+        for task in self._tasks:
+            task.cancel()
+        await asyncio.gather(*self._tasks, return_exceptions=True)
+        app.close()
+        self._send_metrics(app, 0)
+        self._channel.close()
+        await asyncio.sleep(0.01)
+
+    async def _lame_duck(self, app: Application, endpoint: UnixEndpoint | TcpEndpoint) -> None:
+        """Go on answering until no requests come, a successor has the socket, or the time is up."""
+        mine = _inode(endpoint.path) if isinstance(endpoint, UnixEndpoint) else None
+        start = seen_at = time.monotonic()
+        seen = app.decided
+        while not self._taken_over and time.monotonic() - start < self._settings.lame_duck:
+            await asyncio.sleep(_TICK_SECONDS)
+            now = time.monotonic()
+            if app.decided != seen:
+                seen, seen_at = app.decided, now
+            if now - seen_at >= _IDLE_SECONDS:
+                return
+            if isinstance(endpoint, UnixEndpoint) and _inode(endpoint.path) != mine:
+                return
+
+
+@dataclass(frozen=True, slots=True)
+class _Serving:
+    server: grpc.aio.Server
+    health: _Health
+
+
+class _Health(health.aio.HealthServicer):
+    """grpc.health.v1, whose watches, endless by themselves, can be ended: draining must not wait for them."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self._watches: set[asyncio.Task[Any]] = set()
+
+    async def Watch(self, request: Any, context: Any) -> None:  # noqa: N802  # gRPC's name
+        """Tell of every change until the watcher or the server ends."""
+        task = asyncio.current_task()
+        assert task is not None
+        self._watches.add(task)
+        try:
+            await super().Watch(request, context)
+        finally:
+            self._watches.discard(task)
+
+    def end_watches(self) -> None:
+        """End what is being watched."""
+        for watch in self._watches:
+            watch.cancel()
+
+
+async def _serve(app: Application, config: WorkerConfig) -> _Serving:
+    """Bind and serve. Raises ``InvalidInput`` with ``address_in_use`` or ``tls_invalid``."""
+    server = grpc.aio.server(options=app.server_options())
+    servicer = _Health()
+    health_pb2_grpc.add_HealthServicer_to_server(servicer, server)
+    app.register(server)
+    endpoint = config.endpoint
+    if isinstance(endpoint, UnixEndpoint):
+        _bind(server, f"unix:{endpoint.temporary}", None)
+    else:
+        _bind(server, endpoint.target, Certificates(config.tls).credentials() if config.tls else None)
+    await server.start()
+    for name in HEALTH_SERVICES:
+        await servicer.set(name, health_pb2.HealthCheckResponse.SERVING)
+    if isinstance(endpoint, UnixEndpoint):
+        endpoint.temporary.rename(endpoint.path)
+    return _Serving(server, servicer)
+
+
+def _bind(server: grpc.aio.Server, target: str, credentials: grpc.ServerCredentials | None) -> None:
+    before = os.umask(0o177)
+    try:
+        if credentials is None:
+            server.add_insecure_port(target)
+        else:
+            server.add_secure_port(target, credentials)
+    except RuntimeError as error:
+        fault = Fault("address_in_use", f"{target} cannot be bound.", field="--listen")
+        raise InvalidInput([fault]) from error
+    finally:
+        os.umask(before)
+
+
+def _inode(path: Path) -> int | None:
+    with contextlib.suppress(OSError):
+        return os.stat(path).st_ino  # noqa: PTH116  # asked 20 times a second
+    return None
+
+
+def configure_logging() -> None:
+    """Warnings and errors as single lines on stderr, for the supervisor and its workers alike."""
+    logging.basicConfig(stream=sys.stderr, level=logging.WARNING, format="dropout: %(message)s")

@@ -1,0 +1,43 @@
+"""What a worker is told to serve: known to the supervisor, which loads none of what a worker loads."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from pathlib import Path
+
+from extproc.serve.endpoints import TcpEndpoint, UnixEndpoint
+from extproc.serve.tls import TlsFiles
+
+
+@dataclass(frozen=True, slots=True)
+class WorkerConfig:
+    """What a worker is told to serve; travels as JSON. Paths are absolute or relative to the supervisor's folder."""
+
+    index: int
+    store: str
+    unix: str | None = None
+    host: str | None = None
+    port: int = 0
+    features: str | None = None
+    decision_log: str | None = None
+    tls_certificate: str | None = None
+    tls_key: str | None = None
+    tls_client_ca: str | None = None
+    drain_timeout: float = 10.0
+
+    @property
+    def endpoint(self) -> UnixEndpoint | TcpEndpoint:
+        """Where to listen."""
+        if self.unix is not None:
+            return UnixEndpoint(Path(self.unix))
+        assert self.host is not None
+        return TcpEndpoint(self.host, self.port)
+
+    @property
+    def tls(self) -> TlsFiles | None:
+        """The certificates to serve with."""
+        if self.tls_certificate is None or self.tls_key is None:
+            return None
+        return TlsFiles(
+            Path(self.tls_certificate), Path(self.tls_key), Path(self.tls_client_ca) if self.tls_client_ca else None
+        )

@@ -1,0 +1,108 @@
+"""Settings: every ``DROPOUT_*`` variable of the environment, read once, with its default and its meaning.
+
+What belongs to one start of one command is a flag. What tunes the house, and is the same for all its processes, is
+a setting: workers inherit the environment of their supervisor.
+"""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Mapping
+from dataclasses import dataclass, field, fields
+from functools import cache
+from typing import Any
+
+from extproc.errors import Fault, InvalidInput
+
+
+def _setting(default: Any, meaning: str) -> Any:
+    return field(default=default, metadata={"meaning": meaning})
+
+
+@dataclass(frozen=True, slots=True)
+class Settings:
+    """All settings. A field ``orphan_grace`` is the variable ``DROPOUT_ORPHAN_GRACE``; times are in seconds."""
+
+    store: str = _setting("sqlite:dropout.db", "the store that commands use when `--store` is left out")
+    features: str = _setting(
+        "sqlite:features.db", "the feature store that `dropout features` uses without `--features`"
+    )
+    drain_timeout: float = _setting(10.0, "seconds that streams in flight get after SIGTERM, without `--drain-timeout`")
+    lame_duck: float = _setting(
+        1.0, "seconds at most between NOT_SERVING and the closed socket; shorter when no requests come"
+    )
+    orphan_grace: float = _setting(
+        3.0, "seconds that workers on Unix sockets serve on when their supervisor died, for its successor to take over"
+    )
+    start_timeout: float = _setting(60.0, "seconds that a worker may take from its start until it serves")
+    evaluation_limit: float = _setting(
+        0.3, "seconds of one policy evaluation after which the policy is quarantined and the worker replaced"
+    )
+    hang_limit: float = _setting(2.0, "seconds without a heartbeat after which a worker is replaced")
+    trial_limit: float = _setting(
+        2.0, "seconds that changed policies may take on a trial input before they are refused"
+    )
+    policy_poll: float = _setting(0.2, "seconds between two looks at the policies' folder")
+    rollouts_poll: float = _setting(0.2, "seconds between two looks at the rollouts' folder")
+
+
+@dataclass(frozen=True, slots=True)
+class Described:
+    """One setting as the README's table has it."""
+
+    name: str
+    default: str
+    meaning: str
+
+
+def variable(attribute: str) -> str:
+    """The environment variable of a field of ``Settings``."""
+    return f"DROPOUT_{attribute.upper()}"
+
+
+def described() -> tuple[Described, ...]:
+    """Every setting, in order: its variable, its default as one would write it, its meaning."""
+    return tuple(Described(variable(f.name), _written(f.default), f.metadata["meaning"]) for f in fields(Settings))
+
+
+def read_settings(environment: Mapping[str, str]) -> Settings:
+    """The settings of ``environment``.
+
+    Raises:
+        InvalidInput: with one ``setting_invalid`` for each value that is not a number where one is due.
+    """
+    values: dict[str, Any] = {}
+    faults: list[Fault] = []
+    for each in fields(Settings):
+        name = variable(each.name)
+        if name not in environment:
+            continue
+        try:
+            values[each.name] = _parse(environment[name], type(each.default))
+        except ValueError as error:
+            faults.append(Fault("setting_invalid", f"{environment[name]!r} is not {error}.", field=name))
+    if faults:
+        raise InvalidInput(faults)
+    return Settings(**values)
+
+
+@cache
+def settings() -> Settings:
+    """The settings of this process, read from its environment on first use."""
+    return read_settings(os.environ)
+
+
+def _parse(text: str, kind: type) -> Any:
+    if kind is str:
+        return text
+    try:
+        number = kind(text)
+    except ValueError:
+        raise ValueError("a number" if kind is float else "a whole number") from None
+    if not 0 <= number < float("inf"):
+        raise ValueError("a number from 0 on")
+    return number
+
+
+def _written(default: Any) -> str:
+    return f"{default:g}" if isinstance(default, float) else str(default)
