@@ -5,9 +5,11 @@ Rollouts are compared through tables and sorted ranges, never pair by pair: ten 
 
 from __future__ import annotations
 
+from bisect import bisect_right
 from collections import defaultdict
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
+from typing import NamedTuple
 
 from extproc.errors import Fault
 from extproc.resources.marked_yaml import Path, dotted
@@ -15,6 +17,9 @@ from extproc.resources.rollout import MatchKey, Rollout
 
 Placed = tuple[Rollout, str | None, int | None]
 """A rollout, its file, and the line where its document begins; both None when it comes from a store."""
+
+_NAME: Path = ("metadata", "name")
+_RANGE: Path = ("spec", "layer", "range")
 
 
 @dataclass(frozen=True, slots=True)
@@ -42,10 +47,19 @@ def check_together(rollouts: Sequence[Placed]) -> list[Fault]:
 def find_conflicts(rollouts: Sequence[Placed]) -> list[Conflict]:
     """Every conflict, as that of the later rollout with an earlier one.
 
-    Codes: ``duplicate_rollout``, ``match_collision``, ``layer_overlap``. A rollout that conflicts with many is
-    reported with one of them.
+    Codes: ``duplicate_rollout``, ``match_collision``, ``layer_overlap``. A rollout that conflicts with many may be
+    reported with one of them only; without every ``second`` no conflict is left.
     """
     return [*_duplicates(rollouts), *_collisions(rollouts), *_overlaps(rollouts)]
+
+
+def conflict_paths(rollout: Rollout) -> list[Path]:
+    """The fields that a conflict of ``rollout`` may name."""
+    return [_NAME, _RANGE, *(_match_path(number) for number in range(len(rollout.spec.match)))]
+
+
+def _match_path(number: int) -> Path:
+    return ("spec", "match", number)
 
 
 def _duplicates(rollouts: Sequence[Placed]) -> Iterator[Conflict]:
@@ -55,7 +69,7 @@ def _duplicates(rollouts: Sequence[Placed]) -> Iterator[Conflict]:
         earlier = first.setdefault(rollout.key, index)
         if earlier != index:
             message = f"{_called(rollouts[index])} is also {_place(rollouts[earlier])}"
-            yield _conflict(rollouts, "duplicate_rollout", message, earlier, index, ("metadata", "name"))
+            yield _conflict(rollouts, "duplicate_rollout", message, earlier, index, _NAME)
 
 
 def _collisions(rollouts: Sequence[Placed]) -> Iterator[Conflict]:
@@ -78,7 +92,7 @@ def _collisions(rollouts: Sequence[Placed]) -> Iterator[Conflict]:
                     f"{_called(rollouts[index])} matches the same requests as {_called(rollouts[earlier])}; "
                     "that is possible only in one layer, with ranges that do not overlap"
                 )
-                yield _conflict(rollouts, "match_collision", message, earlier, index, ("spec", "match", number))
+                yield _conflict(rollouts, "match_collision", message, earlier, index, _match_path(number))
 
 
 def _share_layer(one: Rollout, other: Rollout) -> bool:
@@ -88,23 +102,43 @@ def _share_layer(one: Rollout, other: Rollout) -> bool:
 
 def _overlaps(rollouts: Sequence[Placed]) -> Iterator[Conflict]:
     """Two rollouts that claim the same bucket of a layer."""
-    layers: dict[str, list[tuple[int, int, int]]] = defaultdict(list)
+    layers: dict[str, list[_Claim]] = defaultdict(list)
     for index, (rollout, _, _) in enumerate(rollouts):
-        if rollout.spec.layer is not None:
-            layers[rollout.spec.layer.name].append((*rollout.spec.layer.range, index))
-    for name, claims in layers.items():
-        claims.sort()
-        _, reach, holder = claims[0]
-        for start, end, index in claims[1:]:
-            if start < reach and rollouts[holder][0].key != rollouts[index][0].key:
-                earlier, later = sorted((holder, index))
-                message = (
-                    f"{_called(rollouts[later])} and {_called(rollouts[earlier])} "
-                    f"both claim buckets [{start}, {min(end, reach)}) of the layer {name!r}"
-                )
-                yield _conflict(rollouts, "layer_overlap", message, earlier, later, ("spec", "layer", "range"))
-            if end > reach:
-                reach, holder = end, index
+        layer = rollout.spec.layer
+        if layer is None:
+            continue
+        held = _claim(layers[layer.name], _Claim(*layer.range, index))
+        if held is not None and rollouts[held.index][0].key != rollout.key:
+            message = (
+                f"{_called(rollouts[index])} and {_called(rollouts[held.index])} "
+                f"both claim bucket {max(held.start, layer.range[0])} of the layer {layer.name!r}"
+            )
+            yield _conflict(rollouts, "layer_overlap", message, held.index, index, _RANGE)
+
+
+class _Claim(NamedTuple):
+    """The buckets ``[start, end)`` belong to the rollout at ``index``."""
+
+    start: int
+    end: int
+    index: int
+
+
+def _claim(claims: list[_Claim], new: _Claim) -> _Claim | None:
+    """Add to the sorted, disjoint ``claims`` what is free of ``new``; the first claim that has some of it, if any."""
+    first = last = bisect_right(claims, new.start, key=lambda claim: claim.end)
+    free, parts = new.start, list[_Claim]()
+    while last < len(claims) and claims[last].start < new.end:
+        if free < claims[last].start:
+            parts.append(_Claim(free, claims[last].start, new.index))
+        parts.append(claims[last])
+        free = claims[last].end
+        last += 1
+    if free < new.end:
+        parts.append(_Claim(free, new.end, new.index))
+    held = claims[first] if last > first else None
+    claims[first:last] = parts
+    return held
 
 
 def _conflict(rollouts: Sequence[Placed], code: str, message: str, first: int, second: int, path: Path) -> Conflict:

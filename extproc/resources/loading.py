@@ -12,28 +12,31 @@ from typing import Any, Final
 from pydantic import ValidationError
 
 from extproc.errors import Fault, InvalidInput
-from extproc.resources.checks import find_conflicts
+from extproc.resources.checks import conflict_paths, find_conflicts
 from extproc.resources.faults import Problem, problems_of
-from extproc.resources.marked_yaml import Document, Node, dotted, read_documents, shown
+from extproc.resources.marked_yaml import Document, Path, dotted, read_documents, shown
 from extproc.resources.rollout import API_VERSION, KIND, Rollout
 from extproc.resources.rules import problems_between
 
 MAX_FILE_BYTES: Final = 1024 * 1024
 MAX_UPSTREAM_LENGTH: Final = 256
-MAX_FAULTS: Final = 100
-"""Faults that are listed of one document; a hostile one has a hundred thousand."""
+MAX_FAULTS: Final = 1000
+"""Faults that are listed of one file; a hostile one has a hundred thousand."""
 SUFFIXES: Final = frozenset({".yaml", ".yml", ".json"})
 
 
 @dataclass(frozen=True, slots=True)
 class LoadedDocument:
-    """An accepted document: the model, the body as written, and where it stands (``line`` counts from 1)."""
+    """An accepted document: the model, the body as written, and where it stands.
+
+    Lines count from 1; ``line`` is the document's, ``lines`` has those that a conflict with another may name.
+    """
 
     rollout: Rollout
     body: dict[str, Any]
     file: str
     line: int
-    node: Node
+    lines: Mapping[Path, int]
 
 
 @dataclass(frozen=True, slots=True)
@@ -71,8 +74,7 @@ def load_valid(paths: Iterable[str | os.PathLike[str]]) -> list[LoadedDocument]:
     documents = loaded.documents
     faults = list(loaded.faults)
     for conflict in find_conflicts([(d.rollout, d.file, d.line) for d in documents]):
-        line = documents[conflict.second].node.line_of(conflict.path)
-        faults.append(conflict.fault(line))
+        faults.append(conflict.fault(documents[conflict.second].lines[conflict.path]))
     if faults:
         raise InvalidInput(faults)
     return documents
@@ -155,13 +157,22 @@ def _load_file(file: FilePath, loaded: Loaded) -> None:
     documents, ending = read_documents(text, name)
     if not documents and not ending:
         ending = [Fault("no_documents", "the file holds no document", name)]
+    faults: list[Fault] = []
     for document in documents:
-        _load_document(document, name, loaded)
-    loaded.faults.extend(ending)
+        outcome = _load_document(document, name)
+        if isinstance(outcome, LoadedDocument):
+            loaded.documents.append(outcome)
+            continue
+        faults.extend(outcome)
+        if len(faults) > MAX_FAULTS:
+            message = f"only the first {MAX_FAULTS} faults of this file are listed"
+            faults[MAX_FAULTS:] = [Fault("too_many_faults", message, name)]
+            break
+    loaded.faults.extend(faults + ending)
 
 
-def _load_document(document: Document, file: str, loaded: Loaded) -> None:
-    """Add the document, or what is wrong with it, to ``loaded``."""
+def _load_document(document: Document, file: str) -> LoadedDocument | list[Fault]:
+    """The document, or what is wrong with it by line."""
     node = document.node
     outcome = _check(node.value)
     faults = list(document.faults)
@@ -170,12 +181,9 @@ def _load_document(document: Document, file: str, loaded: Loaded) -> None:
             Fault(p.code, p.message, file=file, line=node.line_of(p.path), field=dotted(p.path)) for p in outcome
         )
     elif not faults:
-        loaded.documents.append(LoadedDocument(outcome, node.value, file, node.line, node))
-    faults.sort(key=lambda fault: fault.line or 0)
-    if len(faults) > MAX_FAULTS:
-        message = f"only the first {MAX_FAULTS} faults of this document are listed"
-        faults[MAX_FAULTS:] = [Fault("too_many_faults", message, file, node.line)]
-    loaded.faults.extend(faults)
+        lines = {path: node.line_of(path) for path in conflict_paths(outcome)}
+        return LoadedDocument(outcome, node.value, file, node.line, lines)
+    return sorted(faults, key=lambda fault: fault.line or 0)
 
 
 def _read(file: FilePath) -> str | Fault:

@@ -21,10 +21,12 @@ MAX_VALUES: Final = 100_000
 
 Path = tuple[str | int, ...]
 
+_NUMBER_STARTS = frozenset("+-.0123456789")
+_MAX_NUMBER_LENGTH: Final = 64
 _NULLS = frozenset({"", "~", "null", "Null", "NULL"})
 _BOOLEANS: Final = {"true": True, "True": True, "TRUE": True, "false": False, "False": False, "FALSE": False}
-_INTEGER = re.compile(r"[-+]?[0-9]{1,4000}")
-_RADIX = re.compile(r"0(?:x[0-9a-fA-F]{1,1000}|o[0-7]{1,1000})")
+_INTEGER = re.compile(r"[-+]?[0-9]+")
+_RADIX = re.compile(r"0(?:x[0-9a-fA-F]+|o[0-7]+)")
 _FLOAT = re.compile(r"[-+]?(?:\.[0-9]+|[0-9]+(?:\.[0-9]*)?)(?:[eE][-+]?[0-9]+)?")
 _PLAIN_NAME = re.compile(r"[A-Za-z0-9_-]{1,60}")
 _TAG = "tag:yaml.org,2002:"
@@ -202,11 +204,13 @@ class _Reader:
 
 
 def _plain(text: str) -> Any:
-    """An unquoted scalar by the core schema; infinities and NaN, which no document needs, stay text."""
+    """An unquoted scalar by the core schema; infinities and endless numbers, which no document needs, stay text."""
     if text in _NULLS:
         return None
     if text in _BOOLEANS:
         return _BOOLEANS[text]
+    if text[0] not in _NUMBER_STARTS or len(text) > _MAX_NUMBER_LENGTH:
+        return text
     if _INTEGER.fullmatch(text):
         return int(text)
     if _RADIX.fullmatch(text):
