@@ -1,0 +1,276 @@
+"""Everything that anybody can do to rollouts goes through ``act``: it loads, decides, and writes with history.
+
+Whoever writes first wins; an action that lost the race is decided again on what is there now. Documents are checked
+together with everything in the store before anything is written, and are written together.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from typing import Any, Final
+
+from extproc.clock import Clock
+from extproc.control import transitions
+from extproc.control.transitions import Transition, intent_of
+from extproc.errors import InvalidInput, Refused
+from extproc.resources.checks import find_conflicts
+from extproc.resources.loading import LoadedDocument, parse_rollout
+from extproc.resources.rollout import Rollout
+from extproc.snapshot.store import Documents, HistoryEntry, RolloutStore, StoredRollout, Write
+
+ATTEMPTS: Final = 10
+"""How often an action that lost a race is tried."""
+
+
+@dataclass(frozen=True, slots=True)
+class Apply:
+    """Make the store hold ``documents``, and no longer the rollouts ``remove`` (namespace, name): all or nothing.
+
+    ``follow`` writes each document's file down as its source.
+    """
+
+    documents: Sequence[LoadedDocument]
+    remove: Sequence[tuple[str, str]] = ()
+    follow: bool = False
+
+
+@dataclass(frozen=True, slots=True)
+class Delete:
+    """Take a rollout out of the store."""
+
+    namespace: str
+    name: str
+
+
+@dataclass(frozen=True, slots=True)
+class Adopt:
+    """Take the stable that the document names now."""
+
+    namespace: str
+    name: str
+
+
+@dataclass(frozen=True, slots=True)
+class SetWeight:
+    """Give the canary ``weight`` hundredths of a percent."""
+
+    namespace: str
+    name: str
+    weight: int
+
+
+@dataclass(frozen=True, slots=True)
+class Abort:
+    """Take the canary away now, and keep its version away."""
+
+    namespace: str
+    name: str
+
+
+@dataclass(frozen=True, slots=True)
+class Retry:
+    """Let an aborted canary start over."""
+
+    namespace: str
+    name: str
+
+
+@dataclass(frozen=True, slots=True)
+class Kill:
+    """Leave only stable."""
+
+    namespace: str
+    name: str
+
+
+@dataclass(frozen=True, slots=True)
+class Restore:
+    """Undo a kill."""
+
+    namespace: str
+    name: str
+
+
+Change = Adopt | SetWeight | Abort | Retry | Kill | Restore
+Action = Apply | Delete | Change
+
+_VERBS: Final = {
+    Adopt: "adopt",
+    SetWeight: "set-weight",
+    Abort: "abort",
+    Retry: "retry",
+    Kill: "kill",
+    Restore: "restore",
+}
+
+
+@dataclass(frozen=True, slots=True)
+class Result:
+    """What became of one rollout: ``created``, ``configured``, ``unchanged`` or ``deleted``, and why.
+
+    ``row`` is the rollout as it stands; for a deleted one its last state.
+    """
+
+    row: StoredRollout
+    result: str
+    message: str = ""
+
+
+def act(store: RolloutStore, actor: str, action: Action, clock: Clock) -> Sequence[Result]:
+    """Do ``action`` in the name of ``actor``, and say what became of each rollout that it names.
+
+    Raises:
+        InvalidInput: ``not_found``, or the faults between documents; nothing was written.
+        Refused: when the action makes no sense for the rollout as it is (the codes of ``transitions``), or when
+            others keep writing first (``conflict``).
+        Unreachable: when the store cannot be read or written.
+    """
+    for attempt in range(ATTEMPTS):
+        try:
+            return _attempt(store, actor, action, clock.now())
+        except Refused as error:
+            if error.code != "conflict" or attempt == ATTEMPTS - 1:
+                raise
+    raise AssertionError("unreachable: the last attempt returns or raises")
+
+
+def _attempt(store: RolloutStore, actor: str, action: Action, now: float) -> Sequence[Result]:
+    match action:
+        case Apply():
+            return _apply(store, actor, action, now)
+        case Delete(namespace, name):
+            row = load(store, namespace, name)
+            store.write([_deletion(row, actor, now)])
+            return [Result(row, "deleted")]
+        case _:
+            row = load(store, action.namespace, action.name)
+            transition = _transition(row, action, now)
+            return [_written(store, row, actor, _VERBS[type(action)], transition, now)]
+
+
+def load(store: RolloutStore, namespace: str, name: str) -> StoredRollout:
+    """The rollout ``namespace/name``.
+
+    Raises:
+        InvalidInput: ``not_found``.
+    """
+    row = store.get(namespace, name)
+    if row is None:
+        raise InvalidInput.of("not_found", f"there is no rollout {namespace}/{name} in the store")
+    return row
+
+
+def _transition(row: StoredRollout, action: Change, now: float) -> Transition | None:
+    status = row.status
+    match action:
+        case Kill():
+            # An operator's kill must work whatever state the document is in: it does not read it.
+            return transitions.kill(status)
+        case Restore():
+            return transitions.restore(status, now)
+    intent = intent_of(parse_rollout(row.document))
+    match action:
+        case Adopt():
+            return transitions.adopt(intent, status, now)
+        case SetWeight(_, _, weight):
+            return transitions.set_weight(intent, status, weight, now)
+        case Abort():
+            return transitions.abort(intent, status, now)
+        case Retry():
+            return transitions.retry(intent, status, now)
+
+
+def _written(
+    store: RolloutStore, row: StoredRollout, actor: str, verb: str, transition: Transition | None, now: float
+) -> Result:
+    if transition is None:
+        return Result(row, "unchanged")
+    entry = _entry(row.namespace, row.name, actor, verb, transition, now)
+    write = Write(row.namespace, row.name, row.resource_version, status=transition.status, history=[entry])
+    return Result(store.write([write])[0], "configured", transition.message)
+
+
+def _apply(store: RolloutStore, actor: str, action: Apply, now: float) -> Sequence[Result]:
+    before = store.documents()
+    check_with_store(before, action)
+    rows = {(row.namespace, row.name): row for row in before.rollouts}
+    planned = [_planned(store, rows, document, action, actor, now) for document in action.documents]
+    removed = [rows[key] for key in action.remove if key in rows]
+    writes = [write for _, _, write in planned if write is not None]
+    writes += [_deletion(row, actor, now) for row in removed]
+    written = store.write(writes, documents_at=before.revision) if writes else ()
+    after = {(row.namespace, row.name): row for row in written}
+    results = []
+    for document, result, _ in planned:
+        key = _key(document.rollout)
+        results.append(Result(after[key] if key in after else rows[key], result))
+    return [*results, *(Result(row, "deleted") for row in removed)]
+
+
+def check_with_store(before: Documents, action: Apply) -> None:
+    """Check what the store would hold after ``action``.
+
+    Raises:
+        InvalidInput: with the faults between its documents, and between them and what stays in the store.
+    """
+    replaced = {_key(document.rollout) for document in action.documents} | set(action.remove)
+    staying = [row for row in before.rollouts if (row.namespace, row.name) not in replaced]
+    placed: list[Any] = [(rollout, None, None) for rollout in _parsed(staying)]
+    offset = len(placed)
+    placed += [(document.rollout, document.file, document.line) for document in action.documents]
+    faults = []
+    for conflict in find_conflicts(placed):
+        if conflict.second >= offset:
+            node = action.documents[conflict.second - offset].node
+            faults.append(conflict.fault(node.line_of(conflict.path)))
+    if faults:
+        raise InvalidInput(faults)
+
+
+def _parsed(rows: Sequence[StoredRollout]) -> Iterator[Rollout]:
+    """The rollouts of ``rows``; one that an earlier version accepted and this one does not has no say."""
+    for row in rows:
+        try:
+            yield parse_rollout(row.document)
+        except InvalidInput:
+            continue
+
+
+def _planned(
+    store: RolloutStore,
+    rows: dict[tuple[str, str], StoredRollout],
+    document: LoadedDocument,
+    action: Apply,
+    actor: str,
+    now: float,
+) -> tuple[LoadedDocument, str, Write | None]:
+    """What applying ``document`` comes to, and the write that does it, if one is needed."""
+    namespace, name = _key(document.rollout)
+    row = rows.get((namespace, name))
+    source = document.file if action.follow else None
+    if row is not None and row.document == document.body:
+        moved = source is not None and source != row.source
+        return document, "unchanged", Write(namespace, name, row.resource_version, source=source) if moved else None
+    intent = intent_of(document.rollout)
+    if row is None:
+        expect, result = None, "created"
+        transition = transitions.create(intent, store.remains(namespace, name), now)
+    else:
+        expect, result = row.resource_version, "configured"
+        transition = transitions.configure(intent, row.status, now)
+    entry = _entry(namespace, name, actor, "apply", transition, now)
+    return document, result, Write(namespace, name, expect, document.body, transition.status, source, history=[entry])
+
+
+def _deletion(row: StoredRollout, actor: str, now: float) -> Write:
+    entry = HistoryEntry(now, row.namespace, row.name, actor, "delete", "deleted")
+    return Write(row.namespace, row.name, row.resource_version, delete=True, history=[entry])
+
+
+def _entry(namespace: str, name: str, actor: str, verb: str, transition: Transition, now: float) -> HistoryEntry:
+    return HistoryEntry(now, namespace, name, actor, verb, transition.message, transition.detail)
+
+
+def _key(rollout: Rollout) -> tuple[str, str]:
+    return rollout.metadata.namespace, rollout.metadata.name

@@ -1,0 +1,272 @@
+"""What each action does to a rollout's status: pure functions, no store and no clock.
+
+Spec is intent, status is truth. A transition takes what the document wants and the status as it stands, and gives the
+next status with what to write into history; None means that there is nothing to do, so nothing is written.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field, replace
+from typing import Any, Final
+
+import orjson
+from xxhash import xxh64_hexdigest
+
+from extproc.errors import Refused
+from extproc.resources.fields import format_percent
+from extproc.resources.rollout import Rollout
+from extproc.snapshot.store import RAISE_DELAY_SECONDS, Remains, Status
+
+STABLE_DRIFT: Final = "StableDrift"
+"""The condition of a rollout whose spec.stable names another version than the one that was adopted."""
+
+
+@dataclass(frozen=True, slots=True)
+class Intent:
+    """What a document asks for, aliases resolved.
+
+    ``stable`` is the last variant's version in an experiment. ``canary`` is None in an experiment and in a rollout
+    that only mirrors. ``draw`` is all that the ranges depend on beside versions and weight: seed, unit, variants.
+    """
+
+    key: str
+    stable: str
+    canary: str | None
+    experiment: bool
+    draw: str
+
+
+@dataclass(frozen=True, slots=True)
+class Transition:
+    """The next status, and what history says about it."""
+
+    status: Status
+    message: str
+    detail: Mapping[str, Any] = field(default_factory=dict)
+
+
+def intent_of(rollout: Rollout) -> Intent:
+    """What ``rollout`` asks for.
+
+    Raises:
+        InvalidInput: ``alias_unresolved``.
+    """
+    spec = rollout.spec
+    draw: list[Any] = [spec.seed, spec.unit.header, spec.unit.cookie]
+    if spec.is_experiment or spec.stable is None:
+        draw += [spec.coverage, [[variant.name, variant.version, variant.weight] for variant in spec.variants]]
+        return Intent(rollout.key, spec.variants[-1].version, None, True, orjson.dumps(draw).decode())
+    canary = spec.resolve(spec.canary) if spec.canary is not None else None
+    return Intent(rollout.key, spec.resolve(spec.stable), canary, False, orjson.dumps(draw).decode())
+
+
+def create(intent: Intent, remains: Remains, now: float) -> Transition:
+    """The first apply adopts; what was aborted before a delete stays aborted, and epochs go on from there."""
+    status = Status(
+        stable=intent.stable,
+        canary=intent.canary,
+        effective_at=now,
+        epoch=remains.epoch + 1,
+        previous_epoch=remains.epoch + 1,
+        aborted=remains.aborted,
+        spec_stable=intent.stable,
+    )
+    status = _settled(intent, status, "adopted", f"version {intent.stable} was adopted as stable")
+    return Transition(replace(status, ranges_key=_ranges_key(intent, status)), "created", _versions(status))
+
+
+def configure(intent: Intent, status: Status, now: float) -> Transition:
+    """A document that changed: a canary that moved starts over, a stable that moved is reported and not routed."""
+    after = _with_stable(intent, status)
+    message = "configured"
+    if intent.canary != status.canary:
+        after = replace(after, canary=intent.canary, weight=0, previous_weight=0, effective_at=now, drawn=0, step=0)
+        message = f"canary moved from {status.canary or 'none'} to {intent.canary or 'none'}"
+        after = _settled(intent, after, "canary_moved", message)
+    elif after.stable != status.stable:
+        after = _settled(intent, after, after.reason, after.message)
+    return Transition(_with_epoch(intent, status, after, now), message, _versions(after))
+
+
+def adopt(intent: Intent, status: Status, now: float) -> Transition | None:
+    """Take the stable that the document names now; the control changes, so an epoch begins."""
+    if intent.stable == status.stable == status.spec_stable and not _drifts(status):
+        return None
+    conditions = _without_drift(status)
+    after = replace(status, stable=intent.stable, spec_stable=intent.stable, conditions=conditions)
+    message = f"version {intent.stable} was adopted as stable in place of {status.stable}"
+    after = _settled(intent, after, "adopted", message)
+    return Transition(_with_epoch(intent, status, after, now), message, _versions(after))
+
+
+def set_weight(intent: Intent, status: Status, weight: int, now: float) -> Transition | None:
+    """Give the canary ``weight`` hundredths of a percent: a fall at once, a rise when every worker has it.
+
+    Raises:
+        Refused: ``not_a_canary_rollout``, ``no_canary``, ``version_aborted``.
+    """
+    canary = _moving_canary(intent, status)
+    if canary in status.aborted:
+        raise Refused.of("version_aborted", f"version {canary} of {intent.key} was aborted; retry it first")
+    if weight == status.weight:
+        return None
+    current = status.weight_at(now)
+    message = f"weight {format_percent(current)} to {format_percent(weight)}"
+    after = replace(status, weight=weight, previous_weight=weight, effective_at=now, reason="weight_set")
+    if weight > current:
+        after = replace(after, previous_weight=current, effective_at=now + RAISE_DELAY_SECONDS)
+    after = replace(after, message=message, ranges_key=_ranges_key(intent, after))
+    return Transition(
+        _next_epoch(status, after, now), message, {"from": format_percent(current), "to": format_percent(weight)}
+    )
+
+
+def abort(intent: Intent, status: Status, now: float) -> Transition | None:
+    """Take the canary away now. Arms stay as they were drawn, and a tombstone keeps the version away.
+
+    Raises:
+        Refused: ``not_a_canary_rollout``, ``no_canary``.
+    """
+    canary = _moving_canary(intent, status)
+    if canary in status.aborted:
+        return None
+    current = status.weight_at(now)
+    message = f"version {canary} was aborted at weight {format_percent(current)}"
+    after = replace(
+        status,
+        weight=0,
+        previous_weight=0,
+        effective_at=now,
+        previous_epoch=status.epoch,
+        drawn=current,
+        aborted=(*status.aborted, canary),
+        phase="Degraded",
+        reason="aborted",
+        message=message,
+    )
+    after = replace(after, ranges_key=_ranges_key(intent, after))
+    return Transition(after, message, {"version": canary, "weight": format_percent(current)})
+
+
+def retry(intent: Intent, status: Status, now: float) -> Transition:
+    """Lift the canary's tombstone and start over.
+
+    Raises:
+        Refused: ``not_aborted``.
+    """
+    canary = status.canary
+    if canary is None or canary not in status.aborted:
+        raise Refused.of("not_aborted", f"no version of {intent.key} waits for a retry")
+    message = f"version {canary} may be tried again, from weight 0"
+    after = replace(
+        status,
+        weight=0,
+        previous_weight=0,
+        effective_at=now,
+        drawn=0,
+        step=0,
+        aborted=tuple(version for version in status.aborted if version != canary),
+    )
+    after = _settled(intent, replace(after, phase="Progressing"), "retried", message)
+    after = replace(after, ranges_key=_ranges_key(intent, after))
+    return Transition(_next_epoch(status, after, now, at_once=True), message, {"version": canary})
+
+
+def kill(status: Status) -> Transition | None:
+    """Leave only stable, at once; arms stay as they are drawn."""
+    if status.killed:
+        return None
+    return Transition(replace(status, killed=True), "killed: only stable is served")
+
+
+def restore(status: Status, now: float) -> Transition | None:
+    """Undo a kill. A canary's weight rises again from 0, in all workers together."""
+    if not status.killed:
+        return None
+    message = "restored"
+    after = replace(status, killed=False)
+    if status.weight:
+        after = replace(after, previous_weight=0, effective_at=now + RAISE_DELAY_SECONDS)
+        after = _next_epoch(status, after, now, at_once=True)
+        message = f"restored: weight {format_percent(status.weight)}"
+    return Transition(after, message)
+
+
+def _moving_canary(intent: Intent, status: Status) -> str:
+    if status.canary is None:
+        kind = "is an experiment" if intent.experiment else "only mirrors"
+        raise Refused.of("not_a_canary_rollout", f"{intent.key} {kind}; it has no canary")
+    if status.canary == status.stable:
+        raise Refused.of("no_canary", f"version {status.canary} of {intent.key} is stable already")
+    return status.canary
+
+
+def _with_stable(intent: Intent, status: Status) -> Status:
+    """The status with what spec.stable means for it: live, agreeing with what was adopted, or drifted."""
+    live = intent.experiment or (status.canary is None and not _drifts(status))
+    if live or intent.stable == status.stable:
+        return replace(status, stable=intent.stable, spec_stable=intent.stable, conditions=_without_drift(status))
+    if intent.stable == status.spec_stable:
+        return replace(status, conditions=_without_drift(status))
+    drift = {
+        "type": STABLE_DRIFT,
+        "status": "True",
+        "message": f"spec.stable is version {intent.stable} now; version {status.stable} stays stable until "
+        f"`dropout rollout adopt {intent.key}`",
+    }
+    return replace(status, conditions=(*_without_drift(status), drift))
+
+
+def _drifts(status: Status) -> bool:
+    return any(condition["type"] == STABLE_DRIFT for condition in status.conditions)
+
+
+def _without_drift(status: Status) -> tuple[Mapping[str, Any], ...]:
+    return tuple(condition for condition in status.conditions if condition["type"] != STABLE_DRIFT)
+
+
+def _settled(intent: Intent, status: Status, reason: str, message: str) -> Status:
+    """The status with the phase that its versions imply; ``reason`` is why it progresses, if it does."""
+    if status.canary is None:
+        what = "experiment" if intent.experiment else "shadow"
+        return replace(status, phase="Healthy", reason="live", message=f"the {what} is live")
+    if status.canary == status.stable:
+        message = f"version {status.canary} is stable"
+        return replace(_at_zero(status), phase="Healthy", reason="canary_is_stable", message=message)
+    if status.canary in status.aborted:
+        message = f"version {status.canary} was aborted; `dropout rollout retry {intent.key}` lifts that"
+        return replace(_at_zero(status), phase="Degraded", reason="aborted", message=message)
+    phase = status.phase if status.phase in ("Progressing", "Paused") else "Progressing"
+    return replace(status, phase=phase, reason=reason, message=message)
+
+
+def _at_zero(status: Status) -> Status:
+    return replace(status, weight=0, previous_weight=0)
+
+
+def _ranges_key(intent: Intent, status: Status) -> str:
+    """A fingerprint of what decides who is in which arm, and which versions the arms are."""
+    weight = status.drawn if status.canary in status.aborted else status.weight
+    return xxh64_hexdigest(orjson.dumps([intent.draw, status.stable, status.canary, weight]))
+
+
+def _with_epoch(intent: Intent, before: Status, after: Status, now: float) -> Status:
+    """``after`` in an epoch of its own if its ranges are not those of ``before``."""
+    key = _ranges_key(intent, after)
+    if key == before.ranges_key:
+        return after
+    return _next_epoch(before, replace(after, ranges_key=key), now, at_once=True)
+
+
+def _next_epoch(before: Status, after: Status, now: float, *, at_once: bool = False) -> Status:
+    """``after`` in a new epoch; ``at_once``: what holds until a pending rise is new too, and gets one of its own."""
+    if after.effective_at <= now:
+        return replace(after, epoch=before.epoch + 1, previous_epoch=before.epoch + 1)
+    if at_once:
+        return replace(after, epoch=before.epoch + 2, previous_epoch=before.epoch + 1)
+    return replace(after, epoch=before.epoch + 1, previous_epoch=before.epoch_at(now))
+
+
+def _versions(status: Status) -> dict[str, Any]:
+    return {"stable": status.stable, "canary": status.canary, "epoch": status.epoch}
