@@ -108,20 +108,20 @@ def _overlaps(rollouts: Sequence[Placed]) -> Iterator[Conflict]:
         if layer is None:
             continue
         held = _claim(layers[layer.name], _Claim(*layer.range, index))
-        if held is not None and rollouts[held.index][0].key != rollout.key:
+        if held is not None and rollouts[held.holder][0].key != rollout.key:
             message = (
-                f"{_called(rollouts[index])} and {_called(rollouts[held.index])} "
+                f"{_called(rollouts[index])} and {_called(rollouts[held.holder])} "
                 f"both claim bucket {max(held.start, layer.range[0])} of the layer {layer.name!r}"
             )
-            yield _conflict(rollouts, "layer_overlap", message, held.index, index, _RANGE)
+            yield _conflict(rollouts, "layer_overlap", message, held.holder, index, _RANGE)
 
 
 class _Claim(NamedTuple):
-    """The buckets ``[start, end)`` belong to the rollout at ``index``."""
+    """The buckets ``[start, end)`` belong to the rollout at the index ``holder``."""
 
     start: int
     end: int
-    index: int
+    holder: int
 
 
 def _claim(claims: list[_Claim], new: _Claim) -> _Claim | None:
@@ -130,12 +130,12 @@ def _claim(claims: list[_Claim], new: _Claim) -> _Claim | None:
     free, parts = new.start, list[_Claim]()
     while last < len(claims) and claims[last].start < new.end:
         if free < claims[last].start:
-            parts.append(_Claim(free, claims[last].start, new.index))
+            parts.append(_Claim(free, claims[last].start, new.holder))
         parts.append(claims[last])
         free = claims[last].end
         last += 1
     if free < new.end:
-        parts.append(_Claim(free, new.end, new.index))
+        parts.append(_Claim(free, new.end, new.holder))
     held = claims[first] if last > first else None
     claims[first:last] = parts
     return held

@@ -40,6 +40,11 @@ def _one_of(*names: str) -> dict[str, Any]:
     return {"oneOf": [{"required": [name]} for name in names]}
 
 
+def _written(default: str | int) -> Any:
+    """The default as a document would write it, for the schema."""
+    return Field(json_schema_extra={"default": default})
+
+
 class MatchKey(NamedTuple):
     """What a match entry asks of one host: entries with an equal key match the same requests."""
 
@@ -151,7 +156,7 @@ class FeaturesSpec(_Part):
     """The features of the view."""
     max_age: Duration | None = None
     """A feature older than this counts as missing; left out, any age will do."""
-    timeout: Duration = 0.005
+    timeout: Annotated[Duration, _written("5ms")] = 0.005
     """How long a decision waits for features that are not in the cache."""
     on_missing: Literal["stable", "policy"] = "stable"
     """What a missing feature does: the request goes to stable, or the policy decides without it."""
@@ -232,7 +237,7 @@ class Step(_Part):
 class BreakerSpec(_Part):
     """When a version is taken away for failing, without asking anybody."""
 
-    window: Duration = 10.0
+    window: Annotated[Duration, _written("10s")] = 10.0
     """The time over which errors are counted."""
     min_requests: Annotated[int, Field(ge=1, le=2**31)] = 20
     """Fewer requests than this in a window say nothing."""
@@ -276,7 +281,7 @@ class LayerSpec(_Part):
 class ShadowSpec(VersionRef):
     """A version that gets copies of requests and answers nobody."""
 
-    percent: Percent = BUCKETS
+    percent: Annotated[Percent, _written(100)] = BUCKETS
     """Percent of the units whose requests are mirrored."""
 
 

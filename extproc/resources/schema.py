@@ -13,16 +13,19 @@ from extproc.resources.rollout import API_VERSION, Rollout
 
 
 class _EditorSchema(GenerateJsonSchema):
-    """Optional fields are left out rather than null, which is what an editor should offer."""
+    """What an editor should offer: optional fields left out rather than null, no titles that repeat the names."""
 
     def nullable_schema(self, schema: core_schema.NullableSchema) -> JsonSchemaValue:
         return self.generate_inner(schema["schema"])
 
     def default_schema(self, schema: core_schema.WithDefaultSchema) -> JsonSchemaValue:
         described = super().default_schema(schema)
-        if described.get("default", ...) is None:
-            del described["default"]
+        if not described.get("default"):
+            described.pop("default", None)
         return described
+
+    def field_title_should_be_set(self, schema: Any) -> bool:
+        return False
 
 
 @cache
