@@ -9,16 +9,20 @@ from typing import Any
 import orjson
 import pytest
 import yaml
+from click.testing import CliRunner, Result
 
+from extproc.adapters.stores import open_store
+from extproc.cli.envoy import envoy
 from extproc.envoy.bootstrap import bootstrap
 from extproc.envoy.render import render_clusters, render_routes, write_envoy_dir
 from extproc.errors import Unreachable
 from extproc.names import OWN_HEADERS
+from extproc.resources.loading import parse_rollout
 from extproc.snapshot.compile import compile_rollout
 from extproc.snapshot.model import CompiledRollout
-from extproc.snapshot.store import Status
+from extproc.snapshot.store import Status, Write
 from tests.support.envoy import TEMPLATE, validate
-from tests.support.rollouts import canary, experiment
+from tests.support.rollouts import CANARY, canary, document, experiment
 
 
 def _decided(routes: dict[str, Any], key: str, version: str) -> dict[str, Any]:
@@ -35,9 +39,6 @@ def _undecided(routes: dict[str, Any]) -> list[dict[str, Any]]:
 
 
 def _promoted() -> CompiledRollout:
-    from extproc.resources.loading import parse_rollout
-    from tests.support.rollouts import CANARY, document
-
     return compile_rollout(parse_rollout(document(CANARY)), Status(stable="4", canary="4"), now=0.0)
 
 
@@ -183,3 +184,35 @@ def test_the_shipped_configuration_strips_and_allows_exactly_our_headers() -> No
     assert {mutation["remove"] for mutation in early} == set(OWN_HEADERS)
     rules = manager["http_filters"][0]["typed_config"]["mutation_rules"]
     assert rules == {"disallow_all": True, "allow_expression": {"regex": "x-model-.*|x-decision-id"}}
+
+
+def _render(*arguments: str) -> Result:
+    return CliRunner().invoke(envoy, ["render", *arguments])
+
+
+def test_documents_are_rendered_as_their_first_apply_would_adopt_them(tmp_path: Path) -> None:
+    (tmp_path / "rollout.yaml").write_text(yaml.safe_dump(document(CANARY)))
+    arguments = ("--rollouts", str(tmp_path / "rollout.yaml"), "--out", str(tmp_path / "envoy"), "-o", "json")
+    answer = orjson.loads(_render(*arguments).output)
+    assert (answer["rollouts"], answer["written"]) == (1, True)
+    routes = orjson.loads((tmp_path / "envoy" / "rds.json").read_bytes())["resources"][0]
+    assert {route["route"]["cluster"] for route in _undecided(routes)} == {"fraud-detector-v3"}
+    assert orjson.loads(_render(*arguments).output)["written"] is False
+
+
+def test_a_stores_rollouts_are_rendered_by_their_status(tmp_path: Path) -> None:
+    url = f"sqlite:{tmp_path / 'dropout.db'}"
+    store = open_store(url, create=True)
+    promoted = Status(stable="4", canary="4")
+    store.write([Write("payments", "fraud-detector", expect=None, document=document(CANARY), status=promoted)])
+    store.close()
+    result = _render("--store", url, "--out", str(tmp_path / "envoy"))
+    assert result.output == f"{tmp_path / 'envoy'}: wrote the routes of 1 rollout.\n"
+    routes = orjson.loads((tmp_path / "envoy" / "rds.json").read_bytes())["resources"][0]
+    assert {route["route"]["cluster"] for route in _undecided(routes)} == {"fraud-detector-v4"}
+
+
+def test_a_store_that_is_not_there_is_unreachable(tmp_path: Path) -> None:
+    result = _render("--store", f"sqlite:{tmp_path / 'none.db'}", "--out", str(tmp_path / "envoy"))
+    assert isinstance(result.exception, Unreachable)
+    assert not (tmp_path / "envoy").exists()
