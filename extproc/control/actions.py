@@ -222,8 +222,8 @@ def check_with_store(before: Documents, action: Apply) -> None:
     faults = []
     for conflict in find_conflicts(placed):
         if conflict.second >= offset:
-            node = action.documents[conflict.second - offset].node
-            faults.append(conflict.fault(node.line_of(conflict.path)))
+            document = action.documents[conflict.second - offset]
+            faults.append(conflict.fault(document.lines[conflict.path]))
     if faults:
         raise InvalidInput(faults)
 

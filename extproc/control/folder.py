@@ -1,0 +1,150 @@
+"""A folder of documents that the store follows: what is in it is applied, what leaves it is deleted.
+
+The last good is kept for each file: one that is broken leaves its rollouts as they are and does not hold up the
+changes of others. A folder that was emptied deletes what it applied; one that cannot be read deletes nothing.
+"""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import NamedTuple
+
+from extproc.clock import Clock
+from extproc.control.actions import Apply, Result, act
+from extproc.errors import Fault, InvalidInput
+from extproc.resources.loading import SUFFIXES, Loaded, LoadedDocument, load_paths
+from extproc.snapshot.store import RolloutStore, StoredRollout
+
+
+@dataclass(frozen=True, slots=True)
+class FolderReport:
+    """What a sync did: keys of rollouts that were applied and deleted, how many were as they should be, what is bad.
+
+    ``faults`` are by file, or by folder where a folder cannot be read.
+    """
+
+    applied: tuple[str, ...] = ()
+    unchanged: int = 0
+    deleted: tuple[str, ...] = ()
+    faults: Mapping[str, tuple[Fault, ...]] = field(default_factory=dict)
+
+
+class _Stamp(NamedTuple):
+    """What tells one state of a file from another without reading it."""
+
+    inode: int
+    mtime_ns: int
+    size: int
+
+
+@dataclass(frozen=True, slots=True)
+class _Listing:
+    """The files of a folder, and the parts of it that cannot be listed."""
+
+    files: Mapping[str, _Stamp]
+    unreadable: Mapping[str, Fault]
+
+
+class FollowedFolder:
+    """The folder ``directory``, followed by ``store``. Use it from one thread."""
+
+    def __init__(self, store: RolloutStore, directory: str | Path, clock: Clock) -> None:
+        self._store = store
+        self._directory = Path(directory).absolute()
+        self._clock = clock
+        self._synced: _Listing | None = None
+        self._loaded: dict[str, tuple[_Stamp, Loaded]] = {}
+
+    def changed(self) -> bool:
+        """Whether a sync may have something to do: names and stamps are compared, nothing is read."""
+        return self._synced is None or self._list() != self._synced
+
+    def sync(self) -> FolderReport:
+        """Apply the folder. What is bad is in the report.
+
+        Raises:
+            Unreachable: when the store cannot be read or written; ``changed`` stays true.
+            Refused: ``conflict``, when others keep writing.
+        """
+        listing = self._list()
+        faults: dict[str, tuple[Fault, ...]] = {place: (fault,) for place, fault in listing.unreadable.items()}
+        documents = []
+        for file, loaded in self._load(listing).items():
+            if loaded.faults:
+                faults[file] = tuple(loaded.faults)
+            else:
+                documents.extend(loaded.documents)
+        results = self._apply(documents, faults)
+        self._synced = listing
+        return FolderReport(
+            applied=tuple(result.row.key for result in results if result.result in ("created", "configured")),
+            unchanged=sum(result.result == "unchanged" for result in results),
+            deleted=tuple(result.row.key for result in results if result.result == "deleted"),
+            faults=faults,
+        )
+
+    def _apply(self, documents: Sequence[LoadedDocument], faults: dict[str, tuple[Fault, ...]]) -> Sequence[Result]:
+        """Apply ``documents``; files whose documents collide with others join ``faults`` and are left out."""
+        rows = self._store.documents().rollouts
+        held = {row.key: row.document for row in rows}
+        # A conflict is the later one's: what the store holds already comes first.
+        documents = sorted(documents, key=lambda document: held.get(document.rollout.key) != document.body)
+        while True:
+            action = Apply(documents, remove=self._gone(rows, documents, faults), follow=True)
+            try:
+                return act(self._store, f"folder:{self._directory}", action, self._clock)
+            except InvalidInput as error:
+                bad = {fault.file: fault for fault in error.faults if fault.file is not None}
+                if not bad:
+                    raise
+                for file in bad:
+                    faults[file] = tuple(fault for fault in error.faults if fault.file == file)
+                documents = [document for document in documents if document.file not in bad]
+
+    def _gone(
+        self, rows: Sequence[StoredRollout], documents: Sequence[LoadedDocument], faults: Mapping[str, object]
+    ) -> list[tuple[str, str]]:
+        """The rollouts that this folder applied and no longer holds, as far as it can be read."""
+        kept = {document.rollout.key for document in documents}
+        return [
+            (row.namespace, row.name)
+            for row in rows
+            if row.source is not None
+            and row.key not in kept
+            and Path(row.source).is_relative_to(self._directory)
+            and not any(Path(row.source).is_relative_to(place) for place in faults)
+        ]
+
+    def _load(self, listing: _Listing) -> dict[str, Loaded]:
+        """What each file holds; only files that changed are read."""
+        before, self._loaded = self._loaded, {}
+        for file, stamp in listing.files.items():
+            known = before.get(file)
+            loaded = known[1] if known is not None and known[0] == stamp else load_paths([file])
+            self._loaded[file] = (stamp, loaded)
+        return {file: loaded for file, (_, loaded) in self._loaded.items()}
+
+    def _list(self) -> _Listing:
+        """The files that ``load_paths`` would read, in order."""
+        unreadable: dict[str, Fault] = {}
+        files: dict[str, _Stamp] = {}
+
+        def cannot_list(error: OSError) -> None:
+            place = str(error.filename)
+            code = "folder_missing" if isinstance(error, FileNotFoundError) else "folder_unreadable"
+            unreadable[place] = Fault(code, f"the folder cannot be read: {error.strerror}; nothing is deleted", place)
+
+        for folder, folders, names in os.walk(self._directory, onerror=cannot_list):
+            folders[:] = sorted(name for name in folders if not name.startswith("."))
+            for name in sorted(names):
+                if not name.startswith(".") and Path(name).suffix in SUFFIXES:
+                    path = os.path.join(folder, name)  # noqa: PTH118 - ten thousand files, several times a minute
+                    try:
+                        found = os.stat(path)  # noqa: PTH116
+                    except OSError:
+                        continue  # it left between the two calls
+                    files[path] = _Stamp(found.st_ino, found.st_mtime_ns, found.st_size)
+        return _Listing(files, unreadable)
