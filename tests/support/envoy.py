@@ -96,6 +96,12 @@ class EnvoyProcess:
             self._process.wait()
         self._process = None
 
+    @property
+    def pid(self) -> int:
+        """The process id."""
+        assert self._process is not None
+        return self._process.pid
+
     def stats(self, prefix: str = "") -> dict[str, int]:
         """Counters and gauges whose name starts with ``prefix``."""
         lines = (line.partition(": ") for line in self.admin("/stats").splitlines())

@@ -1,0 +1,115 @@
+"""Load from h2load, and what it cost: CPU time by process, latencies request by request."""
+
+from __future__ import annotations
+
+import os
+import subprocess
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+CONNECTIONS = 32
+HEADERS = (
+    "user-agent: Mozilla/5.0 (X11; Linux x86_64; rv:140.0) Gecko/20100101 Firefox/140.0",
+    "accept: application/json",
+    "accept-encoding: gzip, deflate, br",
+    "accept-language: en-GB,en;q=0.8,de;q=0.5",
+    "content-type: application/json",
+    "cookie: session=3f1c9a52e0b84d6f; consent=all; theme=dark",
+    "origin: https://shop.example.com",
+    "referer: https://shop.example.com/checkout",
+    "authorization: Bearer eyJhbGciOiJIUzI1NiIsInR5cCI6IkpXVCJ9.eyJzdWIiOiIxMjM0NTY3ODkwIn0",
+    "traceparent: 00-4bf92f3577b34da6a3ce929d0e0e4736-00f067aa0ba902b7-01",
+    "x-region: eu-west-1",
+    "x-tenant: acme",
+)
+"""A browser's request to a model; with pseudo-headers and what Envoy adds, about twenty headers reach the decision."""
+
+_TICKS = os.sysconf("SC_CLK_TCK")
+
+
+@dataclass(frozen=True, slots=True)
+class Measured:
+    """One run of load. CPU in microseconds per request, latencies in milliseconds."""
+
+    requests: int
+    failed: int
+    requests_per_second: float
+    server_cpu_us: float
+    envoy_cpu_us: float
+    p50_ms: float
+    p99_ms: float
+    max_ms: float
+
+
+def cpu_seconds(pid: int) -> float:
+    """User and system time of all threads of a process."""
+    fields = Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()
+    return (int(fields[11]) + int(fields[12])) / _TICKS
+
+
+def resident_mb(pid: int) -> float:
+    """Resident memory of a process in MB."""
+    pages = int(Path(f"/proc/{pid}/statm").read_text().split()[1])
+    return pages * os.sysconf("SC_PAGE_SIZE") / 1e6
+
+
+def run(
+    h2load: str,
+    *,
+    port: int,
+    paths: Sequence[str],
+    seconds: int,
+    rate: int | None,
+    server: int,
+    envoy: int,
+    cpus: Sequence[int],
+    directory: Path,
+) -> Measured:
+    """Load Envoy for ``seconds``, at ``rate`` requests a second or as fast as it goes, and measure.
+
+    ``server`` and ``envoy`` are process ids, ``cpus`` what h2load may use.
+    """
+    targets = directory / "targets.txt"
+    targets.write_text("".join(f"http://127.0.0.1:{port}{path}\n" for path in paths))
+    log = directory / "requests.log"
+    log.unlink(missing_ok=True)
+    command = [h2load, "--h1", "-c", str(CONNECTIONS), "-D", str(seconds), "-i", str(targets), "--log-file", str(log)]
+    if rate is not None:
+        command += ["--rps", str(rate / CONNECTIONS)]
+    for header in HEADERS:
+        command += ["-H", header]
+    before = cpu_seconds(server), cpu_seconds(envoy)
+    done = subprocess.run(
+        ["taskset", "-c", ",".join(map(str, cpus)), *command],
+        capture_output=True,
+        text=True,
+        timeout=seconds + 60,
+        check=True,
+    )
+    after = cpu_seconds(server), cpu_seconds(envoy)
+    statuses, latencies = _read_log(log)
+    if not latencies:
+        raise RuntimeError(f"h2load made no request: {done.stdout}{done.stderr}")
+    count = len(latencies)
+    latencies.sort()
+    return Measured(
+        requests=count,
+        failed=sum(status != 200 for status in statuses),
+        requests_per_second=count / seconds,
+        server_cpu_us=(after[0] - before[0]) / count * 1e6,
+        envoy_cpu_us=(after[1] - before[1]) / count * 1e6,
+        p50_ms=latencies[count // 2] / 1000,
+        p99_ms=latencies[count * 99 // 100] / 1000,
+        max_ms=latencies[-1] / 1000,
+    )
+
+
+def _read_log(log: Path) -> tuple[list[int], list[int]]:
+    """The status and the microseconds of each request."""
+    statuses, latencies = [], []
+    for line in log.read_text().splitlines():
+        _, status, micros = line.split("\t")
+        statuses.append(int(status))
+        latencies.append(int(micros))
+    return statuses, latencies
