@@ -1,1 +1,12 @@
-"""What ``dropout demo`` runs: two real model versions, their users, and a picture of who served whom."""
+"""What ``dropout demo`` runs: two real models behind a real Envoy, and the claims that are checked while it runs.
+
+models    the two versions, trained on a data set that scikit-learn carries
+app       serves one version
+traffic   the users
+house     the processes: versions, Dropout, Envoy
+acts      what is done while the users go on, and what must then hold
+report    the answers in numbers
+picture   the numbers as an image
+screen    bars and tables, or plain lines
+run       one run from beginning to end
+"""

@@ -1,0 +1,51 @@
+"""``dropout demo``: two real models behind a real Envoy, decided by Dropout, in under a minute."""
+
+from __future__ import annotations
+
+from importlib.util import find_spec
+from pathlib import Path
+from typing import Final
+
+import click
+
+from extproc.cli.output import output_option, print_json
+from extproc.errors import Unreachable
+
+EXTRAS: Final = {"sklearn": "scikit-learn", "uvicorn": "uvicorn", "rich": "rich", "matplotlib": "matplotlib"}
+"""What the demo imports beyond what ``serve`` needs -> the package that brings it."""
+
+
+@click.command()
+@click.option(
+    "--build-dir",
+    type=click.Path(file_okay=False, path_type=Path),
+    default=Path("build"),
+    show_default=True,
+    help="Where the picture, the facts and all logs go.",
+)
+@click.option("--envoy-port", type=click.IntRange(1, 65535), help="The port of Envoy. Default: a free one.")
+@click.option("--users", type=click.IntRange(40, 5000), default=400, show_default=True, help="How many users ask.")
+@click.option("--rounds", type=click.IntRange(1, 60), default=3, show_default=True, help="Seconds at every weight.")
+@output_option
+def demo(build_dir: Path, envoy_port: int | None, users: int, rounds: int, output: str) -> None:
+    """Show weights moved live, a policy, features, a shadow copy, spoofing, a killed worker and the kill switch.
+
+    Every claim is checked against what the users got; exit code 1 names those that do not hold.
+    """
+    missing = [package for module, package in EXTRAS.items() if find_spec(module) is None]
+    if missing:
+        message = f"The demo needs {', '.join(missing)}: pip install 'dropout-router[demo]'"
+        raise Unreachable.of("extras_missing", message)
+    from extproc.demo.run import Plan, run_demo
+    from extproc.demo.screen import Screen
+
+    screen = Screen(quiet=output == "json")
+    try:
+        facts = run_demo(build_dir, Plan(users=users, per_second=users, rounds=rounds), envoy_port, screen)
+    except KeyboardInterrupt:
+        click.echo("Stopped; everything that the demo started has ended.", err=True)
+        raise
+    if output == "json":
+        print_json(facts)
+        return
+    screen.say(f"\nPicture: {build_dir / 'demo.png'}   Facts: {build_dir / 'demo.json'}   ({facts['seconds']} s)")

@@ -1,0 +1,361 @@
+"""What is done while the users go on, and what must then hold.
+
+An act checks what it shows: it compares the answers that users got with what the assignment, the features and the
+policy say they should get, user by user.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import csv
+import itertools
+import os
+import signal
+import time
+from collections import defaultdict
+from collections.abc import Awaitable, Callable, Iterable, Mapping, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any, Final
+
+import yaml
+
+from extproc.assignment import bucket_of, parse_percent
+from extproc.demo.house import FEATURE_CACHE_SECONDS, House
+from extproc.demo.screen import Bar, Screen
+from extproc.demo.traffic import Answer, Traffic
+from extproc.names import HEADER_DECISION_ID, HEADER_SHADOW, HEADER_VERSION, OWN_HEADERS
+
+NAME: Final = "diagnosis"
+SEED: Final = "diagnosis-2026"
+STABLE, CANARY = "1", "2"
+VIEW: Final = "user_risk"
+LOW_RISK, HIGH_RISK = 0.1, 0.95
+NOTICE_SECONDS: Final = 0.25
+"""Workers notice a change within this time."""
+SETTLE_SECONDS: Final = 15.0
+"""An act that waits for an effect gives up after this time."""
+WEIGHTS: Final = (0, 5, 25, 50, 100)
+
+Sides = Mapping[str, str]
+
+
+@dataclass(slots=True)
+class Act:
+    """One act: what was run, what it measured, and what did not hold."""
+
+    title: str
+    began: float = 0.0
+    ended: float = 0.0
+    requests: int = 0
+    shown: str = ""
+    commands: list[str] = field(default_factory=list)
+    numbers: dict[str, Any] = field(default_factory=dict)
+    failures: list[str] = field(default_factory=list)
+
+    def require(self, holds: bool, failure: str) -> None:
+        """Note ``failure`` unless it holds."""
+        if not holds:
+            self.failures.append(failure)
+
+    def facts(self) -> dict[str, Any]:
+        """The act as ``build/demo.json`` has it."""
+        return {
+            "title": self.title,
+            "began": round(self.began, 3),
+            "ended": round(self.ended, 3),
+            "requests": self.requests,
+            "commands": self.commands,
+            "holds": not self.failures,
+            "shown": self.shown,
+            "failures": self.failures,
+            **self.numbers,
+        }
+
+
+class Stage:
+    """Where the acts play: the house, its users, and who should be on which version."""
+
+    def __init__(self, house: House, traffic: Traffic, screen: Screen, rounds: int) -> None:
+        self.house = house
+        self.traffic = traffic
+        self.screen = screen
+        self.rounds = rounds
+        self.users = traffic.users
+        self.acts: list[Act] = []
+        self.weights: list[tuple[float, float]] = []
+        self.high_risk = frozenset(self.users[::10])
+        self.copies: dict[str, int] = {}
+
+    async def play(self, title: str, rounds: int, scene: Scene) -> Act:
+        """Run one act and print what it has shown."""
+        act = Act(title, began=self.traffic.now)
+        self.acts.append(act)
+        answered = len(self.traffic.answers)
+        with self.screen.act(len(self.acts), title, rounds * len(self.users)) as bar:
+            await scene(self, act, bar)
+            act.ended, act.requests = self.traffic.now, len(self.traffic.answers) - answered
+            bar.summary = f"{act.requests:,} requests in {act.ended - act.began:.1f} s"
+        self.screen.verdict(act.shown, act.failures)
+        return act
+
+    async def run(self, act: Act, *arguments: str) -> None:
+        """Run a command of ``dropout`` and show it; files are shown as the reader finds them."""
+        shown = " ".join(("dropout", *(_relative(argument) for argument in arguments)))
+        act.commands.append(shown)
+        self.screen.command(shown)
+        await self.house.dropout(*arguments)
+
+    async def set_weight(self, act: Act, weight: int) -> None:
+        """Ask for a weight, and note when."""
+        await self.run(act, "rollout", "set-weight", NAME, str(weight))
+        self.weights.append((self.traffic.now, weight))
+
+    def sides(self, weight: int) -> Sides:
+        """The version of every user at ``weight`` percent, by the user's bucket and by nothing else."""
+        below = parse_percent(weight)
+        return {user: CANARY if _bucket(user) < below else STABLE for user in self.users}
+
+    def guarded(self) -> Sides:
+        """The version of every user at 100 percent when high-risk users are kept on stable."""
+        return {user: STABLE if user in self.high_risk else CANARY for user in self.users}
+
+    def write_rollout(self, name: str, **spec: Any) -> str:
+        """A Rollout document below the demo's folder; the keywords are added to its spec."""
+        document = {
+            "apiVersion": "dropout.dev/v1alpha1",
+            "kind": "Rollout",
+            "metadata": {"name": NAME},
+            "spec": {
+                "model": NAME,
+                "match": [{"path": {"type": "PathPrefix", "value": f"/v1/models/{NAME}"}}],
+                "unit": {"header": "x-user-id"},
+                "seed": SEED,
+                "stable": {"version": STABLE},
+                "canary": {"version": CANARY},
+                "steps": [{"setWeight": weight} for weight in WEIGHTS[1:]],
+                **spec,
+            },
+        }
+        file = self.house.folder / f"{name}.yaml"
+        file.write_text(yaml.safe_dump(document, sort_keys=False))
+        return str(file)
+
+    def write_risks(self, name: str, users: Iterable[str]) -> str:
+        """A file of risk scores, as they are now."""
+        file = self.house.folder / f"{name}.csv"
+        with file.open("w", newline="") as stream:
+            writer = csv.writer(stream)
+            writer.writerow(["entity", "view", "name", "value"])
+            for user in users:
+                writer.writerow([user, VIEW, "risk_score", HIGH_RISK if user in self.high_risk else LOW_RISK])
+        return str(file)
+
+
+Scene = Callable[[Stage, Act, Bar], Awaitable[None]]
+
+GUARD: Final[Mapping[str, Any]] = {
+    # Generous for a laptop that is busy with eight processes; on a host of its own 5ms is plenty.
+    "features": {
+        "entity": {"header": "x-user-id"},
+        "view": VIEW,
+        "names": ["risk_score"],
+        "maxAge": "1h",
+        "timeout": "250ms",
+        "onMissing": "stable",
+    },
+    "policy": {"path": "routing/decision", "onError": "stable"},
+    "log": {"features": ["risk_score"]},
+}
+
+
+async def weights_move_live(stage: Stage, act: Act, bar: Bar) -> None:
+    """From 0 to 100 in steps: each user changes sides once, exactly where the user's bucket says."""
+    stage.weights.append((stage.traffic.now, 0))
+    first, wrong = len(stage.traffic.answers), set[str]()
+    for weight in WEIGHTS:
+        if weight:
+            await stage.set_weight(act, weight)
+        answers = await stage.traffic.rounds(stage.rounds, bar.advance)
+        wrong |= _differ(_last(answers), stage.sides(weight))
+    changes = [_changes(versions) for versions in _versions(stage.traffic.answers[first:]).values()]
+    once, twice = changes.count(1), sum(count > 1 for count in changes)
+    act.numbers = {
+        "users_moved_once": once,
+        "users_moved_twice": twice,
+        "users_elsewhere_than_their_bucket": len(wrong),
+    }
+    act.require(twice == 0, f"{twice} users changed sides more than once.")
+    act.require(once == len(stage.users), f"Only {once} of {len(stage.users)} users moved.")
+    act.require(not wrong, f"{len(wrong)} users were not where their bucket says.")
+    act.shown = f"{once} users changed sides once, {twice} twice; each at the weight that the user's bucket says."
+
+
+async def policy_guards(stage: Stage, act: Act, bar: Bar) -> None:
+    """At 100 percent, those with a high risk score go back to stable."""
+    await stage.run(act, "features", "load", stage.write_risks("risk", stage.users))
+    await stage.run(act, "apply", "-f", stage.write_rollout("rollout-with-policy", **GUARD))
+    await stage.traffic.rounds(1, bar.advance)
+    answers = await stage.traffic.rounds(1, bar.advance)
+    escaped = {a.user for a in answers if a.version == CANARY} & stage.high_risk
+    wrong = _differ(_last(answers), stage.guarded())
+    act.numbers = {"high_risk_users": len(stage.high_risk), "high_risk_users_on_canary": len(escaped)}
+    act.require(not escaped, f"{len(escaped)} high-risk users were served by version {CANARY}.")
+    act.require(not wrong, f"{len(wrong)} users were not where the policy wants them.")
+    rest = len(stage.users) - len(stage.high_risk)
+    act.shown = (
+        f"{len(stage.high_risk)} high-risk users are back on version {STABLE} at weight 100, {rest} others stay."
+    )
+
+
+async def feature_steers(stage: Stage, act: Act, bar: Bar) -> None:
+    """New risk scores take users across, in both directions, with no other change."""
+    low = [user for user in stage.users if user not in stage.high_risk]
+    count = len(stage.high_risk) // 2
+    cured, worse = sorted(stage.high_risk)[:count], low[:count]
+    stage.high_risk = (stage.high_risk - set(cured)) | set(worse)
+    await stage.run(act, "features", "load", stage.write_risks("risk-changed", [*cured, *worse]))
+    loaded, left = stage.traffic.now, set(stage.users)
+    while left and stage.traffic.now - loaded < SETTLE_SECONDS:
+        left = _differ(_last(await stage.traffic.rounds(1, bar.advance)), stage.guarded())
+    seconds = round(stage.traffic.now - loaded, 1)
+    act.numbers = {"users_steered": len(cured) + len(worse), "seconds": seconds}
+    act.require(not left, f"{len(left)} users were not where their new risk score says after {seconds} s.")
+    act.shown = (
+        f"{len(worse)} users left version {CANARY} and {len(cured)} came to it by their new score, "
+        f"after {seconds} s (cached for {FEATURE_CACHE_SECONDS} s)."
+    )
+
+
+async def shadow_copies(stage: Stage, act: Act, bar: Bar) -> None:
+    """Each request that version 2 answers is also sent to version 1, whose answer nobody waits for."""
+    mirrored = stage.write_rollout("rollout-with-shadow", **GUARD, shadow={"version": STABLE, "percent": 100})
+    await stage.run(act, "apply", "-f", mirrored)
+    await stage.traffic.rounds(1, bar.advance)
+    answers = await stage.traffic.rounds(1, bar.advance)
+    wanted = {a.seen[HEADER_DECISION_ID] for a in answers if a.version == CANARY and a.decided}
+    copies = await _copies_of(stage, wanted)
+    await stage.run(act, "apply", "-f", stage.write_rollout("rollout-with-policy", **GUARD))
+    stage.copies = {version: len(await stage.house.copies(version)) for version in stage.house.versions}
+    act.numbers = {"requests_to_copy": len(wanted), "copies": len(wanted & copies)}
+    act.require(bool(wanted), "Nothing was there to copy.")
+    act.require(wanted <= copies, f"{len(wanted - copies)} of {len(wanted)} copies did not arrive.")
+    act.shown = (
+        f"Version {STABLE} got a copy of {len(wanted & copies):,} of {len(wanted):,} requests to version {CANARY}."
+    )
+
+
+async def spoofed_headers(stage: Stage, act: Act, bar: Bar) -> None:
+    """Clients send our own headers; nothing of it gets through."""
+    lies = dict.fromkeys(OWN_HEADERS, "spoofed") | {HEADER_VERSION: STABLE, HEADER_SHADOW: f"{NAME}-v{STABLE}"}
+    await stage.traffic.rounds(1, bar.advance)  # the shadow of the act before is off by now
+    stage.traffic.spoofed_headers = lies
+    answers = await stage.traffic.rounds(1, bar.advance)
+    stage.traffic.spoofed_headers = {}
+    told = [a for a in answers if a.decided]
+    believed = [a for a in told if "spoofed" in a.seen.values() or HEADER_SHADOW in a.seen]
+    wrong = _differ(_last(answers), stage.guarded())
+    act.numbers = {"spoofed_requests": len(answers), "believed": len(believed)}
+    act.require(not believed, f"{len(believed)} requests carried a spoofed header to the model.")
+    act.require(not wrong, f"{len(wrong)} users were led elsewhere by a spoofed header.")
+    act.shown = f"{len(answers):,} requests named version {STABLE} in our own headers; {len(believed)} were believed."
+
+
+async def worker_killed(stage: Stage, act: Act, bar: Bar) -> None:
+    """A worker dies under load; the other one decides, and a new one takes its place."""
+    before = set(stage.house.workers())
+    victim = min(before)
+    mark = len(stage.traffic.answers)
+    act.commands.append("kill -9 WORKER")
+    stage.screen.command(f"kill -9 {victim}")
+    os.kill(victim, signal.SIGKILL)
+    killed = stage.traffic.now
+    replaced = asyncio.create_task(_replaced(stage, before))
+    await stage.traffic.rounds(2, bar.advance)
+    seconds = round(await replaced - killed, 1)
+    answers = stage.traffic.answers[mark:]
+    errors = sum(a.error is not None for a in answers)
+    undecided = sum(a.error is None and not a.decided for a in answers)
+    wrong = _differ(_last(answers), stage.guarded())
+    act.numbers = {"errors": errors, "undecided": undecided, "replaced_after_seconds": seconds}
+    act.require(seconds < SETTLE_SECONDS, "The worker was not replaced.")
+    act.require(errors == 0, f"{errors} requests failed.")
+    act.require(undecided < 0.01 * len(answers), f"{undecided} requests were not decided.")
+    act.require(not wrong, f"{len(wrong)} users changed sides.")
+    act.shown = f"{errors} errors, {undecided} requests undecided; a new worker serves after {seconds} s."
+
+
+async def kill_switch(stage: Stage, act: Act, bar: Bar) -> None:
+    """One command takes everybody back to stable."""
+    await stage.run(act, "kill", NAME)
+    returned = stage.traffic.now
+    stage.weights.append((returned, 0))
+    answers = await stage.traffic.rounds(2, bar.advance)
+    late = [a for a in answers if a.version == CANARY and a.sent > returned + NOTICE_SECONDS]
+    last = max((a.sent - returned for a in answers if a.version == CANARY), default=0.0)
+    act.numbers = {"last_canary_after_seconds": round(last, 3), "late": len(late)}
+    act.require(not late, f"{len(late)} requests reached version {CANARY} more than {NOTICE_SECONDS} s later.")
+    act.shown = f"The last request to version {CANARY} was sent {1000 * last:.0f} ms after the command was done."
+
+
+ACTS: Final[Sequence[tuple[str, Callable[[Stage], int], Scene]]] = (
+    ("Weights move live", lambda stage: stage.rounds * len(WEIGHTS), weights_move_live),
+    ("A policy keeps high risk on stable", lambda stage: 2, policy_guards),
+    ("A feature steers", lambda stage: 3, feature_steers),
+    ("A shadow copy", lambda stage: 2, shadow_copies),
+    ("A spoofed header is ignored", lambda stage: 2, spoofed_headers),
+    ("A killed worker goes unnoticed", lambda stage: 2, worker_killed),
+    ("The kill switch", lambda stage: 2, kill_switch),
+)
+"""Title, how many times every user will have asked, and what happens."""
+
+
+async def _copies_of(stage: Stage, wanted: set[str]) -> set[str]:
+    """The copies that arrived at stable; those still under way get a moment."""
+    deadline = time.monotonic() + 2.0
+    while True:
+        copies = set(await stage.house.copies(STABLE))
+        if wanted <= copies or time.monotonic() > deadline:
+            return copies
+        await asyncio.sleep(0.1)
+
+
+async def _replaced(stage: Stage, before: set[int]) -> float:
+    """When all workers were there again (seconds of the traffic), or when waiting was given up."""
+    deadline = stage.traffic.now + SETTLE_SECONDS
+    while stage.traffic.now < deadline:
+        await asyncio.sleep(0.05)
+        if set(stage.house.workers()) - before and await stage.house.ready():
+            break
+    return stage.traffic.now
+
+
+def _bucket(user: str) -> int:
+    return bucket_of(SEED.encode(), user.encode())
+
+
+def _versions(answers: Iterable[Answer]) -> dict[str, list[str]]:
+    """The versions that each user got, in the order of the user's requests; undecided ones left out."""
+    found: dict[str, list[str]] = defaultdict(list)
+    for answer in answers:
+        if answer.decided and answer.version is not None:
+            found[answer.user].append(answer.version)
+    return found
+
+
+def _last(answers: Iterable[Answer]) -> dict[str, str]:
+    return {user: versions[-1] for user, versions in _versions(answers).items()}
+
+
+def _differ(found: Sides, expected: Sides) -> set[str]:
+    return {user for user, version in expected.items() if found.get(user) != version}
+
+
+def _changes(versions: Sequence[str]) -> int:
+    return sum(one != other for one, other in itertools.pairwise(versions))
+
+
+def _relative(argument: str) -> str:
+    path = Path(argument)
+    here = Path.cwd()
+    return str(path.relative_to(here)) if path.is_absolute() and path.is_relative_to(here) else argument

@@ -1,0 +1,121 @@
+"""The answers in numbers: what ``build/demo.json`` holds, and the table and the picture are drawn from."""
+
+from __future__ import annotations
+
+import statistics
+from collections import Counter
+from collections.abc import Mapping, Sequence
+from typing import Any, Final
+
+from extproc.demo.models import DESCRIPTIONS, VERSIONS
+from extproc.demo.screen import Screen
+from extproc.demo.traffic import Answer
+from extproc.names import Reason
+
+BIN_SECONDS: Final = 0.25
+
+FALLBACKS: Final = frozenset(
+    {
+        Reason.POLICY_ERROR,
+        Reason.POLICY_UNDEFINED,
+        Reason.POLICY_INVALID,
+        Reason.POLICY_QUARANTINED,
+        Reason.UNIT_MISSING,
+        Reason.UNIT_AMBIGUOUS,
+        Reason.FEATURE_MISSING,
+        Reason.FEATURE_STALE,
+        Reason.FEATURE_TIMEOUT,
+        Reason.ATTRIBUTES_TOO_LARGE,
+    }
+)
+"""Reasons that mean: something was not as it should be, so the user got stable."""
+
+
+def measure(answers: Sequence[Answer], reasons: Mapping[str, str]) -> dict[str, Any]:
+    """Everything that can be counted; ``reasons`` maps decision ids to reasons, from the decision log."""
+    answered = [answer for answer in answers if answer.error is None]
+    decided = Counter(reasons.get(answer.seen["x-decision-id"], "not_logged") for answer in answered if answer.decided)
+    fallbacks = {reason: count for reason, count in sorted(decided.items()) if reason in FALLBACKS}
+    undecided = sum(not answer.decided for answer in answered)
+    if undecided:
+        fallbacks["failed_open"] = undecided
+    took = sorted(answer.took for answer in answered)
+    return {
+        "requests": len(answers),
+        "errors": len(answers) - len(answered),
+        "error_kinds": dict(Counter(answer.error for answer in answers if answer.error)),
+        "fallbacks": sum(fallbacks.values()),
+        "fallback_reasons": fallbacks,
+        "reasons": dict(decided.most_common()),
+        "milliseconds": {"p50": _milliseconds(took, 0.5), "p99": _milliseconds(took, 0.99)},
+        "versions": {version: _version(version, answered) for version in VERSIONS},
+        "shares": _shares(answered),
+    }
+
+
+def print_table(screen: Screen, facts: Mapping[str, Any]) -> None:
+    """Requests, share, accuracy and false-positive rate by version; what went wrong in the footer."""
+    rows = [
+        [
+            f"version {version}: {numbers['description']}",
+            f"{numbers['requests']:,}",
+            _percent(numbers["share"]),
+            _percent(numbers["accuracy"]),
+            _percent(numbers["false_positive_rate"]),
+            f"{numbers['copies']:,}",
+        ]
+        for version, numbers in facts["versions"].items()
+    ]
+    columns = ["", "requests", "share", "accuracy", "false positives", "shadow copies"]
+    copies = sum(numbers["copies"] for numbers in facts["versions"].values())
+    total = [
+        f"fallbacks: {facts['fallbacks']}   errors: {facts['errors']}",
+        f"{facts['requests']:,}",
+        "",
+        "",
+        "",
+        f"{copies:,}",
+    ]
+    screen.table(columns, rows, total)
+    waited = facts["milliseconds"]
+    screen.say(
+        f"Users waited {waited['p50']} ms (median), {waited['p99']} ms (p99) "
+        "for Envoy, the decision and the model together.",
+        style="dim",
+    )
+
+
+def _version(version: str, answered: Sequence[Answer]) -> dict[str, Any]:
+    own = [answer for answer in answered if answer.version == version]
+    healthy = [answer for answer in own if not answer.sick]
+    return {
+        "description": DESCRIPTIONS[version],
+        "requests": len(own),
+        "share": _ratio(len(own), len(answered)),
+        "accuracy": _ratio(sum(answer.said_sick == answer.sick for answer in own), len(own)),
+        "false_positive_rate": _ratio(sum(bool(answer.said_sick) for answer in healthy), len(healthy)),
+        "copies": 0,
+    }
+
+
+def _shares(answered: Sequence[Answer]) -> list[dict[str, float]]:
+    """The share of version 2 in every quarter of a second, by when the requests were sent."""
+    bins: dict[int, list[bool]] = {}
+    for answer in answered:
+        bins.setdefault(int(answer.sent / BIN_SECONDS), []).append(answer.version == VERSIONS[1])
+    return [
+        {"second": round((number + 0.5) * BIN_SECONDS, 3), "version_2": round(statistics.fmean(found), 4)}
+        for number, found in sorted(bins.items())
+    ]
+
+
+def _ratio(part: int, whole: int) -> float | None:
+    return round(part / whole, 4) if whole else None
+
+
+def _percent(ratio: float | None) -> str:
+    return "-" if ratio is None else f"{ratio:.1%}"
+
+
+def _milliseconds(ordered: Sequence[float], quantile: float) -> float | None:
+    return round(1000 * ordered[int(quantile * (len(ordered) - 1))], 1) if ordered else None

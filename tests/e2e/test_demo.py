@@ -1,0 +1,176 @@
+"""The demo on a real Envoy: what it claims holds, and it leaves nothing behind."""
+
+from __future__ import annotations
+
+import json
+import os
+import signal
+import socket
+import subprocess
+import sys
+import time
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+pytestmark = [pytest.mark.e2e, pytest.mark.timeout(180)]
+
+SECONDS = 120
+USERS = 100
+
+
+def start(home: Path, *arguments: str) -> subprocess.Popen[str]:
+    """The demo in a folder, a home and a place for temporary files of its own."""
+    temporary = home / "tmp"
+    temporary.mkdir(parents=True)
+    # Compiled modules are kept out of the count: they are no files of the demo.
+    environment = {**os.environ, "HOME": str(home), "TMPDIR": str(temporary), "PYTHONDONTWRITEBYTECODE": "1"}
+    return subprocess.Popen(
+        [sys.executable, "-m", "extproc.cli", "demo", *arguments],
+        cwd=home,
+        env=environment,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        text=True,
+        start_new_session=True,
+    )
+
+
+def files_of(home: Path) -> set[str]:
+    return {str(file.relative_to(home)) for file in home.rglob("*") if not file.is_dir()}
+
+
+def processes_of(home: Path) -> list[str]:
+    """Processes that know the folder, from their environment (which no child of the demo changes)."""
+    found = []
+    for entry in Path("/proc").iterdir():
+        if entry.name.isdigit():
+            try:
+                if f"HOME={home}\0".encode() in (entry / "environ").read_bytes():
+                    found.append((entry / "cmdline").read_text().replace("\0", " "))
+            except OSError:
+                continue
+    return found
+
+
+@pytest.fixture(scope="module")
+def played(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, str]:
+    """A short demo that went well: its folder and what it printed."""
+    home = tmp_path_factory.mktemp("demo")
+    process = start(home, "--users", str(USERS), "--rounds", "1")
+    out, err = process.communicate(timeout=SECONDS)
+    assert (process.returncode, err) == (0, ""), out
+    return home, out
+
+
+@pytest.fixture(scope="module")
+def facts(played: tuple[Path, str]) -> dict[str, Any]:
+    found: dict[str, Any] = json.loads((played[0] / "build" / "demo.json").read_text())
+    return found
+
+
+def test_every_claim_holds(facts: dict[str, Any]) -> None:
+    assert facts["holds"] is True
+    assert [act["failures"] for act in facts["acts"]] == [[]] * 7
+    assert facts["errors"] == 0
+
+
+def test_no_user_changes_sides_twice_from_0_to_100(facts: dict[str, Any]) -> None:
+    act = facts["acts"][0]
+    assert act["users_moved_once"] == USERS
+    assert act["users_moved_twice"] == 0
+    assert [point["weight"] for point in facts["weights"]] == [0, 5, 25, 50, 100, 0]
+
+
+def test_the_policy_keeps_high_risk_users_on_stable(facts: dict[str, Any]) -> None:
+    assert facts["acts"][1]["high_risk_users"] == USERS // 10
+    assert facts["acts"][1]["high_risk_users_on_canary"] == 0
+
+
+def test_a_feature_steers(facts: dict[str, Any]) -> None:
+    assert facts["acts"][2]["users_steered"] == USERS // 10
+
+
+def test_every_shadow_copy_arrives(facts: dict[str, Any]) -> None:
+    act = facts["acts"][3]
+    assert act["copies"] == act["requests_to_copy"] > 0
+
+
+def test_no_spoofed_header_is_believed(facts: dict[str, Any]) -> None:
+    assert facts["acts"][4]["spoofed_requests"] >= USERS
+    assert facts["acts"][4]["believed"] == 0
+
+
+def test_a_killed_worker_goes_unnoticed(facts: dict[str, Any]) -> None:
+    assert facts["acts"][5]["errors"] == 0
+
+
+def test_after_a_kill_nobody_is_on_the_canary(facts: dict[str, Any]) -> None:
+    assert facts["acts"][6]["late"] == 0
+
+
+def test_the_versions_differ_as_the_models_do(facts: dict[str, Any]) -> None:
+    old, new = facts["versions"]["1"], facts["versions"]["2"]
+    assert new["accuracy"] > old["accuracy"] > 0.8
+    assert new["false_positive_rate"] < old["false_positive_rate"]
+    assert old["requests"] + new["requests"] == facts["requests"]
+
+
+def test_every_request_is_in_the_decision_log(facts: dict[str, Any]) -> None:
+    assert "not_logged" not in facts["reasons"]
+    assert sum(facts["reasons"].values()) + facts["fallback_reasons"].get("failed_open", 0) == facts["requests"]
+
+
+def test_what_is_printed_is_plain_lines_where_nobody_watches(played: tuple[Path, str]) -> None:
+    assert "\x1b" not in played[1]
+    assert "$ dropout rollout set-weight diagnosis 25" in played[1]
+    assert "errors: 0" in played[1]
+
+
+def test_the_picture_is_a_picture(played: tuple[Path, str]) -> None:
+    assert (played[0] / "build" / "demo.png").read_bytes().startswith(b"\x89PNG")
+
+
+def test_nothing_is_left_behind(played: tuple[Path, str]) -> None:
+    home = played[0]
+    assert processes_of(home) == []
+    assert {name for name in files_of(home) if not name.startswith("build/")} == set()
+    assert list((home / "tmp").iterdir()) == []
+
+
+def test_ctrl_c_ends_everything(tmp_path: Path) -> None:
+    process = start(tmp_path, "--users", "40")
+    assert process.stdout is not None
+    while "set-weight" not in process.stdout.readline():
+        assert process.poll() is None
+    process.send_signal(signal.SIGINT)
+    _, err = process.communicate(timeout=SECONDS)
+    assert process.returncode == 130
+    assert err == "Stopped; everything that the demo started has ended.\n"
+    assert processes_of(tmp_path) == []
+    assert {name for name in files_of(tmp_path) if not name.startswith("build/")} == set()
+
+
+def test_a_demo_that_is_killed_takes_everything_with_it(tmp_path: Path) -> None:
+    process = start(tmp_path, "--users", "40")
+    assert process.stdout is not None
+    while "set-weight" not in process.stdout.readline():
+        assert process.poll() is None
+    process.kill()
+    process.communicate(timeout=SECONDS)
+    deadline = time.monotonic() + 20
+    while processes_of(tmp_path) and time.monotonic() < deadline:
+        time.sleep(0.1)
+    assert processes_of(tmp_path) == []
+
+
+def test_a_port_in_use_is_a_sentence(tmp_path: Path) -> None:
+    with socket.create_server(("127.0.0.1", 0)) as taken:
+        port = str(taken.getsockname()[1])
+        process = start(tmp_path, "--envoy-port", port)
+        out, err = process.communicate(timeout=SECONDS)
+    assert process.returncode == 3
+    assert out == ""
+    assert err.count("\n") == 1
+    assert f"Port {port} cannot be had" in err
