@@ -37,12 +37,13 @@ class _Stamp(NamedTuple):
 
     inode: int
     mtime_ns: int
+    ctime_ns: int
     size: int
 
 
 @dataclass(frozen=True, slots=True)
 class _Listing:
-    """The files of a folder, and the parts of it that cannot be listed."""
+    """The files of a folder, and the parts of it that cannot be read."""
 
     files: Mapping[str, _Stamp]
     unreadable: Mapping[str, Fault]
@@ -123,8 +124,8 @@ class FollowedFolder:
         before, self._loaded = self._loaded, {}
         for file, stamp in listing.files.items():
             known = before.get(file)
-            loaded = known[1] if known is not None and known[0] == stamp else load_paths([file])
-            self._loaded[file] = (stamp, loaded)
+            good = known is not None and known[0] == stamp and not known[1].faults
+            self._loaded[file] = known if known is not None and good else (stamp, load_paths([file]))
         return {file: loaded for file, (_, loaded) in self._loaded.items()}
 
     def _list(self) -> _Listing:
@@ -144,7 +145,10 @@ class FollowedFolder:
                     path = os.path.join(folder, name)  # noqa: PTH118 - ten thousand files, several times a minute
                     try:
                         found = os.stat(path)  # noqa: PTH116
-                    except OSError:
-                        continue  # it left between the two calls
-                    files[path] = _Stamp(found.st_ino, found.st_mtime_ns, found.st_size)
+                    except OSError as error:
+                        # What is still there but leads nowhere has not left the folder.
+                        if os.path.lexists(path):
+                            unreadable[path] = Fault("file_unreadable", f"cannot be read: {error.strerror}", path)
+                        continue
+                    files[path] = _Stamp(found.st_ino, found.st_mtime_ns, found.st_ctime_ns, found.st_size)
         return _Listing(files, unreadable)

@@ -1,0 +1,263 @@
+"""The commands on the store: what they print, what they write, and how they end."""
+
+from __future__ import annotations
+
+import os
+import pwd
+import sqlite3
+import subprocess
+import sys
+from collections.abc import Callable
+from dataclasses import dataclass
+from functools import partial
+from pathlib import Path
+from typing import Any
+
+import orjson
+import pytest
+import yaml
+from hypothesis import given
+from hypothesis import strategies as st
+
+from extproc.adapters.stores import open_store
+from extproc.cli import main
+from extproc.cli.documents import to_yaml
+from extproc.resources.marked_yaml import read_documents
+from tests.support.rollouts import CANARY, EXPERIMENT, document
+
+KEY = "payments/fraud-detector"
+
+
+@dataclass(frozen=True)
+class Answer:
+    exit_code: int
+    out: str
+    err: str
+
+    @property
+    def json(self) -> Any:
+        return orjson.loads(self.out)
+
+    @property
+    def codes(self) -> list[str]:
+        return [fault["code"] for fault in self.json["errors"]]
+
+
+Dropout = Callable[..., Answer]
+
+
+@pytest.fixture
+def dropout(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> Dropout:
+    """Runs a command in an empty folder, on the default store."""
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.delenv("DROPOUT_STORE", raising=False)
+
+    def run(*arguments: str) -> Answer:
+        with pytest.raises(SystemExit) as ended:
+            main(arguments)
+        out, err = capsys.readouterr()
+        assert isinstance(ended.value.code, int)
+        return Answer(ended.value.code, out, err)
+
+    return run
+
+
+def put(file: str, body: dict[str, Any]) -> str:
+    Path(file).write_text(yaml.safe_dump(body))
+    return file
+
+
+@pytest.fixture
+def applied(dropout: Dropout) -> Dropout:
+    """With the rollout payments/fraud-detector from 3 to 4 in the store."""
+    assert dropout("apply", "-f", put("rollout.yaml", document(CANARY))).exit_code == 0
+    return dropout
+
+
+def test_apply_says_what_became_of_each_document(dropout: Dropout) -> None:
+    put("a.yaml", document(CANARY))
+    assert dropout("apply", "-f", "a.yaml").out == f"rollout {KEY} created\n"
+    assert dropout("apply", "-f", "a.yaml").out == f"rollout {KEY} unchanged\n"
+    put("a.yaml", document({**CANARY, "canary": {"version": "5"}}))
+    answer = dropout("apply", "-f", "a.yaml", "-o", "json").json
+    (result,) = answer["results"]
+    assert result.pop("resourceVersion") > 1
+    assert result == {"kind": "Rollout", "namespace": "payments", "name": "fraud-detector", "result": "configured"}
+
+
+def test_apply_reads_standard_input(tmp_path: Path) -> None:
+    command = [sys.executable, "-m", "extproc.cli", "apply", "-f", "-", "--store", f"sqlite:{tmp_path}/a.db"]
+    text = yaml.safe_dump(document(CANARY))
+    done = subprocess.run(command, input=text, capture_output=True, text=True, check=False)
+    assert (done.returncode, done.stdout) == (0, f"rollout {KEY} created\n"), done.stderr
+
+
+def test_apply_of_a_folder_with_one_bad_document_writes_nothing(dropout: Dropout) -> None:
+    Path("rollouts").mkdir()
+    put("rollouts/a.yaml", document(CANARY, "a"))
+    put("rollouts/b.yaml", document({**CANARY, "canary": {"alias": "none"}}, "b"))
+    answer = dropout("apply", "-f", "rollouts", "-o", "json")
+    assert (answer.exit_code, answer.codes) == (2, ["alias_unresolved"])
+    assert not Path("dropout.db").exists()
+
+
+def test_get_prints_the_document_as_written(applied: Dropout) -> None:
+    text = applied("get", "rollout", KEY).out
+    assert yaml.safe_load(text) == document(CANARY)
+    answer = applied("get", "Rollout", KEY, "-o", "json").json
+    assert answer["spec"] == CANARY
+    assert answer["status"]["stable"] == "3"
+
+
+def test_what_get_prints_is_applied_as_unchanged(applied: Dropout) -> None:
+    Path("again.yaml").write_text(applied("get", "rollout", KEY).out)
+    assert applied("apply", "-f", "again.yaml").out == f"rollout {KEY} unchanged\n"
+
+
+@given(st.dictionaries(st.sampled_from("abc"), st.text("+-.0123456789exoan~: '\"\n#", max_size=6) | st.integers(-9, 9)))
+def test_documents_are_printed_as_they_are_read(body: dict[str, Any]) -> None:
+    (read,), faults = read_documents(to_yaml({"k": body}), "x")
+    assert not faults
+    assert read.node.value == {"k": body}
+
+
+def test_delete_takes_it_out(applied: Dropout) -> None:
+    assert applied("delete", "rollout", KEY).out == f"rollout {KEY} deleted\n"
+    answer = applied("get", "rollout", KEY, "-o", "json")
+    assert (answer.exit_code, answer.codes, answer.err) == (2, ["not_found"], "")
+    assert [e["action"] for e in applied("rollout", "history", KEY, "-o", "json").json["history"]] == [
+        "apply",
+        "delete",
+    ]
+
+
+def test_a_name_without_a_namespace_is_in_the_default_one(dropout: Dropout) -> None:
+    body = document(CANARY)
+    del body["metadata"]["namespace"]
+    dropout("apply", "-f", put("a.yaml", body))
+    assert dropout("rollout", "get", "fraud-detector", "-o", "json").json["namespace"] == "default"
+
+
+@pytest.mark.parametrize("name", ["", "/", "/a", "a/", "a/b/c"])
+def test_what_is_no_name_is_refused(applied: Dropout, name: str) -> None:
+    assert applied("rollout", "get", name, "-o", "json").codes == ["name_invalid"]
+
+
+def test_an_unknown_kind_is_refused(applied: Dropout) -> None:
+    answer = applied("get", "pod", KEY, "-o", "json")
+    assert (answer.exit_code, answer.codes) == (2, ["unsupported_kind"])
+
+
+def test_list_is_a_table(applied: Dropout) -> None:
+    applied("apply", "-f", put("b.yaml", document({**EXPERIMENT, "match": [{"path": {"value": "/b"}}]}, "b")))
+    applied("rollout", "set-weight", KEY, "12.5")
+    lines = [line.split() for line in applied("rollout", "list").out.splitlines()]
+    assert lines == [
+        ["NAMESPACE", "NAME", "STABLE", "CANARY", "WEIGHT", "PHASE", "REASON", "KILLED", "CONDITIONS"],
+        ["payments", "b", "3", "-", "-", "Healthy", "live", "no", "-"],
+        ["payments", "fraud-detector", "3", "4", "12.5", "Progressing", "weight_set", "no", "-"],
+    ]
+    assert [row["name"] for row in applied("rollout", "list", "-o", "json").json["rollouts"]] == ["b", "fraud-detector"]
+
+
+def test_set_weight_takes_percents_and_reports_the_status(applied: Dropout) -> None:
+    answer = applied("rollout", "set-weight", KEY, "12.5", "-o", "json").json
+    assert (answer["result"], answer["message"]) == ("configured", "weight 0 to 12.5")
+    status = answer["status"]
+    assert (status["weight"], status["previousWeight"], status["epoch"], status["phase"]) == (12.5, 0, 2, "Progressing")
+    assert status["effectiveAt"].endswith("Z")
+    assert set(status) == {
+        *("stable", "canary", "weight", "previousWeight", "effectiveAt", "drawn", "step", "epoch", "previousEpoch"),
+        *("phase", "reason", "message", "killed", "aborted", "specStable", "conditions"),
+    }
+    assert applied("rollout", "set-weight", KEY, "12.5").out == f"rollout {KEY} unchanged\n"
+
+
+@pytest.mark.parametrize("percent", ["101", "1.234", "x", "nan"])
+def test_what_is_no_percentage_is_refused(applied: Dropout, percent: str) -> None:
+    answer = applied("rollout", "set-weight", KEY, percent, "-o", "json")
+    assert (answer.exit_code, answer.codes) == (2, ["weight_invalid"])
+
+
+def test_an_abort_a_refusal_and_a_retry(applied: Dropout) -> None:
+    applied("rollout", "set-weight", KEY, "50")
+    assert applied("rollout", "abort", KEY).exit_code == 0
+    refused = applied("rollout", "set-weight", KEY, "10", "-o", "json")
+    assert (refused.exit_code, refused.codes) == (1, ["version_aborted"])
+    assert "aborted:" in applied("rollout", "get", KEY).out
+    assert applied("rollout", "retry", KEY).exit_code == 0
+    assert applied("rollout", "retry", KEY, "-o", "json").codes == ["not_aborted"]
+
+
+def test_kill_and_restore(applied: Dropout) -> None:
+    assert applied("kill", KEY).out == f"rollout {KEY} configured: killed: only stable is served\n"
+    assert applied("rollout", "get", KEY, "-o", "json").json["killed"] is True
+    assert applied("kill", KEY).out == f"rollout {KEY} unchanged\n"
+    assert applied("restore", KEY).out == f"rollout {KEY} configured: restored\n"
+
+
+def test_drift_is_shown_until_it_is_adopted(applied: Dropout) -> None:
+    applied("apply", "-f", put("a.yaml", document({**CANARY, "stable": {"version": "2"}})))
+    text = applied("rollout", "get", KEY).out
+    assert "StableDrift:" in text
+    assert f"dropout rollout adopt {KEY}" in text
+    assert applied("rollout", "adopt", KEY).exit_code == 0
+    assert applied("rollout", "get", KEY, "-o", "json").json["stable"] == "2"
+    assert "StableDrift" not in applied("rollout", "list").out
+
+
+def test_history_names_the_user_of_the_system(applied: Dropout, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("LOGNAME", "somebody-else")
+    monkeypatch.setenv("USER", "somebody-else")
+    applied("rollout", "set-weight", KEY, "5")
+    (_, entry) = applied("rollout", "history", KEY, "-o", "json").json["history"]
+    assert entry["actor"] == pwd.getpwuid(os.getuid()).pw_name
+    assert (entry["action"], entry["message"], entry["detail"]) == ("set-weight", "weight 0 to 5", {"from": 0, "to": 5})
+
+
+def test_history_of_what_never_was_is_not_found(applied: Dropout) -> None:
+    assert applied("rollout", "history", "nothing", "-o", "json").codes == ["not_found"]
+
+
+READING = [
+    ("get", "rollout", KEY),
+    ("delete", "rollout", KEY),
+    ("rollout", "list"),
+    ("rollout", "get", KEY),
+    ("rollout", "history", KEY),
+    ("rollout", "set-weight", KEY, "5"),
+    ("kill", KEY),
+]
+
+
+@pytest.mark.parametrize("command", READING, ids=" ".join)
+def test_only_apply_makes_a_store(dropout: Dropout, command: tuple[str, ...]) -> None:
+    answer = dropout(*command, "-o", "json")
+    assert (answer.exit_code, answer.codes, answer.err) == (3, ["store_unreachable"], "")
+    assert list(Path().iterdir()) == []
+
+
+def test_a_store_that_is_no_database_is_a_sentence(dropout: Dropout) -> None:
+    Path("dropout.db").write_text("a letter " * 1000)
+    put("a.yaml", document(CANARY))
+    for command in (("apply", "-f", "a.yaml"), ("rollout", "list")):
+        answer = dropout(*command)
+        assert (answer.exit_code, answer.out) == (3, "")
+        assert "(store_corrupt)" in answer.err
+        assert "Traceback" not in answer.err
+
+
+def test_a_locked_store_is_a_sentence(applied: Dropout, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("extproc.cli.options.open_store", partial(open_store, wait=0.05))
+    other = sqlite3.connect("dropout.db", isolation_level=None)
+    other.execute("BEGIN IMMEDIATE")
+    answer = applied("kill", KEY, "-o", "json")
+    other.close()
+    assert (answer.exit_code, answer.codes) == (3, ["store_locked"])
+
+
+def test_the_store_is_named_by_the_environment(applied: Dropout, monkeypatch: pytest.MonkeyPatch) -> None:
+    Path("dropout.db").rename("other.db")
+    monkeypatch.setenv("DROPOUT_STORE", "sqlite:other.db")
+    assert applied("rollout", "get", KEY).exit_code == 0
+    assert applied("rollout", "list", "--store", "redis://x", "-o", "json").codes == ["store_url"]

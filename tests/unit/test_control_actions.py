@@ -1,0 +1,215 @@
+"""Actions load, decide and write with history; documents go in together or not at all."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import orjson
+import pytest
+
+from extproc.adapters.sqlite_store import SqliteStore
+from extproc.control.actions import Abort, Adopt, Apply, Delete, Kill, Restore, Result, Retry, SetWeight, act
+from extproc.errors import InvalidInput, Refused
+from extproc.resources.loading import LoadedDocument, load_paths
+from extproc.snapshot.store import StoredRollout, Write
+from tests.support.clock import FakeClock
+from tests.support.rollouts import CANARY, document
+
+NAME = ("payments", "fraud-detector")
+
+
+@pytest.fixture
+def store(tmp_path: Path) -> SqliteStore:
+    return SqliteStore(tmp_path / "dropout.db", create=True)
+
+
+@pytest.fixture
+def clock() -> FakeClock:
+    return FakeClock()
+
+
+def spec(path: str = "/v1/models/fraud-detector", **changes: Any) -> dict[str, Any]:
+    return {**CANARY, "match": [{"path": {"type": "PathPrefix", "value": path}}], **changes}
+
+
+class Documents:
+    """Documents through a file, as a user gives them."""
+
+    def __init__(self, folder: Path) -> None:
+        self.file = folder / "documents.json"
+
+    def __call__(self, **specs: dict[str, Any]) -> Sequence[LoadedDocument]:
+        loaded = []
+        for name, body in specs.items():
+            self.file.write_bytes(orjson.dumps(document(body, name.replace("_", "-"))))
+            found = load_paths([self.file])
+            assert not found.faults
+            loaded += found.documents
+        return loaded
+
+
+@pytest.fixture
+def documents(tmp_path: Path) -> Documents:
+    return Documents(tmp_path)
+
+
+def one(results: Sequence[Result]) -> Result:
+    (result,) = results
+    return result
+
+
+def row_of(store: SqliteStore) -> StoredRollout:
+    row = store.get(*NAME)
+    assert row is not None
+    return row
+
+
+def test_an_apply_creates_then_leaves_alone_then_configures(
+    store: SqliteStore, clock: FakeClock, documents: Documents
+) -> None:
+    apply = Apply(documents(fraud_detector=spec()))
+    assert one(act(store, "alice", apply, clock)).result == "created"
+    before = row_of(store)
+    assert one(act(store, "bob", apply, clock)) == Result(before, "unchanged")
+    assert len(store.history(*NAME)) == 1
+    edited = Apply(documents(fraud_detector=spec(canary={"version": "5"})))
+    assert one(act(store, "bob", edited, clock)).result == "configured"
+    after = row_of(store)
+    assert (after.status.canary, after.status.weight) == ("5", 0)
+    assert [(e.actor, e.action, e.message) for e in store.history(*NAME)] == [
+        ("alice", "apply", "created"),
+        ("bob", "apply", "canary moved from 4 to 5"),
+    ]
+
+
+def test_every_action_is_written_with_who_and_why(store: SqliteStore, clock: FakeClock, documents: Documents) -> None:
+    act(store, "alice", Apply(documents(fraud_detector=spec())), clock)
+    for action in (SetWeight(*NAME, 1250), Kill(*NAME), Restore(*NAME), Abort(*NAME), Retry(*NAME)):
+        assert one(act(store, "alice", action, clock)).result == "configured"
+    moved = Apply(documents(fraud_detector=spec(stable={"version": "2"})))
+    act(store, "alice", moved, clock)
+    assert one(act(store, "alice", Adopt(*NAME), clock)).row.status.stable == "2"
+    entries = store.history(*NAME)
+    assert [e.action for e in entries] == ["apply", "set-weight", "kill", "restore", "abort", "retry", "apply", "adopt"]
+    assert entries[1].message == "weight 0 to 12.5"
+    assert {e.actor for e in entries} == {"alice"}
+    assert entries[0].at == clock.now()
+
+
+def test_what_needs_nothing_writes_nothing(store: SqliteStore, clock: FakeClock, documents: Documents) -> None:
+    act(store, "alice", Apply(documents(fraud_detector=spec())), clock)
+    before = row_of(store)
+    for action in (SetWeight(*NAME, 0), Restore(*NAME), Adopt(*NAME)):
+        assert one(act(store, "alice", action, clock)).result == "unchanged"
+    assert row_of(store) == before
+    assert len(store.history(*NAME)) == 1
+
+
+@pytest.mark.parametrize("action", [SetWeight(*NAME, 1), Abort(*NAME), Delete(*NAME), Kill(*NAME)])
+def test_what_is_not_there_is_not_found(store: SqliteStore, clock: FakeClock, action: Any) -> None:
+    with pytest.raises(InvalidInput) as invalid:
+        act(store, "alice", action, clock)
+    assert invalid.value.code == "not_found"
+
+
+def test_a_lost_race_is_decided_again(
+    store: SqliteStore, clock: FakeClock, documents: Documents, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    act(store, "alice", Apply(documents(fraud_detector=spec())), clock)
+    original, raced = store.get, []
+
+    def overtaken(namespace: str, name: str) -> StoredRollout | None:
+        row = original(namespace, name)
+        if not raced and row is not None:
+            raced.append(row)
+            store.write([Write(*NAME, row.resource_version, status=replace(row.status, killed=True))])
+        return row
+
+    monkeypatch.setattr(store, "get", overtaken)
+    result = one(act(store, "alice", SetWeight(*NAME, 500), clock))
+    assert (result.row.status.weight, result.row.status.killed) == (500, True)
+
+
+def test_an_action_that_always_loses_gives_up(
+    store: SqliteStore, clock: FakeClock, documents: Documents, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    act(store, "alice", Apply(documents(fraud_detector=spec())), clock)
+    stale = replace(row_of(store), resource_version=1)
+    monkeypatch.setattr(store, "get", lambda namespace, name: stale)
+    with pytest.raises(Refused) as refused:
+        act(store, "alice", Kill(*NAME), clock)
+    assert refused.value.code == "conflict"
+
+
+def test_documents_that_collide_with_the_store_change_nothing(
+    store: SqliteStore, clock: FakeClock, documents: Documents
+) -> None:
+    act(store, "alice", Apply(documents(fraud_detector=spec())), clock)
+    before = store.documents()
+    both = documents(good=spec("/other"), bad=spec())
+    with pytest.raises(InvalidInput) as invalid:
+        act(store, "alice", Apply(both), clock)
+    (fault,) = invalid.value.faults
+    assert (fault.code, fault.file, fault.field) == ("match_collision", str(documents.file), "spec.match[0]")
+    assert store.documents() == before
+
+
+def test_a_rollout_may_take_the_place_of_one_removed_with_it(
+    store: SqliteStore, clock: FakeClock, documents: Documents
+) -> None:
+    act(store, "alice", Apply(documents(fraud_detector=spec())), clock)
+    results = act(store, "alice", Apply(documents(successor=spec()), remove=[NAME]), clock)
+    assert [(result.row.name, result.result) for result in results] == [
+        ("successor", "created"),
+        ("fraud-detector", "deleted"),
+    ]
+
+
+def test_a_document_applied_in_the_meantime_is_checked_too(
+    store: SqliteStore, clock: FakeClock, documents: Documents, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    first, second = documents(first=spec()), documents(second=spec())
+    original = store.write
+
+    def overtaken(*args: Any, **kwargs: Any) -> Any:
+        monkeypatch.undo()
+        act(store, "bob", Apply(first), clock)
+        return original(*args, **kwargs)
+
+    monkeypatch.setattr(store, "write", overtaken)
+    with pytest.raises(InvalidInput) as invalid:
+        act(store, "alice", Apply(second), clock)
+    assert invalid.value.code == "match_collision"
+    assert [row.name for row in store.documents().rollouts] == ["first"]
+
+
+def test_an_aborted_version_stays_aborted_through_delete_and_apply(
+    store: SqliteStore, clock: FakeClock, documents: Documents
+) -> None:
+    apply = Apply(documents(fraud_detector=spec()))
+    act(store, "alice", apply, clock)
+    act(store, "alice", Abort(*NAME), clock)
+    epoch = row_of(store).status.epoch
+    assert one(act(store, "alice", Delete(*NAME), clock)).result == "deleted"
+    status = one(act(store, "alice", apply, clock)).row.status
+    assert (status.aborted, status.phase, status.weight) == (("4",), "Degraded", 0)
+    assert status.epoch > epoch
+    with pytest.raises(Refused) as refused:
+        act(store, "alice", SetWeight(*NAME, 100), clock)
+    assert refused.value.code == "version_aborted"
+    act(store, "alice", Retry(*NAME), clock)
+    act(store, "alice", Delete(*NAME), clock)
+    assert one(act(store, "alice", apply, clock)).row.status.aborted == ()
+
+
+def test_a_kill_works_on_a_document_that_is_no_longer_accepted(
+    store: SqliteStore, clock: FakeClock, documents: Documents
+) -> None:
+    act(store, "alice", Apply(documents(fraud_detector=spec())), clock)
+    row = row_of(store)
+    store.write([Write(*NAME, row.resource_version, document={"from": "the past"})])
+    assert one(act(store, "alice", Kill(*NAME), clock)).row.status.killed
+    act(store, "alice", Apply(documents(other=spec("/other"))), clock)

@@ -1,0 +1,354 @@
+"""What each action does to a status."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+
+import pytest
+from hypothesis import settings
+from hypothesis import strategies as st
+from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, precondition, rule
+
+from extproc.control import transitions
+from extproc.control.transitions import Intent, Transition, intent_of
+from extproc.errors import Refused
+from extproc.resources.loading import parse_rollout
+from extproc.snapshot.store import RAISE_DELAY_SECONDS, Remains, Status
+from tests.support.rollouts import CANARY, EXPERIMENT, document
+
+NOW = 1000.0
+INTENT = Intent("payments/fraud", stable="3", canary="4", experiment=False, draw="[]")
+FRESH = transitions.create(INTENT, Remains(), NOW).status
+
+
+def done(transition: Transition | None) -> Status:
+    assert transition is not None
+    return transition.status
+
+
+def at_weight(weight: int, now: float = NOW) -> Status:
+    return done(transitions.set_weight(INTENT, FRESH, weight, now - 60))
+
+
+def drift_of(status: Status) -> list[str]:
+    return [condition["message"] for condition in status.conditions if condition["type"] == "StableDrift"]
+
+
+def test_the_first_apply_adopts_at_weight_zero() -> None:
+    assert (FRESH.stable, FRESH.canary, FRESH.weight, FRESH.step, FRESH.phase) == ("3", "4", 0, 0, "Progressing")
+    assert (FRESH.spec_stable, FRESH.epoch, FRESH.reason) == ("3", 1, "adopted")
+
+
+def test_a_rise_waits_until_every_worker_has_it() -> None:
+    status = done(transitions.set_weight(INTENT, FRESH, 1000, NOW))
+    due = NOW + RAISE_DELAY_SECONDS
+    assert (status.weight_at(NOW), status.weight_at(due - 0.001), status.weight_at(due)) == (0, 0, 1000)
+    assert (status.epoch_at(NOW), status.epoch_at(due)) == (1, 2)
+    assert status.phase == "Progressing"
+
+
+def test_a_fall_is_at_once() -> None:
+    status = done(transitions.set_weight(INTENT, at_weight(5000), 100, NOW))
+    assert (status.weight_at(NOW), status.previous_weight) == (100, 100)
+    assert status.epoch_at(NOW) == 3
+
+
+def test_a_rise_during_a_rise_starts_from_what_is_in_force() -> None:
+    first = done(transitions.set_weight(INTENT, at_weight(1000), 5000, NOW))
+    second = done(transitions.set_weight(INTENT, first, 2000, NOW + 0.05))
+    assert (second.weight_at(NOW + 0.1), second.effective_at) == (1000, NOW + 0.05 + RAISE_DELAY_SECONDS)
+    assert (second.epoch_at(NOW + 0.1), second.epoch) == (2, 4)
+
+
+def test_a_fall_during_a_rise_cancels_it() -> None:
+    rising = done(transitions.set_weight(INTENT, at_weight(1000), 5000, NOW))
+    status = done(transitions.set_weight(INTENT, rising, 1000, NOW))
+    assert [status.weight_at(NOW + t) for t in (0, 1)] == [1000, 1000]
+
+
+def test_the_weight_it_has_is_nothing_to_do() -> None:
+    assert transitions.set_weight(INTENT, at_weight(1000), 1000, NOW) is None
+
+
+def test_an_abort_is_at_once_and_leaves_the_arms_as_drawn() -> None:
+    status = done(transitions.abort(INTENT, at_weight(2500), NOW))
+    assert (status.weight, status.weight_at(NOW), status.drawn, status.aborted) == (0, 0, 2500, ("4",))
+    assert (status.phase, status.reason, status.epoch) == ("Degraded", "aborted", 2)
+
+
+def test_an_abort_during_a_rise_draws_what_was_in_force() -> None:
+    rising = done(transitions.set_weight(INTENT, at_weight(1000), 5000, NOW))
+    status = done(transitions.abort(INTENT, rising, NOW + 0.1))
+    assert (status.drawn, status.weight_at(NOW + 1)) == (1000, 0)
+
+
+def test_an_abort_of_what_is_aborted_is_nothing_to_do() -> None:
+    assert transitions.abort(INTENT, done(transitions.abort(INTENT, FRESH, NOW)), NOW) is None
+
+
+def test_an_aborted_version_gets_no_weight_until_a_retry() -> None:
+    aborted = done(transitions.abort(INTENT, at_weight(2500), NOW))
+    with pytest.raises(Refused) as refused:
+        transitions.set_weight(INTENT, aborted, 100, NOW)
+    assert refused.value.code == "version_aborted"
+    status = transitions.retry(INTENT, aborted, NOW).status
+    assert (status.aborted, status.weight, status.drawn, status.phase) == ((), 0, 0, "Progressing")
+    assert status.epoch > aborted.epoch
+    assert done(transitions.set_weight(INTENT, status, 100, NOW)).weight == 100
+
+
+def test_a_retry_of_what_was_not_aborted_is_refused() -> None:
+    with pytest.raises(Refused) as refused:
+        transitions.retry(INTENT, FRESH, NOW)
+    assert refused.value.code == "not_aborted"
+
+
+def test_an_edit_after_an_abort_that_leaves_the_ranges_leaves_the_epoch() -> None:
+    aborted = done(transitions.abort(INTENT, at_weight(2500), NOW))
+    assert transitions.configure(INTENT, aborted, NOW).status == aborted
+
+
+def test_a_tombstone_survives_delete_and_apply() -> None:
+    status = transitions.create(INTENT, Remains(("4",), epoch=7), NOW).status
+    assert (status.aborted, status.weight, status.phase, status.epoch) == (("4",), 0, "Degraded", 8)
+    other = transitions.create(replace(INTENT, canary="5"), Remains(("4",), epoch=7), NOW).status
+    assert (other.aborted, other.phase) == (("4",), "Progressing")
+
+
+def test_a_canary_that_moved_starts_over_in_one_write() -> None:
+    before = at_weight(5000)
+    status = transitions.configure(replace(INTENT, canary="5"), replace(before, step=3), NOW).status
+    assert (status.canary, status.weight, status.weight_at(NOW), status.step) == ("5", 0, 0, 0)
+    assert (status.epoch, status.epoch_at(NOW)) == (before.epoch + 1, before.epoch + 1)
+    assert status.reason == "canary_moved"
+
+
+def test_a_canary_that_moves_back_to_an_aborted_version_stays_aborted() -> None:
+    aborted = done(transitions.abort(INTENT, at_weight(2500), NOW))
+    moved = transitions.configure(replace(INTENT, canary="5"), aborted, NOW).status
+    assert moved.phase == "Progressing"
+    back = transitions.configure(INTENT, moved, NOW).status
+    assert (back.phase, back.weight, back.drawn) == ("Degraded", 0, 0)
+
+
+def test_a_stable_that_moved_is_reported_and_not_routed() -> None:
+    before = at_weight(5000)
+    moved = replace(INTENT, stable="2")
+    status = transitions.configure(moved, before, NOW).status
+    assert (status.stable, status.epoch, status.weight) == ("3", before.epoch, 5000)
+    (message,) = drift_of(status)
+    assert "version 2" in message
+    assert "version 3" in message
+    back = transitions.configure(INTENT, status, NOW).status
+    assert back == before
+
+
+def test_adopt_takes_the_stable_that_moved() -> None:
+    moved = replace(INTENT, stable="2")
+    drifted = transitions.configure(moved, at_weight(5000), NOW).status
+    status = done(transitions.adopt(moved, drifted, NOW))
+    assert (status.stable, status.spec_stable, status.weight, drift_of(status)) == ("2", "2", 5000, [])
+    assert status.epoch > drifted.epoch
+    assert transitions.adopt(moved, status, NOW) is None
+
+
+def test_a_stable_that_was_promoted_agrees_once_the_document_names_it() -> None:
+    promoted = replace(at_weight(10000), stable="4")
+    assert drift_of(transitions.configure(INTENT, promoted, NOW).status) == []
+    agreed = transitions.configure(replace(INTENT, stable="4"), promoted, NOW).status
+    assert (agreed.stable, agreed.spec_stable, drift_of(agreed)) == ("4", "4", [])
+
+
+def test_a_canary_that_is_stable_already_is_healthy() -> None:
+    intent = replace(INTENT, canary="3")
+    status = transitions.create(intent, Remains(), NOW).status
+    assert (status.phase, status.weight) == ("Healthy", 0)
+    for act in (lambda: transitions.set_weight(intent, status, 1, NOW), lambda: transitions.abort(intent, status, NOW)):
+        with pytest.raises(Refused) as refused:
+            act()
+        assert refused.value.code == "no_canary"
+
+
+def test_experiments_are_live_on_apply_and_take_edits() -> None:
+    intent = intent_of(parse_rollout(document(EXPERIMENT)))
+    status = transitions.create(intent, Remains(), NOW).status
+    assert (status.stable, status.canary, status.phase, status.reason) == ("3", None, "Healthy", "live")
+    edited = {**EXPERIMENT, "variants": [{**EXPERIMENT["variants"][0]}, {**EXPERIMENT["variants"][1], "version": "2"}]}
+    after = transitions.configure(intent_of(parse_rollout(document(edited))), status, NOW).status
+    assert (after.stable, after.epoch, drift_of(after)) == ("2", 2, [])
+
+
+@pytest.mark.parametrize(
+    ("change", "epochs"),
+    [({"coverage": 50}, 1), ({"seed": "other"}, 1), ({"unit": {"cookie": "u"}}, 1), ({"log": {"headers": ["x-a"]}}, 0)],
+)
+def test_only_what_moves_the_ranges_begins_an_epoch(change: dict[str, object], epochs: int) -> None:
+    status = transitions.create(intent_of(parse_rollout(document(EXPERIMENT))), Remains(), NOW).status
+    after = transitions.configure(intent_of(parse_rollout(document({**EXPERIMENT, **change}))), status, NOW).status
+    assert after.epoch == status.epoch + epochs
+
+
+def test_what_only_mirrors_is_live_and_takes_edits() -> None:
+    spec = {name: value for name, value in CANARY.items() if name != "canary"} | {"shadow": {"version": "5"}}
+    status = transitions.create(intent_of(parse_rollout(document(spec))), Remains(), NOW).status
+    edited = intent_of(parse_rollout(document({**spec, "stable": {"version": "2"}})))
+    assert transitions.configure(edited, status, NOW).status.stable == "2"
+
+
+@pytest.mark.parametrize("spec", [EXPERIMENT, {**CANARY, "canary": None, "shadow": {"version": "5"}}])
+def test_only_a_canary_has_a_weight_and_can_be_aborted(spec: dict[str, object]) -> None:
+    intent = intent_of(parse_rollout(document({name: value for name, value in spec.items() if value is not None})))
+    status = transitions.create(intent, Remains(), NOW).status
+    for act in (lambda: transitions.set_weight(intent, status, 1, NOW), lambda: transitions.abort(intent, status, NOW)):
+        with pytest.raises(Refused) as refused:
+            act()
+        assert refused.value.code == "not_a_canary_rollout"
+
+
+def test_taking_the_canary_out_does_not_take_stable_with_it() -> None:
+    promoted = replace(FRESH, stable="4", canary="5")
+    mirrors = replace(INTENT, canary=None)
+    status = transitions.configure(mirrors, promoted, NOW).status
+    assert (status.stable, status.canary) == ("4", None)
+    moved = transitions.configure(replace(mirrors, stable="2"), promoted, NOW).status
+    assert (moved.stable, len(drift_of(moved))) == ("4", 1)
+    assert transitions.configure(replace(mirrors, stable="2"), moved, NOW).status.stable == "4"
+
+
+def test_a_kill_is_at_once_and_a_restore_rises_from_zero() -> None:
+    before = at_weight(5000)
+    killed = done(transitions.kill(before))
+    assert (killed.killed, killed.weight, killed.epoch) == (True, 5000, before.epoch)
+    assert transitions.kill(killed) is None
+    status = done(transitions.restore(killed, NOW))
+    due = NOW + RAISE_DELAY_SECONDS
+    assert (status.killed, status.weight_at(NOW), status.weight_at(due)) == (False, 0, 5000)
+    assert (status.epoch_at(NOW), status.epoch_at(due)) == (before.epoch + 1, before.epoch + 2)
+    assert transitions.restore(status, NOW) is None
+
+
+INTENTS = st.builds(
+    Intent,
+    key=st.just("payments/fraud"),
+    stable=st.sampled_from(["3", "4"]),
+    canary=st.sampled_from(["4", "5", "6", None]),
+    experiment=st.just(False),
+    draw=st.sampled_from(["a", "b"]),
+) | st.builds(
+    Intent,
+    key=st.just("payments/fraud"),
+    stable=st.sampled_from(["3", "4"]),
+    canary=st.none(),
+    experiment=st.just(True),
+    draw=st.sampled_from(["a", "b"]),
+)
+
+
+class AnyHistory(RuleBasedStateMachine):
+    """Any sequence of actions at any time."""
+
+    @initialize(intent=INTENTS)
+    def begin(self, intent: Intent) -> None:
+        self.now = NOW
+        self.intent = intent
+        self.status = transitions.create(intent, Remains(), self.now).status
+        self.tombstones: set[str] = set()
+
+    def take(self, status: Status) -> None:
+        assert status.epoch >= self.status.epoch
+        before = (self.status.weight_at(self.now), self.status.stable, self.status.canary)
+        after = (status.weight_at(self.now), status.stable, status.canary)
+        if before[0] < after[0]:
+            raise AssertionError("a weight rose at once")
+        if before[1:] != after[1:]:
+            assert status.epoch_at(self.now) > self.status.epoch_at(self.now)
+        self.status = status
+
+    @rule(seconds=st.sampled_from([0.0, 0.05, 0.1, 0.2, 10.0]))
+    def wait(self, seconds: float) -> None:
+        self.now += seconds
+
+    @rule(intent=INTENTS)
+    def configure(self, intent: Intent) -> None:
+        moved = intent.canary != self.status.canary
+        self.intent = intent
+        self.take(transitions.configure(intent, self.status, self.now).status)
+        if moved:
+            assert self.status.weight == 0
+
+    @rule()
+    def configure_unchanged(self) -> None:
+        assert transitions.configure(self.intent, self.status, self.now).status == self.status
+
+    @rule(weight=st.integers(0, 10000))
+    def set_weight(self, weight: int) -> None:
+        if self.status.canary in (None, self.status.stable, *self.status.aborted):
+            with pytest.raises(Refused):
+                transitions.set_weight(self.intent, self.status, weight, self.now)
+            return
+        transition = transitions.set_weight(self.intent, self.status, weight, self.now)
+        self.take(transition.status if transition else self.status)
+        assert self.status.weight == weight
+
+    @rule()
+    def abort(self) -> None:
+        try:
+            transition = transitions.abort(self.intent, self.status, self.now)
+        except Refused:
+            return
+        if transition is not None:
+            self.take(transition.status)
+            assert self.status.canary is not None
+            self.tombstones.add(self.status.canary)
+        assert self.status.weight == self.status.weight_at(self.now + 10) == 0
+
+    @rule()
+    def retry(self) -> None:
+        try:
+            self.take(transitions.retry(self.intent, self.status, self.now).status)
+        except Refused:
+            return
+        assert self.status.canary is not None
+        self.tombstones.discard(self.status.canary)
+
+    @rule()
+    def adopt(self) -> None:
+        transition = transitions.adopt(self.intent, self.status, self.now)
+        self.take(transition.status if transition else self.status)
+        assert self.status.stable == self.intent.stable
+        assert not drift_of(self.status)
+
+    @rule()
+    def kill(self) -> None:
+        transition = transitions.kill(self.status)
+        self.take(transition.status if transition else self.status)
+        assert self.status.killed
+
+    @precondition(lambda self: self.status.killed)
+    @rule()
+    def restore(self) -> None:
+        self.take(done(transitions.restore(self.status, self.now)))
+        assert self.status.weight_at(self.now) == 0 or self.status.weight == 0
+
+    @rule()
+    def delete_and_apply(self) -> None:
+        remains = Remains(self.status.aborted, self.status.epoch)
+        self.take(transitions.create(self.intent, remains, self.now).status)
+
+    @invariant()
+    def weights_are_in_range(self) -> None:
+        if hasattr(self, "status"):
+            for weight in (self.status.weight, self.status.previous_weight, self.status.drawn):
+                assert 0 <= weight <= 10000
+            assert self.status.previous_epoch <= self.status.epoch
+
+    @invariant()
+    def tombstones_survive(self) -> None:
+        if hasattr(self, "status"):
+            assert set(self.status.aborted) == self.tombstones
+            if self.status.canary in self.tombstones and self.status.canary != self.status.stable:
+                assert (self.status.weight, self.status.phase) == (0, "Degraded")
+
+
+TestAnyHistory = AnyHistory.TestCase
+TestAnyHistory.settings = settings(max_examples=60, stateful_step_count=25, deadline=None)
