@@ -41,8 +41,11 @@ _SLICE: Final = 16
 _MAX_WRITE_BYTES: Final = 1 << 20
 _MAX_CONSTANTS: Final = 4096
 
-_HEADERS: Final = "/input/attributes/request/http/headers"
-_PATH: Final = "/input/attributes/request/http/path"
+_HTTP: Final = "/input/attributes/request/http"
+_HEADERS: Final = f"{_HTTP}/headers"
+
+_PLAIN_ATTRIBUTES: Final = ("source.", "destination.", "connection.", "request.protocol", "request.scheme")
+"""Envoy's attributes that cannot hold what a header or a query does; all others stay out of the log."""
 
 _TIMERS: Final = (("policy", "timer_rego_query_eval_ns"), ("total", "timer_server_handler_ns"))
 """Stages that OPA has names for; all of them are in the record's ``stage_us``."""
@@ -74,6 +77,7 @@ class _Constants(NamedTuple):
     ranges: orjson.Fragment
     headers: frozenset[str]
     features: frozenset[str]
+    unit_pointers: frozenset[str]
 
 
 class DecisionLog:
@@ -310,7 +314,8 @@ class EventEncoder:
             event["reads"] = entry.reads
             event["result"] = record_of(decision, unit, constants.features, constants.ranges)
             if facts.verdict is not None:
-                event["policy"] = _verdict(facts.verdict, _unit_to_hide(facts), unit)
+                saw_unit = not constants.unit_pointers.isdisjoint(erased)
+                event["policy"] = _verdict(facts.verdict, facts.unit.value if saw_unit else None, unit)
         if erased:
             event["erased"] = erased
         if entry.source is not None:
@@ -340,6 +345,7 @@ class EventEncoder:
             orjson.Fragment(orjson.dumps({arm: [*span] for arm, span in rollout.ranges.items()})),
             rollout.log_headers - {unit_header},  # the unit stays out of the log whatever the document says
             rollout.log_features,
+            frozenset(("/input/unit", f"{_HEADERS}/{_pointer(unit_header)}")),
         )
         self._constants[rollout.key] = made
         return made
@@ -386,10 +392,19 @@ def _pruned(constants: _Constants, policy_input: Mapping[str, Any], erased: list
     if features:
         document["features"] = _allowed(features, constants.features, "/input/features", erased)
     attributes = document.get("attributes")
-    if attributes and "request" in attributes and "http" in attributes["request"]:
-        http = _pruned_http(constants, attributes["request"]["http"], erased)
-        document["attributes"] = {**attributes, "request": {**attributes["request"], "http": http}}
+    if attributes:
+        document["attributes"] = _pruned_attributes(constants, attributes, erased)
     return document
+
+
+def _pruned_attributes(constants: _Constants, attributes: Mapping[str, Any], erased: list[str]) -> Mapping[str, Any]:
+    request, envoy = attributes.get("request"), attributes.get("envoy")
+    if request and "http" in request:
+        attributes = {**attributes, "request": {**request, "http": _pruned_http(constants, request["http"], erased)}}
+    if envoy:
+        allowed = [name for name in envoy if name.startswith(_PLAIN_ATTRIBUTES)]
+        attributes = {**attributes, "envoy": _allowed(envoy, allowed, "/input/attributes/envoy", erased)}
+    return attributes
 
 
 def _pruned_http(constants: _Constants, http: Mapping[str, Any], erased: list[str]) -> dict[str, Any]:
@@ -397,10 +412,10 @@ def _pruned_http(constants: _Constants, http: Mapping[str, Any], erased: list[st
     path = pruned.get("path")
     if path is not None and "?" in path:
         pruned["path"] = path.partition("?")[0]
-        erased.append(_PATH)
-    if pruned.get("query"):
-        del pruned["query"]
-        erased.append("/input/attributes/request/http/query")
+        erased.append(f"{_HTTP}/path")
+    if "id" in pruned and "x-request-id" not in constants.headers:
+        del pruned["id"]
+        erased.append(f"{_HTTP}/id")
     headers = pruned.get("headers")
     if headers:
         pruned["headers"] = _pruned_headers(constants.headers, headers, erased)
@@ -426,8 +441,8 @@ def _allowed(values: Mapping[str, Any], allowed: Collection[str], where: str, er
     return kept
 
 
-def _verdict(verdict: PolicyVerdict, secret: str | None, alias: str | None) -> dict[str, Any]:
-    """The policy's answer; its own texts lose the unit if the policy could put it there."""
+def _verdict(verdict: PolicyVerdict, unit: bytes | None, alias: str | None) -> dict[str, Any]:
+    """The policy's answer. ``unit`` is the one that the policy saw, if it did: its texts may have repeated it."""
     written: dict[str, Any] = {
         "allow": verdict.allow,
         "versions": None if verdict.versions is None else sorted(verdict.versions),
@@ -439,16 +454,11 @@ def _verdict(verdict: PolicyVerdict, secret: str | None, alias: str | None) -> d
         "fault": verdict.fault,
         "message": verdict.message,
     }
-    if secret is not None:
+    if unit:
+        secret = unit.decode("utf-8", "replace")
         for name in ("reason", "body", "message"):
             written[name] = written[name] and written[name].replace(secret, alias or "")
     return written
-
-
-def _unit_to_hide(facts: Facts) -> str | None:
-    """The unit as the policy saw it, if it saw it."""
-    unit = facts.policy_input.get("unit") if facts.policy_input is not None else None
-    return unit if isinstance(unit, str) and unit else None
 
 
 def _pointer(name: str) -> str:

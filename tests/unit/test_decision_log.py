@@ -154,7 +154,7 @@ def test_headers_that_the_document_does_not_list_are_erased_and_said_to_be(path:
 
 
 def test_a_query_is_never_written(path: Path) -> None:
-    attributes = http(path="/v1?token=secret", query="token=secret", headers={":path": "/v1?token=secret"})
+    attributes = http(path="/v1?token=secret", headers={":path": "/v1?token=secret"})
     event = logged(
         path, facts=with_input(attributes=attributes, parsed_query={"token": ["secret"]}, parsed_path=["v1"])
     )
@@ -165,9 +165,35 @@ def test_a_query_is_never_written(path: Path) -> None:
     assert set(event["erased"]) == {
         "/input/parsed_query",
         "/input/attributes/request/http/path",
-        "/input/attributes/request/http/query",
         "/input/attributes/request/http/headers/:path",
     }
+
+
+def test_a_policy_that_reads_the_units_header_leaves_no_unit_in_its_words(path: Path) -> None:
+    document = {"attributes": http(headers={"x-user-id": "alice"})}
+    logged(path, facts=make_facts(policy_input=document, verdict=PolicyVerdict(reason="hello alice")))
+    assert b"alice" not in path.read_bytes()
+
+
+def test_a_policy_that_does_not_see_the_unit_keeps_its_words(path: Path) -> None:
+    event = logged(path, facts=make_facts(verdict=PolicyVerdict(reason="alice is a common name")))
+    assert event["policy"]["reason"] == "alice is a common name"
+
+
+def test_envoys_attributes_that_may_hold_a_header_or_a_query_are_erased(path: Path) -> None:
+    envoy = {"source.address": "10.0.0.1:1", "request.url_path": "/v1", "request.query": "token=secret"}
+    event = logged(path, facts=with_input(attributes={"envoy": envoy}))
+    assert event["input"]["attributes"]["envoy"] == {"source.address": "10.0.0.1:1"}
+    assert event["erased"] == ["/input/attributes/envoy/request.url_path", "/input/attributes/envoy/request.query"]
+
+
+def test_the_request_id_is_a_header_like_any_other(path: Path) -> None:
+    attributes = http(id="r-1")
+    assert logged(path, facts=with_input(attributes=attributes))["erased"] == ["/input/attributes/request/http/id"]
+    path.unlink()
+    allowed = make_rollout(log_headers=frozenset({"x-request-id"}))
+    event = logged(path, rollout=allowed, facts=with_input(attributes=attributes))
+    assert event["input"]["attributes"]["request"]["http"] == {"id": "r-1"}
 
 
 def test_a_feature_that_may_not_be_written_keeps_its_age_and_source(path: Path) -> None:
