@@ -141,7 +141,7 @@ class FollowedFolder:
         for folder, folders, names in os.walk(self._directory, onerror=cannot_list):
             folders[:] = sorted(name for name in folders if not name.startswith("."))
             for name in sorted(names):
-                if not name.startswith(".") and Path(name).suffix in SUFFIXES:
+                if not name.startswith(".") and os.path.splitext(name)[1] in SUFFIXES:  # noqa: PTH122 - as below
                     path = os.path.join(folder, name)  # noqa: PTH118 - ten thousand files, several times a minute
                     try:
                         found = os.stat(path)  # noqa: PTH116
