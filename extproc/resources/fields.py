@@ -34,9 +34,10 @@ _TOKEN = r"^[!#$%&'*+.^_`|~0-9A-Za-z-]{1,128}$"  # noqa: S105 - RFC 9110's token
 _VISIBLE = r"^[!-~]{1,128}$"
 _SEED = r"^[!-9;-~]{1,128}$"
 _TEXT = r"^[^\x00-\x1f\x7f]{1,4096}$"
-_PATH = r"^/[!-~]{0,1023}$"
+_PATH = r"""^/[!"$->@-~]{0,1023}$"""
 _HOST = r"^(\*\.)?([a-z0-9]([-a-z0-9]{0,61}[a-z0-9])?\.)*[a-z0-9]([-a-z0-9]{0,61}[a-z0-9])?$"
 _RULE = r"^[A-Za-z_][A-Za-z0-9_]*(/[A-Za-z_][A-Za-z0-9_]*)+$"
+_UPSTREAM = rf"^([!-z|~]|\{{({'|'.join(UPSTREAM_VARIABLES)})\}})+$"
 _DURATION = r"^([0-9]+(\.[0-9]+)?(ns|us|µs|ms|s|m|h))+$"
 
 _UNIT_SECONDS: Final = {
@@ -79,16 +80,6 @@ def _header_name(text: str) -> str:
     if name in OWN_HEADERS:
         raise invalid(f"{name!r} is a header that Dropout sets and strips from clients")
     return name
-
-
-def _path(text: str) -> str:
-    checked = _path_characters(text)
-    if "?" in checked or "#" in checked:
-        raise invalid("a path is matched without its query: it has no '?' and no '#'")
-    return checked
-
-
-_path_characters = _matching(_PATH, "a path: it starts with '/' and has visible ASCII characters only, undecoded")
 
 
 def _host(text: str) -> str:
@@ -164,6 +155,9 @@ _NAME_CHECK = _matching(_LABEL, "a name of at most 63 lower-case letters, digits
 _COOKIE_CHECK = _matching(_TOKEN, "the name of a cookie")
 _SEED_CHECK = _matching(_SEED, "a seed: 1 to 128 visible ASCII characters without ':'")
 _TEXT_CHECK = _matching(_TEXT, "text of 1 to 4096 characters without control characters")
+_PATH_CHECK = _matching(
+    _PATH, "a path: it starts with '/', is undecoded visible ASCII, and has no query, so no '?' and no '#'"
+)
 _RULE_CHECK = _matching(_RULE, "the path of a rule, such as routing/decision")
 
 Name = Annotated[str, *_string(_LABEL, _NAME_CHECK)]
@@ -172,10 +166,10 @@ CookieName = Annotated[str, *_string(_TOKEN, _COOKIE_CHECK)]
 Value = Annotated[str, *_string(_VISIBLE, _visible)]
 Text = Annotated[str, *_string(_TEXT, _TEXT_CHECK)]
 Seed = Annotated[str, *_string(_SEED, _SEED_CHECK)]
-PathValue = Annotated[str, *_string(_PATH, _path)]
+PathValue = Annotated[str, *_string(_PATH, _PATH_CHECK)]
 Host = Annotated[str, *_string(_HOST.replace("a-z", "A-Za-z"), _host)]
 RulePath = Annotated[str, *_string(_RULE, _RULE_CHECK)]
-UpstreamTemplate = Annotated[str, *_string(_VISIBLE, _upstream)]
+UpstreamTemplate = Annotated[str, *_string(_UPSTREAM, _upstream)]
 Duration = Annotated[
     float,
     BeforeValidator(_duration),

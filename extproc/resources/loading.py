@@ -22,6 +22,7 @@ MAX_FILE_BYTES: Final = 1024 * 1024
 MAX_UPSTREAM_LENGTH: Final = 256
 MAX_FAULTS: Final = 1000
 """Faults that are listed of one file; a hostile one has a hundred thousand."""
+_ENOUGH: Final = MAX_FAULTS + 1
 SUFFIXES: Final = frozenset({".yaml", ".yml", ".json"})
 
 
@@ -98,11 +99,11 @@ def _check(body: object) -> Rollout | list[Problem]:
         return [Problem("mistyped_value", "a document is a mapping with apiVersion, kind, metadata and spec", ())]
     if foreign := list(_foreign(body)):
         return foreign
-    problems = list(islice(problems_between(body), MAX_FAULTS))
+    problems = list(islice(problems_between(body), _ENOUGH))
     try:
         rollout = Rollout.model_validate(dict(body))
     except ValidationError as error:
-        found = problems_of(error, MAX_FAULTS)
+        found = problems_of(error, _ENOUGH)
         known = {(problem.code, problem.path) for problem in found}
         return found + [problem for problem in problems if (problem.code, problem.path) not in known]
     if not problems:
@@ -122,11 +123,11 @@ def _foreign(body: Mapping[str, Any]) -> Iterator[Problem]:
 
 
 def _upstreams(rollout: Rollout) -> Iterator[Problem]:
-    """Every version's cluster is short enough to be a header's value; its characters are legal by the fields' types."""
-    for version in rollout.spec.versions():
-        if len(rollout.upstream_of(version)) > MAX_UPSTREAM_LENGTH:
-            message = f"the cluster of version {version!r} would have more than {MAX_UPSTREAM_LENGTH} characters"
-            yield Problem("invalid_value", message, ("spec", "upstream"))
+    """Clusters are short enough to be a header's value; their characters are legal by the fields' types."""
+    longest = max((rollout.upstream_of(version) for version in rollout.spec.versions()), key=len)
+    if len(longest) > MAX_UPSTREAM_LENGTH:
+        message = f"the cluster {shown(longest)} would have more than {MAX_UPSTREAM_LENGTH} characters"
+        yield Problem("invalid_value", message, ("spec", "upstream"))
 
 
 def _files(path: FilePath, faults: list[Fault]) -> Iterator[FilePath]:

@@ -1,0 +1,153 @@
+"""Documents together: one name each, matches that collide, ranges of a layer that overlap."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from extproc.errors import Fault, InvalidInput
+from extproc.resources.checks import Conflict, check_together, find_conflicts
+from extproc.resources.loading import load_valid, parse_rollout
+from extproc.resources.rollout import Rollout
+from tests.support.rollouts import CANARY, document
+
+
+def rollout(name: str, **changes: Any) -> Rollout:
+    return parse_rollout(document({**CANARY, **changes}, name))
+
+
+def layered(name: str, start: int, end: int, layer: str = "checkout", **changes: Any) -> Rollout:
+    return rollout(name, layer={"name": layer, "range": [start, end]}, **changes)
+
+
+def elsewhere(number: int) -> list[dict[str, Any]]:
+    return [{"path": {"value": f"/elsewhere/{number}"}}]
+
+
+def conflicts(*rollouts: Rollout) -> list[tuple[str, int, int]]:
+    found = find_conflicts([(rollout, f"{i}.yaml", 1) for i, rollout in enumerate(rollouts)])
+    return [(conflict.code, conflict.first, conflict.second) for conflict in found]
+
+
+def test_rollouts_of_different_requests_live_side_by_side() -> None:
+    assert conflicts(rollout("a"), rollout("b", match=elsewhere(1))) == []
+
+
+def test_one_name_twice_is_refused_and_the_namespace_counts() -> None:
+    assert conflicts(rollout("a"), rollout("a", match=elsewhere(1))) == [("duplicate_rollout", 0, 1)]
+    other = parse_rollout(document({**CANARY, "match": elsewhere(1)}, "a", namespace="other"))
+    assert conflicts(rollout("a"), other) == []
+
+
+@pytest.mark.parametrize(
+    ("one", "other"),
+    [
+        ({"path": {"value": "/a"}}, {"path": {"type": "PathPrefix", "value": "/a/"}}),
+        ({"hosts": ["A.example.com"]}, {"hosts": ["a.example.com"], "path": {"value": "/"}}),
+        ({"hosts": ["a.example", "b.example"]}, {"hosts": ["c.example", "b.example"]}),
+        (
+            {"headers": [{"name": "a", "value": "1"}, {"name": "b", "value": "2"}]},
+            {"headers": [{"name": "B", "value": "2"}, {"name": "A", "value": "1"}]},
+        ),
+    ],
+)
+def test_entries_that_say_the_same_collide_however_they_are_written(one: Any, other: Any) -> None:
+    pair = (rollout("a", match=[*elsewhere(1), one]), rollout("b", match=[*elsewhere(2), other]))
+    assert conflicts(*pair) == [("match_collision", 0, 1)]
+
+
+@pytest.mark.parametrize(
+    ("one", "other"),
+    [
+        ({"path": {"value": "/a"}}, {"path": {"value": "/a/b"}}),
+        ({"path": {"value": "/a"}}, {"path": {"type": "Exact", "value": "/a"}}),
+        ({"path": {"value": "/a"}}, {"path": {"value": "/A"}}),
+        ({"path": {"value": "/a"}}, {"path": {"value": "/a"}, "hosts": ["a.example.com"]}),
+        ({"hosts": ["*.example.com"]}, {"hosts": ["a.example.com"]}),
+        ({"headers": [{"name": "a", "value": "1"}]}, {"headers": [{"name": "a", "value": "2"}]}),
+    ],
+)
+def test_entries_between_which_precedence_decides_do_not_collide(one: Any, other: Any) -> None:
+    assert conflicts(rollout("a", match=[one]), rollout("b", match=[other])) == []
+
+
+def test_a_collision_is_legal_in_one_layer_with_disjoint_ranges() -> None:
+    assert conflicts(layered("a", 0, 5000), layered("b", 5000, 7000), layered("c", 7000, 10000)) == []
+
+
+def test_a_layer_does_not_help_against_a_rollout_outside_of_it() -> None:
+    assert conflicts(layered("a", 0, 5000), rollout("b")) == [("match_collision", 0, 1)]
+    assert conflicts(layered("a", 0, 5000), layered("b", 5000, 9000, "other")) == [("match_collision", 0, 1)]
+
+
+def test_ranges_of_a_layer_that_overlap_are_refused_whatever_they_match() -> None:
+    pair = (layered("a", 0, 5000), layered("b", 4999, 6000, match=elsewhere(1)))
+    assert conflicts(*pair) == [("layer_overlap", 0, 1)]
+    assert conflicts(layered("a", 0, 5000), layered("b", 1000, 2000)) == [("layer_overlap", 0, 1)]
+
+
+def test_a_fault_is_the_later_ones_and_names_both() -> None:
+    (fault,) = check_together([(rollout("a"), None, None), (rollout("b"), "b.yaml", 7)])
+    assert (fault.code, fault.file, fault.line, fault.field) == ("match_collision", "b.yaml", 7, "spec.match[0]")
+    assert "payments/a (in the store)" in fault.message
+    assert "payments/b (b.yaml:7)" in fault.message
+
+
+def test_files_that_conflict_are_reported_at_the_line_of_the_field(tmp_path: Path) -> None:
+    text = (
+        "apiVersion: dropout.dev/v1alpha1\nkind: Rollout\nmetadata: {name: NAME}\nspec:\n  model: m\n  match:\n"
+        "    - hosts: [NAME.example]\n    - path: {value: /v1}\n  unit: {cookie: u}\n  stable: {version: '3'}\n"
+        "  canary: {version: '4'}\n  layer: {name: LAYER, range: [0, 5000]}\n"
+    )
+    for name, layer in (("a", "x"), ("b", "y"), ("c", "x")):
+        (tmp_path / f"{name}.yaml").write_text(text.replace("NAME", name).replace("LAYER", layer))
+    (tmp_path / "d.yaml").write_text("kind: Pod\n")
+    with pytest.raises(InvalidInput) as caught:
+        load_valid([tmp_path])
+
+    def place(fault: Fault) -> tuple[str, str, int | None]:
+        return fault.code, Path(fault.file or "").name, fault.line
+
+    assert [place(fault) for fault in caught.value.faults] == [
+        ("unsupported_kind", "d.yaml", 1),
+        ("match_collision", "b.yaml", 8),
+        ("layer_overlap", "c.yaml", 12),
+    ]
+
+
+RANGES = st.tuples(st.integers(0, 30), st.integers(0, 30)).filter(lambda pair: pair[0] < pair[1])
+
+
+@given(st.lists(st.tuples(RANGES, st.sampled_from("xy")), max_size=8))
+def test_without_the_later_ones_no_conflict_is_left(claims: list[tuple[tuple[int, int], str]]) -> None:
+    rollouts = [layered(f"r{i}", *span, layer, match=elsewhere(i)) for i, (span, layer) in enumerate(claims)]
+    refused = {second for _, _, second in conflicts(*rollouts)}
+    kept = [rollout for i, rollout in enumerate(rollouts) if i not in refused]
+    for i, one in enumerate(kept):
+        for other in kept[:i]:
+            assert one.spec.layer is not None
+            assert other.spec.layer is not None
+            shared = set(range(*one.spec.layer.range)) & set(range(*other.spec.layer.range))
+            assert not shared or one.spec.layer.name != other.spec.layer.name
+
+
+@pytest.mark.parametrize(
+    ("make", "expected"),
+    [
+        (lambda i: rollout(f"r{i}", match=elsewhere(i)), 0),
+        (lambda i: rollout(f"r{i}"), 1999),
+        (lambda i: layered(f"r{i}", i, i + 1), 0),
+        (lambda i: layered(f"r{i}", 0, 10_000), 1999),
+    ],
+)
+def test_the_work_grows_with_the_number_of_rollouts_and_not_with_their_pairs(
+    make: Callable[[int], Rollout], expected: int
+) -> None:
+    rollouts = [(make(i), None, None) for i in range(2000)]
+    found: list[Conflict] = find_conflicts(rollouts)
+    assert len(found) == expected

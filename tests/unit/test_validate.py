@@ -1,0 +1,81 @@
+"""``dropout validate``: what it prints, where, and with which exit code."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+import pytest
+
+from extproc.cli import main
+from tests.unit.test_documents import DESIGN, MINIMAL
+
+
+def run(capsys: pytest.CaptureFixture[str], *arguments: str) -> tuple[int, str, str]:
+    with pytest.raises(SystemExit) as exited:
+        main(arguments)
+    out, err = capsys.readouterr()
+    assert isinstance(exited.value.code, int)
+    return exited.value.code, out, err
+
+
+def test_valid_documents_are_counted(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    (tmp_path / "a.yaml").write_text(DESIGN)
+    assert run(capsys, "validate", str(tmp_path)) == (0, "1 document is valid\n", "")
+    (tmp_path / "b.yaml").write_text(MINIMAL)
+    assert run(capsys, "validate", str(tmp_path)) == (0, "2 documents are valid\n", "")
+
+
+def test_valid_documents_are_listed_as_json(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    file = tmp_path / "a.yaml"
+    file.write_text(DESIGN)
+    code, out, err = run(capsys, "validate", str(file), "-o", "json")
+    assert (code, err) == (0, "")
+    assert json.loads(out) == {
+        "valid": True,
+        "documents": [{"kind": "Rollout", "namespace": "payments", "name": "fraud-detector", "file": str(file)}],
+    }
+
+
+def test_each_fault_is_a_line_on_stderr_and_the_exit_code_is_2(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    file = tmp_path / "a.yaml"
+    file.write_text(MINIMAL.replace("model:", "modle:") + '  "a\\nb": 1\n')
+    code, out, err = run(capsys, "validate", str(file), str(tmp_path / "none"))
+    assert (code, out) == (2, "")
+    assert err.splitlines() == [
+        f"{file}:4 spec.model: model is required (missing_field)",
+        f"{file}:5 spec.modle: unknown field 'modle'; did you mean 'model'? (unknown_field)",
+        f"{file}:10 spec['a\\nb']: unknown field 'a\\nb' (unknown_field)",
+        f"{tmp_path / 'none'}: no such file or folder (file_not_found)",
+    ]
+
+
+def test_faults_are_one_json_document_on_stdout(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    file = tmp_path / "a.yaml"
+    file.write_text(MINIMAL.replace('{version: "4"}', "{version: 4}"))
+    code, out, err = run(capsys, "validate", str(file), "-o", "json")
+    assert (code, err) == (2, "")
+    (fault,) = json.loads(out)["errors"]
+    assert fault == {
+        "code": "mistyped_value",
+        "message": 'must be a string; write it in quotes: "4"',
+        "file": str(file),
+        "line": 9,
+        "field": "spec.canary.version",
+    }
+
+
+def test_documents_are_checked_across_files(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    (tmp_path / "a.yaml").write_text(MINIMAL)
+    (tmp_path / "b.yaml").write_text(MINIMAL.replace("{name: fraud-detector}", "{name: other}"))
+    code, out, _ = run(capsys, "validate", str(tmp_path), "-o", "json")
+    assert code == 2
+    assert [(fault["code"], fault["line"]) for fault in json.loads(out)["errors"]] == [("match_collision", 6)]
+
+
+def test_a_path_is_required(capsys: pytest.CaptureFixture[str]) -> None:
+    code, out, err = run(capsys, "validate")
+    assert (code, out) == (2, "")
+    assert "PATH" in err
