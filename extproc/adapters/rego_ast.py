@@ -1,0 +1,304 @@
+"""What a set of Rego modules refers to, read from the engine's own syntax tree: functions, data, and the input.
+
+The engine loads a policy that calls what does not exist, reads the clock or never ends its recursion, and fails (or
+dies) when it is evaluated. Here such a policy is found before. The input paths that a package can read let the
+request path build only those. Everything errs to one side: a reference that cannot be followed counts as a read of
+all that it could reach.
+"""
+
+from __future__ import annotations
+
+from collections import defaultdict
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import Any, Final, NamedTuple
+
+Path = tuple[str, ...]
+Node = Any
+
+_REFERENCES: Final = frozenset({"Var", "RefDot", "RefBrack"})
+
+
+class Reference(NamedTuple):
+    """``root.a["b"][x].c``: the constant parts before the first that is not, and whether there was one."""
+
+    root: str
+    parts: Path
+    exact: bool
+    line: int
+
+
+class Call(NamedTuple):
+    """A call of ``name`` by the function or rule ``caller`` (a path below ``data``)."""
+
+    name: Path
+    line: int
+    caller: Path
+
+
+@dataclass(slots=True)
+class Module:
+    """One file's package, imports, rules and references."""
+
+    file: str
+    package: Path
+    imports: Mapping[str, Path]
+    rules: list[tuple[Path, int]] = field(default_factory=list)
+    functions: list[tuple[Path, int]] = field(default_factory=list)
+    calls: list[Call] = field(default_factory=list)
+    replaced: list[Call] = field(default_factory=list)
+    reads: set[Path] = field(default_factory=set)
+    data: set[Path] = field(default_factory=set)
+
+
+def read_modules(tree: Iterable[Mapping[str, Any]]) -> list[Module]:
+    """The modules in the engine's syntax tree (``get_ast_as_json``, decoded)."""
+    return [_Walker(entry["source"], entry["ast"]).module for entry in tree]
+
+
+def reachable(modules: Sequence[Module], entry: Path) -> set[Path]:
+    """The input paths that the rule at ``entry`` may read, by way of any package that it may refer to."""
+    packages = defaultdict(list)
+    for module in modules:
+        packages[module.package].append(module)
+    waiting = [package for package in packages if _related(package, entry)]
+    seen = set(waiting)
+    found: set[Path] = set()
+    while waiting:
+        for module in packages[waiting.pop()]:
+            found |= module.reads
+            for package in packages:
+                if package not in seen and any(_related(package, path) for path in module.data):
+                    seen.add(package)
+                    waiting.append(package)
+    return found
+
+
+def recursive_functions(modules: Sequence[Module]) -> Iterator[tuple[Module, Path, int]]:
+    """Functions that can come to call themselves, with the line of their first definition."""
+    functions = {path for module in modules for path, _ in module.functions}
+    edges: dict[Path, set[Path]] = defaultdict(set)
+    for module in modules:
+        for call in (*module.calls, *module.replaced):
+            edges[call.caller] |= functions & {resolve_call(module, call.name)}
+    for module in modules:
+        reported: set[Path] = set()
+        for path, line in module.functions:
+            if path not in reported and _reaches(edges, path, path):
+                reported.add(path)
+                yield module, path, line
+
+
+def resolve_call(module: Module, name: Path) -> Path:
+    """The path below ``data`` that a called name stands for, were it a function of the policies."""
+    if name[0] == "data":
+        return name[1:]
+    imported = module.imports.get(name[0])
+    if imported is not None and imported[0] == "data":
+        return (*imported[1:], *name[1:])
+    return (*module.package, *name)
+
+
+def _related(a: Path, b: Path) -> bool:
+    """Whether one path is the other or leads to it."""
+    return a[: len(b)] == b[: len(a)]
+
+
+def _reaches(edges: Mapping[Path, set[Path]], start: Path, goal: Path) -> bool:
+    waiting, seen = list(edges.get(start, ())), set[Path]()
+    while waiting:
+        at = waiting.pop()
+        if at == goal:
+            return True
+        if at not in seen:
+            seen.add(at)
+            waiting.extend(edges.get(at, ()))
+    return False
+
+
+class _Walker:
+    """Walks one module. Scopes are not modelled: a local name stands for all that it stands for anywhere here."""
+
+    def __init__(self, source: Mapping[str, str], tree: Mapping[str, Any]) -> None:
+        package = _flatten(tree["package"]["refr"])
+        assert package is not None
+        self._aliases: dict[str, set[Path]] = defaultdict(set)
+        self._used: set[str] = set()
+        self._caller: Path = ()
+        self._imports = dict(_imports(tree["imports"], source["contents"].encode()))
+        self.module = Module(source["file"], (package[0].root, *package[0].parts), self._imports)
+        self._collect_aliases(tree["rules"])
+        for rule in tree["rules"]:
+            self._rule(rule)
+        for name in self._aliases.keys() - self._used:
+            # Assigned and never used, it still asks whether the value is there.
+            self.module.reads |= self._aliases[name]
+
+    def _collect_aliases(self, node: Node) -> None:
+        """Notes every ``x := input.a.b``: what is read is then what is read of x."""
+        for child in _children(node):
+            alias = _alias(child)
+            if alias is not None:
+                name, reference = alias
+                path = self._input_path(reference)
+                if path is not None:
+                    self._aliases[name].add(path)
+            self._collect_aliases(child)
+
+    def _input_path(self, reference: Reference) -> Path | None:
+        """Where in the input a reference by ``input`` itself or by an import leads, local names left aside."""
+        if reference.root == "input":
+            return reference.parts
+        imported = self._imports.get(reference.root)
+        if imported is not None and imported[0] == "input":
+            return (*imported[1:], *reference.parts)
+        return None
+
+    def _rule(self, rule: Node) -> None:
+        (kind, content), *_ = rule.items()
+        head = content if kind == "Default" else next(iter(content["head"].values()))
+        flat = _flatten(head["refr"])
+        assert flat is not None
+        reference = flat[0]
+        path = (*self.module.package, reference.root, *reference.parts)
+        is_function = bool(content.get("args")) if kind == "Default" else "Func" in content["head"]
+        (self.module.functions if is_function else self.module.rules).append((path, reference.line))
+        self._caller = path
+        self._walk(rule)
+
+    def _walk(self, node: Node) -> None:
+        for child in _children(node):
+            if not isinstance(child, dict):
+                self._walk(child)
+            elif (alias := _alias(child)) is not None and self._input_path(alias[1]) is not None:
+                continue
+            elif "Call" in child and isinstance(child["Call"], dict):
+                self._call(child["Call"])
+            elif "with_mods" in child:
+                self._with(child)
+            elif (flat := _flatten(child)) is not None:
+                self._refer(flat[0])
+                self._walk(flat[1])
+            else:
+                self._walk(child)
+
+    def _call(self, call: Mapping[str, Any]) -> None:
+        flat = _flatten(call["fcn"])
+        if flat is not None:
+            name = (flat[0].root, *flat[0].parts)
+            self.module.calls.append(Call(name, flat[0].line, self._caller))
+            self._note_data(flat[0])
+            if name == ("object", "get") and self._object_get(call["params"]):
+                return
+        else:
+            self._walk([call["fcn"]])
+        self._walk(call["params"])
+
+    def _object_get(self, params: Sequence[Node]) -> bool:
+        """``object.get(input.features, "k", d)`` reads ``input.features.k`` alone."""
+        flat = _flatten(params[0]) if len(params) == 3 else None
+        keys = _constant_keys(params[1]) if flat is not None else None
+        if flat is None or keys is None or not flat[0].exact:
+            return False
+        self._refer(flat[0]._replace(parts=(*flat[0].parts, *keys)))
+        self._walk(params[2:])
+        return True
+
+    def _with(self, statement: Mapping[str, Any]) -> None:
+        """``with TARGET as VALUE``: either may be a function without being a call."""
+        self._walk({key: value for key, value in statement.items() if key != "with_mods"})
+        for change in statement["with_mods"]:
+            for side in (change["refr"], change["as"]):
+                flat = _flatten(side)
+                if flat is not None:
+                    name = (flat[0].root, *flat[0].parts)
+                    self.module.replaced.append(Call(name, flat[0].line, self._caller))
+            self._walk([change["refr"], change["as"]])
+
+    def _refer(self, reference: Reference) -> None:
+        self._used.add(reference.root)
+        path = self._input_path(reference)
+        if path is not None:
+            self.module.reads.add(path)
+        for alias in self._aliases.get(reference.root, ()):
+            self.module.reads.add((*alias, *reference.parts))
+        self._note_data(reference)
+
+    def _note_data(self, reference: Reference) -> None:
+        if reference.root == "data":
+            self.module.data.add(reference.parts)
+        imported = self._imports.get(reference.root)
+        if imported is not None and imported[0] == "data":
+            self.module.data.add((*imported[1:], *reference.parts))
+
+
+def _imports(imports: Iterable[Mapping[str, Any]], text: bytes) -> Iterator[tuple[str, Path]]:
+    """The name and the path of each import; an alias is known only by where it stands in the text."""
+    for entry in imports:
+        flat = _flatten(entry["refr"])
+        if flat is None:
+            continue
+        path = (flat[0].root, *flat[0].parts)
+        alias = entry["as"]
+        yield (text[alias["start"] : alias["end"]].decode() if alias else path[-1]), path
+
+
+def _children(node: Node) -> Iterable[Node]:
+    if isinstance(node, dict):
+        return node.values()
+    return node if isinstance(node, list) else ()
+
+
+def _flatten(node: Node) -> tuple[Reference, list[Node]] | None:
+    """A reference and the expressions in its brackets, or None for what is no reference to a name."""
+    found: list[str | None] = []
+    inner: list[Node] = []
+    while isinstance(node, dict):
+        if "RefDot" in node:
+            content = node["RefDot"]
+            found.append(content["field"][1])
+        elif "RefBrack" in node:
+            content = node["RefBrack"]
+            index = content["index"]
+            found.append(_constant(index))
+            inner.append(index)
+        elif "Var" in node and isinstance(node["Var"], dict):
+            break
+        else:
+            return None
+        node = content["refr"]
+    else:
+        return None
+    found.reverse()
+    exact = None not in found
+    parts = found if exact else found[: found.index(None)]
+    variable = node["Var"]
+    constant = tuple(part for part in parts if part is not None)
+    return Reference(variable["value"], constant, exact, variable["span"]["line"]), inner
+
+
+def _constant(node: Node) -> str | None:
+    """The text of a string that is written out; one with escapes counts as computed."""
+    for kind in ("String", "RawString"):
+        if isinstance(node, dict) and kind in node:
+            value: str = node[kind]["value"]
+            return None if "\\" in value else value
+    return None
+
+
+def _constant_keys(node: Node) -> Path | None:
+    """The key, or the path of keys, that ``object.get`` looks up, if it is written out."""
+    entries = node["Array"]["items"] if "Array" in node else [node]
+    keys = [_constant(entry) for entry in entries]
+    return tuple(key for key in keys if key is not None) if None not in keys else None
+
+
+def _alias(node: Node) -> tuple[str, Reference] | None:
+    """``x := a.b.c`` as (x, a.b.c), or None."""
+    assign = node.get("AssignExpr") if isinstance(node, dict) else None
+    if not isinstance(assign, dict) or assign["op"] != "ColEq" or "Var" not in assign["lhs"]:
+        return None
+    flat = _flatten(assign["rhs"])
+    if flat is None or not flat[0].exact:
+        return None
+    return assign["lhs"]["Var"]["value"], flat[0]

@@ -1,0 +1,302 @@
+"""Rego in process, by regorus: tens of microseconds an evaluation, and no second process to operate.
+
+An engine belongs to the thread that made it. It can be brought down by what it is given: text that is not Unicode,
+functions that recurse, brackets nested deep. So the input goes in as JSON, and policies are checked in a process of
+their own before any worker loads them.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import re
+import subprocess
+import sys
+from collections.abc import Iterator, Mapping, Sequence
+from functools import lru_cache
+from pathlib import Path as FilePath
+from typing import Any, Final
+
+import orjson
+import regorus
+
+import extproc
+from extproc.adapters.rego_ast import Module, Path, reachable, read_modules, recursive_functions, resolve_call
+from extproc.datapath.model import PolicyVerdict
+from extproc.datapath.policy_input import Reads
+from extproc.datapath.verdict import check_verdict, invalid
+from extproc.errors import Fault, InvalidInput
+from extproc.names import Reason
+from extproc.resources.policies import PolicySources
+
+CHECK_TIMEOUT_SECONDS: Final = 10.0
+MAX_TREE_BYTES: Final = 32 * 1_048_576
+
+FORBIDDEN_BUILTINS: Final = frozenset({"http.send", "time.now_ns", "opa.runtime", "net.lookup_ip_addr", "trace"})
+FORBIDDEN_FAMILIES: Final = ("rand.", "uuid.")
+
+
+class RegorusEngine:
+    """A ``PolicyEngine`` over one set of sources. Build and use it on one thread."""
+
+    def __init__(self, sources: PolicySources) -> None:
+        """Load the sources.
+
+        Raises:
+            InvalidInput: the engine cannot load them (``check_sources`` says more, and more safely).
+        """
+        self._engine, faults = _load(sources)
+        if faults:
+            raise InvalidInput(faults)
+        self._revision = sources.revision
+        self._modules = read_modules(orjson.loads(self._engine.get_ast_as_json()))
+        self._rules = _rules(self._modules)
+        self._reads: dict[str, Reads] = {}
+        self._prints = any(call.name == ("print",) for module in self._modules for call in module.calls)
+        self._warm_up()
+
+    @property
+    def revision(self) -> str:
+        """A fingerprint of the policies and their data."""
+        return self._revision
+
+    @property
+    def paths(self) -> tuple[str, ...]:
+        """The rules that can be evaluated, as ``routing/decision``, sorted."""
+        return tuple(sorted(self._rules))
+
+    def reads(self, path: str) -> Reads:
+        """The parts of the input that the rule at ``path`` can read."""
+        found = self._reads.get(path)
+        if found is None:
+            found = self._reads[path] = Reads(reachable(self._modules, tuple(path.split("/"))))
+        return found
+
+    def evaluate(self, path: str, document: Mapping[str, Any]) -> PolicyVerdict:
+        """The verdict of the rule at ``path`` on the input ``document``. Never raises.
+
+        A rule that throws is ``POLICY_ERROR``, one without a value ``POLICY_UNDEFINED``, a value of the wrong shape
+        ``POLICY_INVALID``; the message says where and what, without any value of the input.
+        """
+        rule = self._rules.get(path)
+        if rule is None:
+            return PolicyVerdict(fault=Reason.POLICY_UNDEFINED, message=f"there is no rule {path}")
+        try:
+            value = self._value(rule, document)
+        except Exception as error:
+            return PolicyVerdict(fault=Reason.POLICY_ERROR, message=_explain(error))
+        if value is not None:
+            return check_verdict(value)
+        return self._no_value(path, rule)
+
+    def _value(self, rule: str, document: Mapping[str, Any]) -> Any:
+        try:
+            # As JSON: a lone surrogate in a Python string kills the process, orjson refuses it.
+            self._engine.set_input_json(orjson.dumps(document).decode())
+            value = self._engine.eval_rule(rule)
+        except BaseException as error:
+            if type(error).__name__ == "PanicException":  # a Rust panic, deliberately no Exception
+                raise RuntimeError("the engine panicked") from error
+            raise
+        if self._prints:
+            self._engine.take_prints()
+        return value
+
+    def _no_value(self, path: str, rule: str) -> PolicyVerdict:
+        """Tells null, which is a wrong answer, from no answer."""
+        if self._engine.eval_rule_as_json(rule) == "null":
+            return invalid("the decision is null, not an object")
+        return PolicyVerdict(fault=Reason.POLICY_UNDEFINED, message=f"{path} has no value for this input")
+
+    def _warm_up(self) -> None:
+        """The first query compiles everything; a request should not wait for it."""
+        try:
+            self._engine.eval_query("true")
+        except RuntimeError as error:
+            raise InvalidInput([_fault("policy_compile", error)]) from None
+
+
+def check_sources(sources: PolicySources, timeout: float = CHECK_TIMEOUT_SECONDS) -> list[Fault]:
+    """All that speaks against serving these sources, by file and line; found in a process of its own.
+
+    Codes: ``policy_syntax``, ``policy_compile``, ``policy_builtin_missing``, ``policy_builtin_forbidden``,
+    ``policy_function_unknown``, ``policy_recursion``, ``policy_data_conflict``; ``policy_too_complex`` when the
+    engine took over ``timeout`` seconds or did not survive.
+    """
+    root = str(FilePath(extproc.__file__).resolve().parent.parent)
+    search_path = os.pathsep.join(part for part in (root, os.environ.get("PYTHONPATH")) if part)
+    try:
+        done = subprocess.run(  # noqa: S603 - our own interpreter and module
+            [sys.executable, "-P", "-m", "extproc.adapters.regorus_policy"],
+            input=sources.to_json().encode(),
+            stdout=subprocess.PIPE,
+            stderr=subprocess.DEVNULL,
+            timeout=timeout,
+            check=False,
+            env={**os.environ, "PYTHONPATH": search_path},
+        )
+    except subprocess.TimeoutExpired:
+        return [Fault("policy_too_complex", f"checking these policies took more than {timeout:g} seconds")]
+    if done.returncode != 0:
+        return [Fault("policy_too_complex", "the policy engine does not survive loading these policies")]
+    return [Fault(**fault) for fault in orjson.loads(done.stdout)]
+
+
+def check_here(sources: PolicySources) -> list[Fault]:
+    """``check_sources`` in this process, for sources that are known not to bring it down."""
+    engine, faults = _load(sources)
+    if faults:
+        return faults
+    text = engine.get_ast_as_json()
+    if len(text) > MAX_TREE_BYTES:
+        return [Fault("policy_too_complex", "the syntax tree of these policies is too large")]
+    modules = read_modules(orjson.loads(text))
+    faults = [
+        *_faults_of_calls(modules),
+        *(
+            Fault("policy_recursion", f"the function {'.'.join(path)} calls itself", module.file, line)
+            for module, path, line in recursive_functions(modules)
+        ),
+        *_conflicts(modules, sources.data),
+    ]
+    if not faults:
+        try:
+            engine.eval_query("true")
+        except RuntimeError as error:
+            faults.append(_fault("policy_compile", error))
+    return sorted(faults, key=lambda fault: (fault.file or "", fault.line or 0, fault.message))
+
+
+def _load(sources: PolicySources) -> tuple[Any, list[Fault]]:
+    engine = regorus.Engine()
+    engine.set_gather_prints(True)  # else print() writes the input to stderr
+    faults: list[Fault] = []
+    for name in sorted(sources.files):
+        try:
+            engine.add_policy(name, sources.files[name])
+        except RuntimeError as error:
+            fault = _fault("policy_syntax", error)
+            faults.append(fault if fault.file else Fault(fault.code, fault.message, name))
+    if not faults:
+        try:
+            engine.add_data_json(json.dumps(sources.data))
+        except RuntimeError as error:
+            faults.append(_fault("policy_data_invalid", error))
+    return engine, faults
+
+
+def _rules(modules: Sequence[Module]) -> dict[str, str]:
+    """``routing/decision`` -> the engine's name for the rule."""
+    return {"/".join(path): _engine_path(path) for module in modules for path, _ in module.rules}
+
+
+def _engine_path(path: Path) -> str:
+    return "data" + "".join(f".{part}" if _IDENTIFIER.fullmatch(part) else f"[{json.dumps(part)}]" for part in path)
+
+
+def is_forbidden(name: str) -> bool:
+    """Whether a builtin does I/O, or reads a clock, randomness or the process it runs in."""
+    return name in FORBIDDEN_BUILTINS or name.startswith(FORBIDDEN_FAMILIES)
+
+
+@lru_cache(maxsize=1024)
+def engine_has(name: str) -> bool:
+    """Whether the engine has the builtin ``name``: asked of the engine, so that no list here grows old."""
+    if name == "print":
+        return True
+    try:
+        regorus.Engine().eval_query(f"{name}()")
+    except RuntimeError as error:
+        return "could not find function" not in str(error)
+    return True
+
+
+def _faults_of_calls(modules: Sequence[Module]) -> Iterator[Fault]:
+    functions = {path for module in modules for path, _ in module.functions}
+    for module in modules:
+        for call in module.calls:
+            yield from _fault_of_call(module, ".".join(call.name), call.name, call.line, functions)
+        for call in module.replaced:
+            name = ".".join(call.name)
+            if is_forbidden(name):
+                yield _forbidden(module, name, call.line)
+
+
+def _fault_of_call(module: Module, name: str, parts: Path, line: int, functions: set[Path]) -> Iterator[Fault]:
+    if is_forbidden(name):
+        yield _forbidden(module, name, line)
+    elif resolve_call(module, parts) in functions:
+        return
+    elif parts[0] == "data" or parts[0] in module.imports:
+        yield Fault("policy_function_unknown", f"no policy defines the function {name}", module.file, line)
+    elif not engine_has(name):
+        message = f"there is no function {name}: no policy defines it, and the engine has no such builtin"
+        yield Fault("policy_builtin_missing", message, module.file, line)
+
+
+def _forbidden(module: Module, name: str, line: int) -> Fault:
+    hint = "; use input.time" if name == "time.now_ns" else ""
+    message = f"{name} is not allowed: a decision depends on its input and data alone{hint}"
+    return Fault("policy_builtin_forbidden", message, module.file, line)
+
+
+def _conflicts(modules: Sequence[Module], data: Mapping[str, Any]) -> Iterator[Fault]:
+    """Rules whose value a data file gives as well."""
+    for module in modules:
+        for path, line in (*module.rules, *module.functions):
+            at: Any = data
+            for depth, part in enumerate(path):
+                if not isinstance(at, dict):
+                    yield _conflict(module, path[:depth], line)
+                    break
+                if part not in at:
+                    break
+                at = at[part]
+            else:
+                yield _conflict(module, path, line)
+
+
+def _conflict(module: Module, path: Path, line: int) -> Fault:
+    message = f"data.{'.'.join(path)} is in a data file and defined by a rule"
+    return Fault("policy_data_conflict", message, module.file, line)
+
+
+_IDENTIFIER: Final = re.compile(r"[A-Za-z_][A-Za-z0-9_]*")
+_PLACE: Final = re.compile(r"--> (?P<file>.+?):(?P<line>\d+):\d+")
+_ERROR: Final = re.compile(r"^error: (?P<text>.+)", re.MULTILINE)
+# The engine quotes values, and values are the clients' business: only what is known to hold none is passed on.
+_SAFE: Final = re.compile(
+    r"divide by zero|rules? conflicts? with rule|rules must not produce multiple outputs|recursion detected"
+    r"|could not find function [A-Za-z_.0-9]+|mismatch in number of arguments|the engine panicked"
+    r"|`[a-z_.0-9]+` (?:requires|expects) [a-z/ ]+ argument|var [A-Za-z_0-9]+ is unsafe"
+)
+
+
+def _explain(error: Exception) -> str:
+    """An evaluation's error as a sentence: the place and the kind, never a value of the input."""
+    text = str(error).partition("Stack backtrace")[0]
+    place = _PLACE.search(text)
+    kind = _SAFE.search(text)
+    what = kind[0] if kind else "the evaluation failed"
+    if isinstance(error, orjson.JSONEncodeError):
+        what = "the input cannot be written as JSON"
+    return f"{place['file']}:{place['line']}: {what}" if place else what
+
+
+def _fault(code: str, error: Exception) -> Fault:
+    """The engine's word on a policy's text, without its drawing and stack trace."""
+    text = str(error).partition("Stack backtrace")[0].strip()
+    place = _PLACE.search(text)
+    found = _ERROR.search(text)
+    message = found["text"] if found else text.splitlines()[0] if text else "the engine gave no reason"
+    return Fault(code, message, place["file"] if place else None, int(place["line"]) if place else None)
+
+
+def main() -> None:
+    """Check the sources on stdin; faults as JSON on stdout."""
+    faults = check_here(PolicySources.from_json(sys.stdin.buffer.read()))
+    sys.stdout.buffer.write(orjson.dumps([fault.as_dict() for fault in faults]))
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,261 @@
+"""The document that a policy sees as ``input``: OPA-Envoy's shape, and what Dropout adds to it.
+
+Only the parts that the policy can read are built, known from its own references (``Reads``): this runs once per
+request, and handing a policy all headers costs more than evaluating it. A container above a part that is read is
+always there if it is in the full document, so a policy cannot tell the difference.
+"""
+
+from __future__ import annotations
+
+import json
+import re
+from collections.abc import Callable, Iterable, Mapping
+from datetime import UTC, datetime
+from functools import cached_property
+from typing import Any, Final, NamedTuple
+from urllib.parse import parse_qs, unquote
+
+from extproc.datapath.model import Features, Request, Unit
+from extproc.datapath.ports import InputReads
+from extproc.snapshot.model import CompiledRollout
+
+InputPath = tuple[str, ...]
+
+INPUT_VERSION: Final = {"encoding": "protojson", "ext_proc": "v3"}
+"""``input.version``, where OPA-Envoy says ``{"encoding": "protojson", "ext_authz": "v3"}``."""
+
+_HTTP: Final = ("attributes", "request", "http")
+_HEADERS: Final = (*_HTTP, "headers")
+_NANOSECONDS: Final = 1_000_000_000
+
+
+class Reads:
+    """The input paths that a policy can read; the empty path is the whole input. Implements ``InputReads``."""
+
+    def __init__(self, paths: Iterable[InputPath]) -> None:
+        wanted = set(paths)
+        self._paths = frozenset(p for p in wanted if not any(p[:n] in wanted for n in range(len(p))))
+
+    @property
+    def raw_paths(self) -> frozenset[InputPath]:
+        """The paths as tuples, none a prefix of another."""
+        return self._paths
+
+    @cached_property
+    def paths(self) -> tuple[str, ...]:
+        """The paths as sorted text: ``features.risk_score``; a part with a dot or bracket is written ``["a.b"]``."""
+        return tuple(sorted(format_path(path) for path in self._paths))
+
+    @classmethod
+    def parse(cls, paths: Iterable[str]) -> Reads:
+        """The reads that ``paths`` lists. Raises ValueError for text that ``paths`` would not write."""
+        return cls(parse_path(text) for text in paths)
+
+    def reads(self, *path: str) -> bool:
+        """Whether the policy may read ``input.<path>`` or anything below or above it."""
+        return any(read[: len(path)] == path[: len(read)] for read in self._paths)
+
+    def reads_all(self, *path: str) -> bool:
+        """Whether the policy may read ``input.<path>`` as a whole."""
+        return any(path[: len(read)] == read for read in self._paths)
+
+    def below(self, *path: str) -> frozenset[str] | None:
+        """The parts right below ``path`` that may be read; None if it may be read as a whole."""
+        if self.reads_all(*path):
+            return None
+        depth = len(path)
+        return frozenset(read[depth] for read in self._paths if len(read) > depth and read[:depth] == path)
+
+    def covers(self, other: Reads) -> bool:
+        """Whether an input built for these reads serves a policy with the ``other`` reads as well."""
+        return all(self.reads_all(*path) for path in other.raw_paths)
+
+    @cached_property
+    def plan(self) -> InputPlan:
+        """What to build for this policy."""
+        return _plan(self)
+
+
+EVERYTHING: Final = Reads([()])
+"""The reads of a policy of which nothing is known."""
+
+
+def format_path(path: InputPath) -> str:
+    """A path as text; the whole input is the empty string."""
+    text = ""
+    for part in path:
+        if _PLAIN_PART.fullmatch(part):
+            text += f".{part}" if text else part
+        else:
+            text += f"[{json.dumps(part)}]"
+    return text
+
+
+def parse_path(text: str) -> InputPath:
+    """The path that ``format_path`` wrote. Raises ValueError if it did not write this."""
+    parts: list[str] = []
+    at = 0
+    while at < len(text):
+        found = _NEXT_PART.match(text, at)
+        if found is None or (found["plain"] is not None and (at == 0) == (found[0][0] == ".")):
+            raise ValueError(f"not a path of the input: {text!r}")
+        parts.append(found["plain"] if found["plain"] is not None else json.loads(found["quoted"]))
+        at = found.end()
+    return tuple(parts)
+
+
+_PLAIN_PART: Final = re.compile(r"[^.\[\]\"\\]+")
+_NEXT_PART: Final = re.compile(r'\.?(?P<plain>[^.\[\]"\\]+)|\[(?P<quoted>"(?:[^"\\]|\\.)*")\]')
+
+
+class InputPlan(NamedTuple):
+    """What to build, decided once per policy. A set names the parts that are read; None reads the whole."""
+
+    http: tuple[tuple[str, Callable[[Request], str | None]], ...]
+    headers: frozenset[str] | None
+    request: bool
+    request_time: bool
+    addresses: tuple[tuple[str, str], ...]
+    envoy: bool
+    attributes: bool
+    parsed_path: bool
+    parsed_query: bool
+    version: bool
+    rollout: frozenset[str] | None
+    unit: bool
+    features: frozenset[str] | None
+    time: bool
+
+
+def _plan(reads: Reads) -> InputPlan:
+    return InputPlan(
+        http=tuple((name, get) for name, get in _HTTP_FIELDS if reads.reads(*_HTTP, name)),
+        headers=reads.below(*_HEADERS),
+        request=reads.reads("attributes", "request"),
+        request_time=reads.reads("attributes", "request", "time"),
+        addresses=tuple((end, f"{end}.address") for end in ("source", "destination") if reads.reads("attributes", end)),
+        envoy=reads.reads("attributes", "envoy"),
+        attributes=reads.reads("attributes"),
+        parsed_path=reads.reads("parsed_path"),
+        parsed_query=reads.reads("parsed_query"),
+        version=reads.reads("version"),
+        rollout=reads.below("rollout"),
+        unit=reads.reads("unit"),
+        features=reads.below("features"),
+        time=reads.reads("time"),
+    )
+
+
+def build_input(
+    request: Request,
+    rollout: CompiledRollout,
+    unit: Unit,
+    features: Features,
+    now: float,
+    reads: InputReads,
+) -> dict[str, Any]:
+    """The part of the policy input that ``reads`` may look at; ``now`` is in Unix seconds.
+
+    Reads that are not a ``Reads`` (an engine that knows nothing of its policies) get the whole document.
+    """
+    plan = reads.plan if isinstance(reads, Reads) else EVERYTHING.plan
+    document: dict[str, Any] = {}
+    if plan.attributes:
+        document["attributes"] = _attributes(request, now, plan)
+    if plan.parsed_path:
+        document["parsed_path"] = parsed_path(request.path)
+    if plan.parsed_query:
+        document["parsed_query"] = parsed_query(request.path)
+    if plan.version:
+        document["version"] = INPUT_VERSION
+    if plan.rollout is None:
+        document["rollout"] = dict(rollout.policy_input)
+    elif plan.rollout:
+        given = rollout.policy_input
+        document["rollout"] = {name: given[name] for name in plan.rollout if name in given}
+    if plan.unit:
+        document["unit"] = _unit(unit)
+    wanted = plan.features
+    if wanted is None or wanted:
+        document["features"] = {
+            name: found.value for name, found in features.values.items() if wanted is None or name in wanted
+        }
+    if plan.time:
+        document["time"] = int(now * _NANOSECONDS)
+    return document
+
+
+def _unit(unit: Unit) -> str | None:
+    """The unit as text, None when the request has none of its own (a per-request draw names no one)."""
+    if unit.value is None or unit.per_request or unit.fault is not None:
+        return None
+    return unit.value.decode("utf-8", "replace")
+
+
+def _attributes(request: Request, now: float, plan: InputPlan) -> dict[str, Any]:
+    attributes: dict[str, Any] = {}
+    if plan.request:
+        of_request: dict[str, Any] = {"http": _http(request, plan)}
+        attributes["request"] = of_request
+        if plan.request_time:
+            moment = datetime.fromtimestamp(now, UTC).isoformat(timespec="microseconds")
+            of_request["time"] = moment.replace("+00:00", "Z")
+    for end, name in plan.addresses:
+        address = request.attributes.get(name)
+        if isinstance(address, str):
+            attributes[end] = {"address": {"socketAddress": _socket_address(address)}}
+    if plan.envoy:
+        attributes["envoy"] = dict(request.attributes)
+    return attributes
+
+
+def _http(request: Request, plan: InputPlan) -> dict[str, Any]:
+    http: dict[str, Any] = {}
+    for name, get in plan.http:
+        value = get(request)
+        if value is not None:
+            http[name] = value
+    given = request.headers
+    if plan.headers is None:
+        http["headers"] = {name: value.decode("utf-8", "replace") for name, value in given.items()}
+    elif plan.headers:
+        http["headers"] = {name: given[name].decode("utf-8", "replace") for name in plan.headers if name in given}
+    return http
+
+
+def _request_id(request: Request) -> str | None:
+    value = request.headers.get("x-request-id")
+    return None if value is None else value.decode("utf-8", "replace")
+
+
+def _protocol(request: Request) -> str | None:
+    value = request.attributes.get("request.protocol")
+    return value if isinstance(value, str) else None
+
+
+_HTTP_FIELDS: Final[tuple[tuple[str, Callable[[Request], str | None]], ...]] = (
+    ("method", lambda request: request.method),
+    ("path", lambda request: request.path),
+    ("host", lambda request: request.host),
+    ("scheme", lambda request: request.scheme),
+    ("protocol", _protocol),
+    ("id", _request_id),
+)
+
+
+def _socket_address(address: str) -> dict[str, Any]:
+    """Envoy's ``1.2.3.4:80`` or ``[::1]:80`` in protobuf's JSON."""
+    host, colon, port = address.rpartition(":")
+    if not colon or not port.isascii() or not port.isdecimal():
+        return {"address": address}
+    return {"address": host.strip("[]"), "portValue": int(port)}
+
+
+def parsed_path(path: str) -> list[str]:
+    """The segments of a path without its query, percent-decoded first, then split: ``/a%2Fb/`` is ``a, b, ""``."""
+    return unquote(path.partition("?")[0]).lstrip("/").split("/")
+
+
+def parsed_query(path: str) -> Mapping[str, list[str]]:
+    """The parameters of a path's query, each with its values in order; ``+`` is a space, a bare name has ``""``."""
+    return parse_qs(path.partition("?")[2], keep_blank_values=True)
