@@ -1,0 +1,246 @@
+"""Logged decisions, decided again: the same ``decide`` on the facts that the log holds.
+
+The unit is not in the log, so its buckets stand in for it; what the gatherer found out (a missing unit, features that
+came too late, a policy in quarantine) is taken as it was. The policies are asked again, on the part of the input that
+was written down. Where that is not the whole of what they read, or the rollout's document has changed what was
+gathered, the decision is not replayable and says why.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterable, Iterator, Mapping
+from dataclasses import dataclass
+from typing import Any, Final, NamedTuple
+
+import orjson
+
+from extproc.datapath.decide import decide
+from extproc.datapath.model import Buckets, Facts, Features, FeatureValue, PolicyVerdict, Unit
+from extproc.datapath.policy_input import Reads, format_path
+from extproc.datapath.ports import PolicyEngine
+from extproc.datapath.record import RECORD_FIELDS, record_of
+from extproc.errors import DropoutError
+from extproc.names import Reason
+from extproc.resources.loading import parse_rollout
+from extproc.resources.rollout import API_VERSION, KIND, Rollout
+from extproc.snapshot.compile import compile_rollout
+from extproc.snapshot.model import CompiledRollout, Overlay
+from extproc.snapshot.store import Status
+
+COMPARED: Final = tuple(field for field in RECORD_FIELDS if field not in ("decision_id", "stage_us"))
+"""What a replay has to reproduce: the record without its name and its durations."""
+
+_OURS: Final = frozenset(
+    ("rollout", "buckets", "unit_fault", "per_request", "feature_fault", "too_large", "overlay", "plan")
+)
+"""What the log adds to the policy's own input."""
+
+_MAX_COMPILED: Final = 1024
+
+
+class Difference(NamedTuple):
+    """One field of the record that came out differently."""
+
+    field: str
+    logged: Any
+    replayed: Any
+
+
+@dataclass(frozen=True, slots=True)
+class Replayed:
+    """What became of one line of the log.
+
+    ``differences`` is empty for a decision that was reproduced. ``not_replayable`` says why nothing could be
+    compared, ``fault`` why the line is no event.
+    """
+
+    line: int
+    decision_id: str | None = None
+    differences: tuple[Difference, ...] = ()
+    not_replayable: str | None = None
+    fault: str | None = None
+
+
+class _NotReplayableError(Exception):
+    """Something that the decision was made from is not in the log, or would not be gathered the same way."""
+
+
+class Replay:
+    """Decides logged events again, with ``engine`` for the policies.
+
+    ``rollouts`` (by ``namespace/name``) take the place of the specs in the log, whose status stays; None decides by
+    the specs in the log.
+    """
+
+    def __init__(self, engine: PolicyEngine, rollouts: Mapping[str, Rollout] | None = None) -> None:
+        self._engine = engine
+        self._rollouts = rollouts
+        self._compiled: dict[tuple[str, bytes], tuple[CompiledRollout, CompiledRollout]] = {}
+
+    def lines(self, lines: Iterable[bytes]) -> Iterator[Replayed]:
+        """Replay a log line by line, in constant memory. Blank lines count for nothing."""
+        for number, line in enumerate(lines, start=1):
+            if line.strip():
+                yield self._line(number, line)
+
+    def _line(self, number: int, line: bytes) -> Replayed:
+        try:
+            event = _parse(line)
+            decision_id, result = event["decision_id"], event["result"]
+            missing = [name for name in RECORD_FIELDS if name not in result]
+            if missing:
+                return Replayed(number, fault=f"the result lacks {', '.join(missing)}")
+        except (ValueError, KeyError, TypeError, AttributeError, RecursionError):
+            return Replayed(number, fault="the line is no decision-log event")
+        try:
+            replayed = self._decide(event)
+        except _NotReplayableError as error:
+            return Replayed(number, decision_id, not_replayable=str(error))
+        except DropoutError as error:
+            return Replayed(number, decision_id, not_replayable=f"the plan is refused: {error}")
+        except (KeyError, TypeError, ValueError, AttributeError) as error:
+            return Replayed(number, decision_id, fault=f"the event lacks what a decision is made from: {error!r}")
+        return Replayed(number, decision_id, differences=_compare(result, replayed))
+
+    def _decide(self, event: Mapping[str, Any]) -> dict[str, Any]:
+        """The record of the decision, made again."""
+        result, document = event["result"], event["input"]
+        if result["rollout"] is None:
+            return self._no_match(result)
+        compiled = self._plan(result["rollout"], document["plan"])
+        shown = {name for name, feature in result["features"].items() if "value" in feature}
+        facts = Facts(
+            unit=Unit(None, _reason(document["unit_fault"]), document["per_request"]),
+            buckets=Buckets(**document["buckets"]),
+            features=Features(
+                {
+                    name: FeatureValue(feature.get("value"), feature["age"], feature["source"])
+                    for name, feature in result["features"].items()
+                },
+                _reason(document["feature_fault"]),
+            ),
+            verdict=self._verdict(compiled, event),
+            too_large=document["too_large"],
+        )
+        overlay = Overlay(document["overlay"]["killed"], frozenset(document["overlay"]["tripped"]))
+        decision = decide(
+            compiled, overlay, facts, revision=result["revision"], policy_revision=result["policy_revision"]
+        )
+        return record_of(decision, result["unit"], shown)
+
+    def _no_match(self, result: Mapping[str, Any]) -> dict[str, Any]:
+        """Without a rollout there is nothing to decide again but that nothing was decided."""
+        if self._rollouts is not None:
+            raise _NotReplayableError("no rollout matched, and what other rollouts would match is not in the log")
+        nothing = dict.fromkeys(COMPARED)
+        nothing |= {"epoch": 0, "ranges": {}, "features": {}, "fallbacks": [], "reason": Reason.NO_MATCH}
+        return nothing | {name: result[name] for name in ("revision", "policy_revision")}
+
+    def _plan(self, key: str, plan: Mapping[str, Any]) -> CompiledRollout:
+        """The rollout to decide with: the logged one, or the one that takes its place."""
+        cached = (key, orjson.dumps(plan))
+        if cached not in self._compiled:
+            if len(self._compiled) >= _MAX_COMPILED:
+                self._compiled.clear()
+            self._compiled[cached] = self._compile(key, plan)
+        logged, compiled = self._compiled[cached]
+        changed = _gathered_otherwise(logged, compiled)
+        if changed:
+            raise _NotReplayableError(f"the document changed {changed}, so other facts would be gathered")
+        return compiled
+
+    def _compile(self, key: str, plan: Mapping[str, Any]) -> tuple[CompiledRollout, CompiledRollout]:
+        namespace, _, name = key.partition("/")
+        body = {
+            "apiVersion": API_VERSION,
+            "kind": KIND,
+            "metadata": {"namespace": namespace, "name": name},
+            "spec": plan["spec"],
+        }
+        status = Status.from_dict(plan["status"])
+        logged = compile_rollout(parse_rollout(body), status, now=0.0)
+        if self._rollouts is None:
+            return logged, logged
+        if key not in self._rollouts:
+            raise _NotReplayableError(f"there is no document of {key}")
+        return logged, compile_rollout(self._rollouts[key], status, now=0.0)
+
+    def _verdict(self, rollout: CompiledRollout, event: Mapping[str, Any]) -> PolicyVerdict | None:
+        """What the policy says now; what it was found to be then, where it was not asked."""
+        if rollout.policy is None:
+            return None
+        logged = event.get("policy")
+        if logged is None:
+            raise _NotReplayableError("no policy was asked, so its input is not in the log")
+        fault = _reason(logged["fault"])
+        if fault is Reason.POLICY_QUARANTINED or (fault is not None and not event["reads"]):
+            return PolicyVerdict(http_status=logged["http_status"], fault=fault, message=logged["message"])
+        self._check_reads(rollout.policy.path, event)
+        document = {name: value for name, value in event["input"].items() if name not in _OURS}
+        return self._engine.evaluate(rollout.policy.path, {**document, "rollout": rollout.policy_input})
+
+    def _check_reads(self, path: str, event: Mapping[str, Any]) -> None:
+        """Every part of the input that the policy reads now has to be in the log."""
+        reads = self._engine.reads(path)
+        for pointer in event.get("erased", ()):
+            parts = [part.replace("~1", "/").replace("~0", "~") for part in pointer.split("/")[2:]]
+            if reads.reads(*parts):
+                raise _NotReplayableError(f"the policy reads {pointer}, which may not be in the log")
+        # The rollout is made from the plan, so it is there whatever was read.
+        known = Reads.parse([*event["reads"], "rollout"])
+        for wanted in reads.raw_paths if isinstance(reads, Reads) else ((),):
+            if not known.reads_all(*wanted):
+                name = format_path(wanted) or "as a whole"
+                raise _NotReplayableError(f"the policy reads input {name}, which it did not when this was logged")
+
+
+def _parse(line: bytes) -> dict[str, Any]:
+    try:
+        event = orjson.loads(line)
+    except orjson.JSONDecodeError:
+        event = json.loads(line)  # lone surrogates and large integers
+    if not isinstance(event, dict):
+        raise TypeError("an event is an object")
+    return event
+
+
+def _reason(text: str | None) -> Reason | None:
+    return None if text is None else Reason(text)
+
+
+def _gathered_otherwise(logged: CompiledRollout, compiled: CompiledRollout) -> str | None:
+    """What the document says differently about what is gathered before a decision."""
+    if compiled is logged:
+        return None
+    if (logged.unit, logged.seed) != (compiled.unit, compiled.seed):
+        return "unit or seed"
+    for what, before, now in (("holdout", logged.holdout, compiled.holdout), ("layer", logged.layer, compiled.layer)):
+        if now is not None and (before is None or before.name != now.name):
+            return what
+    if compiled.shadow is not None and logged.shadow is None:
+        return "shadow"
+    if compiled.features is None:
+        return None
+    need, before_need = compiled.features, logged.features
+    if before_need is None or any(
+        getattr(need, name) != getattr(before_need, name) for name in ("entity", "view", "names", "max_age")
+    ):
+        return "features"
+    return None
+
+
+def _compare(logged: Mapping[str, Any], replayed: Mapping[str, Any]) -> tuple[Difference, ...]:
+    again = orjson.loads(orjson.dumps({name: replayed[name] for name in COMPARED}, default=str))
+    differences = []
+    for name in COMPARED:
+        before, now = logged[name], again[name]
+        if name == "features":
+            before, now = _without_ages(before), _without_ages(now)
+        if before != now:
+            differences.append(Difference(name, before, now))
+    return tuple(differences)
+
+
+def _without_ages(features: Mapping[str, Mapping[str, Any]]) -> dict[str, dict[str, Any]]:
+    return {name: {key: value for key, value in feature.items() if key != "age"} for name, feature in features.items()}

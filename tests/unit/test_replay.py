@@ -1,0 +1,292 @@
+"""Replay: what the server decided is decided again from its log alone, and what cannot be says why."""
+
+from __future__ import annotations
+
+import asyncio
+import json
+from collections.abc import Callable, Mapping
+from pathlib import Path
+from types import SimpleNamespace
+from typing import Any
+
+import pytest
+
+from extproc.datapath.attributes import AttributeReader
+from extproc.datapath.decision_log import DecisionLog
+from extproc.datapath.features import FeatureReader
+from extproc.datapath.model import Features, FeatureValue, PolicyVerdict
+from extproc.datapath.pipeline import Pipeline
+from extproc.datapath.policy_input import Reads
+from extproc.datapath.replay import Replay, Replayed
+from extproc.datapath.verdict import check_verdict
+from extproc.names import Reason
+from extproc.resources.loading import parse_rollout
+from extproc.snapshot.model import CompiledRollout, Overlay
+from tests.support.clock import FakeClock
+from tests.support.decisions import KEY
+from tests.support.rollouts import CANARY, canary, document, experiment, snapshot
+
+POLICY = {"path": "routing/decision"}
+FEATURES = {"entity": {"header": "x-user-id"}, "view": "user_risk", "names": ["risk_score"], "onMissing": "policy"}
+
+
+class FakeEngine:
+    """A policy that is a Python function, reading what it says it reads."""
+
+    def __init__(self, rule: Callable[[Mapping[str, Any]], Any], *paths: tuple[str, ...]) -> None:
+        self.revision = "abc123"
+        self._rule = rule
+        self._reads = Reads(paths)
+
+    def evaluate(self, path: str, document: Mapping[str, Any]) -> PolicyVerdict:
+        answer = self._rule(document)
+        return answer if isinstance(answer, PolicyVerdict) else check_verdict(answer)
+
+    def reads(self, path: str) -> Reads:
+        return self._reads
+
+
+class FakeFeatures(FeatureReader):
+    """Every entity has this risk."""
+
+    def __init__(self, risk: float | None) -> None:
+        self._risk = risk
+
+    def cached(self, need: Any, entity: str) -> Features:
+        if self._risk is None:
+            return Features(fault=Reason.FEATURE_TIMEOUT)
+        return Features({"risk_score": FeatureValue(self._risk, 1.5, "cache")})
+
+
+def allow(document: Mapping[str, Any]) -> dict[str, Any]:
+    return {"allow": True}
+
+
+ALLOW = FakeEngine(allow)
+
+
+def log_of(
+    tmp_path: Path,
+    rollout: CompiledRollout,
+    engine: Any = ALLOW,
+    *,
+    overlay: Overlay | None = None,
+    risk: float | None = 0.2,
+    headers: Mapping[str, bytes] | None = None,
+    path: str = "/v1/models/fraud-detector",
+    units: int = 40,
+) -> list[bytes]:
+    """The log of ``units`` users' requests through the real pipeline."""
+    file = tmp_path / "decisions.jsonl"
+    log = DecisionLog(file, {}, KEY, FakeClock(), reads=lambda path: engine.reads(path).paths, flush_seconds=0)
+    holder = SimpleNamespace(current=snapshot(rollout, overlay={rollout.key: overlay} if overlay else None))
+    pipeline = Pipeline(holder, SimpleNamespace(current=engine), FakeFeatures(risk), [log], FakeClock())
+
+    async def send() -> None:
+        for number in range(units):
+            pairs = [(":method", b"POST"), (":path", path.encode()), (":authority", b"models")]
+            pairs += list((headers or {"x-user-id": b"person-%d" % number}).items())
+            await pipeline.process(AttributeReader().request(pairs))
+
+    asyncio.run(send())
+    log.close()
+    assert b"person-" not in file.read_bytes()
+    return file.read_bytes().splitlines(keepends=True)
+
+
+def replayed(lines: list[bytes], engine: Any = ALLOW, rollouts: Any = None) -> list[Replayed]:
+    return list(Replay(engine, rollouts).lines(lines))
+
+
+def assert_reproduced(lines: list[bytes], engine: Any = ALLOW, rollouts: Any = None) -> None:
+    results = replayed(lines, engine, rollouts)
+    assert len(results) == len(lines) > 0
+    for result in results:
+        assert (result.fault, result.not_replayable, result.differences) == (None, None, ())
+
+
+def by_risk(document: Mapping[str, Any]) -> dict[str, Any]:
+    score = document["features"].get("risk_score", 1.0)
+    return {"allow": True, "versions": ["3"] if score > 0.9 else ["3", "4"], "reason": f"risk {score}"}
+
+
+RISK = FakeEngine(by_risk, ("features", "risk_score"))
+
+
+@pytest.mark.parametrize(
+    ("rollout", "options"),
+    [
+        (canary(2500), {}),
+        (canary(2500, holdout={"name": "global", "percent": 20}), {}),
+        (canary(5000, layer={"name": "checkout", "range": [0, 5000]}), {}),
+        (canary(5000, shadow={"version": "5", "percent": 50}), {}),
+        (canary(0, aborted=("4",), drawn=5000), {}),
+        (canary(5000), {"overlay": Overlay(killed=True)}),
+        (canary(5000), {"overlay": Overlay(tripped=frozenset({"4"}))}),
+        (experiment(coverage=40), {}),
+        (canary(5000), {"headers": {"x-other": b"1"}}),
+        (canary(5000, unit={"header": "x-user-id", "missing": "request"}), {"headers": {"x-other": b"1"}}),
+        (canary(5000), {"headers": {"x-user-id": b"alice", "x-fill": b"x" * 40_000}}),
+        (canary(5000), {"path": "/elsewhere"}),
+    ],
+    ids=["weight", "holdout", "layer", "shadow", "abort", "kill", "trip", "coverage", "no unit", "per request",
+         "too large", "no match"],
+)  # fmt: skip
+def test_every_logged_decision_is_reproduced(tmp_path: Path, rollout: CompiledRollout, options: Any) -> None:
+    assert_reproduced(log_of(tmp_path, rollout, **options))
+
+
+@pytest.mark.parametrize("risk", [0.2, 0.95, None], ids=["low", "high", "late"])
+@pytest.mark.parametrize("on_missing", ["stable", "policy"])
+def test_a_decision_with_features_is_reproduced_from_the_logged_values(
+    tmp_path: Path, risk: float | None, on_missing: str
+) -> None:
+    features = {**FEATURES, "onMissing": on_missing}
+    rollout = canary(5000, policy=POLICY, features=features, log={"features": ["risk_score"]})
+    assert_reproduced(log_of(tmp_path, rollout, RISK, risk=risk), RISK)
+
+
+@pytest.mark.parametrize(
+    "answer",
+    [
+        {"allow": False, "reason": "no"},
+        {"allow": True, "version": "4"},
+        {"allow": True, "version": "9"},
+        {"allow": True, "versions": []},
+        {"allow": True, "shadow": False},
+        {"nonsense": 1},
+        PolicyVerdict(fault=Reason.POLICY_UNDEFINED),
+    ],
+)
+@pytest.mark.parametrize("on_error", ["stable", "deny"])
+def test_whatever_the_policy_answers_is_reproduced(tmp_path: Path, answer: Any, on_error: str) -> None:
+    engine = FakeEngine(lambda document: answer)
+    rollout = canary(5000, policy={**POLICY, "onError": on_error}, shadow={"version": "5"})
+    assert_reproduced(log_of(tmp_path, rollout, engine), engine)
+
+
+def test_a_quarantined_policy_is_not_asked_again(tmp_path: Path) -> None:
+    lines = log_of(
+        tmp_path,
+        canary(5000, policy=POLICY),
+        FakeEngine(lambda document: PolicyVerdict(fault=Reason.POLICY_QUARANTINED), ("time",)),
+    )
+
+    def endless(document: Mapping[str, Any]) -> Any:
+        pytest.fail("the policy was asked")
+
+    assert_reproduced(lines, FakeEngine(endless, ("time",)))
+
+
+def test_another_policy_gives_the_differences_field_by_field(tmp_path: Path) -> None:
+    rollout = canary(10_000, policy=POLICY, features=FEATURES, log={"features": ["risk_score"]})
+    lines = log_of(tmp_path, rollout, RISK, risk=0.5, units=1)
+
+    def stricter(document: Mapping[str, Any]) -> dict[str, Any]:
+        return {"allow": True, "versions": ["3"] if document["features"]["risk_score"] > 0.4 else ["4"]}
+
+    (result,) = replayed(lines, FakeEngine(stricter, ("features", "risk_score")))
+    assert result.decision_id == json.loads(lines[0])["decision_id"]
+    assert {difference.field: difference[1:] for difference in result.differences} == {
+        "arm": ("canary", "excluded"),
+        "version": ("4", "3"),
+        "upstream": ("fraud-detector-v4", "fraud-detector-v3"),
+        "reason": ("weight", "policy_ineligible"),
+    }
+
+
+def test_ages_and_durations_are_no_differences(tmp_path: Path) -> None:
+    rollout = canary(10_000, policy=POLICY, features=FEATURES, log={"features": ["risk_score"]})
+    event = json.loads(log_of(tmp_path, rollout, RISK, units=1)[0])
+    event["result"]["stage_us"] = {"total": 1.0}
+    event["result"]["decision_id"] = "other"
+    assert_reproduced([json.dumps(event).encode()], RISK)
+
+
+def test_a_feature_that_was_withheld_makes_a_decision_that_read_it_not_replayable(tmp_path: Path) -> None:
+    rollout = canary(5000, policy=POLICY, features=FEATURES)
+    (result,) = replayed(log_of(tmp_path, rollout, RISK, units=1), RISK)
+    assert result.not_replayable == "the policy reads /input/features/risk_score, which may not be in the log"
+
+
+def test_a_withheld_part_that_the_policy_no_longer_reads_does_no_harm(tmp_path: Path) -> None:
+    lines = log_of(tmp_path, canary(5000, policy=POLICY), FakeEngine(allow, ("unit",)))
+    assert {result.not_replayable for result in replayed(lines, FakeEngine(allow, ("unit",)))} != {None}
+    assert_reproduced(lines, FakeEngine(allow))
+
+
+def test_a_policy_that_reads_more_than_was_logged_is_not_replayable(tmp_path: Path) -> None:
+    lines = log_of(tmp_path, canary(5000, policy=POLICY), units=1)
+    (result,) = replayed(lines, FakeEngine(allow, ("attributes", "request", "http", "method")))
+    assert result.not_replayable is not None
+    assert "attributes.request.http.method" in result.not_replayable
+
+
+def test_the_rollout_may_be_read_by_any_policy_because_the_plan_is_there(tmp_path: Path) -> None:
+    lines = log_of(tmp_path, canary(10_000, policy=POLICY), units=1)
+    engine = FakeEngine(lambda document: {"allow": True, "version": document["rollout"]["canary"]}, ("rollout",))
+    (result,) = replayed(lines, engine)
+    assert ("reason", "weight", "policy_pin") in result.differences
+
+
+def test_other_documents_decide_with_the_logged_status(tmp_path: Path) -> None:
+    lines = log_of(tmp_path, canary(5000))
+    pinned = {**CANARY, "holdout": {"name": "global", "percent": 100}}
+    same = parse_rollout(document(CANARY))
+    assert_reproduced(lines, rollouts={same.key: same})
+    (first, *_) = replayed(lines, rollouts={same.key: parse_rollout(document(pinned))})
+    assert first.not_replayable == "the document changed holdout, so other facts would be gathered"
+    moved = parse_rollout(document({**CANARY, "upstream": "{model}-{version}"}))
+    (first, *_) = replayed(lines, rollouts={same.key: moved})
+    assert [difference.field for difference in first.differences] == ["upstream"]
+
+
+@pytest.mark.parametrize(
+    ("change", "why"),
+    [
+        ({"seed": "other"}, "unit or seed"),
+        ({"layer": {"name": "checkout", "range": [0, 5000]}}, "layer"),
+        ({"shadow": {"version": "5"}}, "shadow"),
+        ({"features": FEATURES}, "features"),
+    ],
+)
+def test_a_document_that_asks_for_other_facts_is_not_replayable(tmp_path: Path, change: Any, why: str) -> None:
+    lines = log_of(tmp_path, canary(5000), units=1)
+    (result,) = replayed(lines, rollouts={"payments/fraud-detector": parse_rollout(document({**CANARY, **change}))})
+    assert result.not_replayable == f"the document changed {why}, so other facts would be gathered"
+
+
+def test_a_rollout_without_a_document_is_not_replayable(tmp_path: Path) -> None:
+    (result,) = replayed(log_of(tmp_path, canary(5000), units=1), rollouts={})
+    assert result.not_replayable == "there is no document of payments/fraud-detector"
+
+
+def test_a_policy_that_the_document_adds_has_no_input_in_the_log(tmp_path: Path) -> None:
+    lines = log_of(tmp_path, canary(5000), units=1)
+    with_policy = parse_rollout(document({**CANARY, "policy": POLICY}))
+    (result,) = replayed(lines, rollouts={with_policy.key: with_policy})
+    assert result.not_replayable == "no policy was asked, so its input is not in the log"
+
+
+@pytest.mark.parametrize(
+    "line",
+    [b"not json\n", b"[]\n", b"{}\n", b'{"decision_id": "d", "result": {}}\n', b"\xff\xfe\n", b"[" * 100_000],
+)
+def test_a_line_that_is_no_event_is_skipped_and_named_by_its_number(tmp_path: Path, line: bytes) -> None:
+    good = log_of(tmp_path, canary(5000), units=1)
+    first, bad, last = replayed([*good, b"\n", line, *good])[0:3]
+    assert (first.fault, last.fault) == (None, None)
+    assert (bad.line, bad.fault is not None) == (3, True)
+
+
+def test_an_event_without_its_facts_is_a_fault_not_a_crash(tmp_path: Path) -> None:
+    event = json.loads(log_of(tmp_path, canary(5000), units=1)[0])
+    del event["input"]["buckets"]
+    (result,) = replayed([json.dumps(event).encode()])
+    assert result.fault is not None
+
+
+def test_the_log_is_read_as_a_stream(tmp_path: Path) -> None:
+    lines = log_of(tmp_path, canary(5000), units=1)
+    taken = iter(Replay(ALLOW).lines(line for _ in range(10**9) for line in lines))
+    assert [next(taken).line for _ in range(3)] == [1, 2, 3]
