@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from itertools import islice
 from pathlib import Path as FilePath
@@ -132,7 +132,7 @@ def _upstreams(rollout: Rollout) -> Iterator[Problem]:
 
 def _files(path: FilePath, faults: list[Fault]) -> Iterator[FilePath]:
     """The files that ``path`` stands for, sorted; a folder without any is a fault."""
-    if not path.is_dir():
+    if not _is(FilePath.is_dir, path):
         yield path
         return
     unreadable: list[OSError] = []
@@ -140,12 +140,20 @@ def _files(path: FilePath, faults: list[Fault]) -> Iterator[FilePath]:
     for folder, folders, names in os.walk(path, onerror=unreadable.append):
         folders[:] = (name for name in folders if not name.startswith("."))
         files = (FilePath(folder, name) for name in names if not name.startswith("."))
-        found.extend(file for file in files if file.suffix in SUFFIXES and file.is_file())
+        found.extend(file for file in files if file.suffix in SUFFIXES and _is(FilePath.is_file, file, unknown=True))
     faults.extend(_file_fault(error, error.filename) for error in unreadable)
     if not found and not unreadable:
         suffixes = ", ".join(sorted(SUFFIXES))
         faults.append(Fault("no_documents", f"the folder holds no file that ends in {suffixes}", str(path)))
     yield from sorted(found)
+
+
+def _is(kind: Callable[[FilePath], bool], path: FilePath, *, unknown: bool = False) -> bool:
+    """Whether the path is of that kind; ``unknown`` where it may not be asked, which reading it will report."""
+    try:
+        return kind(path)
+    except OSError:
+        return unknown
 
 
 def _load_file(file: FilePath, loaded: Loaded) -> None:

@@ -508,7 +508,8 @@ def test_a_file_of_exactly_the_limit_is_read(tmp_path: Path) -> None:
 
 def test_a_file_that_cannot_be_read_is_a_fault(tmp_path: Path) -> None:
     (tmp_path / "loop.yaml").symlink_to("loop.yaml")
-    assert [fault.code for fault in load_paths([tmp_path / "loop.yaml"]).faults] == ["file_unreadable"]
+    long = tmp_path / ("a" * 300)
+    assert [fault.code for fault in load_paths([tmp_path / "loop.yaml", long]).faults] == ["file_unreadable"] * 2
 
 
 def test_bytes_that_are_not_utf8_are_named_with_their_line(tmp_path: Path) -> None:
