@@ -12,7 +12,7 @@ from typing import Any, Final
 import click
 import orjson
 
-from extproc.adapters.regorus_policy import RegorusEngine
+from extproc.adapters.regorus_policy import RegorusEngine, check_sources
 from extproc.adapters.stores import open_store
 from extproc.cli.output import output_option, print_json
 from extproc.clock import Clock, SystemClock
@@ -67,15 +67,19 @@ def explain(
     request = _request(method, path, headers)
     features = _GivenFeatures(_pairs(given), clock)
     snapshot = _snapshot(rollouts, store, clock)
-    engine = RegorusEngine(read_sources(policies)) if policies is not None else None
+    engine = _engine(policies) if policies is not None else None
     caught = _Catcher()
     pipeline = Pipeline(_Held(snapshot), _Held(engine), features, [caught], clock)
     mutation = asyncio.run(pipeline.process(request))
     decision = caught.decision
     sentences = in_words(snapshot, request, decision, caught.facts, caught.rollout, caught.overlay, mutation)
+    record = record_of(decision, unit_text(decision.unit))
     if output == "json":
-        print_json({**record_of(decision, unit_text(decision.unit)), "explanation": sentences})
+        print_json({**record, "explanation": sentences})
         return
+    for name, value in record.items():
+        click.echo(f"{name:<16}{orjson.dumps(value).decode()}")
+    click.echo()
     for sentence in sentences:
         click.echo(sentence)
 
@@ -91,7 +95,7 @@ def replay(log: Path, policies: Path, rollouts: Path | None, output: str) -> int
     Left out are the decision's id, times and durations. Ends with 1 if anything differs.
     """
     documents = None if rollouts is None else {d.rollout.key: d.rollout for d in load_valid([rollouts])}
-    engine = RegorusEngine(read_sources(policies))
+    engine = _engine(policies)
     counts = Counter(dict.fromkeys(("decisions", "reproduced", "different", "not_replayable", "faults"), 0))
     try:
         with log.open("rb") as lines:
@@ -195,6 +199,14 @@ class _GivenFeatures(FeatureReader):
         """What was given, just now; what was not is missing."""
         found = {name: FeatureValue(self._values[name], 0.0, "given") for name in need.names if name in self._values}
         return Features(found, None if len(found) == len(need.names) else Reason.FEATURE_MISSING)
+
+
+def _engine(policies: Path) -> RegorusEngine:
+    """The policies of a folder, checked as the server checks them before it takes them over."""
+    sources = read_sources(policies)
+    if faults := check_sources(sources):
+        raise InvalidInput(faults)
+    return RegorusEngine(sources)
 
 
 def _request(method: str, path: str, headers: Iterable[str]) -> Request:

@@ -136,13 +136,13 @@ def _stages(rollout: CompiledRollout, overlay: Overlay, facts: Facts) -> Iterato
     if rollout.holdout is not None and buckets.holdout is not None:
         out = buckets.holdout < rollout.holdout.percent
         effect = "held out; only stable remains" if out else "not held out"
-        name = rollout.holdout.name.decode()
-        yield f"Holdout {name}: bucket {buckets.holdout} of {rollout.holdout.percent}, {effect}."
+        name, end = rollout.holdout.name.decode(), rollout.holdout.percent
+        yield f"Holdout {name}: it takes the buckets below {end}; with bucket {buckets.holdout} the unit is {effect}."
     if rollout.layer is not None and buckets.layer is not None:
         start, end = rollout.layer.range
         effect = "inside" if buckets.layer in rollout.layer.range else "outside; only stable remains"
         name = rollout.layer.name.decode()
-        yield f"Layer {name}: bucket {buckets.layer} is {effect} of buckets {start} to {end - 1}."
+        yield f"Layer {name}: the rollout has buckets {start} to {end - 1}; bucket {buckets.layer} is {effect}."
     for version in sorted(rollout.aborted & rollout.versions):
         yield f"Abort: version {version} was aborted and is taken away."
     for version in sorted(overlay.tripped & rollout.versions):

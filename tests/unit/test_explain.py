@@ -1,0 +1,202 @@
+"""``dropout explain``: the server's own decision, on a request that somebody describes, with the reasons in words."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import Any
+
+import pytest
+import yaml
+
+from extproc.adapters.stores import open_store
+from extproc.cli import main
+from extproc.clock import SystemClock
+from extproc.control.actions import Apply, Kill, SetWeight, act
+from extproc.datapath.record import RECORD_FIELDS
+from extproc.datapath.words import REASONS
+from extproc.names import Reason
+from extproc.resources.loading import load_valid
+from tests.support.rollouts import CANARY, EXPERIMENT, document
+
+POLICY = """package routing
+
+default decision := {"allow": true}
+
+decision := {"allow": true, "versions": ["3"], "reason": "risk is high"} if input.features.risk_score > 0.9
+
+decision := {"allow": false, "reason": "banned", "http_status": 451} if {
+	input.attributes.request.http.headers["x-region"] == "nowhere"
+}
+"""
+FEATURES = {"entity": {"header": "x-user-id"}, "view": "user_risk", "names": ["risk_score"], "onMissing": "stable"}
+WITH_POLICY = {**EXPERIMENT, "features": FEATURES, "policy": {"path": "routing/decision"}}
+REQUEST = ("--method", "POST", "--path", "/v1/models/fraud-detector:predict?x=1", "-H", "Host: models")
+
+
+@pytest.fixture(autouse=True)
+def elsewhere(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.delenv("DROPOUT_STORE", raising=False)
+
+
+@pytest.fixture
+def policies(tmp_path: Path) -> str:
+    folder = tmp_path / "policies" / "routing"
+    folder.mkdir(parents=True)
+    (folder / "decision.rego").write_text(POLICY)
+    return str(folder.parent)
+
+
+def rollouts(tmp_path: Path, spec: dict[str, Any], name: str = "fraud-detector") -> str:
+    folder = tmp_path / "rollouts"
+    folder.mkdir(exist_ok=True)
+    (folder / f"{name}.yaml").write_text(yaml.safe_dump(document(spec, name)))
+    return str(folder)
+
+
+def explained(capsys: pytest.CaptureFixture[str], *arguments: str, status: int = 0) -> dict[str, Any]:
+    with pytest.raises(SystemExit) as exit_:
+        main(["explain", *arguments, "-o", "json"])
+    out = capsys.readouterr()
+    assert (exit_.value.code, out.err) == (status, ""), out.out
+    answer: dict[str, Any] = json.loads(out.out)
+    return answer
+
+
+def words(answer: dict[str, Any]) -> str:
+    return "\n".join(answer["explanation"])
+
+
+def test_the_answer_is_the_record_with_the_raw_unit_and_an_explanation(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    answer = explained(capsys, "--rollouts", rollouts(tmp_path, EXPERIMENT), *REQUEST, "-H", "x-user-id: alice")
+    assert tuple(answer) == (*RECORD_FIELDS, "explanation")
+    assert answer["unit"] == "alice"
+    assert answer["rollout"] == "payments/fraud-detector"
+    assert answer["version"] in ("3", "4")
+    assert "path prefix /v1/models/fraud-detector fits POST /v1/models/fraud-detector:predict?x=1 on models" in words(
+        answer
+    )
+
+
+def test_a_policy_and_a_given_feature_decide_as_in_the_server(
+    tmp_path: Path, policies: str, capsys: pytest.CaptureFixture[str]
+) -> None:
+    common = ("--rollouts", rollouts(tmp_path, WITH_POLICY), "--policies", policies, *REQUEST, "-H", "x-user-id: u2")
+    low = explained(capsys, *common, "--feature", "risk_score=0.1")
+    high = explained(capsys, *common, "--feature", "risk_score=0.99")
+    assert low["reason"] == "weight"
+    assert (high["reason"], high["version"], high["arm"]) == ("policy_ineligible", "3", "excluded")
+    assert "version 4 is taken away, because: risk is high" in words(high)
+    assert high["features"] == {"risk_score": {"value": 0.99, "age": 0.0, "source": "given"}}
+
+
+def test_a_feature_that_was_not_given_is_missing(
+    tmp_path: Path, policies: str, capsys: pytest.CaptureFixture[str]
+) -> None:
+    folder = rollouts(tmp_path, WITH_POLICY)
+    answer = explained(capsys, "--rollouts", folder, "--policies", policies, *REQUEST, "-H", "x-user-id: u2")
+    assert answer["reason"] == "feature_missing"
+    assert "Features: a feature is missing; only stable remains." in answer["explanation"]
+
+
+def test_a_denial_is_explained_with_its_status(
+    tmp_path: Path, policies: str, capsys: pytest.CaptureFixture[str]
+) -> None:
+    folder = rollouts(tmp_path, WITH_POLICY)
+    answer = explained(
+        capsys, "--rollouts", folder, "--policies", policies, *REQUEST, "-H", "x-user-id: u", "-H", "X-Region: nowhere"
+    )
+    assert (answer["reason"], answer["version"]) == ("policy_deny", None)
+    assert "The client gets 451: the policy denies the request (policy_deny)." in answer["explanation"]
+
+
+def test_a_repeated_unit_header_is_ambiguous(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    folder = rollouts(tmp_path, EXPERIMENT)
+    answer = explained(capsys, "--rollouts", folder, *REQUEST, "-H", "x-user-id: a", "-H", "X-User-Id: b")
+    assert answer["reason"] == "unit_ambiguous"
+
+
+def test_no_match_is_an_answer(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    answer = explained(capsys, "--rollouts", rollouts(tmp_path, EXPERIMENT), "--path", "/elsewhere")
+    assert answer["reason"] == "no_match"
+    assert answer["explanation"][0] == "No rollout matches GET /elsewhere."
+
+
+def test_a_rollout_that_fits_less_well_is_named(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    rollouts(tmp_path, {**EXPERIMENT, "match": [{"path": {"value": "/v1"}}]}, "catch-all")
+    answer = explained(capsys, "--rollouts", rollouts(tmp_path, EXPERIMENT), *REQUEST, "-H", "x-user-id: alice")
+    assert "payments/catch-all fits too, but it is less specific or comes later." in answer["explanation"]
+
+
+def test_a_document_that_the_store_has_not_seen_starts_at_weight_0(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    answer = explained(capsys, "--rollouts", rollouts(tmp_path, CANARY), *REQUEST, "-H", "x-user-id: alice")
+    assert (answer["arm"], answer["version"], answer["ranges"]) == ("control", "3", {"canary": [0, 0]})
+
+
+def stored(tmp_path: Path, folder: str) -> str:
+    """A store in which the folder's canary is at full weight, and killed."""
+    url = f"sqlite:{tmp_path / 'dropout.db'}"
+    store = open_store(url, create=True)
+    clock = SystemClock()
+    act(store, "test", Apply(load_valid([folder])), clock)
+    act(store, "test", SetWeight("payments", "fraud-detector", 10_000), clock)
+    act(store, "test", Kill("payments", "fraud-detector"), clock)
+    store.close()
+    return url
+
+
+@pytest.mark.parametrize("named", [True, False], ids=["named", "where it is by default"])
+@pytest.mark.parametrize("with_documents", [True, False])
+def test_the_stores_status_counts(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str], named: bool, with_documents: bool
+) -> None:
+    folder = rollouts(tmp_path, CANARY)
+    url = stored(tmp_path, folder)
+    arguments = [*REQUEST, "-H", "x-user-id: alice", *(("--store", url) if named else ())]
+    answer = explained(capsys, *arguments, *(("--rollouts", folder) if with_documents else ()))
+    assert (answer["reason"], answer["version"]) == ("kill_switch", "3")
+    assert any(sentence.startswith("Kill: ") for sentence in answer["explanation"])
+
+
+def test_the_text_shows_the_record_and_the_reasons(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    with pytest.raises(SystemExit) as exit_:
+        main(["explain", "--rollouts", rollouts(tmp_path, CANARY), *REQUEST, "-H", "x-user-id: alice"])
+    out = capsys.readouterr().out
+    assert exit_.value.code == 0
+    assert 'version         "3"\n' in out
+    assert "The request gets x-model-arm: control\n" in out
+
+
+@pytest.mark.parametrize(
+    ("arguments", "code"),
+    [
+        (("-H", "no colon"), "header_invalid"),
+        (("--feature", "risk"), "feature_invalid"),
+        (("--policies", "missing"), None),
+        (("--store", "sqlite:missing.db"), "store_unreachable"),
+    ],
+)
+def test_bad_input_is_a_fault_with_a_code(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str], arguments: tuple[str, ...], code: str | None
+) -> None:
+    status = 3 if code == "store_unreachable" else 2
+    answer = explained(capsys, "--rollouts", rollouts(tmp_path, CANARY), *REQUEST, *arguments, status=status)
+    assert code in (None, answer["errors"][0]["code"])
+
+
+def test_policies_that_the_server_would_refuse_are_refused(
+    tmp_path: Path, policies: str, capsys: pytest.CaptureFixture[str]
+) -> None:
+    Path(policies, "routing", "decision.rego").write_text('package routing\n\ndecision := http.send({"url": "x"})\n')
+    folder = rollouts(tmp_path, CANARY)
+    answer = explained(capsys, "--rollouts", folder, "--policies", policies, *REQUEST, status=2)
+    assert answer["errors"][0]["code"] == "policy_builtin_forbidden"
+
+
+def test_every_reason_has_words() -> None:
+    assert set(REASONS) == set(Reason)
