@@ -179,9 +179,9 @@ class Metrics:
         self._revision = revision
         self._confirmed = self._clock.monotonic()
 
-    def snapshot_confirmed(self) -> None:
-        """The store was read and has nothing newer than the snapshot."""
-        self._confirmed = self._clock.monotonic()
+    def snapshot_confirmed(self, at: float) -> None:
+        """The store was read at ``at`` (monotonic seconds) and had nothing newer than the snapshot."""
+        self._confirmed = at
 
     def policy(self, revision: str) -> None:
         """Policies of this revision were taken over."""

@@ -25,8 +25,11 @@ class Settings:
 
     store: str = _setting("sqlite:dropout.db", "the store that commands use when `--store` is left out")
     features: str = _setting(
-        "sqlite:features.db", "the feature store that `dropout features` uses without `--features`"
+        "", "the feature store; without it `serve` has none, and `dropout features` uses `sqlite:features.db`"
     )
+    feature_cache: float = _setting(10.0, "seconds for which a value read from the feature store is used again")
+    feature_cache_entries: int = _setting(50_000, "entities that a worker remembers the features of")
+    feature_cache: float = _setting(10.0, "seconds for which a worker serves a feature from its cache")
     drain_timeout: float = _setting(10.0, "seconds that streams in flight get after SIGTERM, without `--drain-timeout`")
     lame_duck: float = _setting(
         1.0, "seconds at most between NOT_SERVING and the closed socket; shorter when no requests come"

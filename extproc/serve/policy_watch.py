@@ -27,10 +27,10 @@ Stamp = frozenset[tuple[str, int, int, int]]
 
 @dataclass(frozen=True, slots=True)
 class Sources:
-    """Policies as they were read: their fingerprint, and themselves as JSON."""
+    """Policies as they were read: their fingerprint, and themselves as JSON text."""
 
     revision: str
-    body: Mapping[str, Any]
+    body: str
 
 
 ReadSources = Callable[[Path], Sources]
@@ -40,6 +40,12 @@ def too_slow(path: str | None, limit: float) -> Fault:
     """The refusal of policies that do not end."""
     what = "loading the policies" if path in (None, ANY_PATH) else f"an evaluation of the rule {path}"
     return Fault("policy_too_slow", f"{what[:1].upper()}{what[1:]} took longer than {limit:g} s.", field=path)
+
+
+def crashed(path: str | None) -> Fault:
+    """The refusal of policies that bring the engine down."""
+    what = "loading these policies" if path in (None, ANY_PATH) else f"an evaluation of the rule {path}"
+    return Fault("policy_too_complex", f"The policy engine does not survive {what}.", field=path)
 
 
 def stamp_of(folder: Path) -> Stamp:
@@ -94,7 +100,7 @@ class Trial:
                 except TimeoutError:
                     return [too_slow(evaluating, limit)]
                 if not line:
-                    return [Fault("policy_crashed", "Trying the policies ended the process that tried them.")]
+                    return [crashed(evaluating)]
                 answer = orjson.loads(line)
                 if "faults" in answer:
                     return [Fault(**fault) for fault in answer["faults"]]
@@ -119,7 +125,7 @@ class Trial:
 
 def answer_trial(
     question: bytes,
-    check: Callable[[Mapping[str, Any]], Callable[[str, Mapping[str, Any]], object]],
+    check: Callable[[str], Callable[[str, Mapping[str, Any]], object]],
     say: Callable[[bytes], object],
 ) -> None:
     """The trial process' side: load by ``check``, which gives the evaluation, and evaluate every input."""

@@ -12,9 +12,11 @@ import os
 import signal
 import time
 from collections.abc import Callable, Mapping, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import asdict, dataclass, field
+from functools import partial
 from pathlib import Path
-from typing import Any, Final, Protocol
+from typing import Any, Final, Protocol, TypeVar
 
 import orjson
 
@@ -24,18 +26,20 @@ from extproc.metrics import RELOADS_REFUSED, WORKERS_REPLACED, Metrics, Totals
 from extproc.serve.admin import AdminServer, Page
 from extproc.serve.children import Backoff, Child, spawn
 from extproc.serve.endpoints import FolderLock, TcpEndpoint, UnixEndpoint
+from extproc.serve.heartbeat import BEAT_SECONDS
 from extproc.serve.messages import Channel, Message
-from extproc.serve.policy_watch import FolderWatch, ReadSources, Sources, Trial, too_slow
-from extproc.serve.watchdog import BEAT_SECONDS, Hung, Limits, Watchdog, process_cpu_seconds
+from extproc.serve.policy_watch import FolderWatch, ReadSources, Sources, Trial, crashed, too_slow
+from extproc.serve.watchdog import Hung, Limits, Watchdog, process_cpu_seconds
 from extproc.serve.worker_config import WorkerConfig
 from extproc.settings import Settings
 
 logger = logging.getLogger(__name__)
+_T = TypeVar("_T")
 
 _ANSWER_SECONDS: Final = 1.0
 _QUARANTINE_ACK_SECONDS: Final = 0.1
 _COLLECT_SECONDS: Final = 5.0
-_ENVOY_START_SECONDS: Final = 30.0
+_ENVOY_POLL_SECONDS: Final = 0.1
 
 
 class Folder(Protocol):
@@ -52,6 +56,18 @@ class Folder(Protocol):
         ...
 
 
+class EnvoyFiles(Protocol):
+    """The routes and clusters that Envoy reads. Calls block, and come from one thread at a time."""
+
+    def exist(self) -> bool:
+        """Whether there are any, from this run or an earlier one."""
+        ...
+
+    def write(self) -> None:
+        """Write what changed. Raises ``DropoutError``."""
+        ...
+
+
 @dataclass(frozen=True, slots=True)
 class Plan:
     """What to serve. ``configs`` has one entry for each worker."""
@@ -61,7 +77,6 @@ class Plan:
     trial_command: Sequence[str]
     admin: TcpEndpoint
     policies: Path | None
-    envoy_command: Sequence[str] | None
     drain_timeout: float
 
 
@@ -70,6 +85,7 @@ class Parts:
     """What the composition root provides: blocking calls, made on a thread."""
 
     prepare: Callable[[], Folder | None]
+    envoy_files: EnvoyFiles | None
     read_sources: ReadSources
     say: Callable[[str], None]
 
@@ -89,6 +105,7 @@ class Slot:
     restart: asyncio.TimerHandle | None = None
     reasons: Sequence[Fault] = ()
     exit_code: int | None = None
+    died_in: str | None = None
 
     @property
     def serving(self) -> bool:
@@ -108,6 +125,8 @@ class Supervisor:
         self._lock = lock
         self._slots = [Slot(config, child) for config, child in zip(plan.configs, children, strict=True)]
         self._folder: Folder | None = None
+        self._envoy_files = parts.envoy_files
+        self._trial = Trial(plan.trial_command, tuning.trial_limit)
         self._folder_faults: Sequence[Fault] = ()
         self._policies: Sources | None = None
         self._policy_faults: Sequence[Fault] = ()
@@ -122,6 +141,7 @@ class Supervisor:
         self._reload = asyncio.Event()
         self._changed = asyncio.Event()
         self._booting = True
+        self._store_thread = ThreadPoolExecutor(1, "store")
         self._tasks: list[asyncio.Task[None]] = []
         self._admin = AdminServer(
             {
@@ -174,27 +194,45 @@ class Supervisor:
             prepared.cancel()
             return False
         stopped.cancel()
-        await prepared
+        try:
+            await prepared
+        except* DropoutError as several:
+            raise _first(several) from None
         for slot in self._slots:
             self._start(slot, trial=True)
+        await self._write_envoy_files()
         until = time.monotonic() + self._settings.start_timeout
         while not self._stopping.is_set():
             if all(slot.serving for slot in self._slots):
                 break
             self._see_boot_failures(until)
             await self._look_again()
-        await self._render_envoy()
         self._booting = False
         if not self._stopping.is_set():
             self._announce()
         return not self._stopping.is_set()
 
     async def _prepare(self) -> None:
-        self._folder = await asyncio.to_thread(self._parts.prepare)
+        async with asyncio.TaskGroup() as both:
+            both.create_task(self._prepare_documents())
+            if self._plan.policies is not None:
+                both.create_task(self._prepare_policies(self._plan.policies))
+
+    async def _prepare_documents(self) -> None:
+        self._folder = await self._on_store_thread(self._parts.prepare)
         if self._folder is not None:
-            self._note_folder(await asyncio.to_thread(self._folder.sync))
-        if self._plan.policies is not None:
-            self._policies = await asyncio.to_thread(self._parts.read_sources, self._plan.policies)
+            self._note_folder(await self._on_store_thread(self._folder.sync))
+
+    async def _prepare_policies(self, folder: Path) -> None:
+        """Read and load the policies; they are evaluated for the first time in the workers, which know the inputs."""
+        sources = await asyncio.to_thread(self._parts.read_sources, folder)
+        faults = await self._trial.run(sources, {})
+        if faults:
+            raise InvalidInput(faults)
+        self._policies = sources
+
+    async def _on_store_thread(self, call: Callable[[], _T]) -> _T:
+        return await asyncio.get_running_loop().run_in_executor(self._store_thread, call)
 
     async def _look_again(self) -> None:
         self._changed.clear()
@@ -209,6 +247,8 @@ class Supervisor:
             if slot.reasons:
                 kind = InvalidInput if slot.exit_code == InvalidInput.exit_code else Unreachable
                 raise kind(slot.reasons)
+            if slot.state == "dead" and slot.died_in is not None:
+                raise InvalidInput([crashed(slot.died_in)])
             if slot.state == "dead":
                 status = slot.child.process.returncode
                 raise Unreachable.of("worker_failed", f"Worker {slot.config.index} ended with status {status}.")
@@ -301,7 +341,7 @@ class Supervisor:
     def _bury(self, slot: Slot, child: Child) -> None:
         if slot.channel is not None:
             slot.channel.close()
-        evaluating = child.page.read()
+        slot.died_in = child.page.read().path if child.crashed() else None
         child.page.close()
         self._totals.retire(child.life)
         self._watchdog.forget(slot.config.index)
@@ -309,9 +349,9 @@ class Supervisor:
         self._changed.set()
         if self._stopping.is_set() or self._booting:
             return
-        if child.crashed() and evaluating.path is not None:
-            self._quarantine({evaluating.path})
-            self._say(f"worker {slot.config.index} crashed in {evaluating.path}: the policy is in quarantine")
+        if slot.died_in is not None:
+            self._quarantine({slot.died_in})
+            self._say(f"worker {slot.config.index} crashed in {slot.died_in}: the policy is in quarantine")
         self._metrics.count(WORKERS_REPLACED)
         wait = slot.backoff.after(time.monotonic() - child.born)
         why = f": {slot.reasons[0].message}" if slot.reasons else f" with status {child.process.returncode}"
@@ -445,13 +485,17 @@ class Supervisor:
     # -- documents
 
     async def _follow_folder(self, folder: Folder) -> None:
+        took = 0.0
         while True:
-            await asyncio.sleep(self._settings.rollouts_poll)
+            # Looking at ten thousand files takes its time; it must not become all this process does.
+            await asyncio.sleep(max(self._settings.rollouts_poll, 10 * took))
+            before = time.monotonic()
             await self._sync_folder(folder, force=False)
+            took = time.monotonic() - before
 
     async def _sync_folder(self, folder: Folder, *, force: bool) -> None:
         try:
-            faults = await asyncio.to_thread(folder.sync, force=force)
+            faults = await self._on_store_thread(partial(folder.sync, force=force))
         except DropoutError as error:
             faults = error.faults
         self._note_folder(faults)
@@ -486,7 +530,7 @@ class Supervisor:
         if sources.revision == self._policies.revision:
             self._policy_faults = ()
             return
-        faults = await Trial(self._plan.trial_command, self._settings.trial_limit).run(sources, await self._trials())
+        faults = await self._trial.run(sources, await self._trials())
         if faults:
             self._refuse_policies(faults)
             return
@@ -510,36 +554,27 @@ class Supervisor:
 
     # -- Envoy's files
 
-    async def _render_envoy(self) -> None:
-        """Keep Envoy's files current in a process of its own; the first time, wait until they are there."""
-        command = self._plan.envoy_command
-        if command is None or self._stopping.is_set():
+    async def _write_envoy_files(self) -> None:
+        """Keep Envoy's files current. The first time they are there before anybody is told that we are ready."""
+        files = self._envoy_files
+        if files is None:
             return
-        written = asyncio.Event()
-        self._spawn_task(self._keep_rendering(command, written))
-        try:
-            await asyncio.wait_for(written.wait(), _ENVOY_START_SECONDS)
-        except TimeoutError:
-            raise Unreachable.of("envoy_dir_unwritable", "Envoy's files could not be written.") from None
+        if not files.exist():
+            await asyncio.to_thread(files.write)
+        self._spawn_task(self._follow_envoy(files))
 
-    async def _keep_rendering(self, command: Sequence[str], written: asyncio.Event) -> None:
-        backoff = Backoff()
+    async def _follow_envoy(self, files: EnvoyFiles) -> None:
+        fault: Fault | None = None
         while True:
-            born = time.monotonic()
-            process = await asyncio.create_subprocess_exec(
-                *command, stdin=asyncio.subprocess.PIPE, stdout=asyncio.subprocess.PIPE
-            )
-            assert process.stdout is not None
             try:
-                while line := await process.stdout.readline():
-                    written.set()
-                    if line.strip() != b"written":
-                        self._say(f"envoy files: {line.decode().strip()}")
-                await process.wait()
-            finally:
-                if process.returncode is None:
-                    process.kill()
-            await asyncio.sleep(max(0.5, backoff.after(time.monotonic() - born)))
+                await asyncio.to_thread(files.write)
+            except DropoutError as error:
+                if error.faults[0] != fault:
+                    fault = error.faults[0]
+                    self._say(f"envoy files: {fault}")
+            else:
+                fault = None
+            await asyncio.sleep(_ENVOY_POLL_SECONDS)
 
     # -- the end
 
@@ -583,12 +618,8 @@ class Supervisor:
         return Page(200, text.encode(), "text/plain; version=0.0.4; charset=utf-8")
 
     async def _snapshot_page(self) -> Page:
-        newest: Mapping[str, Any] = {}
-        for slot in self._serving:  # one is enough, and a large answer; the next only if it does not answer
-            answers = await self._ask([slot], "describe", _ANSWER_SECONDS)
-            if answers:
-                newest = answers[0]
-                break
+        answers = {answer["worker"]: answer for answer in await self._ask(self._serving, "describe", _ANSWER_SECONDS)}
+        newest: Mapping[str, Any] = max(answers.values(), key=lambda answer: answer["revision"], default={})
         errors = [*newest.get("errors", []), *_as_errors(self._folder_faults), *_as_errors(self._policy_faults)]
         body = {
             "revision": newest.get("revision"),
@@ -596,19 +627,30 @@ class Supervisor:
             "quarantined": sorted(self._quarantined),
             "rollouts": newest.get("rollouts", []),
             "errors": errors,
-            "workers": [self._worker_entry(slot) for slot in self._slots],
+            "workers": [self._worker_entry(slot, answers.get(slot.config.index)) for slot in self._slots],
         }
         return Page(200, orjson.dumps(body), "application/json")
 
-    def _worker_entry(self, slot: Slot) -> dict[str, Any]:
+    def _worker_entry(self, slot: Slot, described: Mapping[str, Any] | None) -> dict[str, Any]:
+        rollouts = described["rollouts"] if described is not None else []
         return {
             "worker": slot.config.index,
             "pid": slot.child.pid,
             "address": slot.config.endpoint.target,
-            "state": slot.state,
-            "revision": slot.revision,
+            "state": "starting" if slot.serving and self._booting else slot.state,
+            "revision": described["revision"] if described is not None else slot.revision,
             "policy_revision": slot.policy_revision,
+            "rollouts": {rollout["key"]: {"weight": rollout["weight"]} for rollout in rollouts},
         }
+
+
+def _first(several: BaseExceptionGroup[DropoutError]) -> DropoutError:
+    """One of several refusals; its exit code is the one that counts."""
+    error: BaseException = several
+    while isinstance(error, BaseExceptionGroup):
+        error = error.exceptions[0]
+    assert isinstance(error, DropoutError)
+    return error
 
 
 def _as_errors(faults: Sequence[Fault]) -> list[dict[str, Any]]:

@@ -13,9 +13,8 @@ import logging
 import os
 import signal
 import socket
-import sys
 import time
-from collections.abc import Callable, Collection, Mapping
+from collections.abc import Callable, Collection
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Final, Protocol
@@ -27,9 +26,10 @@ from grpc_health.v1 import health, health_pb2, health_pb2_grpc
 from extproc.datapath.ports import PolicyEngine
 from extproc.errors import DropoutError, Fault, InvalidInput
 from extproc.serve.endpoints import TcpEndpoint, UnixEndpoint
+from extproc.serve.heartbeat import BEAT_SECONDS, HeartbeatPage, arm_dead_man_switch
 from extproc.serve.messages import Channel, Message
 from extproc.serve.tls import Certificates
-from extproc.serve.watchdog import BEAT_SECONDS, HeartbeatPage, WatchedEngine, arm_dead_man_switch
+from extproc.serve.watchdog import WatchedEngine
 from extproc.serve.worker_config import WorkerConfig
 from extproc.settings import Settings, settings
 
@@ -47,7 +47,8 @@ class PolicySlot:
 
     def __init__(self, page: HeartbeatPage) -> None:
         self._page = page
-        self.current: WatchedEngine | None = None
+        self._watched: WatchedEngine | None = None
+        self.current: PolicyEngine | None = None
 
     @property
     def revision(self) -> str:
@@ -58,12 +59,12 @@ class PolicySlot:
         """Decide by ``engine`` from now on."""
         watched = WatchedEngine(engine, self._page)
         watched.quarantine(frozenset(quarantined))
-        self.current = watched
+        self.current = self._watched = watched
 
     def quarantine(self, revision: str, paths: Collection[str]) -> None:
         """Take rules out, if ``revision`` is still the one in force."""
-        if self.current is not None and self.current.revision == revision:
-            self.current.quarantine(frozenset(paths))
+        if self._watched is not None and self._watched.revision == revision:
+            self._watched.quarantine(frozenset(paths))
 
 
 class Application(Protocol):
@@ -79,8 +80,8 @@ class Application(Protocol):
         """The store's revision that requests are decided from."""
         ...
 
-    def engine(self, sources: Mapping[str, Any]) -> PolicyEngine:
-        """An engine of ``sources``. Raises ``InvalidInput``."""
+    def engine(self, sources: str) -> PolicyEngine:
+        """An engine of ``sources``, policies as JSON text. Raises ``InvalidInput``."""
         ...
 
     def load(self) -> None:
@@ -155,6 +156,7 @@ class Worker:
         self._alone = False
         self._taken_over = False
         self._app: Application | None = None
+        self._index = -1
         self._keys_sent_at = -1
         self._tasks: set[asyncio.Task[None]] = set()
 
@@ -168,6 +170,7 @@ class Worker:
         except ConnectionError:
             return 0
         config = WorkerConfig(**start["config"])
+        self._index = config.index
         try:
             serving = await self._start(config, start)
         except DropoutError as error:
@@ -242,7 +245,9 @@ class Worker:
         elif kind == "metrics":
             self._send_metrics(app, message["id"])
         elif kind == "describe":
-            self._channel.send("description", id=message["id"], revision=app.revision, **app.describe())
+            self._channel.send(
+                "description", id=message["id"], worker=self._index, revision=app.revision, **app.describe()
+            )
         elif kind == "trials":
             self._channel.send("trials", id=message["id"], trials=app.trials())
         elif kind == "reload":
@@ -390,8 +395,3 @@ def _inode(path: Path) -> int | None:
     with contextlib.suppress(OSError):
         return os.stat(path).st_ino  # noqa: PTH116  # asked 20 times a second
     return None
-
-
-def configure_logging() -> None:
-    """Warnings and errors as single lines on stderr, for the supervisor and its workers alike."""
-    logging.basicConfig(stream=sys.stderr, level=logging.WARNING, format="dropout: %(message)s")

@@ -117,7 +117,7 @@ def test_a_confirmed_snapshot_is_young_again() -> None:
     metrics = Metrics(clock)
     metrics.snapshot(7)
     clock.advance(30)
-    metrics.snapshot_confirmed()
+    metrics.snapshot_confirmed(clock.monotonic())
     assert value(merge([dumped(metrics)]), "dropout_snapshot_age_seconds") == 0
 
 

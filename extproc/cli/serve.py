@@ -1,0 +1,286 @@
+"""``dropout serve``: decide for Envoy until told to stop.
+
+Imports little before the workers are started: they import gRPC while this process applies documents.
+"""
+
+from __future__ import annotations
+
+import os
+import sys
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, Final
+
+import click
+
+from extproc.errors import Fault, InvalidInput
+from extproc.serve.children import Child, spawn
+from extproc.serve.endpoints import (
+    FolderLock,
+    TcpEndpoint,
+    UnixEndpoint,
+    parse_host_port,
+    prepare_folder,
+    probe_tcp,
+    probe_unix,
+    worker_endpoints,
+)
+from extproc.serve.tls import TlsFiles, insecure, tls_files
+from extproc.serve.worker_config import WorkerConfig
+from extproc.settings import settings
+
+if TYPE_CHECKING:
+    from extproc.serve.policy_watch import Sources
+    from extproc.serve.supervisor import Folder
+    from extproc.snapshot.holder import SnapshotHolder
+    from extproc.snapshot.store import RolloutStore
+
+_WORKER: Final = (sys.executable, "-P", "-m", "extproc.cli.worker")
+_POLICY_TRIAL: Final = (sys.executable, "-P", "-m", "extproc.cli.policy_trial")
+_ENVOY_FILES: Final = ("rds.json", "cds.json")
+_ORPHANS_LEAVE_SECONDS: Final = 2.0
+
+
+@dataclass(frozen=True, slots=True)
+class Options:
+    """The command line."""
+
+    store: str
+    policies: Path | None
+    listen: str
+    workers: int
+    admin: str
+    rollouts: Path | None
+    features: str | None
+    decision_log: Path | None
+    envoy_dir: Path | None
+    tls: TlsFiles | None
+    insecure: bool
+    drain_timeout: float
+
+
+def _folder(*, exists: bool) -> click.Path:
+    return click.Path(exists=exists, file_okay=False, path_type=Path)
+
+
+@click.command()
+@click.option("--store", default=lambda: settings().store, metavar="URL", help="The store. [DROPOUT_STORE]")
+@click.option("--policies", type=_folder(exists=True), help="The folder of Rego policies; watched.")
+@click.option(
+    "--listen",
+    default="unix:/run/dropout/worker-{worker}.sock",
+    show_default=True,
+    metavar="ADDRESS",
+    help="unix:PATH with {worker} in it, or HOST:PORT, to which the worker's number is added.",
+)
+@click.option("--transport", type=click.Choice(["grpc"]), default="grpc", show_default=True, help="How Envoy asks.")
+@click.option("--workers", type=click.IntRange(1, 512), default=None, help="Worker processes.  [default: the cores]")
+@click.option(
+    "--admin",
+    default="127.0.0.1:9902",
+    show_default=True,
+    metavar="HOST:PORT",
+    help="/metrics, /healthz, /readyz and /snapshot; port 0 takes a free one.",
+)
+@click.option("--rollouts", type=_folder(exists=True), help="A folder of documents to apply, now and when it changes.")
+@click.option(
+    "--features",
+    default=lambda: settings().features or None,
+    metavar="sqlite:PATH",
+    help="The feature store. [DROPOUT_FEATURES]",
+)
+@click.option("--decision-log", type=click.Path(dir_okay=False, path_type=Path), help="Where decisions are written.")
+@click.option("--envoy-dir", type=_folder(exists=False), help="Where Envoy's routes and clusters are kept current.")
+@click.option("--tls-cert", metavar="FILE", help="The server's certificate chain (PEM); read again when it changes.")
+@click.option("--tls-key", metavar="FILE", help="Its key (PEM).")
+@click.option("--tls-client-ca", metavar="FILE", help="Take only clients with a certificate of this authority (PEM).")
+@click.option("--insecure", is_flag=True, help="Allow plaintext on an address that other machines can reach.")
+@click.option(
+    "--drain-timeout",
+    type=click.FloatRange(0),
+    default=lambda: settings().drain_timeout,
+    metavar="SECONDS",
+    help="What streams in flight get after SIGTERM. [DROPOUT_DRAIN_TIMEOUT]",
+)
+def serve(
+    transport: str,
+    workers: int | None,
+    tls_cert: str | None,
+    tls_key: str | None,
+    tls_client_ca: str | None,
+    **flags: Any,
+) -> int:
+    """Decide for Envoy: a supervisor and its workers, one endpoint each.
+
+    SIGTERM drains and exits 0, SIGHUP reloads and opens the decision log again.
+    """
+    del transport  # so far there is one
+    options = Options(
+        workers=workers or len(os.sched_getaffinity(0)), tls=tls_files(tls_cert, tls_key, tls_client_ca), **flags
+    )
+    endpoints = worker_endpoints(options.listen, options.workers)
+    admin = TcpEndpoint(*parse_host_port(options.admin, "--admin"))
+    if options.decision_log is not None:
+        _check_log(options.decision_log)
+    lock = _take(endpoints, options)
+    children: list[Child] = []
+    try:
+        children += [spawn(index, _WORKER) for index in range(options.workers)]
+        return _supervise(options, endpoints, admin, children, lock)
+    finally:
+        for child in children:
+            child.kill()
+
+
+def _check_log(path: Path) -> None:
+    from extproc.datapath.decision_log import check_log_path
+
+    check_log_path(path)
+
+
+def _take(endpoints: Sequence[UnixEndpoint | TcpEndpoint], options: Options) -> FolderLock | None:
+    """See that every endpoint is free, and ours from now on; the lock of Unix sockets."""
+    first = endpoints[0]
+    if isinstance(first, TcpEndpoint):
+        if not first.loopback and options.tls is None and not options.insecure:
+            raise insecure(first.target)
+        for endpoint in endpoints:
+            assert isinstance(endpoint, TcpEndpoint)
+            probe_tcp(endpoint, _ORPHANS_LEAVE_SECONDS)
+        return None
+    if options.tls is not None:
+        raise InvalidInput.of("tls_needs_port", "TLS is for HOST:PORT; a Unix socket is private.", field="--tls-cert")
+    prepare_folder(first.path.parent)
+    lock = FolderLock(first, options.listen.removeprefix("unix:"))
+    leftovers = lock.take()
+    for endpoint in endpoints:
+        assert isinstance(endpoint, UnixEndpoint)
+        probe_unix(endpoint, leftovers)
+    return lock
+
+
+def _supervise(
+    options: Options,
+    endpoints: Sequence[UnixEndpoint | TcpEndpoint],
+    admin: TcpEndpoint,
+    children: Sequence[Child],
+    lock: FolderLock | None,
+) -> int:
+    """Everything from here on is imported while the workers import theirs."""
+    import asyncio
+
+    from extproc.serve.logs import configure_logging
+    from extproc.serve.supervisor import Parts, Plan, Supervisor
+
+    configure_logging()
+    plan = Plan(
+        configs=[_config(index, endpoint, options) for index, endpoint in enumerate(endpoints)],
+        worker_command=_WORKER,
+        trial_command=_POLICY_TRIAL,
+        admin=admin,
+        policies=options.policies,
+        drain_timeout=options.drain_timeout,
+    )
+    parts = Parts(
+        prepare=lambda: _prepare(options),
+        envoy_files=_EnvoyFiles(options.store, options.envoy_dir) if options.envoy_dir else None,
+        read_sources=_read_sources,
+        say=lambda line: click.echo(line, err=True),
+    )
+    return asyncio.run(Supervisor(plan, parts, settings(), children, lock).run())
+
+
+def _config(index: int, endpoint: UnixEndpoint | TcpEndpoint, options: Options) -> WorkerConfig:
+    where: dict[str, Any] = (
+        {"unix": str(endpoint.path)}
+        if isinstance(endpoint, UnixEndpoint)
+        else {"host": endpoint.host, "port": endpoint.port}
+    )
+    return WorkerConfig(
+        index=index,
+        store=options.store,
+        features=options.features,
+        decision_log=str(options.decision_log) if options.decision_log else None,
+        tls_certificate=str(options.tls.certificate) if options.tls else None,
+        tls_key=str(options.tls.key) if options.tls else None,
+        tls_client_ca=str(options.tls.client_ca) if options.tls and options.tls.client_ca else None,
+        drain_timeout=options.drain_timeout,
+        **where,
+    )
+
+
+class _FollowedRollouts:
+    """The folder of documents, as the supervisor follows it."""
+
+    def __init__(self, store: RolloutStore, directory: Path) -> None:
+        from extproc.clock import SystemClock
+        from extproc.control.folder import FollowedFolder
+
+        self._store = store
+        self._folder = FollowedFolder(store, directory, SystemClock())
+        self._first = True
+
+    def sync(self, *, force: bool = False) -> list[Fault] | None:
+        """Apply what changed; None when nothing did.
+
+        Raises:
+            InvalidInput: the first time, when the documents are bad and the store has none from before either.
+        """
+        if not force and not self._folder.changed():
+            return None
+        faults = [fault for place in self._folder.sync().faults.values() for fault in place]
+        if self._first and faults and not self._store.documents().rollouts:
+            raise InvalidInput(faults)
+        self._first = False
+        return faults
+
+
+def _prepare(options: Options) -> Folder | None:
+    """Make the store if need be, and the folder that it follows."""
+    from extproc.adapters.stores import open_store
+
+    store = open_store(options.store, create=True)
+    if options.rollouts is None:
+        store.close()
+        return None
+    return _FollowedRollouts(store, options.rollouts)
+
+
+class _EnvoyFiles:
+    """Envoy's routes and clusters, written whenever the store's rollouts change."""
+
+    def __init__(self, store: str, directory: Path) -> None:
+        self._store = store
+        self._directory = directory
+        self._holder: SnapshotHolder | None = None
+
+    def exist(self) -> bool:
+        """Whether Envoy has something to read."""
+        return all((self._directory / name).exists() for name in _ENVOY_FILES)
+
+    def write(self) -> None:
+        """Write what changed since the last call."""
+        from extproc.adapters.stores import open_store
+        from extproc.clock import SystemClock
+        from extproc.envoy.render import write_envoy_dir
+        from extproc.snapshot.holder import SnapshotHolder
+
+        if self._holder is None:
+            holder = SnapshotHolder(open_store(self._store), SystemClock())
+            holder.load()
+        elif (snapshot := self._holder.refresh()) is not None:
+            holder = self._holder
+            holder.current = snapshot
+        else:
+            return
+        write_envoy_dir(self._directory, holder.current.rollouts.values())
+        self._holder = holder
+
+
+def _read_sources(directory: Path) -> Sources:
+    from extproc.resources.policies import read_sources
+    from extproc.serve.policy_watch import Sources
+
+    read = read_sources(directory)
+    return Sources(read.revision, read.to_json())

@@ -1,0 +1,235 @@
+"""A worker of ``dropout serve``: what its decision path is put together from.
+
+Started as ``python -m extproc.cli.worker``; nobody types it. Everything that a worker needs is imported here, at
+once: the supervisor starts it before it knows what there is to serve.
+"""
+
+from __future__ import annotations
+
+import gc
+import sys
+from pathlib import Path
+from typing import Any, Final, cast
+
+import grpc.aio
+
+from extproc.adapters.regorus_policy import RegorusEngine
+from extproc.adapters.sqlite_features import open_features
+from extproc.adapters.stores import open_store
+from extproc.clock import Clock, SystemClock
+from extproc.datapath.decision_log import DecisionLog
+from extproc.datapath.features import FeatureReader
+from extproc.datapath.model import NO_FEATURES, Decision, Facts, Request, Unit
+from extproc.datapath.pipeline import Pipeline
+from extproc.datapath.policy_input import Reads, build_input
+from extproc.datapath.ports import DecisionSink, InputReads, PolicyEngine
+from extproc.datapath.pseudonym import load_or_create_key
+from extproc.datapath.transports.grpc import ExtProcService, server_options
+from extproc.metrics import (
+    CACHE_HITS,
+    CACHE_MISSES,
+    FEATURE_ERRORS,
+    LOG_DROPS,
+    LOG_ERRORS,
+    STREAM_ERRORS,
+    Metrics,
+)
+from extproc.resources.policies import PolicySources
+from extproc.serve.logs import configure_logging
+from extproc.serve.worker import PolicySlot, run_worker
+from extproc.serve.worker_config import WorkerConfig
+from extproc.settings import settings
+from extproc.snapshot.holder import SnapshotHolder
+from extproc.snapshot.model import CompiledRollout, Overlay, Snapshot
+
+_TRIAL_PATH: Final = "/"
+
+
+class RouterApplication:
+    """The decision path of one worker, as ``serve.worker.Application`` wants it."""
+
+    def __init__(self, config: WorkerConfig, policies: PolicySlot) -> None:
+        clock = SystemClock()
+        self._clock = clock
+        self._policies = policies
+        self._store = open_store(config.store)
+        self._holder = SnapshotHolder(self._store, clock)
+        self._metrics = Metrics(clock)
+        self._traffic = _Traffic()
+        self._features = _open_features(config.features, clock) if config.features else None
+        self._log = self._open_log(config) if config.decision_log else None
+        self._holder.on_swap.append(self._swapped)
+        self._watch()
+
+    def _open_log(self, config: WorkerConfig) -> DecisionLog:
+        assert config.decision_log is not None
+        key = load_or_create_key(key_path(config.store))
+        labels = {"app": "dropout", "worker": str(config.index)}
+        return DecisionLog(Path(config.decision_log), labels, key, self._clock, reads=self._reads)
+
+    def _reads(self, path: str) -> tuple[str, ...]:
+        engine = self._policies.current
+        return cast(Reads, engine.reads(path)).paths if engine is not None else ()
+
+    def _watch(self) -> None:
+        """Have what others count read at every dump."""
+        if self._features is not None:
+            features = self._features
+            self._metrics.watch(CACHE_HITS, lambda: features.hits)
+            self._metrics.watch(CACHE_MISSES, lambda: features.misses)
+            self._metrics.watch(FEATURE_ERRORS, lambda: features.errors)
+        if self._log is not None:
+            log = self._log
+            self._metrics.watch(LOG_DROPS, lambda: log.drops)
+            self._metrics.watch(LOG_ERRORS, lambda: log.errors)
+
+    def _swapped(self, snapshot: Snapshot) -> None:
+        self._metrics.snapshot(snapshot.revision)
+        self._metrics.retain(snapshot.rollouts.keys())
+        gc.freeze()  # a full collection must not walk ten thousand rollouts
+
+    @property
+    def decided(self) -> int:
+        """Requests decided so far."""
+        return self._traffic.decided
+
+    @property
+    def revision(self) -> int:
+        """The store's revision that requests are decided from."""
+        return self._holder.current.revision
+
+    def engine(self, sources: str) -> PolicyEngine:
+        """An engine of ``sources``."""
+        return RegorusEngine(PolicySources.from_json(sources))
+
+    def load(self) -> None:
+        """The first snapshot."""
+        self._holder.load()
+
+    def trials(self) -> dict[str, Any]:
+        """For each rule that a rollout asks, the input of a plain request to the first rollout that asks it."""
+        engine = self._policies.current
+        if engine is None:
+            return {}
+        trials: dict[str, Any] = {}
+        for rollout in self._holder.current.rollouts.values():
+            if rollout.policy is not None and rollout.policy.path not in trials:
+                trials[rollout.policy.path] = self._trial_input(rollout, engine.reads(rollout.policy.path))
+        return trials
+
+    def _trial_input(self, rollout: CompiledRollout, reads: InputReads) -> dict[str, Any]:
+        request = Request(method="POST", path=_TRIAL_PATH, host="trial", scheme="http", headers={":path": b"/"})
+        return build_input(request, rollout, Unit(b"trial"), NO_FEATURES, self._clock.now(), reads)
+
+    def register(self, server: grpc.aio.Server) -> None:
+        """Add the ext_proc service."""
+        sinks: list[DecisionSink] = [self._metrics, self._traffic]
+        if self._log is not None:
+            sinks.append(self._log)
+        pipeline = Pipeline(self._holder, self._policies, self._features, sinks, self._clock)
+        service = ExtProcService(pipeline.process, on_fault=lambda _fault: self._metrics.count(STREAM_ERRORS))
+        server.add_generic_rpc_handlers((service.handler(),))
+
+    def server_options(self) -> list[tuple[str, Any]]:
+        """gRPC's options."""
+        return [*server_options()]
+
+    async def follow(self) -> None:
+        """Follow the store."""
+        await self._holder.follow()
+
+    def describe(self) -> dict[str, Any]:
+        """For /snapshot: every rollout, and what is wrong."""
+        snapshot = self._holder.current
+        errors = [{"rollout": key, **fault.as_dict()} for key, fault in self._holder.errors.items()]
+        if self._holder.store_fault is not None:
+            errors.append({"rollout": None, **self._holder.store_fault.as_dict()})
+        rollouts = [_described(rollout, snapshot.overlay_of(key)) for key, rollout in snapshot.rollouts.items()]
+        return {"rollouts": rollouts, "errors": errors}
+
+    def dump(self) -> dict[str, Any]:
+        """The metrics."""
+        self._metrics.snapshot_confirmed(self._holder.confirmed_at)
+        return self._metrics.dump()
+
+    def rollouts(self) -> list[str]:
+        """The keys of all rollouts."""
+        return list(self._holder.current.rollouts)
+
+    def policies_swapped(self, revision: str) -> None:
+        """Note it for the metrics."""
+        if revision:
+            self._metrics.policy(revision)
+
+    def reload(self) -> None:
+        """Open the decision log again, by its name; the store needs no telling."""
+        if self._log is not None:
+            self._log.reopen()
+
+    def close(self) -> None:
+        """Write the rest of the log, let go of the stores."""
+        if self._log is not None:
+            self._log.close()
+        if self._features is not None:
+            self._features.close()
+        self._store.close()
+
+
+def _open_features(url: str, clock: Clock) -> FeatureReader:
+    tuning = settings()
+    return FeatureReader(
+        open_features(url), clock, max_entries=tuning.feature_cache_entries, max_age=tuning.feature_cache
+    )
+
+
+def _open_features(url: str, clock: Clock) -> FeatureReader:
+    return FeatureReader(open_features(url), clock, max_age=settings().feature_cache)
+
+
+class _Traffic:
+    """Counts decisions, so that a draining worker knows when requests stop coming."""
+
+    def __init__(self) -> None:
+        self.decided = 0
+
+    def record(
+        self,
+        decision: Decision,
+        request: Request,
+        facts: Facts | None,
+        rollout: CompiledRollout | None,
+        overlay: Overlay,
+    ) -> None:
+        self.decided += 1
+
+
+def _described(rollout: CompiledRollout, overlay: Overlay) -> dict[str, Any]:
+    return {
+        "key": rollout.key,
+        "model": rollout.model,
+        "stable": rollout.stable,
+        "canary": rollout.canary,
+        "weight": rollout.weight / 100,
+        "epoch": rollout.epoch,
+        "arms": {arm: list(span) for arm, span in rollout.ranges.items()},
+        "killed": overlay.killed,
+        "tripped": sorted(overlay.tripped),
+        "aborted": sorted(rollout.aborted),
+    }
+
+
+def key_path(store: str) -> Path:
+    """Where the key for pseudonyms is kept: beside the store."""
+    path = Path(store.partition(":")[2])
+    return path.with_name(f"{path.name}.key")
+
+
+def main(arguments: list[str]) -> int:
+    """Serve; ``arguments`` are the descriptors of the pipe and of the heartbeat's page."""
+    configure_logging()
+    pipe, page = arguments
+    return run_worker(int(pipe), int(page), RouterApplication)
+
+
+if __name__ == "__main__":
+    sys.exit(main(sys.argv[1:]))
