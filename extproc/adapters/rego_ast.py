@@ -239,7 +239,7 @@ def _imports(imports: Iterable[Mapping[str, Any]], text: bytes) -> Iterator[tupl
         if flat is None:
             continue
         path = (flat[0].root, *flat[0].parts)
-        alias = entry["as"]
+        alias = entry.get("as")
         yield (text[alias["start"] : alias["end"]].decode() if alias else path[-1]), path
 
 

@@ -15,7 +15,7 @@ import sys
 from collections.abc import Iterator, Mapping, Sequence
 from functools import lru_cache
 from pathlib import Path as FilePath
-from typing import Any, Final
+from typing import Any, Final, NamedTuple
 
 import orjson
 import regorus
@@ -43,17 +43,15 @@ class RegorusEngine:
         """Load the sources.
 
         Raises:
-            InvalidInput: the engine cannot load them (``check_sources`` says more, and more safely).
+            InvalidInput: with all that ``check_sources`` finds.
         """
-        self._engine, faults = _load(sources)
+        self._engine, self._modules, faults = _examine(sources)
         if faults:
             raise InvalidInput(faults)
         self._revision = sources.revision
-        self._modules = read_modules(orjson.loads(self._engine.get_ast_as_json()))
         self._rules = _rules(self._modules)
         self._reads: dict[str, Reads] = {}
         self._prints = any(call.name == ("print",) for module in self._modules for call in module.calls)
-        self._warm_up()
 
     @property
     def revision(self) -> str:
@@ -108,13 +106,6 @@ class RegorusEngine:
             return invalid("the decision is null, not an object")
         return PolicyVerdict(fault=Reason.POLICY_UNDEFINED, message=f"{path} has no value for this input")
 
-    def _warm_up(self) -> None:
-        """The first query compiles everything; a request should not wait for it."""
-        try:
-            self._engine.eval_query("true")
-        except RuntimeError as error:
-            raise InvalidInput([_fault("policy_compile", error)]) from None
-
 
 def check_sources(sources: PolicySources, timeout: float = CHECK_TIMEOUT_SECONDS) -> list[Fault]:
     """All that speaks against serving these sources, by file and line; found in a process of its own.
@@ -126,7 +117,7 @@ def check_sources(sources: PolicySources, timeout: float = CHECK_TIMEOUT_SECONDS
     root = str(FilePath(extproc.__file__).resolve().parent.parent)
     search_path = os.pathsep.join(part for part in (root, os.environ.get("PYTHONPATH")) if part)
     try:
-        done = subprocess.run(  # noqa: S603 - our own interpreter and module
+        done = subprocess.run(
             [sys.executable, "-P", "-m", "extproc.adapters.regorus_policy"],
             input=sources.to_json().encode(),
             stdout=subprocess.PIPE,
@@ -144,27 +135,29 @@ def check_sources(sources: PolicySources, timeout: float = CHECK_TIMEOUT_SECONDS
 
 def check_here(sources: PolicySources) -> list[Fault]:
     """``check_sources`` in this process, for sources that are known not to bring it down."""
+    return _examine(sources)[2]
+
+
+def _examine(sources: PolicySources) -> tuple[Any, list[Module], list[Fault]]:
+    """The engine, what its policies refer to, and all that is wrong with them."""
     engine, faults = _load(sources)
     if faults:
-        return faults
+        return engine, [], faults
     text = engine.get_ast_as_json()
     if len(text) > MAX_TREE_BYTES:
-        return [Fault("policy_too_complex", "the syntax tree of these policies is too large")]
-    modules = read_modules(orjson.loads(text))
-    faults = [
-        *_faults_of_calls(modules),
-        *(
-            Fault("policy_recursion", f"the function {'.'.join(path)} calls itself", module.file, line)
-            for module, path, line in recursive_functions(modules)
-        ),
-        *_conflicts(modules, sources.data),
-    ]
+        return engine, [], [Fault("policy_too_complex", "the syntax tree of these policies is too large")]
+    try:
+        modules = read_modules(orjson.loads(text))
+    except (orjson.JSONDecodeError, RecursionError):
+        return engine, [], [Fault("policy_too_complex", "the policies nest too deeply")]
+    faults = [*_faults_of_calls(modules), *_recursions(modules), *_conflicts(modules, sources.data)]
     if not faults:
         try:
+            # The first query compiles everything: it finds what is left to find, and no request has to wait for it.
             engine.eval_query("true")
         except RuntimeError as error:
             faults.append(_fault("policy_compile", error))
-    return sorted(faults, key=lambda fault: (fault.file or "", fault.line or 0, fault.message))
+    return engine, modules, sorted(faults, key=lambda fault: (fault.file or "", fault.line or 0, fault.message))
 
 
 def _load(sources: PolicySources) -> tuple[Any, list[Fault]]:
@@ -183,6 +176,50 @@ def _load(sources: PolicySources) -> tuple[Any, list[Fault]]:
         except RuntimeError as error:
             faults.append(_fault("policy_data_invalid", error))
     return engine, faults
+
+
+class CheckedTest(NamedTuple):
+    """How one rule ``test_...`` went: ``pass``, ``fail`` (not true), ``error`` (it threw) or ``skip`` (``todo_``)."""
+
+    name: str
+    file: str
+    line: int
+    outcome: str
+    message: str | None
+    prints: tuple[str, ...]
+
+
+def run_tests(sources: PolicySources) -> list[CheckedTest]:
+    """Run the tests in ``sources`` (read with the test files), in the order of files and lines.
+
+    Raises:
+        InvalidInput: the engine cannot load them.
+    """
+    engine, faults = _load(sources)
+    if faults:
+        raise InvalidInput(faults)
+    modules = read_modules(orjson.loads(engine.get_ast_as_json()))
+    faults = list(_recursions(modules))
+    if faults:
+        raise InvalidInput(faults)
+    first = {path: (module.file, line) for module in reversed(modules) for path, line in reversed(module.rules)}
+    found = sorted((file, line, path) for path, (file, line) in first.items() if _TEST.match(path[-1]))
+    return [_run_test(engine, path, file, line) for file, line, path in found]
+
+
+def _run_test(engine: Any, path: Path, file: str, line: int) -> CheckedTest:
+    name = _engine_path(path)
+    if path[-1].startswith("todo_"):
+        return CheckedTest(name, file, line, "skip", None, ())
+    engine.set_input_json("{}")
+    message = None
+    try:
+        outcome = "pass" if engine.eval_rule(name) is True else "fail"
+    except RuntimeError as error:
+        # A test's values are its author's own: the whole message helps.
+        fault = _fault("policy_error", error)
+        outcome, message = "error", f"{fault.file}:{fault.line}: {fault.message}" if fault.file else fault.message
+    return CheckedTest(name, file, line, outcome, message, tuple(engine.take_prints()))
 
 
 def _rules(modules: Sequence[Module]) -> dict[str, str]:
@@ -240,6 +277,11 @@ def _forbidden(module: Module, name: str, line: int) -> Fault:
     return Fault("policy_builtin_forbidden", message, module.file, line)
 
 
+def _recursions(modules: Sequence[Module]) -> Iterator[Fault]:
+    for module, path, line in recursive_functions(modules):
+        yield Fault("policy_recursion", f"the function {'.'.join(path)} calls itself", module.file, line)
+
+
 def _conflicts(modules: Sequence[Module], data: Mapping[str, Any]) -> Iterator[Fault]:
     """Rules whose value a data file gives as well."""
     for module in modules:
@@ -261,14 +303,17 @@ def _conflict(module: Module, path: Path, line: int) -> Fault:
     return Fault("policy_data_conflict", message, module.file, line)
 
 
+_TEST: Final = re.compile(r"(?:todo_)?test_")
 _IDENTIFIER: Final = re.compile(r"[A-Za-z_][A-Za-z0-9_]*")
 _PLACE: Final = re.compile(r"--> (?P<file>.+?):(?P<line>\d+):\d+")
 _ERROR: Final = re.compile(r"^error: (?P<text>.+)", re.MULTILINE)
 # The engine quotes values, and values are the clients' business: only what is known to hold none is passed on.
 _SAFE: Final = re.compile(
-    r"divide by zero|rules? conflicts? with rule|rules must not produce multiple outputs|recursion detected"
-    r"|could not find function [A-Za-z_.0-9]+|mismatch in number of arguments|the engine panicked"
-    r"|`[a-z_.0-9]+` (?:requires|expects) [a-z/ ]+ argument|var [A-Za-z_0-9]+ is unsafe"
+    r"divide by zero|rule conflicts with rule|rules must not produce multiple outputs|generated multiple times"
+    r"|recursion detected|could not find function [A-Za-z_.0-9]+|mismatch in number of arguments"
+    r"|`[a-z_.0-9]+` (?:requires|expects) [a-z/ ]+(?:argument|collection)|var [A-Za-z_0-9]+ is unsafe"
+    r"|could not parse string as number|could not deserialize json|not a valid json schema|not an? [fi]64"
+    r"|decode fail(?:ed|ure)|Failed to parse datetime|invalid (?:duration|regex|semver|IP address)|the engine panicked"
 )
 
 
