@@ -261,8 +261,8 @@ def _store_if_any(url: str | None) -> RolloutStore | None:
     """The store that was named, or the usual one if it happens to be there."""
     try:
         return open_store(url or settings().store)
-    except Unreachable:
-        if url is not None:
+    except Unreachable as error:
+        if url is not None or error.code != "store_unreachable":
             raise
         return None
 
