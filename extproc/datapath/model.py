@@ -142,8 +142,7 @@ class Decision:
     denial: Denial | None = None
 
 
-@dataclass(frozen=True, slots=True)
-class Mutation:
+class Mutation(NamedTuple):
     """The reply, free of any transport: headers to set (over whatever is there) and to remove, or a denial.
 
     Names and values are legal HTTP. With a denial, whose body is then filled in, ``set_headers`` go to the client.
