@@ -137,8 +137,11 @@ def run_worker(pipe: int, page: int, assemble: Assemble) -> int:
     # Ctrl-C and a closing terminal reach the whole group; what they mean is the supervisor's to say.
     signal.signal(signal.SIGINT, signal.SIG_IGN)
     signal.signal(signal.SIGHUP, signal.SIG_IGN)
-    worker = Worker(socket.socket(fileno=pipe), HeartbeatPage(page), assemble, settings())
-    return int(uvloop.run(worker.run()))
+
+    async def live() -> int:
+        return await Worker(socket.socket(fileno=pipe), HeartbeatPage(page), assemble, settings()).run()
+
+    return uvloop.run(live())
 
 
 class Worker:

@@ -1,0 +1,448 @@
+"""``dropout serve`` as a process: what it opens, how it ends, how it starts again, what its pages say."""
+
+from __future__ import annotations
+
+import os
+import signal
+import socket
+import stat
+import threading
+import time
+from collections import Counter
+from collections.abc import Iterator
+from pathlib import Path
+
+import grpc
+import orjson
+import pytest
+
+from tests.support.dropout import PROCESS, DropoutServer, alive, children_of, headers_of, request_of, wait_for
+
+ALLOW = """package routing
+
+decision := {"allow": true}
+"""
+PINNED = """package routing
+
+decision := {"allow": true, "version": "4"}
+"""
+POLICY = {"path": "routing/decision", "onError": "stable"}
+
+
+@pytest.fixture(scope="module")
+def house() -> Iterator[DropoutServer]:
+    """A server that only tests use that leave it as it was."""
+    with fresh() as server:
+        yield server
+
+
+def fresh(*options: str, **settings: str) -> DropoutServer:
+    server = DropoutServer(*options, **settings)
+    server.write_rollout()
+    return server
+
+
+# -- endpoints
+
+
+def test_each_worker_answers_on_a_private_socket_of_its_own(house: DropoutServer) -> None:
+    assert stat.S_IMODE(house.sockets.stat().st_mode) == 0o700
+    for worker in (0, 1):
+        mode = (house.sockets / f"w-{worker}.sock").stat().st_mode
+        assert stat.S_ISSOCK(mode)
+        assert stat.S_IMODE(mode) == 0o600
+        assert house.ask(worker=worker)["x-model-version"] == "3"
+        assert house.health(worker) == "SERVING"
+
+
+def test_workers_are_the_direct_children_of_serve(house: DropoutServer) -> None:
+    assert house.process is not None
+    assert sorted(children_of(house.process.pid)) == sorted(house.worker_pids())
+
+
+def test_a_second_server_does_not_take_the_sockets_of_the_first(house: DropoutServer) -> None:
+    second = fresh()
+    second.listen = house.listen
+    status, said = second.refused()
+    assert status == 2
+    assert "(address_in_use)" in said
+    assert "Traceback" not in said
+    assert house.ask()["x-model-version"] == "3"
+
+
+def test_a_socket_that_something_else_listens_on_is_left_alone() -> None:
+    server = fresh()
+    server.sockets.mkdir(0o700)
+    with socket.socket(socket.AF_UNIX) as other:
+        other.bind(str(server.sockets / "w-1.sock"))
+        other.listen()
+        status, said = server.refused()
+    assert (status, "(address_in_use)" in said) == (2, True)
+
+
+def test_a_socket_that_nobody_listens_on_is_taken() -> None:
+    server = fresh()
+    server.sockets.mkdir(0o700)
+    with socket.socket(socket.AF_UNIX) as dead:
+        dead.bind(str(server.sockets / "w-0.sock"))
+    with server:
+        assert server.ask()["x-model-version"] == "3"
+
+
+def test_a_folder_that_others_can_write_to_is_refused() -> None:
+    server = fresh()
+    server.sockets.mkdir()
+    server.sockets.chmod(0o777)
+    status, said = server.refused()
+    assert (status, "(socket_folder_open)" in said) == (2, True)
+
+
+# -- the end
+
+
+def test_sigterm_ends_everything_with_0_and_leaves_no_socket() -> None:
+    with fresh() as server:
+        pids = server.worker_pids()
+        assert server.stop(signal.SIGTERM) == 0
+        assert not any(alive(pid) for pid in pids)
+        assert list(server.sockets.iterdir()) == []
+
+
+def test_a_draining_worker_says_so_finishes_its_streams_and_takes_no_new_ones() -> None:
+    with fresh("--drain-timeout", "5") as server, grpc.insecure_channel(server.socket()) as channel:
+        assert server.process is not None
+        go = threading.Event()
+
+        def requests() -> Iterator[object]:
+            go.wait(10)
+            yield request_of({})
+
+        call = channel.stream_stream(
+            PROCESS,
+            request_serializer=lambda message: message.SerializeToString(),
+            response_deserializer=headers_reader,
+        )(requests(), timeout=10)
+        watch = server.health()
+        server.process.send_signal(signal.SIGTERM)
+        wait_for(lambda: server.health() != "SERVING", "a worker that says it is draining")
+        wait_for(lambda: server.health() == "UNAVAILABLE", "a worker that takes no new streams")
+        assert server.get("/readyz")[0] in (0, 503)
+        go.set()
+        assert next(call)["x-model-version"] == "3"
+        call.cancel()
+        assert server.process.wait(10) == 0
+        assert watch == "SERVING"
+
+
+def headers_reader(data: bytes) -> dict[str, str]:
+    from extproc._gen.envoy.service.ext_proc.v3 import external_processor_pb2
+
+    return headers_of(external_processor_pb2.ProcessingResponse.FromString(data))
+
+
+def test_a_stream_that_never_ends_is_cut_when_the_drain_is_over() -> None:
+    with fresh("--drain-timeout", "0.5") as server, grpc.insecure_channel(server.socket()) as channel:
+        assert server.process is not None
+        held = threading.Event()
+
+        def silence() -> Iterator[bytes]:
+            held.wait(20)
+            yield b""
+
+        channel.stream_stream(PROCESS)(silence(), timeout=20)
+        time.sleep(0.2)
+        begun = time.monotonic()
+        assert server.stop(signal.SIGTERM) == 0
+        assert time.monotonic() - begun < 5
+        held.set()
+
+
+def test_a_second_signal_does_not_wait() -> None:
+    with fresh("--drain-timeout", "30") as server, grpc.insecure_channel(server.socket()) as channel:
+        assert server.process is not None
+        held = threading.Event()
+
+        def silence() -> Iterator[bytes]:
+            held.wait(30)
+            yield b""
+
+        channel.stream_stream(PROCESS)(silence(), timeout=30)
+        time.sleep(0.2)
+        server.process.send_signal(signal.SIGINT)
+        time.sleep(0.3)
+        server.process.send_signal(signal.SIGINT)
+        assert server.process.wait(5) == 0
+        held.set()
+
+
+# -- workers and supervisors that die
+
+
+def test_a_killed_worker_is_replaced_and_counted_and_its_counts_are_kept() -> None:
+    with fresh() as server:
+        for _ in range(5):
+            server.ask(worker=0)
+            server.ask(worker=1)
+        assert server.metric("dropout_decisions_total", rollout="payments/fraud-detector") == 10
+        victim = server.worker_pids()[0]
+        os.kill(victim, signal.SIGKILL)
+        assert server.ask(worker=1)["x-model-version"] == "3"
+        wait_for(lambda: server.worker_pids()[0] != victim, "another process")
+        wait_for(lambda: server.snapshot()["workers"][0]["state"] == "serving", "a new worker")
+        assert server.ask(worker=0)["x-model-version"] == "3"
+        assert server.metric("dropout_workers_replaced_total") == 1
+        assert server.metric("dropout_decisions_total") == 12
+        assert server.get("/readyz")[0] == 200
+
+
+def test_a_stopped_worker_is_replaced() -> None:
+    with fresh(DROPOUT_HANG_LIMIT="0.5") as server:
+        victim = server.worker_pids()[1]
+        os.kill(victim, signal.SIGSTOP)
+        wait_for(lambda: server.worker_pids()[1] != victim, "another process")
+        wait_for(lambda: server.snapshot()["workers"][1]["state"] == "serving", "a new worker")
+        assert server.ask(worker=1)["x-model-version"] == "3"
+        assert server.snapshot()["quarantined"] == []
+
+
+def test_workers_end_when_their_supervisor_is_killed() -> None:
+    with fresh(DROPOUT_ORPHAN_GRACE="0.5") as server:
+        pids = server.worker_pids()
+        server.stop(signal.SIGKILL)
+        wait_for(lambda: not any(alive(pid) for pid in pids), "the end of the workers", within=10)
+
+
+def test_a_successor_takes_over_from_a_killed_supervisor_without_a_gap() -> None:
+    with fresh(DROPOUT_ORPHAN_GRACE="20") as server:
+        orphans = server.worker_pids()
+        answers: Counter[str] = Counter()
+        done = threading.Event()
+
+        def keep_asking() -> None:
+            while not done.is_set():
+                try:
+                    answers[server.ask()["x-model-version"]] += 1
+                except grpc.RpcError as error:
+                    answers[f"{error.code()} {error.details()}"] += 1
+
+        asking = threading.Thread(target=keep_asking)
+        asking.start()
+        try:
+            server.stop(signal.SIGKILL)
+            server.start()
+            wait_for(lambda: not any(alive(pid) for pid in orphans), "the end of the orphans")
+        finally:
+            done.set()
+            asking.join()
+        assert set(answers) == {"3"}
+        assert answers["3"] > 10
+
+
+def test_a_hung_orphan_is_ended_by_the_kernel() -> None:
+    server = DropoutServer(DROPOUT_ORPHAN_GRACE="0.5", DROPOUT_HANG_LIMIT="0.5", DROPOUT_EVALUATION_LIMIT="60")
+    server.write_rollout(policy=POLICY)
+    server.write_policy(BURNS)
+    with server:
+        pids = server.worker_pids()
+        assert server.process is not None
+        server.process.send_signal(signal.SIGSTOP)  # nobody replaces the worker
+        with pytest.raises(grpc.RpcError):
+            server.ask({"x-burn": "yes"}, timeout=0.5)
+        server.stop(signal.SIGKILL)
+        wait_for(lambda: not any(alive(pid) for pid in pids), "the end of the workers", within=10)
+
+
+# -- policies
+
+BURNS = """package routing
+
+default decision := {"allow": true}
+
+decision := {"allow": true, "reason": "slow"} if {
+	input.attributes.request.http.headers["x-burn"]
+	some a in numbers.range(1, 3000)
+	some b in numbers.range(1, 3000)
+	a * b == -1
+}
+"""
+NEVER_ENDS = """package routing
+
+default decision := {"allow": true}
+
+decision := {"allow": true} if {
+	some a in numbers.range(1, 3000)
+	some b in numbers.range(1, 3000)
+	a * b == -1
+}
+"""
+
+
+def with_policy(text: str, **settings: str) -> DropoutServer:
+    server = DropoutServer(**settings)
+    server.write_rollout(policy=POLICY)
+    server.write_policy(text)
+    return server
+
+
+def test_a_policy_that_does_not_end_is_quarantined_in_all_workers_and_lifted_by_an_edit() -> None:
+    with with_policy(BURNS) as server:
+        pids = server.worker_pids()
+        assert server.ask()["x-model-version"] == "3"
+        with pytest.raises(grpc.RpcError):
+            server.ask({"x-burn": "yes"}, worker=0)
+        assert server.snapshot()["quarantined"] == ["routing/decision"]
+        assert server.ask({"x-burn": "yes"}, worker=1)["x-model-arm"] == "excluded"
+        wait_for(lambda: server.snapshot()["workers"][0]["state"] == "serving", "the replaced worker")
+        now = server.worker_pids()
+        assert (now[0] != pids[0], now[1]) == (True, pids[1])
+        assert server.ask({"x-burn": "yes"}, worker=0)["x-model-version"] == "3"
+        assert server.metric("dropout_decisions_total", reason="policy_quarantined") >= 2
+        server.write_policy(PINNED)
+        wait_for(lambda: server.snapshot()["quarantined"] == [], "the end of the quarantine")
+        wait_for(lambda: server.ask(worker=1)["x-model-version"] == "4", "the new policy")
+
+
+def test_two_workers_that_hang_at_once_are_both_replaced() -> None:
+    with with_policy(BURNS) as server:
+        pids = server.worker_pids()
+
+        def burn(worker: int) -> None:
+            with pytest.raises(grpc.RpcError):
+                server.ask({"x-burn": "yes"}, worker=worker)
+
+        threads = [threading.Thread(target=burn, args=(worker,)) for worker in (0, 1)]
+        for thread in threads:
+            thread.start()
+        for thread in threads:
+            thread.join()
+        wait_for(lambda: not set(pids) & set(server.worker_pids()), "two new workers")
+        wait_for(lambda: all(w["state"] == "serving" for w in server.snapshot()["workers"]), "two workers that serve")
+        assert server.ask({"x-burn": "yes"}, worker=0)["x-model-version"] == "3"
+        assert server.ask({"x-burn": "yes"}, worker=1)["x-model-version"] == "3"
+
+
+@pytest.mark.parametrize(
+    ("text", "code"),
+    [
+        ("package routing\n\ndecision := {", "policy_syntax"),
+        ('package routing\n\ndecision := http.send({"url": "http://x"})\n', "policy_builtin_forbidden"),
+        (NEVER_ENDS, "policy_too_slow"),
+    ],
+)
+def test_bad_policies_keep_serve_from_starting(text: str, code: str) -> None:
+    status, said = with_policy(text, DROPOUT_TRIAL_LIMIT="0.5").refused()
+    assert status == 2, said
+    assert f"({code})" in said
+    assert "Traceback" not in said
+
+
+def test_a_bad_edit_leaves_the_last_good_policy_deciding() -> None:
+    with with_policy(PINNED, DROPOUT_TRIAL_LIMIT="0.5") as server:
+        revision = server.snapshot()["policy_revision"]
+        for text, code in (("package routing\n\ndecision := {", "policy_syntax"), (NEVER_ENDS, "policy_too_slow")):
+            server.write_policy(text)
+            wait_for(lambda code=code: code in codes(server), f"a refusal with {code}")
+            assert server.ask()["x-model-version"] == "4"
+        assert server.snapshot()["policy_revision"] == revision
+        assert server.metric("dropout_reloads_refused_total", what="policies") == 2
+        server.write_policy(ALLOW)
+        wait_for(lambda: server.snapshot()["policy_revision"] != revision, "the good edit")
+        wait_for(lambda: all(server.ask(worker=w)["x-model-version"] == "3" for w in (0, 1)), "the good edit at work")
+        assert codes(server) == set()
+
+
+def codes(server: DropoutServer) -> set[str]:
+    return {error["code"] for error in server.snapshot()["errors"]}
+
+
+# -- documents
+
+
+def test_a_bad_document_does_not_hold_up_a_good_change_beside_it() -> None:
+    with fresh() as server:
+        server.write(server.rollouts / "bad.yaml", "kind: Rollout\nspec: {colour: red}\n")
+        server.write_rollout("other", match=[{"path": {"type": "Exact", "value": "/other"}}])
+        wait_for(lambda: server.ask({":path": "/other"}).get("x-model-rollout") == "payments/other", "the good one")
+        wait_for(lambda: codes(server), "the error of the bad one")
+        assert any(str(error["file"]).endswith("bad.yaml") for error in server.snapshot()["errors"])
+        (server.rollouts / "bad.yaml").unlink()
+        (server.rollouts / "other.yaml").unlink()
+        wait_for(lambda: "x-model-rollout" not in server.ask({":path": "/other"}), "what left the folder to be gone")
+        wait_for(lambda: not codes(server), "no errors")
+
+
+def test_only_bad_documents_keep_serve_from_starting() -> None:
+    server = DropoutServer()
+    server.write(server.rollouts / "bad.yaml", "a: [")
+    status, said = server.refused()
+    assert status == 2
+    assert "bad.yaml:" in said
+    assert "Traceback" not in said
+
+
+def test_the_metrics_of_a_deleted_rollout_go() -> None:
+    with fresh() as server:
+        server.write_rollout("other", match=[{"path": {"type": "Exact", "value": "/other"}}])
+        wait_for(lambda: server.ask({":path": "/other"}).get("x-model-rollout") == "payments/other", "the rollout")
+        assert server.metric("dropout_decisions_total", rollout="payments/other") >= 1
+        (server.rollouts / "other.yaml").unlink()
+        wait_for(lambda: b"payments/other" not in server.get("/metrics")[1], "its metrics to be gone")
+
+
+# -- pages and signals
+
+
+def test_the_pages_answer(house: DropoutServer) -> None:
+    assert house.get("/healthz") == (200, b"ok\n")
+    assert house.get("/readyz") == (200, b"ok\n")
+    assert house.get("/nothing")[0] == 404
+    assert house.get("/metrics", "POST")[0] == 405
+    assert house.get("/healthz", "HEAD") == (200, b"")
+
+
+def test_the_snapshot_page_says_what_workers_decide_from(house: DropoutServer) -> None:
+    page = house.snapshot()
+    (rollout,) = page["rollouts"]
+    assert rollout["key"] == "payments/fraud-detector"
+    assert (rollout["stable"], rollout["canary"], rollout["weight"]) == ("3", "4", 0)
+    assert [worker["state"] for worker in page["workers"]] == ["serving", "serving"]
+    assert {worker["revision"] for worker in page["workers"]} == {page["revision"]}
+    assert page["errors"] == []
+
+
+def test_a_client_that_says_nothing_does_not_stop_the_admin_endpoint(house: DropoutServer) -> None:
+    silent = [socket.create_connection(("127.0.0.1", house.admin_port)) for _ in range(20)]
+    try:
+        assert house.get("/readyz")[0] == 200
+    finally:
+        for connection in silent:
+            connection.close()
+
+
+def test_an_admin_port_in_use_is_a_sentence(house: DropoutServer) -> None:
+    server = fresh()
+    server.admin_port = house.admin_port
+    status, said = server.refused()
+    assert status == 2
+    assert "(address_in_use)" in said
+    assert "Traceback" not in said
+
+
+def test_sighup_opens_the_decision_log_again() -> None:
+    server = fresh()
+    log = server.folder / "decisions.jsonl"
+    server.options = ("--decision-log", str(log))
+    with server:
+        assert server.process is not None
+        server.ask()
+        wait_for(lambda: lines(log) == 1, "the first line")
+        log.rename(log.with_suffix(".1"))
+        server.process.send_signal(signal.SIGHUP)
+        wait_for(lambda: server.ask() and lines(log), "a line in the new file")
+        assert b"reloading" in server.log_file.read_bytes()
+        assert stat.S_IMODE(log.stat().st_mode) == 0o600
+        assert orjson.loads(log.read_bytes().splitlines()[0])["result"]["rollout"] == "payments/fraud-detector"
+
+
+def lines(file: Path) -> int:
+    return len(file.read_bytes().splitlines()) if file.exists() else 0
