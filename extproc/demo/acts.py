@@ -15,9 +15,11 @@ import time
 from collections import defaultdict
 from collections.abc import Awaitable, Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
+from datetime import datetime
 from pathlib import Path
 from typing import Any, Final
 
+import orjson
 import yaml
 
 from extproc.assignment import bucket_of, parse_percent
@@ -83,7 +85,6 @@ class Stage:
         self.rounds = rounds
         self.users = traffic.users
         self.acts: list[Act] = []
-        self.weights: list[tuple[float, float]] = []
         self.high_risk = frozenset(self.users[::10])
         self.copies: dict[str, int] = {}
 
@@ -106,15 +107,20 @@ class Stage:
         self.screen.command(shown)
         await self.house.dropout(*arguments)
 
-    async def set_weight(self, act: Act, weight: int) -> None:
-        """Ask for a weight, and note when."""
-        await self.run(act, "rollout", "set-weight", NAME, str(weight))
-        self.weights.append((self.traffic.now, weight))
+    async def weights(self) -> list[dict[str, float]]:
+        """Which weight was asked for when (seconds of the traffic), from the rollout's history; a kill asks for 0."""
+        history = orjson.loads(await self.house.dropout("rollout", "history", NAME, "-o", "json"))["history"]
+        asked: list[dict[str, float]] = [{"second": 0.0, "weight": 0}]
+        for entry in history:
+            if entry["action"] in ("set-weight", "kill"):
+                second = datetime.fromisoformat(entry["at"]).timestamp() - self.traffic.began_at
+                asked.append({"second": round(second, 3), "weight": entry["detail"].get("to", 0)})
+        return asked
 
     def sides(self, weight: int) -> Sides:
         """The version of every user at ``weight`` percent, by the user's bucket and by nothing else."""
         below = parse_percent(weight)
-        return {user: CANARY if _bucket(user) < below else STABLE for user in self.users}
+        return {user: CANARY if bucket(user) < below else STABLE for user in self.users}
 
     def guarded(self) -> Sides:
         """The version of every user at 100 percent when high-risk users are kept on stable."""
@@ -169,13 +175,17 @@ GUARD: Final[Mapping[str, Any]] = {
 }
 
 
+def bucket(user: str) -> int:
+    """The bucket that decides at which weight the user gets version 2."""
+    return bucket_of(SEED.encode(), user.encode())
+
+
 async def weights_move_live(stage: Stage, act: Act, bar: Bar) -> None:
     """From 0 to 100 in steps: each user changes sides once, exactly where the user's bucket says."""
-    stage.weights.append((stage.traffic.now, 0))
     first, wrong = len(stage.traffic.answers), set[str]()
     for weight in WEIGHTS:
         if weight:
-            await stage.set_weight(act, weight)
+            await stage.run(act, "rollout", "set-weight", NAME, str(weight))
         answers = await stage.traffic.rounds(stage.rounds, bar.advance)
         wrong |= _differ(_last(answers), stage.sides(weight))
     changes = [_changes(versions) for versions in _versions(stage.traffic.answers[first:]).values()]
@@ -289,7 +299,6 @@ async def kill_switch(stage: Stage, act: Act, bar: Bar) -> None:
     """One command takes everybody back to stable."""
     await stage.run(act, "kill", NAME)
     returned = stage.traffic.now
-    stage.weights.append((returned, 0))
     answers = await stage.traffic.rounds(2, bar.advance)
     late = [a for a in answers if a.version == CANARY and a.sent > returned + NOTICE_SECONDS]
     last = max((a.sent - returned for a in answers if a.version == CANARY), default=0.0)
@@ -300,11 +309,11 @@ async def kill_switch(stage: Stage, act: Act, bar: Bar) -> None:
 
 ACTS: Final[Sequence[tuple[str, Callable[[Stage], int], Scene]]] = (
     ("Weights move live", lambda stage: stage.rounds * len(WEIGHTS), weights_move_live),
-    ("A policy keeps high risk on stable", lambda stage: 2, policy_guards),
+    ("A policy guards high risk", lambda stage: 2, policy_guards),
     ("A feature steers", lambda stage: 3, feature_steers),
     ("A shadow copy", lambda stage: 2, shadow_copies),
-    ("A spoofed header is ignored", lambda stage: 2, spoofed_headers),
-    ("A killed worker goes unnoticed", lambda stage: 2, worker_killed),
+    ("A spoofed header", lambda stage: 2, spoofed_headers),
+    ("A killed worker", lambda stage: 2, worker_killed),
     ("The kill switch", lambda stage: 2, kill_switch),
 )
 """Title, how many times every user will have asked, and what happens."""
@@ -328,10 +337,6 @@ async def _replaced(stage: Stage, before: set[int]) -> float:
         if set(stage.house.workers()) - before and await stage.house.ready():
             break
     return stage.traffic.now
-
-
-def _bucket(user: str) -> int:
-    return bucket_of(SEED.encode(), user.encode())
 
 
 def _versions(answers: Iterable[Answer]) -> dict[str, list[str]]:

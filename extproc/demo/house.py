@@ -16,7 +16,8 @@ import sys
 import sysconfig
 import tempfile
 import time
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Awaitable, Callable, Mapping, Sequence
+from functools import partial
 from pathlib import Path
 from typing import Any, Final
 
@@ -29,6 +30,7 @@ from extproc.envoy.render import CLUSTERS_FILE, ROUTES_FILE
 from extproc.errors import Refused, Unreachable
 
 WORKERS: Final = 2
+WORKER_MODULE: Final = "extproc.cli.worker"
 START_SECONDS: Final = 30.0
 STOP_SECONDS: Final = 10.0
 POLL_SECONDS: Final = 0.05
@@ -54,6 +56,7 @@ class House:
         self._sockets = folder
         if len(os.fsencode(folder)) > LONGEST_SOCKET - len("/worker-0.sock"):
             self._sockets = Path(tempfile.mkdtemp(prefix="dropout-demo-"))
+        self._worker_sockets = [self._sockets / f"worker-{number}.sock" for number in range(WORKERS)]
 
     @property
     def versions(self) -> Mapping[str, int]:
@@ -72,8 +75,7 @@ class House:
         await self._start_dropout()
         for version in VERSIONS:
             # The socket is open already: a first answer is what says that the model is trained.
-            while await _get(self._versions[version], "/copies") is None:
-                await self._until(lambda: True, f"version-{version}")
+            await self._until(partial(_answers, self._versions[version], "/copies"), f"version-{version}")
         await self._start_envoy()
 
     async def stop(self) -> None:
@@ -84,8 +86,8 @@ class House:
         if self._sockets != self.folder:
             shutil.rmtree(self._sockets, ignore_errors=True)
 
-    async def dropout(self, *arguments: str) -> None:
-        """Run one command of the command line on the demo's stores.
+    async def dropout(self, *arguments: str) -> bytes:
+        """What one command of the command line says, run on the demo's stores.
 
         Raises:
             Refused: ``demo_command`` with what the command said, if it failed.
@@ -101,14 +103,17 @@ class House:
         if process.returncode:
             command = " ".join(("dropout", *arguments))
             raise Refused.of("demo_command", f"'{command}' ended with {process.returncode}: {said.decode().strip()}")
+        return said
 
     def workers(self) -> list[int]:
-        """The process ids of Dropout's workers: the children of ``dropout serve``."""
-        return _children_of(self._children["dropout"].pid)
+        """The process ids of Dropout's workers, which are children of ``dropout serve``."""
+        children = _children_of(self._children["dropout"].pid)
+        return [pid for pid, arguments in children if WORKER_MODULE in arguments]
 
     async def ready(self) -> bool:
-        """Whether all of Dropout's workers are there and serving."""
-        return len(self.workers()) == WORKERS and await _get(self._admin_port, "/readyz") is not None
+        """Whether every one of Dropout's workers takes requests, and Envoy's files are written."""
+        rendered = all((self._envoy_dir / file).exists() for file in (ROUTES_FILE, CLUSTERS_FILE))
+        return rendered and all([await _accepts(socket_path) for socket_path in self._worker_sockets])
 
     async def copies(self, version: str) -> list[str]:
         """The decision ids of the shadow copies that ``version`` got."""
@@ -144,17 +149,14 @@ class House:
             *("--admin", f"127.0.0.1:{self._admin_port}", "--envoy-dir", str(self._envoy_dir)),
         )
         await self._spawn("dropout", command)
-        rendered = [self._envoy_dir / ROUTES_FILE, self._envoy_dir / CLUSTERS_FILE]
-        await self._until(lambda: all(file.exists() for file in rendered), "dropout")
-        while not await self.ready():
-            await self._until(lambda: True, "dropout")
+        await self._until(self.ready, "dropout")
 
     async def _start_envoy(self) -> None:
         config = bootstrap(
             bundled("envoy") / "envoy.yaml",
             listen_port=self.envoy_port,
             admin_port=self._envoy_admin_port,
-            worker_sockets=[self._sockets / f"worker-{number}.sock" for number in range(WORKERS)],
+            worker_sockets=self._worker_sockets,
             envoy_dir=self._envoy_dir,
             models={f"diagnosis-v{version}": port for version, port in self._versions.items()},
         )
@@ -162,7 +164,7 @@ class House:
         file.write_bytes(orjson.dumps(config, option=orjson.OPT_INDENT_2))
         command = [find_envoy(), "-c", str(file), "--disable-hot-restart", "--concurrency", "1", "-l", "warning"]
         await self._spawn("envoy", command)
-        await self._until(lambda: _accepts(self.envoy_port), "envoy")
+        await self._until(partial(_accepts, self.envoy_port), "envoy")
 
     async def _spawn(self, name: str, command: Sequence[str], pass_fds: Sequence[int] = ()) -> None:
         with (self.folder / f"{name}.log").open("wb") as log:
@@ -178,8 +180,8 @@ class House:
                 preexec_fn=_end_with_parent,
             )
 
-    async def _until(self, true: Callable[[], bool], name: str) -> None:
-        """Wait until ``true()``, unless the process ``name`` ends or START_SECONDS pass first."""
+    async def _until(self, holds: Callable[[], Awaitable[bool]], name: str) -> None:
+        """Wait until ``holds()``, unless the process ``name`` ends or START_SECONDS pass first."""
         deadline = time.monotonic() + START_SECONDS
         while True:
             await asyncio.sleep(POLL_SECONDS)
@@ -187,7 +189,7 @@ class House:
                 log = self.folder / f"{name}.log"
                 lines = log.read_text(errors="replace").strip().splitlines() or ["it says nothing"]
                 raise Unreachable.of("demo_start", f"{name} did not start: {lines[-1]}", file=str(log))
-            if true():
+            if await holds():
                 return
 
     async def _end(self, names: Sequence[str]) -> None:
@@ -235,7 +237,7 @@ def find_envoy() -> str:
 
 
 def _python(module: str, *arguments: str) -> list[str]:
-    return [sys.executable, "-m", module, *arguments]
+    return [sys.executable, "-P", "-m", module, *arguments]
 
 
 def _end_with_parent() -> None:
@@ -251,9 +253,21 @@ def _free_ports(count: int) -> list[int]:
     return ports
 
 
-def _accepts(port: int) -> bool:
-    with socket.socket() as client:
-        return client.connect_ex(("127.0.0.1", port)) == 0
+async def _accepts(address: int | Path) -> bool:
+    """Whether somebody listens on the port or the Unix socket."""
+    try:
+        if isinstance(address, Path):
+            _, writer = await asyncio.open_unix_connection(address)
+        else:
+            _, writer = await asyncio.open_connection("127.0.0.1", address)
+    except OSError:
+        return False
+    writer.close()
+    return True
+
+
+async def _answers(port: int, path: str) -> bool:
+    return await _get(port, path) is not None
 
 
 async def _get(port: int, path: str) -> bytes | None:
@@ -268,16 +282,19 @@ async def _get(port: int, path: str) -> bytes | None:
     return body if b" 200 " in head.split(b"\r\n", 1)[0] else None
 
 
-def _children_of(parent: int) -> list[int]:
+def _children_of(parent: int) -> list[tuple[int, list[str]]]:
+    """The living children of a process, and their command lines."""
     found = []
     for entry in Path("/proc").iterdir():
-        if entry.name.isdigit():
-            try:
-                stat = (entry / "stat").read_text()
-            except OSError:
-                continue
-            # The name, in brackets, may hold anything; state and parent follow it.
-            state, ppid = stat.rpartition(")")[2].split()[:2]
-            if int(ppid) == parent and state != "Z":
-                found.append(int(entry.name))
+        if not entry.name.isdigit():
+            continue
+        try:
+            stat = (entry / "stat").read_text()
+            arguments = (entry / "cmdline").read_text().split("\0")
+        except OSError:
+            continue
+        # The name, in brackets, may hold anything; state and parent follow it.
+        state, ppid = stat.rpartition(")")[2].split()[:2]
+        if int(ppid) == parent and state != "Z":
+            found.append((int(entry.name), arguments))
     return found

@@ -42,10 +42,10 @@ def draw(facts: dict[str, Any], file: Path) -> None:
 
 
 def _shares(axes: Axes, facts: dict[str, Any], end: float) -> None:
-    seconds = [point["second"] for point in facts["shares"] if point["second"] <= end]
-    canary = [100 * point["version_2"] for point in facts["shares"] if point["second"] <= end]
-    axes.fill_between(seconds, canary, 100, color=STABLE, linewidth=0, step="mid", label="served by version 1")
-    axes.fill_between(seconds, 0, canary, color=CANARY, linewidth=0, step="mid", label="served by version 2")
+    edges = [*(part["from"] for part in facts["shares"]), end]
+    canary = [100 * part["version_2"] for part in facts["shares"]]
+    axes.axhspan(0, 100, color=STABLE, linewidth=0, label="served by version 1")
+    axes.stairs(canary, edges, fill=True, color=CANARY, linewidth=0, label="served by version 2")
 
 
 def _asked(axes: Axes, weights: list[dict[str, float]], end: float) -> None:

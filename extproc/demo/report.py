@@ -12,7 +12,7 @@ from extproc.demo.screen import Screen
 from extproc.demo.traffic import Answer
 from extproc.names import Reason
 
-BIN_SECONDS: Final = 0.25
+BIN_REQUESTS: Final = 80
 
 FALLBACKS: Final = frozenset(
     {
@@ -57,7 +57,7 @@ def print_table(screen: Screen, facts: Mapping[str, Any]) -> None:
     """Requests, share, accuracy and false-positive rate by version; what went wrong in the footer."""
     rows = [
         [
-            f"version {version}: {numbers['description']}",
+            f"version {version}",
             f"{numbers['requests']:,}",
             _percent(numbers["share"]),
             _percent(numbers["accuracy"]),
@@ -69,7 +69,7 @@ def print_table(screen: Screen, facts: Mapping[str, Any]) -> None:
     columns = ["", "requests", "share", "accuracy", "false positives", "shadow copies"]
     copies = sum(numbers["copies"] for numbers in facts["versions"].values())
     total = [
-        f"fallbacks: {facts['fallbacks']}   errors: {facts['errors']}",
+        f"fallbacks: {facts['fallbacks']}\nerrors: {facts['errors']}",
         f"{facts['requests']:,}",
         "",
         "",
@@ -79,8 +79,7 @@ def print_table(screen: Screen, facts: Mapping[str, Any]) -> None:
     screen.table(columns, rows, total)
     waited = facts["milliseconds"]
     screen.say(
-        f"Users waited {waited['p50']} ms (median), {waited['p99']} ms (p99) "
-        "for Envoy, the decision and the model together.",
+        f"Users waited {waited['p50']} ms (median), {waited['p99']} ms (p99), the model included.",
         style="dim",
     )
 
@@ -99,13 +98,16 @@ def _version(version: str, answered: Sequence[Answer]) -> dict[str, Any]:
 
 
 def _shares(answered: Sequence[Answer]) -> list[dict[str, float]]:
-    """The share of version 2 in every quarter of a second, by when the requests were sent."""
-    bins: dict[int, list[bool]] = {}
-    for answer in answered:
-        bins.setdefault(int(answer.sent / BIN_SECONDS), []).append(answer.version == VERSIONS[1])
+    """The share of version 2 among each BIN_REQUESTS requests, in the order in which they were sent."""
+    ordered = sorted(answered, key=lambda answer: answer.sent)
+    bins = [ordered[start : start + BIN_REQUESTS] for start in range(0, len(ordered), BIN_REQUESTS)]
     return [
-        {"second": round((number + 0.5) * BIN_SECONDS, 3), "version_2": round(statistics.fmean(found), 4)}
-        for number, found in sorted(bins.items())
+        {
+            "from": round(found[0].sent, 3),
+            "to": round(found[-1].sent, 3),
+            "version_2": round(statistics.fmean(answer.version == VERSIONS[1] for answer in found), 4),
+        }
+        for found in bins
     ]
 
 

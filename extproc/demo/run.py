@@ -15,7 +15,7 @@ from typing import Any, Final
 
 import orjson
 
-from extproc.demo.acts import ACTS, Stage
+from extproc.demo.acts import ACTS, Stage, bucket
 from extproc.demo.house import START_SECONDS, House, check_port, find_envoy
 from extproc.demo.models import DESCRIPTIONS, patients
 from extproc.demo.report import measure, print_table
@@ -33,7 +33,7 @@ class Plan:
 
     users: int = 400
     per_second: float = 400.0
-    rounds: int = 3
+    rounds: int = 2
 
 
 def run_demo(build: Path, plan: Plan, envoy_port: int | None, screen: Screen) -> dict[str, Any]:
@@ -61,7 +61,8 @@ def run_demo(build: Path, plan: Plan, envoy_port: int | None, screen: Screen) ->
 
 
 async def _play(folder: Path, plan: Plan, envoy_port: int | None, screen: Screen) -> dict[str, Any]:
-    users = [f"user-{number:04}" for number in range(plan.users)]
+    # By bucket: whenever one looks, users from the whole range of buckets are asking, and shares are steady.
+    users = sorted((f"user-{number:04}" for number in range(plan.users)), key=bucket)
     house = House(folder, envoy_port)
     try:
         screen.say(f"Two versions of a breast-cancer classifier behind Envoy, and {plan.users} users.", style="bold")
@@ -75,6 +76,7 @@ async def _play(folder: Path, plan: Plan, envoy_port: int | None, screen: Screen
         for title, rounds, scene in ACTS:
             await stage.play(title, rounds(stage), scene)
         await traffic.stop()
+        weights = await stage.weights()
     finally:
         await house.stop()
     facts = measure(traffic.answers, house.reasons())
@@ -88,7 +90,7 @@ async def _play(folder: Path, plan: Plan, envoy_port: int | None, screen: Screen
         "traffic_seconds": round(stage.acts[-1].ended, 1),
         "holds": not any(act["failures"] for act in acts),
         **facts,
-        "weights": [{"second": round(second, 3), "weight": weight} for second, weight in stage.weights],
+        "weights": weights,
         "acts": acts,
     }
 
@@ -123,7 +125,7 @@ def _make_empty(folder: Path) -> None:
 
 def _draw(build: Path, folder: Path) -> None:
     """Draw the picture in a process of its own, whose font cache stays below the build folder."""
-    command = [sys.executable, "-m", "extproc.demo.picture", str(build / "demo.json"), str(build / "demo.png")]
+    command = [sys.executable, "-P", "-m", "extproc.demo.picture", str(build / "demo.json"), str(build / "demo.png")]
     environment = {**os.environ, "MPLCONFIGDIR": str(folder / FONTS_FOLDER), "MPLBACKEND": "Agg"}
     done = subprocess.run(command, env=environment, capture_output=True, text=True, check=False)  # noqa: S603
     if done.returncode:

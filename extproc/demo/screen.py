@@ -6,6 +6,7 @@ from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from typing import Any, Final
 
+from rich.box import SIMPLE_HEAD
 from rich.console import Console
 from rich.markup import escape
 from rich.progress import BarColumn, Progress, TaskProgressColumn, TextColumn
@@ -69,7 +70,7 @@ class Screen:
 
     def table(self, columns: Sequence[str], rows: Sequence[Sequence[Any]], total: Sequence[Any]) -> None:
         """The closing table; the first column is a name, the others are numbers."""
-        table = Table(header_style="bold", show_footer=True, pad_edge=False)
+        table = Table(header_style="bold", show_footer=True, box=SIMPLE_HEAD)
         for number, (column, foot) in enumerate(zip(columns, total, strict=True)):
             table.add_column(column, str(foot), justify="left" if number == 0 else "right", footer_style="bold")
         for row in rows:

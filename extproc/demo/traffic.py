@@ -87,7 +87,11 @@ class Connection:
 
 
 class Traffic:
-    """Users who go on asking until they are stopped; every answer is kept in ``answers``."""
+    """Users who go on asking until they are stopped; every answer is kept in ``answers``.
+
+    Neighbours in ``users`` share a connection and take turns on it, so those who ask at the same time are spread
+    evenly over the whole list.
+    """
 
     def __init__(
         self,
@@ -101,9 +105,13 @@ class Traffic:
         self.users = users
         self.answers: list[Answer] = []
         self.spoofed_headers: Mapping[str, str] = {}
+        self.began_at = 0.0
+        """When the users began, in Unix seconds."""
         self._rows = [(orjson.dumps({"measurements": row.measurements}), row.malignant) for row in rows]
         self._port = port
-        self._groups = [users[number::connections] for number in range(connections)]
+        cuts = [len(users) * number // connections for number in range(connections + 1)]
+        mixed = random.Random(0)  # noqa: S311 - the same order in every run
+        self._groups = [mixed.sample(users[start:end], end - start) for start, end in itertools.pairwise(cuts)]
         self._interval = connections / per_second
         self._tasks: list[asyncio.Task[None]] = []
         self._stopping = False
@@ -134,6 +142,7 @@ class Traffic:
     def start(self) -> None:
         """Let the users begin."""
         self._began = time.monotonic()
+        self.began_at = time.time()
         self._tasks = [asyncio.create_task(self._ask(number, group)) for number, group in enumerate(self._groups)]
 
     async def stop(self) -> None:

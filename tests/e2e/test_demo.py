@@ -117,8 +117,8 @@ def test_the_versions_differ_as_the_models_do(facts: dict[str, Any]) -> None:
     assert old["requests"] + new["requests"] == facts["requests"]
 
 
-def test_every_request_is_in_the_decision_log(facts: dict[str, Any]) -> None:
-    assert "not_logged" not in facts["reasons"]
+def test_every_decision_is_in_the_log_but_the_last_ones_of_the_killed_worker(facts: dict[str, Any]) -> None:
+    assert facts["reasons"].get("not_logged", 0) < USERS
     assert sum(facts["reasons"].values()) + facts["fallback_reasons"].get("failed_open", 0) == facts["requests"]
 
 

@@ -100,4 +100,4 @@ def test_answers_are_counted_by_version() -> None:
     one = facts["versions"]["1"]
     assert (one["requests"], one["share"], one["accuracy"]) == (3, 0.75, 0.6667)
     assert one["false_positive_rate"] == 0.5
-    assert facts["shares"] == [{"second": 0.125, "version_2": 0.25}]
+    assert facts["shares"] == [{"from": 0.1, "to": 0.1, "version_2": 0.25}]
