@@ -36,7 +36,14 @@ from extproc.settings import Settings, settings
 logger = logging.getLogger(__name__)
 
 HEALTH_SERVICES: Final = ("", "envoy.service.ext_proc.v3.ExternalProcessor")
-"""What grpc.health.v1 answers for."""
+"""What grpc.health.v1 answers for, SERVING and then, while it drains, NOT_SERVING."""
+
+ALIVE_SERVICE: Final = "dropout.alive"
+"""SERVING for as long as the worker answers at all, while it drains too: what our Envoy configuration asks for.
+
+Envoy takes a NOT_SERVING at its word and at once. When every worker of a host drains for a restart, that would send
+requests past Dropout although there are workers to decide them.
+"""
 
 _IDLE_SECONDS: Final = 0.25
 _TICK_SECONDS: Final = 0.05
@@ -344,6 +351,12 @@ class _Health(health.aio.HealthServicer):
     def __init__(self) -> None:
         super().__init__()
         self._watches: set[asyncio.Task[Any]] = set()
+
+    async def Check(self, request: Any, context: Any) -> Any:  # noqa: N802  # gRPC's name
+        """The state of a service, or that there is somebody to answer."""
+        if request.service == ALIVE_SERVICE:
+            return health_pb2.HealthCheckResponse(status=health_pb2.HealthCheckResponse.SERVING)
+        return await super().Check(request, context)
 
     async def Watch(self, request: Any, context: Any) -> None:  # noqa: N802  # gRPC's name
         """Tell of every change until the watcher or the server ends."""

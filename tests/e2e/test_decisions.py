@@ -1,0 +1,224 @@
+"""What a request meets behind a real Envoy: weights, policy, features, shadows, and nothing that a client can forge."""
+
+from __future__ import annotations
+
+import time
+from collections import defaultdict
+from collections.abc import Iterator
+from pathlib import Path
+
+import orjson
+import pytest
+
+from extproc.assignment import bucket
+from extproc.envoy.bootstrap import bootstrap, connection_manager
+from extproc.names import OWN_HEADERS
+from tests.e2e.house import KEY, Answer, House
+from tests.support.envoy import TEMPLATE, EnvoyProcess, free_port, wait_until
+from tests.support.load import under_load
+
+pytestmark = pytest.mark.e2e
+
+SEED = "fraud-2026-11"
+
+POLICY = """
+package routing
+
+import rego.v1
+
+default decision := {"allow": true}
+
+decision := {"allow": false, "http_status": 451, "body": "not here", "reason": "blocked"} if {
+	input.attributes.request.http.headers["x-role"] == "blocked"
+} else := {"allow": false, "http_status": 451, "body": "not here"} if {
+	input.parsed_path[3] == "internal"
+} else := {"allow": true, "versions": ["3"], "reason": "high_risk"} if {
+	input.features.risk_score > 0.8
+} else := {"allow": true, "version": "4", "reason": "beta"} if {
+	input.features.beta
+}
+"""
+
+SPEC = {
+    "policy": {"path": "routing/decision"},
+    "features": {
+        "entity": {"header": "x-user-id"},
+        "view": "users",
+        "names": ["risk_score", "beta"],
+        "timeout": "500ms",
+        "onMissing": "policy",
+    },
+}
+
+FORGED = dict.fromkeys(OWN_HEADERS, "forged")
+
+
+@pytest.fixture(scope="module")
+def house() -> Iterator[House]:
+    house = House(POLICY, SPEC)
+    mirrored = [{"path": {"type": "PathPrefix", "value": "/v1/models/mirrored"}}]
+    house.write_rollout(
+        {"match": mirrored, "canary": None, "shadow": {"version": "5", "percent": 100}}, name="mirrored"
+    )
+    now = time.strftime("%Y-%m-%dT%H:%M:%SZ", time.gmtime())
+    rows = [("risky", "risk_score", 0.97), ("calm", "risk_score", 0.1), ("tester", "beta", True)]
+    house.load_features(
+        {"entity": entity, "view": "users", "name": name, "value": value, "event_time": now}
+        for entity, name, value in rows
+    )
+    try:
+        yield house.start()
+    finally:
+        house.stop()
+
+
+def _of_user(house: House, user: str) -> Answer:
+    answer = house.ask(x_user_id=user)
+    assert answer.status == 200
+    return answer
+
+
+def test_every_unit_is_served_by_the_version_that_its_bucket_names(house: House) -> None:
+    house.set_weight(30)
+    for number in range(300):
+        user = f"user-{number}"
+        version = "4" if bucket(SEED.encode(), user.encode()) < 3000 else "3"
+        answer = _of_user(house, user)
+        assert answer.upstream == f"fraud-detector-v{version}"
+        assert answer.sent["x-model-version"] == version
+        assert answer.sent["x-model-cluster"] == answer.upstream
+        assert answer.sent["x-model-arm"] == ("canary" if version == "4" else "control")
+        assert answer.sent["x-model-rollout"] == KEY
+        assert answer.sent["x-decision-id"]
+    assert house.envoy.failed_open() == 0
+
+
+def test_a_weight_moved_live_takes_no_unit_to_the_other_side_twice(house: House) -> None:
+    house.set_weight(0)
+    with under_load(house.envoy.port, rate=150, headers=lambda number: {"x-user-id": f"u{number % 100}"}) as load:
+        for percent in (1, 10, 25, 50, 75, 100):
+            house.set_weight(percent)
+            time.sleep(0.8)
+    assert load.failed() == []
+    served = defaultdict(list)
+    for answer in sorted(load.answered, key=lambda answer: answer.number):
+        served[answer.number % 100].append(orjson.loads(answer.body)["upstream"][-1])
+    assert all(versions == sorted(versions) for versions in served.values())
+    assert all(versions[0] == "3" and versions[-1] == "4" for versions in served.values())
+    assert house.envoy.failed_open() == 0
+
+
+def test_policy_keeps_a_high_risk_user_on_stable(house: House) -> None:
+    house.set_weight(100)
+    assert _of_user(house, "calm").upstream == "fraud-detector-v4"
+    risky = _of_user(house, "risky")
+    assert (risky.upstream, risky.sent["x-model-arm"]) == ("fraud-detector-v3", "excluded")
+
+
+def test_a_feature_steers_a_user_to_the_canary_at_weight_zero(house: House) -> None:
+    house.set_weight(0)
+    assert _of_user(house, "calm").upstream == "fraud-detector-v3"
+    assert _of_user(house, "tester").upstream == "fraud-detector-v4"
+
+
+def test_a_shadow_gets_a_copy_and_the_client_does_not_notice(house: House) -> None:
+    before = house.upstreams.seen["fraud-detector-v5"]
+    answer = house.ask("/v1/models/mirrored", x_user_id="alice")
+    assert answer.upstream == "fraud-detector-v3"
+    assert answer.sent["x-model-shadow"] == "fraud-detector-v5"
+    wait_until(lambda: house.upstreams.seen["fraud-detector-v5"] == before + 1, "a shadow copy")
+
+
+def test_a_forged_header_never_reaches_a_version_or_a_route(house: House) -> None:
+    house.set_weight(0)
+    aimed = {**FORGED, "x-model-version": "4", "x-model-rollout": KEY, "x-model-cluster": "fraud-detector-v4"}
+    for forged in (FORGED, aimed, {name.title(): value for name, value in aimed.items()}):
+        answer = house.ask(x_user_id="alice", **forged)
+        assert answer.upstream == "fraud-detector-v3"
+        assert "forged" not in answer.sent.values()
+        assert answer.sent["x-model-version"] == "3"
+        assert "x-model-shadow" not in answer.sent
+
+
+def test_a_denied_request_gets_the_policys_status_and_body(house: House) -> None:
+    before = dict(house.upstreams.seen)
+    answer = house.ask(x_user_id="alice", x_role="blocked")
+    assert (answer.status, answer.body) == (451, b"not here")
+    assert house.upstreams.seen == before
+
+
+@pytest.mark.parametrize(
+    "path",
+    [
+        "/v1/models/fraud-detector/internal",
+        "/v1/models//fraud-detector///internal",
+        "/v1/models/fraud-detector/x/../internal",
+        "/v1/models/fraud-detector/./internal",
+        "/v1/models/fraud-detector/%69nternal",
+        "/v1/models/fraud-detector/x/%2e%2e/internal",
+        "/v1/models/fraud-detector%2Finternal",
+        "/v1/models/fraud-detector%5cinternal",
+        "/v1/models/fraud-detector\\internal",
+        "/v1/models/fraud-detector/internal?x=1",
+        "/v1/Models/fraud-detector/internal",
+    ],
+)
+def test_another_spelling_of_a_path_does_not_walk_around_the_policy(house: House, path: str) -> None:
+    before = dict(house.upstreams.seen)
+    answer = house.ask(path, x_user_id="alice")
+    for _ in range(3):
+        if answer.status == 307:
+            answer = house.ask(answer.headers["location"].removeprefix("http://models"), x_user_id="alice")
+    assert answer.status in (404, 451)
+    assert house.upstreams.seen == before
+
+
+def test_what_belongs_to_no_rollout_is_stripped_and_left_alone(house: House, tmp_path: Path) -> None:
+    config = bootstrap(
+        TEMPLATE,
+        listen_port=free_port(),
+        admin_port=free_port(),
+        worker_sockets=house.sockets,
+        envoy_dir=house.envoy_dir,
+        models=house.upstreams.ports,
+    )
+    manager = connection_manager(config)
+    del manager["rds"]
+    everything = {"match": {"prefix": "/"}, "route": {"cluster": "other-v1"}}
+    manager["route_config"] = {"virtual_hosts": [{"name": "all", "domains": ["*"], "routes": [everything]}]}
+    # Even where Envoy was not told to strip.
+    del manager["early_header_mutation_extensions"]
+    envoy = EnvoyProcess(config, tmp_path).start()
+    usual, house.envoy = house.envoy, envoy
+    try:
+        answer = house.ask("/elsewhere", x_user_id="alice", **FORGED)
+    finally:
+        house.envoy = usual
+        envoy.stop()
+    assert answer.upstream == "other-v1"
+    assert not set(OWN_HEADERS) & set(answer.sent)
+
+
+def test_envoy_answers_404_for_what_belongs_to_no_rollout(house: House) -> None:
+    assert house.ask("/elsewhere").status == 404
+
+
+def test_failing_open_serves_stable_and_believes_no_client(house: House) -> None:
+    house.set_weight(100)
+    with house.without_dropout():
+        for forged in ({}, {**FORGED, "x-model-version": "4", "x-model-rollout": KEY}):
+            answer = house.ask(x_user_id="calm", **forged)
+            assert answer.upstream == "fraud-detector-v3"
+            assert not set(OWN_HEADERS) & set(answer.sent)
+
+
+def test_failing_open_after_a_promotion_serves_the_new_stable(house: House) -> None:
+    house.write_rollout({**SPEC, "stable": {"version": "4"}, "canary": {"version": "5"}})
+    wait_until(lambda: "StableDrift" in house.run("rollout", "get", KEY, "-o", "json"), "a reported drift")
+    assert house.ask(x_user_id="calm").upstream == "fraud-detector-v3"
+    house.run("rollout", "adopt", KEY)
+    wait_until(lambda: house.ask(x_user_id="calm").upstream == "fraud-detector-v4", "the adopted stable")
+    default = "fraud-detector-v4"
+    wait_until(lambda: f'"{KEY}@default"' in (house.envoy_dir / "rds.json").read_text(), "rendered routes")
+    with house.without_dropout():
+        wait_until(lambda: house.ask(x_user_id="calm").upstream == default, "stable by default")
