@@ -134,7 +134,7 @@ class Supervisor:
         self._metrics = Metrics(SystemClock())
         self._totals = Totals()
         self._watchdog = Watchdog(Limits(tuning.evaluation_limit, tuning.hang_limit), process_cpu_seconds)
-        self._questions: dict[int, asyncio.Future[Message]] = {}
+        self._questions: dict[int, tuple[Child, asyncio.Future[Message]]] = {}
         self._asked = 0
         self._stopping = asyncio.Event()
         self._hurry = asyncio.Event()
@@ -272,7 +272,7 @@ class Supervisor:
         """Open the pipe to a new life of the worker, and hear of its end."""
         loop = asyncio.get_running_loop()
         child = slot.child
-        slot.channel = Channel(lambda message: self._received(slot, child, message), lambda: None)
+        slot.channel = Channel(lambda message: self._received(slot, child, message), lambda: self._hung_up(child))
         channel = slot.channel
         await loop.create_unix_connection(lambda: channel, sock=child.pipe)
         exit_fd = os.pidfd_open(child.pid)
@@ -315,10 +315,16 @@ class Supervisor:
             if message["rollouts"] is not None:
                 slot.rollouts = frozenset(message["rollouts"])
             self._totals.update(child.life, message["dump"])
-        waiting = self._questions.pop(message.get("id", 0), None)
+        _, waiting = self._questions.pop(message.get("id", 0), (child, None))
         if waiting is not None and not waiting.done():
             waiting.set_result(message)
         self._changed.set()
+
+    def _hung_up(self, child: Child) -> None:
+        """What it was asked it will not answer any more."""
+        for asked, waiting in self._questions.values():
+            if asked is child:
+                waiting.cancel()
 
     def _catch_up(self, slot: Slot) -> None:
         """A worker that was starting while the policies changed was told the old ones."""
@@ -391,16 +397,16 @@ class Supervisor:
         for slot in slots:
             self._asked += 1
             future: asyncio.Future[Message] = asyncio.get_running_loop().create_future()
-            self._questions[self._asked] = future
+            self._questions[self._asked] = (slot.child, future)
             if slot.channel is not None and slot.channel.send(kind, id=self._asked, **body):
                 futures.append(future)
             else:
                 del self._questions[self._asked]
         if futures:
             await asyncio.wait(futures, timeout=within)
-        for number in [number for number, future in self._questions.items() if future in futures]:
+        for number in [number for number, (_, future) in self._questions.items() if future in futures]:
             del self._questions[number]
-        return [future.result() for future in futures if future.done()]
+        return [future.result() for future in futures if future.done() and not future.cancelled()]
 
     @property
     def _serving(self) -> list[Slot]:

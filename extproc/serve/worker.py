@@ -74,6 +74,14 @@ class PolicySlot:
             self._watched.quarantine(frozenset(paths))
 
 
+class Service(Protocol):
+    """A gRPC service, as the transport makes it."""
+
+    def handler(self) -> grpc.GenericRpcHandler:
+        """What a server is given to serve it."""
+        ...
+
+
 class Application(Protocol):
     """What a worker runs, put together by the composition root. Everything happens on the event loop's thread."""
 
@@ -99,8 +107,8 @@ class Application(Protocol):
         """For each rule that a rollout asks, an input on which it can be tried."""
         ...
 
-    def register(self, server: grpc.aio.Server) -> None:
-        """Add the ext_proc service."""
+    def service(self) -> Service:
+        """The ext_proc service."""
         ...
 
     def server_options(self) -> list[tuple[str, Any]]:
@@ -379,7 +387,7 @@ async def _serve(app: Application, config: WorkerConfig) -> _Serving:
     server = grpc.aio.server(options=app.server_options())
     servicer = _Health()
     health_pb2_grpc.add_HealthServicer_to_server(servicer, server)
-    app.register(server)
+    server.add_generic_rpc_handlers((app.service().handler(),))
     endpoint = config.endpoint
     if isinstance(endpoint, UnixEndpoint):
         _bind(server, f"unix:{endpoint.temporary}", None)

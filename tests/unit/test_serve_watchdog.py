@@ -1,0 +1,143 @@
+"""Who hangs, judged from shared memory; and what a rule in quarantine answers."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping
+from typing import Any
+
+import pytest
+
+from extproc.datapath.model import PolicyVerdict
+from extproc.datapath.ports import InputReads
+from extproc.names import Reason
+from extproc.serve import heartbeat
+from extproc.serve.heartbeat import ANY_PATH, HeartbeatPage
+from extproc.serve.watchdog import Hung, Limits, Watchdog, WatchedEngine
+
+MS = 1_000_000
+START = 10_000 * MS
+
+
+class Machine:
+    """A clock and a worker's CPU time, both moved by hand; the watchdog looks every 50 ms."""
+
+    def __init__(self, monkeypatch: pytest.MonkeyPatch) -> None:
+        self.now = START
+        self.cpu = 0.0
+        self.page = HeartbeatPage.create()
+        self.watchdog = Watchdog(Limits(evaluation=0.3, hang=2.0), lambda pid: self.cpu)
+        monkeypatch.setattr(heartbeat.time, "monotonic_ns", lambda: self.now)
+
+    def passes(self, ms: int, *, burning: bool = False, beating: bool = False) -> list[Hung]:
+        """What the watchdog says by the end of ``ms`` milliseconds."""
+        for _ in range(ms // 50):
+            self.now += 50 * MS
+            self.cpu += 0.05 if burning else 0.0
+            if beating:
+                self.page.beat()
+            hung = self.watchdog.judge([(0, 4711, self.page)], self.now)
+            if hung:
+                return hung
+        return []
+
+
+@pytest.fixture
+def machine(monkeypatch: pytest.MonkeyPatch) -> Iterator[Machine]:
+    machine = Machine(monkeypatch)
+    machine.page.beat()
+    yield machine
+    machine.page.close()
+
+
+def test_a_worker_that_beats_is_left_alone(machine: Machine) -> None:
+    assert machine.passes(10_000, burning=True, beating=True) == []
+
+
+def test_an_evaluation_over_the_limit_is_named(machine: Machine) -> None:
+    machine.page.begin("routing/decision")
+    assert machine.passes(250, burning=True) == []
+    (hung,) = machine.passes(150, burning=True)
+    assert (hung.worker, hung.path) == (0, "routing/decision")
+
+
+def test_an_evaluation_that_did_not_get_to_run_is_not_blamed(machine: Machine) -> None:
+    machine.page.begin("routing/decision")
+    assert machine.passes(1_900) == []
+    (hung,) = machine.passes(200)
+    assert hung.path is None
+
+
+def test_many_short_evaluations_are_not_one_long_one(machine: Machine) -> None:
+    for _ in range(10):
+        machine.page.begin("routing/decision")
+        assert machine.passes(150, burning=True) == []
+        machine.page.end()
+
+
+def test_a_worker_that_hangs_outside_of_any_policy_has_longer(machine: Machine) -> None:
+    assert machine.passes(1_900, burning=True) == []
+    (hung,) = machine.passes(200, burning=True)
+    assert hung.path is None
+
+
+def test_a_supervisor_that_was_held_up_itself_gives_everybody_time(machine: Machine) -> None:
+    machine.page.begin("routing/decision")
+    machine.passes(100, burning=True)
+    machine.now += 5_000 * MS
+    machine.cpu += 5.0
+    assert machine.passes(50) == []
+    machine.page.beat()
+    machine.page.end()
+    assert machine.passes(50) == []
+
+
+def test_paths_survive_a_page_that_is_full(machine: Machine) -> None:
+    for number in range(2_000):
+        path = f"package_{number}/decision"
+        machine.page.begin(path)
+        assert machine.page.read().path == path
+
+
+def test_a_path_that_cannot_be_read_stands_for_all(machine: Machine) -> None:
+    machine.page._memory[8:20] = b"\xff" * 12
+    assert machine.page.read().path == ANY_PATH
+
+
+class Engine:
+    """Allows everything, and remembers what it was asked."""
+
+    revision = "abc"
+
+    def __init__(self) -> None:
+        self.asked: list[str] = []
+
+    def evaluate(self, path: str, document: Mapping[str, Any]) -> PolicyVerdict:
+        self.asked.append(path)
+        return PolicyVerdict(reason=path)
+
+    def reads(self, path: str) -> InputReads:
+        raise NotImplementedError
+
+
+def test_a_rule_in_quarantine_is_not_evaluated_and_others_are(machine: Machine) -> None:
+    engine = Engine()
+    watched = WatchedEngine(engine, machine.page)
+    watched.quarantine(frozenset({"routing/bad"}))
+    assert watched.evaluate("routing/bad", {}).fault is Reason.POLICY_QUARANTINED
+    assert watched.evaluate("routing/good", {}).reason == "routing/good"
+    assert engine.asked == ["routing/good"]
+    watched.quarantine(frozenset({ANY_PATH}))
+    assert watched.evaluate("routing/good", {}).fault is Reason.POLICY_QUARANTINED
+
+
+def test_an_evaluation_is_on_the_page_while_it_lasts(machine: Machine) -> None:
+    seen: list[str | None] = []
+
+    class Looking(Engine):
+        def evaluate(self, path: str, document: Mapping[str, Any]) -> PolicyVerdict:
+            seen.append(machine.page.read().path)
+            return PolicyVerdict()
+
+    WatchedEngine(Looking(), machine.page).evaluate("routing/decision", {})
+    assert seen == ["routing/decision"]
+    assert machine.page.read().path is None
