@@ -42,14 +42,15 @@ class StreamLimits:
 
     A stream says something within ``first_message_seconds`` (Envoy sends the headers as it opens one), and of
     streams that have said nothing at most ``silent_streams`` are held: the oldest go first. A message has at most
-    ``message_bytes``; a connection at most ``streams_per_connection`` streams at a time, further ones wait in the
-    peer (Envoy opens another connection).
+    ``message_bytes``. A connection has at most ``streams_per_connection`` streams at a time; further ones wait in the
+    peer (Envoy opens another connection), because gRPC drops streams at random, anyone's, once 1 000 are waiting to
+    be accepted.
     """
 
     first_message_seconds: float = 10.0
     silent_streams: int = 4096
     message_bytes: int = 1024 * 1024
-    streams_per_connection: int = 1024
+    streams_per_connection: int = 256
 
 
 def server_options(limits: StreamLimits | None = None) -> list[tuple[str, int]]:
