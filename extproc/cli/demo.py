@@ -25,7 +25,7 @@ EXTRAS: Final = {"sklearn": "scikit-learn", "uvicorn": "uvicorn", "rich": "rich"
 )
 @click.option("--envoy-port", type=click.IntRange(1, 65535), help="The port of Envoy. Default: a free one.")
 @click.option("--users", type=click.IntRange(40, 5000), default=400, show_default=True, help="How many users ask.")
-@click.option("--rounds", type=click.IntRange(1, 60), default=2, show_default=True, help="Seconds at every weight.")
+@click.option("--rounds", type=click.IntRange(2, 60), default=2, show_default=True, help="Seconds at every weight.")
 @output_option
 def demo(build_dir: Path, envoy_port: int | None, users: int, rounds: int, output: str) -> None:
     """Show weights moved live, a policy, features, a shadow copy, spoofing, a killed worker and the kill switch.
@@ -44,7 +44,7 @@ def demo(build_dir: Path, envoy_port: int | None, users: int, rounds: int, outpu
         facts = run_demo(build_dir, Plan(users=users, per_second=users, rounds=rounds), envoy_port, screen)
     except KeyboardInterrupt:
         click.echo("Stopped; everything that the demo started has ended.", err=True)
-        raise
+        raise click.exceptions.Exit(130) from None
     if output == "json":
         print_json(facts)
         return
