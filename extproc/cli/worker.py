@@ -11,8 +11,6 @@ import sys
 from pathlib import Path
 from typing import Any, Final, cast
 
-import grpc.aio
-
 from extproc.adapters.regorus_policy import RegorusEngine
 from extproc.adapters.sqlite_features import open_features
 from extproc.adapters.stores import open_store
@@ -121,14 +119,13 @@ class RouterApplication:
         request = Request(method="POST", path=_TRIAL_PATH, host="trial", scheme="http", headers={":path": b"/"})
         return build_input(request, rollout, Unit(b"trial"), NO_FEATURES, self._clock.now(), reads)
 
-    def register(self, server: grpc.aio.Server) -> None:
-        """Add the ext_proc service."""
+    def service(self) -> ExtProcService:
+        """The ext_proc service."""
         sinks: list[DecisionSink] = [self._metrics, self._traffic]
         if self._log is not None:
             sinks.append(self._log)
         pipeline = Pipeline(self._holder, self._policies, self._features, sinks, self._clock)
-        service = ExtProcService(pipeline.process, on_fault=lambda _fault: self._metrics.count(STREAM_ERRORS))
-        server.add_generic_rpc_handlers((service.handler(),))
+        return ExtProcService(pipeline.process, on_fault=lambda _fault: self._metrics.count(STREAM_ERRORS))
 
     def server_options(self) -> list[tuple[str, Any]]:
         """gRPC's options."""
@@ -180,10 +177,6 @@ def _open_features(url: str, clock: Clock) -> FeatureReader:
     return FeatureReader(
         open_features(url), clock, max_entries=tuning.feature_cache_entries, max_age=tuning.feature_cache
     )
-
-
-def _open_features(url: str, clock: Clock) -> FeatureReader:
-    return FeatureReader(open_features(url), clock, max_age=settings().feature_cache)
 
 
 class _Traffic:
