@@ -10,7 +10,7 @@ import sys
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Final
+from typing import TYPE_CHECKING, Any, Final, NoReturn
 
 import click
 
@@ -110,7 +110,7 @@ def serve(
     tls_key: str | None,
     tls_client_ca: str | None,
     **flags: Any,
-) -> int:
+) -> None:
     """Decide for Envoy: a supervisor and its workers, one endpoint each.
 
     SIGTERM drains and exits 0, SIGHUP reloads and opens the decision log again.
@@ -127,7 +127,7 @@ def serve(
     children: list[Child] = []
     try:
         children += [spawn(index, _WORKER) for index in range(options.workers)]
-        return _supervise(options, endpoints, admin, children, lock)
+        _supervise(options, endpoints, admin, children, lock)
     finally:
         for child in children:
             child.kill()
@@ -166,7 +166,7 @@ def _supervise(
     admin: TcpEndpoint,
     children: Sequence[Child],
     lock: FolderLock | None,
-) -> int:
+) -> NoReturn:
     """Everything from here on is imported while the workers import theirs."""
     import asyncio
 
@@ -188,7 +188,13 @@ def _supervise(
         read_sources=_read_sources,
         say=lambda line: click.echo(line, err=True),
     )
-    return asyncio.run(Supervisor(plan, parts, settings(), children, lock).run())
+
+    async def live() -> NoReturn:
+        status = await Supervisor(plan, parts, settings(), children, lock).run()
+        sys.stderr.flush()
+        os._exit(status)  # all is done; a thread that reads ten thousand documents must not hold up the end
+
+    asyncio.run(live())
 
 
 def _config(index: int, endpoint: UnixEndpoint | TcpEndpoint, options: Options) -> WorkerConfig:
