@@ -38,7 +38,7 @@ class Call(NamedTuple):
 
 @dataclass(slots=True)
 class Module:
-    """One file's package, imports, rules and references."""
+    """One file's package, imports, rules and references; ``bound`` names can have a value from within the file."""
 
     file: str
     package: Path
@@ -49,6 +49,8 @@ class Module:
     replaced: list[Call] = field(default_factory=list)
     reads: set[Path] = field(default_factory=set)
     data: set[Path] = field(default_factory=set)
+    names: list[tuple[str, int]] = field(default_factory=list)
+    bound: set[str] = field(default_factory=set)
 
 
 def read_modules(tree: Iterable[Mapping[str, Any]]) -> list[Module]:
@@ -89,6 +91,20 @@ def recursive_functions(modules: Sequence[Module]) -> Iterator[tuple[Module, Pat
                 yield module, path, line
 
 
+def unknown_names(modules: Sequence[Module]) -> Iterator[tuple[Module, str, int]]:
+    """Names that nothing in their file could give a value, with the line of their first use."""
+    of_package: dict[Path, set[str]] = defaultdict(set)
+    for module in modules:
+        depth = len(module.package)
+        of_package[module.package] |= {path[depth] for path, _ in (*module.rules, *module.functions)}
+    for module in modules:
+        known = {"input", "data", "_", *module.bound, *module.imports, *of_package[module.package]}
+        for name, line in module.names:
+            if name not in known:
+                known.add(name)
+                yield module, name, line
+
+
 def resolve_call(module: Module, name: Path) -> Path:
     """The path below ``data`` that a called name stands for, were it a function of the policies."""
     if name[0] == "data":
@@ -125,14 +141,52 @@ class _Walker:
         self._aliases: dict[str, set[Path]] = defaultdict(set)
         self._used: set[str] = set()
         self._caller: Path = ()
-        self._imports = dict(_imports(tree["imports"], source["contents"].encode()))
+        self._text = source["contents"].encode()
+        self._imports = dict(self._imported(tree["imports"]))
         self.module = Module(source["file"], (package[0].root, *package[0].parts), self._imports)
         self._collect_aliases(tree["rules"])
+        self._collect_bound(tree["rules"])
         for rule in tree["rules"]:
             self._rule(rule)
         for name in self._aliases.keys() - self._used:
             # Assigned and never used, it still asks whether the value is there.
             self.module.reads |= self._aliases[name]
+
+    def _imported(self, imports: Iterable[Mapping[str, Any]]) -> Iterator[tuple[str, Path]]:
+        """The name and the path of each import."""
+        for entry in imports:
+            flat = _flatten(entry["refr"])
+            if flat is not None:
+                path = (flat[0].root, *flat[0].parts)
+                yield (self._at(entry["as"]) if entry.get("as") else path[-1]), path
+
+    def _at(self, span: Mapping[str, int]) -> str:
+        """The text at a span: how the tree gives names that are only declared."""
+        return self._text[span["start"] : span["end"]].decode()
+
+    def _collect_bound(self, node: Node) -> None:
+        """Notes every name that stands where a name can get a value."""
+        for child in _children(node):
+            if isinstance(child, dict):
+                self.module.bound.update(self._binds(child))
+            self._collect_bound(child)
+
+    def _binds(self, node: Mapping[str, Any]) -> Iterator[str]:
+        match node:
+            case {"SomeVars": {"vars": spans}}:
+                yield from map(self._at, spans)
+            case {"Every": {"key": key, "value": value}}:
+                yield from (self._at(span) for span in (key, value) if span)
+            case {"SomeIn": {"key": key, "value": value}}:
+                yield from _variables([key, value])
+            case {"AssignExpr": {"op": operator, "lhs": left, "rhs": right}}:
+                yield from _variables([left] if operator == "ColEq" else [left, right])
+            case {"RefBrack": {"index": index}}:
+                yield from _variables([index])
+            case {"Call": {"params": [_, *_, output]}}:
+                yield from _variables([output])
+            case {"Func": {"args": arguments}} | {"Default": {"args": arguments}}:
+                yield from _variables(arguments)
 
     def _collect_aliases(self, node: Node) -> None:
         """Notes every ``x := input.a.b``: what is read is then what is read of x."""
@@ -176,6 +230,10 @@ class _Walker:
                 self._call(child["Call"])
             elif "with_mods" in child:
                 self._with(child)
+            elif "Func" in child:
+                # The name of a parameter is not a use of what else has that name.
+                function = child["Func"]
+                self._walk({**function, "args": [arg for arg in function["args"] if "Var" not in arg]})
             elif (flat := _flatten(child)) is not None:
                 self._refer(flat[0])
                 self._walk(flat[1])
@@ -213,10 +271,13 @@ class _Walker:
                 if flat is not None:
                     name = (flat[0].root, *flat[0].parts)
                     self.module.replaced.append(Call(name, flat[0].line, self._caller))
+            names = len(self.module.names)
             self._walk([change["refr"], change["as"]])
+            del self.module.names[names:]  # they may be builtins
 
     def _refer(self, reference: Reference) -> None:
         self._used.add(reference.root)
+        self.module.names.append((reference.root, reference.line))
         path = self._input_path(reference)
         if path is not None:
             self.module.reads.add(path)
@@ -232,21 +293,19 @@ class _Walker:
             self.module.data.add((*imported[1:], *reference.parts))
 
 
-def _imports(imports: Iterable[Mapping[str, Any]], text: bytes) -> Iterator[tuple[str, Path]]:
-    """The name and the path of each import; an alias is known only by where it stands in the text."""
-    for entry in imports:
-        flat = _flatten(entry["refr"])
-        if flat is None:
-            continue
-        path = (flat[0].root, *flat[0].parts)
-        alias = entry.get("as")
-        yield (text[alias["start"] : alias["end"]].decode() if alias else path[-1]), path
-
-
 def _children(node: Node) -> Iterable[Node]:
     if isinstance(node, dict):
         return node.values()
     return node if isinstance(node, list) else ()
+
+
+def _variables(node: Node) -> Iterator[str]:
+    """Every name in an expression."""
+    for child in _children(node):
+        if isinstance(child, dict) and isinstance(child.get("Var"), dict):
+            yield child["Var"]["value"]
+        else:
+            yield from _variables(child)
 
 
 def _flatten(node: Node) -> tuple[Reference, list[Node]] | None:
@@ -278,11 +337,11 @@ def _flatten(node: Node) -> tuple[Reference, list[Node]] | None:
 
 
 def _constant(node: Node) -> str | None:
-    """The text of a string that is written out; one with escapes counts as computed."""
+    """The text of a string that is written out."""
     for kind in ("String", "RawString"):
         if isinstance(node, dict) and kind in node:
             value: str = node[kind]["value"]
-            return None if "\\" in value else value
+            return value
     return None
 
 

@@ -21,7 +21,15 @@ import orjson
 import regorus
 
 import extproc
-from extproc.adapters.rego_ast import Module, Path, reachable, read_modules, recursive_functions, resolve_call
+from extproc.adapters.rego_ast import (
+    Module,
+    Path,
+    reachable,
+    read_modules,
+    recursive_functions,
+    resolve_call,
+    unknown_names,
+)
 from extproc.datapath.model import PolicyVerdict
 from extproc.datapath.policy_input import Reads
 from extproc.datapath.verdict import check_verdict, invalid
@@ -111,8 +119,8 @@ def check_sources(sources: PolicySources, timeout: float = CHECK_TIMEOUT_SECONDS
     """All that speaks against serving these sources, by file and line; found in a process of its own.
 
     Codes: ``policy_syntax``, ``policy_compile``, ``policy_builtin_missing``, ``policy_builtin_forbidden``,
-    ``policy_function_unknown``, ``policy_recursion``, ``policy_data_conflict``; ``policy_too_complex`` when the
-    engine took over ``timeout`` seconds or did not survive.
+    ``policy_function_unknown``, ``policy_name_unknown``, ``policy_recursion``, ``policy_data_conflict``; and
+    ``policy_too_complex`` when the engine took over ``timeout`` seconds or did not survive.
     """
     root = str(FilePath(extproc.__file__).resolve().parent.parent)
     search_path = os.pathsep.join(part for part in (root, os.environ.get("PYTHONPATH")) if part)
@@ -150,7 +158,12 @@ def _examine(sources: PolicySources) -> tuple[Any, list[Module], list[Fault]]:
         modules = read_modules(orjson.loads(text))
     except (orjson.JSONDecodeError, RecursionError):
         return engine, [], [Fault("policy_too_complex", "the policies nest too deeply")]
-    faults = [*_faults_of_calls(modules), *_recursions(modules), *_conflicts(modules, sources.data)]
+    faults = [
+        *_faults_of_calls(modules),
+        *_faults_of_names(modules),
+        *_recursions(modules),
+        *_conflicts(modules, sources.data),
+    ]
     if not faults:
         try:
             # The first query compiles everything: it finds what is left to find, and no request has to wait for it.
@@ -257,6 +270,11 @@ def _faults_of_calls(modules: Sequence[Module]) -> Iterator[Fault]:
             name = ".".join(call.name)
             if is_forbidden(name):
                 yield _forbidden(module, name, call.line)
+
+
+def _faults_of_names(modules: Sequence[Module]) -> Iterator[Fault]:
+    for module, name, line in unknown_names(modules):
+        yield Fault("policy_name_unknown", f"nothing is called {name} here", module.file, line)
 
 
 def _fault_of_call(module: Module, name: str, parts: Path, line: int, functions: set[Path]) -> Iterator[Fault]:

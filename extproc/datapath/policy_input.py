@@ -26,7 +26,6 @@ INPUT_VERSION: Final = {"encoding": "protojson", "ext_proc": "v3"}
 
 _HTTP: Final = ("attributes", "request", "http")
 _HEADERS: Final = (*_HTTP, "headers")
-_NANOSECONDS: Final = 1_000_000_000
 
 
 class Reads:
@@ -181,7 +180,7 @@ def build_input(
             name: found.value for name, found in features.values.items() if wanted is None or name in wanted
         }
     if plan.time:
-        document["time"] = int(now * _NANOSECONDS)
+        document["time"] = int(now * 1_000_000) * 1_000  # a float holds microseconds
     return document
 
 

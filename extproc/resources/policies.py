@@ -208,7 +208,7 @@ def parse_data(text: str, suffix: str) -> dict[str, Any]:
         raise DataError("nested too deeply") from None
     except DataError:
         raise
-    except ValueError as error:
+    except (TypeError, ValueError) as error:
         raise DataError(str(error)) from None
     if not isinstance(document, dict):
         raise DataError("a data file holds one object")

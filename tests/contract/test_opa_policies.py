@@ -1,0 +1,129 @@
+"""OPA and the embedded engine agree on the policies that are shipped and shown."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+import pytest
+
+from extproc.adapters.regorus_policy import run_tests
+from extproc.resources.policies import read_sources
+from extproc.resources.policy_schema import POLICY_INPUT_SCHEMA
+from tests.support.opa import opa
+from tests.support.policies import POLICIES, examples
+
+NAMES = [example.package for example in examples()]
+
+
+@pytest.fixture(scope="module")
+def shown(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The README's examples as a folder of policies, each with its cases as tests."""
+    folder = tmp_path_factory.mktemp("examples")
+    for example in examples():
+        (folder / example.package).mkdir()
+        (folder / example.package / "decision.rego").write_text(example.text)
+        (folder / example.package / "decision_test.rego").write_text(example.tests())
+    return folder
+
+
+@pytest.fixture(scope="module")
+def schema(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    path = tmp_path_factory.mktemp("schema") / "input.json"
+    path.write_text(json.dumps(POLICY_INPUT_SCHEMA))
+    return path
+
+
+def modules(folder: Path) -> list[Path]:
+    return [path for path in sorted(folder.rglob("*.rego")) if not path.name.endswith("_test.rego")]
+
+
+def test_there_are_five_examples() -> None:
+    assert len(NAMES) == 5
+    assert all(len(example.cases) >= 2 for example in examples())
+
+
+def test_shipped_policies_are_formatted_as_opa_would() -> None:
+    done = opa("fmt", "--list", POLICIES)
+    assert (done.returncode, done.stdout) == (0, ""), done.stdout
+
+
+def test_shown_policies_are_formatted_as_opa_would(shown: Path) -> None:
+    done = opa("fmt", "--diff", *modules(shown))
+    assert (done.returncode, done.stdout) == (0, ""), done.stdout
+
+
+def test_shipped_policies_pass_the_strict_check_against_the_input_schema(schema: Path) -> None:
+    done = opa("check", "--strict", "--schema", schema, *modules(POLICIES))
+    assert done.returncode == 0, done.stderr
+
+
+def test_shown_policies_pass_the_strict_check_against_the_input_schema(shown: Path, schema: Path) -> None:
+    done = opa("check", "--strict", "--schema", schema, *modules(shown))
+    assert done.returncode == 0, done.stderr
+
+
+@pytest.mark.parametrize(
+    "reference",
+    [
+        "input.rollout.stabel",
+        "input.attributes.request.http.header",
+        "input.attributes.request.headers",
+        "input.attributes.source.address.address",
+        "input.feature.risk",
+    ],
+)
+def test_the_schema_finds_a_misspelt_reference(tmp_path: Path, schema: Path, reference: str) -> None:
+    policy = tmp_path / "policy.rego"
+    policy.write_text(f'package p\n\nx if {reference} == "y"\n')
+    done = opa("check", "--schema", schema, policy)
+    assert done.returncode != 0
+    assert "undefined ref" in done.stderr
+
+
+def test_the_schema_knows_every_reference_that_there_is(tmp_path: Path, schema: Path) -> None:
+    http = "input.attributes.request.http"
+    references = [f"{http}.{name}" for name in ("method", "path", "host", "scheme", "protocol", "id", 'headers["a-b"]')]
+    references += ["input.attributes.request.time", 'input.attributes.envoy["source.address"]']
+    references += [f"input.attributes.{end}.address.socketAddress.address" for end in ("source", "destination")]
+    references += ["input.parsed_path[0]", "input.parsed_query.a[0]", "input.rollout.canary", "input.unit"]
+    references += ["input.features.anything.below", "input.version.ext_proc"]
+    policy = tmp_path / "policy.rego"
+    rules = "".join(f'x{number} if {reference} == "y"\n' for number, reference in enumerate(references))
+    policy.write_text(
+        f"package p\n\n{rules}\nt if input.attributes.source.address.socketAddress.portValue == input.time"
+    )
+    done = opa("check", "--schema", schema, policy)
+    assert done.returncode == 0, done.stderr
+
+
+def test_opa_and_the_engine_pass_the_shipped_tests() -> None:
+    done = opa("test", POLICIES)
+    assert done.returncode == 0, done.stdout
+    results = run_tests(read_sources(POLICIES, tests=True))
+    assert {result.outcome for result in results} == {"pass"}
+    assert f"{len(results)}/{len(results)}" in done.stdout
+
+
+def test_opa_and_the_engine_give_every_example_the_decision_that_is_shown(shown: Path) -> None:
+    done = opa("test", shown)
+    assert done.returncode == 0, done.stdout
+    results = run_tests(read_sources(shown, tests=True))
+    assert [result for result in results if result.outcome != "pass"] == []
+    assert len(results) == sum(len(example.cases) for example in examples())
+
+
+def test_opa_mounts_data_files_where_dropout_does(tmp_path: Path) -> None:
+    (tmp_path / "a" / "b").mkdir(parents=True)
+    (tmp_path / "data.json").write_text('{"top": 1, "a": {"x": 2}}')
+    (tmp_path / "a" / "data.yaml").write_text("when: 2026-11-23\ny: [1, 2]\n")
+    (tmp_path / "a" / "b" / "data.yml").write_text("z: true\n")
+    (tmp_path / "p.rego").write_text("package p\n\nx := 1\n")
+    done = opa("eval", "--format", "values", "--data", tmp_path, "data")
+    merged = json.loads(done.stdout)[0]
+    assert merged.pop("p") == {"x": 1}
+    # A date is text in JSON; OPA writes it out with a time, and so needs quotes to be read alike.
+    assert merged["a"].pop("when").startswith("2026-11-23")
+    ours = json.loads(json.dumps(read_sources(tmp_path).data))
+    assert ours["a"].pop("when") == "2026-11-23"
+    assert merged == ours

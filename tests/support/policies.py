@@ -1,0 +1,54 @@
+"""Policies for tests: sources from text, the examples of the authors' README."""
+
+from __future__ import annotations
+
+import json
+import re
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any, NamedTuple
+
+from extproc.adapters.regorus_policy import RegorusEngine
+from extproc.resources.policies import PolicySources
+
+POLICIES = Path(__file__).resolve().parents[2] / "policies"
+
+
+def sources_of(text: str | Mapping[str, str], data: Mapping[str, Any] | None = None) -> PolicySources:
+    """Sources as if read from files; a text alone is the file ``routing/decision.rego``."""
+    files = {"routing/decision.rego": text} if isinstance(text, str) else dict(text)
+    return PolicySources(files, data or {}, "test")
+
+
+def engine_of(text: str | Mapping[str, str], data: Mapping[str, Any] | None = None) -> RegorusEngine:
+    """An engine over ``sources_of``."""
+    return RegorusEngine(sources_of(text, data))
+
+
+class Example(NamedTuple):
+    """A worked example of the README: its package, its text, and inputs with the decisions they lead to."""
+
+    package: str
+    text: str
+    cases: tuple[tuple[dict[str, Any], dict[str, Any]], ...]
+
+    def tests(self) -> str:
+        """The cases as Rego tests, for any engine."""
+        rules = [
+            f"test_{number} if {{\n\tdata.{self.package}.decision == {json.dumps(decision)} "
+            f"with input as {json.dumps(given)}\n}}\n"
+            for number, (given, decision) in enumerate(self.cases)
+        ]
+        return f"package {self.package}_test\n\n" + "\n".join(rules)
+
+
+def examples() -> list[Example]:
+    """Every example in ``policies/README.md``."""
+    text = (POLICIES / "README.md").read_text()
+    found = []
+    for policy, cases in re.findall(r"```rego\n(.*?)```\n```jsonl\n(.*?)```", text, re.DOTALL):
+        package = re.match(r"package (\w+)\n", policy)
+        assert package is not None
+        lines = [json.loads(line) for line in cases.splitlines()]
+        found.append(Example(package[1], policy, tuple((line["input"], line["decision"]) for line in lines)))
+    return found

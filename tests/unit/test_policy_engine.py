@@ -1,0 +1,435 @@
+"""The embedded engine: what it answers, what it refuses, and that nothing brings it down."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from extproc.adapters.regorus_policy import CheckedTest, RegorusEngine, check_here, check_sources, run_tests
+from extproc.datapath.model import PolicyVerdict
+from extproc.errors import Fault, InvalidInput
+from extproc.names import Reason
+from extproc.resources.policies import PolicySources, read_sources
+from tests.support.policies import POLICIES, engine_of, examples, sources_of
+
+PATH = "routing/decision"
+
+
+def verdict_of(rule: str, document: dict[str, Any] | None = None) -> PolicyVerdict:
+    return engine_of(f"package routing\n\n{rule}\n").evaluate(PATH, document or {})
+
+
+def refusals(
+    text: str | dict[str, str], data: dict[str, Any] | None = None
+) -> list[tuple[str, str | None, int | None]]:
+    return [(fault.code, fault.file, fault.line) for fault in check_here(sources_of(text, data))]
+
+
+# -- what it answers
+
+
+def test_the_shipped_policy_keeps_high_risk_on_stable() -> None:
+    engine = RegorusEngine(read_sources(POLICIES))
+    document = {"rollout": {"stable": "3"}, "features": {"risk_score": 0.9}}
+    assert engine.evaluate(PATH, document) == PolicyVerdict(
+        versions=frozenset({"3"}), reason="high risk stays on stable"
+    )
+    assert engine.evaluate(PATH, {**document, "features": {"risk_score": 0.1}}) == PolicyVerdict()
+    assert engine.evaluate(PATH, {**document, "features": {}}) == PolicyVerdict()
+
+
+def test_the_shipped_policy_reads_two_values() -> None:
+    engine = RegorusEngine(read_sources(POLICIES))
+    assert engine.paths == (PATH,)
+    assert engine.reads(PATH).paths == ("features.risk_score", "rollout.stable")
+
+
+@pytest.mark.parametrize("example", examples(), ids=lambda example: example.package)
+def test_every_example_can_be_served_and_its_decisions_are_valid(example: Any) -> None:
+    sources = sources_of({f"{example.package}/decision.rego": example.text})
+    assert check_here(sources) == []
+    engine = RegorusEngine(sources)
+    for given_input, _ in example.cases:
+        assert engine.evaluate(f"{example.package}/decision", given_input).fault is None
+
+
+def test_a_set_is_as_good_as_an_array() -> None:
+    assert verdict_of('decision := {"allow": true, "versions": {"3", "4"}}').versions == {"3", "4"}
+
+
+def test_an_evaluation_that_throws_is_an_error_with_its_place() -> None:
+    verdict = verdict_of('decision := {"allow": x == 1} if x := 1 / input.n', {"n": 0})
+    assert verdict.fault is Reason.POLICY_ERROR
+    assert verdict.message == "routing/decision.rego:3: divide by zero"
+
+
+def test_rules_that_contradict_each_other_are_an_error() -> None:
+    verdict = verdict_of('decision := {"allow": true}\n\ndecision := {"allow": false}')
+    assert (verdict.fault, verdict.message) == (
+        Reason.POLICY_ERROR,
+        "routing/decision.rego:5: rule conflicts with rule",
+    )
+
+
+@pytest.mark.parametrize(
+    "expression",
+    [
+        "upper(input.s) + 1",
+        "abs(input.s)",
+        "to_number(input.s)",
+        "time.parse_duration_ns(input.s)",
+        "net.cidr_contains(input.s, input.s)",
+        "json.unmarshal(input.s)",
+        "regex.match(input.s, input.s)",
+        "{k: v | some k in [input.s]; some v in [1, 2]}",
+        "union({input.s})",
+        "startswith(input.n, input.s)",
+    ],
+)
+def test_no_value_of_the_input_is_in_an_error(expression: str) -> None:
+    verdict = verdict_of(f'decision := {{"allow": true, "x": {expression}}}', {"s": "s3cret(", "n": 77177})
+    assert verdict.fault is Reason.POLICY_ERROR
+    assert verdict.message is not None
+    assert not any(text in verdict.message for text in ("s3cret", "S3CRET", "77177", "\n", "backtrace"))
+
+
+def test_a_rule_without_a_value_is_undefined() -> None:
+    verdict = verdict_of('decision := {"allow": true} if input.never')
+    assert verdict.fault is Reason.POLICY_UNDEFINED
+
+
+@pytest.mark.parametrize("path", ["routing", "routing/nothing", "other/decision", "", "routing/f", 'routing"]/x', "/"])
+def test_what_is_no_rule_is_undefined(path: str) -> None:
+    engine = engine_of("package routing\n\ndecision := {}\n\nf(x) := x\n")
+    assert engine.evaluate(path, {}).fault is Reason.POLICY_UNDEFINED
+
+
+@pytest.mark.parametrize("value", ["true", "null", "[]", '"yes"', '{"allow": 1}', "{}", '{"allow": true, "x": 1}'])
+def test_an_answer_of_the_wrong_shape_is_invalid(value: str) -> None:
+    assert verdict_of(f"decision := {value}").fault is Reason.POLICY_INVALID
+
+
+def test_rules_are_found_by_the_path_of_their_package_and_name() -> None:
+    engine = engine_of(
+        {
+            "a.rego": 'package a.b["x-y"]\n\nc.d := {"allow": true}\n\nparts contains 1\n\nm[k] := k if k := 1\n',
+            "b.rego": "package a.b\n\ndefault e := {}\n",
+        }
+    )
+    assert engine.paths == ("a/b/e", "a/b/x-y/c/d", "a/b/x-y/m", "a/b/x-y/parts")
+    assert engine.evaluate("a/b/x-y/c/d", {}) == PolicyVerdict()
+    assert engine.evaluate("a/b/x-y/m", {}).fault is Reason.POLICY_INVALID
+
+
+def test_data_is_seen_and_evaluations_do_not_affect_each_other() -> None:
+    engine = engine_of('package routing\n\ndecision := {"allow": input.n > data.limits.n}\n', {"limits": {"n": 3}})
+    assert [engine.evaluate(PATH, {"n": n}).allow for n in (5, 1, 4)] == [True, False, True]
+    assert engine.evaluate(PATH, {}).fault is Reason.POLICY_UNDEFINED
+
+
+def test_print_goes_nowhere(capfd: pytest.CaptureFixture[str]) -> None:
+    assert verdict_of('decision := {"allow": true} if print("unit", input.unit)', {"unit": "alice"}) == PolicyVerdict()
+    assert capfd.readouterr() == ("", "")
+
+
+@pytest.mark.parametrize("value", ["\ud800", 2**70, {1, 2}, b"bytes", object(), {(1, 2): 3}])
+def test_an_input_that_is_not_json_is_an_error(value: object) -> None:
+    verdict = verdict_of('decision := {"allow": true, "reason": input.x}', {"x": value})
+    assert verdict.fault is Reason.POLICY_ERROR
+    assert verdict.message == "the input cannot be written as JSON"
+
+
+JSON = st.recursive(
+    st.none() | st.booleans() | st.integers(-(2**63), 2**63) | st.floats(allow_nan=False) | st.text(max_size=8),
+    lambda children: st.lists(children, max_size=3) | st.dictionaries(st.text(max_size=8), children, max_size=3),
+    max_leaves=8,
+)
+
+
+@given(st.dictionaries(st.sampled_from(["features", "rollout", "unit"]), JSON))
+def test_no_input_makes_the_shipped_policy_raise(document: dict[str, Any]) -> None:
+    verdict = RegorusEngine(read_sources(POLICIES)).evaluate(PATH, document)
+    assert verdict.fault in (None, Reason.POLICY_INVALID, Reason.POLICY_UNDEFINED)
+
+
+@given(JSON)
+def test_any_answer_of_a_policy_is_a_verdict(value: Any) -> None:
+    engine = engine_of("package routing\n\ndecision := input.x\n")
+    assert isinstance(engine.evaluate(PATH, {"x": value}), PolicyVerdict)
+
+
+# -- what it refuses
+
+
+def test_a_policy_that_does_not_parse_is_refused_by_line_and_without_a_stack_trace() -> None:
+    (fault,) = check_here(sources_of("package routing\n\ndecision := }\n"))
+    assert (fault.code, fault.file, fault.line) == ("policy_syntax", "routing/decision.rego", 3)
+    assert "backtrace" not in fault.message
+    assert "\n" not in fault.message
+
+
+def test_every_file_that_does_not_parse_is_named() -> None:
+    assert refusals({"a.rego": "", "b.rego": "package b\n\nx := :", "c.rego": "package c"}) == [
+        ("policy_syntax", "a.rego", 1),
+        ("policy_syntax", "b.rego", 3),
+    ]
+
+
+def test_a_name_without_a_value_is_refused() -> None:
+    assert refusals("package routing\n\nx if {\n\ty := z\n\ty\n}\n") == [
+        ("policy_name_unknown", "routing/decision.rego", 4)
+    ]
+
+
+def test_names_are_known_wherever_they_get_a_value() -> None:
+    text = """package routing
+
+import data.other
+import input.features as feats
+
+decision := [constant, sibling, own(1), other.x, feats.y]
+
+constant := 1
+
+own(a) := b if {
+	some c, d
+	input.l[c][d]
+	some e, f in input.m
+	every g, h in input.n { g == h }
+	every i in input.o { i }
+	[j, k] = input.p
+	{"l": l} := input.q
+	m := input.r[n]
+	input.s[[o, _]]
+	walk(input, [p, q])
+	r := [t | t := 1]
+	u := {v: w | some v, w in input.x}
+	b := [a, c, d, e, f, j, k, l, m, n, o, p, q, r, u]
+	y := count([1]) with count as sum with input.z as 3
+	is_number(y)
+}
+"""
+    assert refusals({"a.rego": text, "b.rego": "package routing\n\nsibling := 2\n", "c.rego": "package other"}) == []
+
+
+FORBIDDEN = {
+    "http.send": 'http.send({"method": "get", "url": "http://127.0.0.1"})',
+    "time.now_ns": "time.now_ns()",
+    "rand.intn": 'rand.intn("s", 3)',
+    "uuid.rfc4122": 'uuid.rfc4122("s")',
+    "uuid.parse": 'uuid.parse("s")',
+    "opa.runtime": "opa.runtime()",
+    "net.lookup_ip_addr": 'net.lookup_ip_addr("localhost")',
+    "trace": 'trace("x")',
+}
+MISSING = {
+    "io.jwt.decode": 'io.jwt.decode("x")',
+    "crypto.sha256": 'crypto.sha256("x")',
+    "net.cidr_intersects": 'net.cidr_intersects("10.0.0.0/8", "10.0.0.0/8")',
+    "strings.render_template": 'strings.render_template("x", {})',
+    "no_such_function": "no_such_function(1)",
+    "no.such.function": "no.such.function(1)",
+}
+PLACES = {
+    "a body": "decision := {} if {CALL}",
+    "a head": 'decision := {{"x": {CALL}}}',
+    "a default": "f(x) := {CALL}",
+    "a comprehension": "decision := [y | y := {CALL}]",
+    "a nested comprehension": "decision := {{y: [z | z := {CALL}] | some y in [1]}}",
+    "an argument": "decision := count([{CALL}])",
+    "a negation": "decision := {{}} if not {CALL}",
+    "every": "decision := {{}} if every x in [1] {{\n x == {CALL} }}",
+    "the domain of every": "decision := {{}} if every x in {CALL} {{ x }}",
+    "some": "decision := {{}} if {{ some x in {CALL}; x }}",
+    "else": "decision := {{}} if input.x\n else := {CALL}",
+    "a with value": "decision := {{}} if input.x with input as {CALL}",
+    "a bracket": "decision := input.x[{CALL}]",
+    "a partial set": "decision contains {CALL}",
+    "arithmetic": "decision := 1 + {CALL}",
+    "a function": "decision := f(1)\nf(x) := y if y := {CALL}",
+    "a set": "decision := {{1, {CALL}}}",
+    "a term of a reference": "decision := {CALL}.a.b",
+    "a comparison": "decision := {{}} if {CALL} > 3",
+    "membership": "decision := {{}} if 3 in {CALL}",
+    "minus": "decision := -{CALL}",
+}
+
+
+@pytest.mark.parametrize("place", PLACES)
+def test_forbidden_and_missing_builtins_are_found_wherever_they_stand(place: str) -> None:
+    for code, calls in (("policy_builtin_forbidden", FORBIDDEN), ("policy_builtin_missing", MISSING)):
+        for name, call in calls.items():
+            rule = PLACES[place].replace("{{", "{").replace("}}", "}").replace("{CALL}", call)
+            faults = check_here(sources_of(f"package routing\n\n{rule}\n"))
+            assert [fault.code for fault in faults] == [code], (name, rule, faults)
+            assert name in faults[0].message
+            assert faults[0].file == "routing/decision.rego"
+            assert faults[0].line is not None
+
+
+@pytest.mark.parametrize("change", ["http.send as f", "time.now_ns as 3", "count as http.send"])
+def test_forbidden_builtins_are_found_in_with(change: str) -> None:
+    text = f"package routing\n\ndecision := x if {{\n\tx := count([1]) with {change}\n}}\n\nf(x) := x\n"
+    assert refusals(text) == [("policy_builtin_forbidden", "routing/decision.rego", 4)]
+
+
+def test_a_policy_cannot_define_its_own_http_send() -> None:
+    text = "package routing\n\nhttp.send(x) := x\n\ndecision := http.send(1)\n"
+    assert refusals(text) == [("policy_builtin_forbidden", "routing/decision.rego", 5)]
+
+
+def test_the_hint_for_the_clock_is_the_input() -> None:
+    (fault,) = check_here(sources_of("package routing\n\ndecision := time.now_ns()\n"))
+    assert fault.message.endswith("use input.time")
+
+
+def test_functions_of_policies_are_known_by_every_name() -> None:
+    lib = "package lib.util\n\nf(x) := x\n\ng.h(x) := f(x)\n"
+    text = """package routing
+
+import data.lib.util
+import data.lib.util.f as renamed
+import input.features.count as count_feature
+
+decision := [own(1), util.f(1), renamed(1), data.lib.util.f(1), util.g.h(1), data.routing.own(2), count_feature]
+
+own(x) := x
+
+default own(_) := 0
+"""
+    assert refusals({"routing/decision.rego": text, "lib.rego": lib}) == []
+
+
+def test_a_function_that_no_policy_defines_is_named() -> None:
+    text = "package routing\n\nimport data.lib\n\nx := lib.f(1)\n\ny := data.routing.g(1)\n"
+    faults = check_here(sources_of({"a.rego": text, "lib.rego": "package lib\n\nf := 1\n"}))
+    assert [(fault.code, fault.line) for fault in faults] == [
+        ("policy_function_unknown", 5),
+        ("policy_function_unknown", 7),
+    ]
+    assert "lib.f" in faults[0].message
+
+
+@pytest.mark.parametrize(
+    "rules",
+    [
+        "f(x) := f(x + 1)",
+        "f(x) := g(x)\ng(x) := h(x)\nh(x) := f(x)",
+        "f(x) := y if { y := data.routing.f(x) }",
+        "f(x) := [g(y) | some y in x]\ng(x) := f(x) if x > 1",
+        "h(x) := x\nf(x) := y if { y := h(x) with h as f }",
+    ],
+)
+def test_functions_that_recurse_are_refused_because_they_would_end_the_process(rules: str) -> None:
+    faults = check_here(sources_of(f"package routing\n\n{rules}\n\ndecision := f(1)\n"))
+    assert faults
+    assert {fault.code for fault in faults} == {"policy_recursion"}
+
+
+def test_recursion_by_way_of_another_package_is_found() -> None:
+    a = "package a\n\nimport data.b\n\nf(x) := b.g(x)\n"
+    b = "package b\n\nimport data.a.f as back\n\ng(x) := back(x)\n"
+    assert refusals({"a.rego": a, "b.rego": b}) == [
+        ("policy_recursion", "a.rego", 5),
+        ("policy_recursion", "b.rego", 5),
+    ]
+
+
+def test_a_function_defined_twice_is_not_recursive() -> None:
+    assert refusals("package routing\n\nf(1) := 2\n\nf(2) := 3\n\ndecision := f(f(1))\n") == []
+
+
+def test_rules_that_recurse_are_an_error_of_the_evaluation() -> None:
+    verdict = verdict_of("decision := x\n\nx := decision")
+    assert verdict.fault is Reason.POLICY_ERROR
+    assert verdict.message is not None
+    assert "recursion" in verdict.message
+
+
+@pytest.mark.parametrize("data", [{"routing": {"decision": 1}}, {"routing": 1}, {"routing": {"f": {}}}])
+def test_data_and_rules_may_not_give_the_same_value(data: dict[str, Any]) -> None:
+    codes = {code for code, _, _ in refusals("package routing\n\ndecision := {}\n\nf(x) := x\n", data)}
+    assert codes == {"policy_data_conflict"}
+
+
+def test_data_beside_rules_is_fine() -> None:
+    assert refusals("package routing\n\ndecision := {}\n", {"routing": {"threshold": 1}, "other": []}) == []
+
+
+def test_an_engine_refuses_what_a_check_refuses() -> None:
+    with pytest.raises(InvalidInput) as caught:
+        engine_of("package routing\n\ndecision := time.now_ns()\n")
+    assert caught.value.code == "policy_builtin_forbidden"
+
+
+def test_a_policy_that_takes_too_long_to_load_is_refused() -> None:
+    nested = "[" * 40 + "1" + "]" * 40
+    faults = check_sources(sources_of(f"package routing\n\ndecision := {nested}\n"), timeout=1)
+    assert faults == [Fault("policy_too_complex", "checking these policies took more than 1 seconds")]
+
+
+def test_a_policy_that_brings_the_engine_down_is_refused() -> None:
+    union = "|\n".join(["{1}"] * 19_000)
+    assert [fault.code for fault in check_sources(sources_of(f"package routing\n\ndecision := {union}\n"))] == [
+        "policy_too_complex"
+    ]
+
+
+def test_a_check_in_a_process_of_its_own_finds_the_same(tmp_path: Any, monkeypatch: pytest.MonkeyPatch) -> None:
+    # A module of that name where the command is run must not be taken for the engine.
+    (tmp_path / "regorus.py").write_text("raise SystemExit(3)\n")
+    monkeypatch.chdir(tmp_path)
+    sources = sources_of("package routing\n\ndecision := {} if {\n\thttp.send({})\n\tcrypto.md5(1)\n}\n")
+    assert check_sources(sources) == check_here(sources) != []
+    assert check_sources(read_sources(POLICIES)) == []
+
+
+@given(st.text(max_size=60))
+def test_garbage_for_a_policy_is_a_fault(text: str) -> None:
+    assert check_here(PolicySources({"a.rego": "package a\n" + text.replace("[", "(").replace("{", "(")}, {}, "x")) != [
+        None
+    ]
+
+
+# -- what its tests say
+
+
+def test_tests_pass_fail_throw_or_are_to_be_written() -> None:
+    text = """package routing_test
+
+test_pass if input == {}
+
+test_fail if {
+	print("seen", 1 + 1)
+	false
+}
+
+test_error if 1 / 0
+
+test_not_true := 3
+
+todo_test_later if false
+
+helper_test_x if true
+"""
+    name = "routing/decision_test.rego"
+    assert run_tests(sources_of({name: text})) == [
+        CheckedTest("data.routing_test.test_pass", name, 3, "pass", None, ()),
+        CheckedTest("data.routing_test.test_fail", name, 5, "fail", None, (f"{name}:6: seen 2",)),
+        CheckedTest("data.routing_test.test_error", name, 10, "error", f"{name}:10: divide by zero", ()),
+        CheckedTest("data.routing_test.test_not_true", name, 12, "fail", None, ()),
+        CheckedTest("data.routing_test.todo_test_later", name, 14, "skip", None, ()),
+    ]
+
+
+def test_tests_may_do_what_policies_may_not() -> None:
+    (result,) = run_tests(sources_of("package t\n\ntest_clock if time.now_ns() > 0\n"))
+    assert result.outcome == "pass"
+
+
+def test_tests_that_would_end_the_process_are_refused() -> None:
+    with pytest.raises(InvalidInput, match="calls itself"):
+        run_tests(sources_of("package t\n\nf(x) := f(x)\n\ntest_f if f(1)\n"))
