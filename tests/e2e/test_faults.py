@@ -16,7 +16,7 @@ from tests.support.load import Load, under_load
 
 pytestmark = pytest.mark.e2e
 
-RATE = 300.0
+RATE = 200.0
 
 POLICY = """
 package routing
@@ -60,7 +60,7 @@ def house() -> Iterator[House]:
         house.stop()
 
 
-def _under_load(house: House, act: Callable[[Load], None], seconds: float = 8.0) -> Load:
+def _under_load(house: House, act: Callable[[Load], None], seconds: float = 6.0) -> Load:
     """Act a second into the load, and go on for ``seconds``."""
     with under_load(house.envoy.port, rate=RATE) as load:
         time.sleep(1)
@@ -137,7 +137,6 @@ def test_a_restart_after_sigterm_holds_requests_and_loses_none(house: House) -> 
 
 def test_a_restarted_envoy_answers_without_an_error_once_it_listens(house: House) -> None:
     since = 0.0
-    undecided = 0
 
     def restart(_: Load) -> None:
         nonlocal since
@@ -148,8 +147,7 @@ def test_a_restarted_envoy_answers_without_an_error_once_it_listens(house: House
     load = _under_load(house, restart, 4)
     assert load.failed(after=since) == []
     assert len([answer for answer in load.answered if answer.sent_at >= since]) > 2 * RATE
-    undecided = house.envoy.failed_open()
-    assert undecided < 0.01 * RATE * 4
+    assert house.envoy.failed_open() < 0.01 * RATE * 4
 
 
 def test_a_deleted_store_changes_nothing_for_requests(house: House) -> None:
@@ -172,7 +170,7 @@ def test_a_bad_policy_and_a_bad_document_hold_up_no_other_change(house: House) -
                 "model": "other",
                 "match": [{"path": {"value": "/v1/models/other"}}],
                 "stable": {"version": "1"},
-                "canary": None,
+                "canary": {"version": "2"},
             },
             name="other",
         )

@@ -169,7 +169,10 @@ class Upstreams:
 
     async def _listen(self, name: str) -> None:
         server = await asyncio.start_server(
-            lambda reader, writer: self._serve(name, reader, writer), "127.0.0.1", self.ports.get(name, 0)
+            lambda reader, writer: self._serve(name, reader, writer),
+            "127.0.0.1",
+            self.ports.get(name, 0),
+            backlog=4096,
         )
         self.ports[name] = server.sockets[0].getsockname()[1]
         self._servers[name] = server
