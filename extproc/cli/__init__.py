@@ -52,7 +52,11 @@ class LazyGroup(click.Group):
 @click.command(cls=LazyGroup, name="dropout")
 @click.version_option(package_name="dropout-router", prog_name="dropout")
 def cli() -> None:
-    """Exposure control for machine-learning models behind Envoy."""
+    """Exposure control for machine-learning models behind Envoy.
+
+    Exit codes: 0 done, 1 the answer is no, 2 bad input, 3 a dependency cannot be reached. With -o json, errors are
+    one JSON document on standard output.
+    """
 
 
 def main(arguments: Sequence[str] | None = None) -> int:

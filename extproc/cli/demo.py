@@ -15,7 +15,7 @@ EXTRAS: Final = {"sklearn": "scikit-learn", "uvicorn": "uvicorn", "rich": "rich"
 """What the demo imports beyond what ``serve`` needs -> the package that brings it."""
 
 
-@click.command()
+@click.command(short_help="Two real models behind a real Envoy, decided by Dropout.")
 @click.option(
     "--build-dir",
     type=click.Path(file_okay=False, path_type=Path),

@@ -23,7 +23,7 @@ def _kind(context: click.Context, parameter: click.Parameter, value: str) -> str
 kind_argument = click.argument("kind", callback=_kind)
 
 
-@click.command()
+@click.command(short_help="Put documents into the store: all of them, or none.")
 @click.option(
     "-f",
     "--filename",

@@ -23,7 +23,7 @@ def envoy() -> None:
     """Write what Envoy reads."""
 
 
-@envoy.command()
+@envoy.command(short_help="Write the routes and fallback clusters of all rollouts.")
 @store_option
 @click.option(
     "--rollouts",

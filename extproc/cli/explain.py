@@ -39,7 +39,7 @@ from extproc.snapshot.store import Remains, RolloutStore, Status
 _FOLDER: Final = click.Path(path_type=Path)
 
 
-@click.command()
+@click.command(short_help="Decide a request that you describe, and say why.")
 @click.option("--rollouts", type=_FOLDER, metavar="DIR", help="Documents to explain; default: those in the store.")
 @click.option("--store", help="The store whose status counts; default: DROPOUT_STORE, if it is there.")
 @click.option("--policies", type=_FOLDER, metavar="DIR", help="The policies; needed where a rollout asks one.")
@@ -84,7 +84,7 @@ def explain(
         click.echo(sentence)
 
 
-@click.command()
+@click.command(short_help="Decide a log's decisions again and list what differs.")
 @click.argument("log", type=_FOLDER)
 @click.option("--policies", type=_FOLDER, metavar="DIR", required=True, help="The policies to ask.")
 @click.option("--rollouts", type=_FOLDER, metavar="DIR", help="Documents in place of those in the log.")

@@ -19,6 +19,7 @@ features_option = click.option(
     envvar="DROPOUT_FEATURES",
     default="sqlite:features.db",
     show_default=True,
+    show_envvar=True,
     metavar="sqlite:PATH",
     help="The feature store.",
 )
@@ -29,7 +30,7 @@ def features() -> None:
     """Load feature values, and look at them."""
 
 
-@features.command()
+@features.command(short_help="Store the values of .csv and .jsonl files.")
 @click.argument("files", nargs=-1, required=True, type=click.Path(path_type=Path), metavar="FILE...")
 @features_option
 @output_option
@@ -57,14 +58,14 @@ def load(files: tuple[Path, ...], url: str, output: str) -> None:
     click.echo(f"{written} {'value' if written == 1 else 'values'} stored{left_out}.")
 
 
-@features.command()
+@features.command(short_help="Print the values of one entity.")
 @click.option("--view", required=True, help="The view to read.")
 @click.option("--entity", required=True, help="The entity to read, a user id for instance.")
 @click.option("--name", "names", multiple=True, help="A feature; may be repeated. Default: all there are.")
 @features_option
 @output_option
 def get(view: str, entity: str, names: tuple[str, ...], url: str, output: str) -> None:
-    """The values of one entity, with their event times and ages in seconds."""
+    """Print the values of one entity, with their event times and ages in seconds."""
     store = open_features(url)
     rows = store.read(view, entity, names) if names else store.read_entity(view, entity)
     store.close()

@@ -19,7 +19,7 @@ def policy() -> None:
     """Check and test policies with the engine that will evaluate them."""
 
 
-@policy.command()
+@policy.command(short_help="Say whether policies can be served, and what is wrong if not.")
 @_DIRECTORY
 @output_option
 def check(directory: Path, output: str) -> None:
@@ -33,7 +33,7 @@ def check(directory: Path, output: str) -> None:
         click.echo(f"{files} can be served, revision {sources.revision}")
 
 
-@policy.command()
+@policy.command(short_help="Run the tests of policies; exit with 1 if one fails.")
 @_DIRECTORY
 @output_option
 def test(directory: Path, output: str) -> int:

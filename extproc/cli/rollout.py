@@ -58,7 +58,7 @@ def get_command(name: tuple[str, str], store: str, output: str) -> None:
         click.echo(line)
 
 
-@rollout.command()
+@rollout.command(short_help="Show what happened to a rollout: when, by whom, what.")
 @name_argument
 @click.option("--limit", type=click.IntRange(1, 1000), default=100, show_default=True, help="How many, newest last.")
 @store_option
@@ -85,7 +85,7 @@ def adopt(name: tuple[str, str], store: str, output: str) -> None:
     _act(Adopt(*name), store, output)
 
 
-@rollout.command(name="set-weight")
+@rollout.command(name="set-weight", short_help="Give the canary a percentage of the units.")
 @name_argument
 @click.argument("percent")
 @store_option
@@ -99,7 +99,7 @@ def set_weight(name: tuple[str, str], percent: str, store: str, output: str) -> 
     _act(SetWeight(*name, weight), store, output)
 
 
-@rollout.command()
+@rollout.command(short_help="Take the canary away now, and keep it away until a retry.")
 @name_argument
 @store_option
 @output_option

@@ -64,7 +64,7 @@ def _folder(*, exists: bool) -> click.Path:
     return click.Path(exists=exists, file_okay=False, path_type=Path)
 
 
-@click.command()
+@click.command(short_help="Decide for Envoy until told to stop.")
 @click.option("--store", default=lambda: settings().store, metavar="URL", help="The store. [DROPOUT_STORE]")
 @click.option("--policies", type=_folder(exists=True), help="The folder of Rego policies; watched.")
 @click.option(

@@ -11,7 +11,7 @@ from extproc.resources.rollout import KIND
 from extproc.resources.schema import rollout_schema
 
 
-@click.command()
+@click.command(short_help="Check documents and list every fault.")
 @click.argument("paths", nargs=-1, required=True, metavar="PATH...")
 @output_option
 def validate(paths: tuple[str, ...], output: str) -> None:
@@ -37,7 +37,7 @@ def validate(paths: tuple[str, ...], output: str) -> None:
     click.echo("1 document is valid" if count == 1 else f"{count} documents are valid")
 
 
-@click.command()
+@click.command(short_help="Print a JSON Schema: of documents, or of a policy's parts.")
 @click.argument("what", type=click.Choice(["rollout", "policy-input", "policy-decision"]), default="rollout")
 @output_option
 def schema(what: str, output: str) -> None:
