@@ -17,8 +17,12 @@ from typing import Final
 
 from extproc.serve.heartbeat import HeartbeatPage
 
-_QUIET_GRPC: Final = {"GRPC_VERBOSITY": "NONE"}
-"""gRPC's own log writes a line for every garbled byte that a client sends; errors of ours are raised, not logged."""
+_GRPC: Final = {
+    # gRPC's own log writes a line for every garbled byte that a client sends; errors of ours are raised, not logged.
+    "GRPC_VERBOSITY": "NONE",
+    # The older listener costs a fifth less CPU per request. Read once, when grpc is imported.
+    "GRPC_EXPERIMENTS": "-event_engine_listener",
+}
 
 CRASHES: Final = frozenset({signal.SIGSEGV, signal.SIGABRT, signal.SIGBUS, signal.SIGILL, signal.SIGFPE})
 """Signals that a process ends by through its own doing. SIGKILL is somebody else's."""
@@ -63,7 +67,7 @@ def spawn(index: int, command: Sequence[str]) -> Child:
             [*command, str(theirs.fileno()), str(page.fd)],
             stdin=subprocess.DEVNULL,
             pass_fds=(theirs.fileno(), page.fd),
-            env={**_QUIET_GRPC, **os.environ},
+            env={**_GRPC, **os.environ},
         )
     return Child(index, process, ours, page)
 

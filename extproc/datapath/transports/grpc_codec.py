@@ -7,7 +7,7 @@ The route cache is cleared whenever a header changes: without it the changed hea
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from functools import lru_cache
 from typing import Any, Final, cast
 
@@ -133,11 +133,31 @@ def _fill(target: HeaderMutation, mutation: Mutation) -> None:
         target.remove_headers.extend(mutation.remove_headers)
 
 
+class _Attributes(Mapping[str, Any]):
+    """The request attributes of our own filter, made plain values when they are read: most decisions read one."""
+
+    __slots__ = ("_fields",)
+
+    def __init__(self, fields: Mapping[str, Value]) -> None:
+        self._fields = fields
+
+    def __getitem__(self, name: str) -> Any:
+        if name not in self._fields:  # a protobuf map makes what it is asked for
+            raise KeyError(name)
+        return _plain(self._fields[name])
+
+    def __iter__(self) -> Iterator[str]:
+        return iter(self._fields)
+
+    def __len__(self) -> int:
+        return len(self._fields)
+
+
 def _asked_for(attributes: Mapping[str, Struct]) -> Mapping[str, Any]:
-    """The request attributes of our own filter as plain values, by the names that Envoy was asked for."""
+    """The request attributes of our own filter, by the names that Envoy was asked for."""
     if EXT_PROC_ATTRIBUTES not in attributes:
         return NO_ATTRIBUTES
-    return {name: _plain(value) for name, value in attributes[EXT_PROC_ATTRIBUTES].fields.items()}
+    return _Attributes(attributes[EXT_PROC_ATTRIBUTES].fields)
 
 
 def _plain(value: Value) -> Any:
