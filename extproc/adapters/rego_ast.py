@@ -133,7 +133,7 @@ def _reaches(edges: Mapping[Path, set[Path]], start: Path, goal: Path) -> bool:
 
 
 class _Walker:
-    """Walks one module. Scopes are not modelled: a local name stands for all that it stands for anywhere here."""
+    """Walks one module. Within a rule scopes are not modelled: a name stands for all that it stands for there."""
 
     def __init__(self, source: Mapping[str, str], tree: Mapping[str, Any]) -> None:
         package = _flatten(tree["package"]["refr"])
@@ -144,13 +144,9 @@ class _Walker:
         self._text = source["contents"].encode()
         self._imports = dict(self._imported(tree["imports"]))
         self.module = Module(source["file"], (package[0].root, *package[0].parts), self._imports)
-        self._collect_aliases(tree["rules"])
         self._collect_bound(tree["rules"])
         for rule in tree["rules"]:
             self._rule(rule)
-        for name in self._aliases.keys() - self._used:
-            # Assigned and never used, it still asks whether the value is there.
-            self.module.reads |= self._aliases[name]
 
     def _imported(self, imports: Iterable[Mapping[str, Any]]) -> Iterator[tuple[str, Path]]:
         """The name and the path of each import."""
@@ -218,7 +214,13 @@ class _Walker:
         is_function = bool(content.get("args")) if kind == "Default" else "Func" in content["head"]
         (self.module.functions if is_function else self.module.rules).append((path, reference.line))
         self._caller = path
+        self._aliases.clear()
+        self._used.clear()
+        self._collect_aliases(rule)
         self._walk(rule)
+        for name in self._aliases.keys() - self._used:
+            # Assigned and never used, it still asks whether the value is there.
+            self.module.reads |= self._aliases[name]
 
     def _walk(self, node: Node) -> None:
         for child in _children(node):

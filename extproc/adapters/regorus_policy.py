@@ -120,7 +120,7 @@ def check_sources(sources: PolicySources, timeout: float = CHECK_TIMEOUT_SECONDS
 
     Codes: ``policy_syntax``, ``policy_compile``, ``policy_builtin_missing``, ``policy_builtin_forbidden``,
     ``policy_function_unknown``, ``policy_name_unknown``, ``policy_recursion``, ``policy_data_conflict``; and
-    ``policy_too_complex`` when the engine took over ``timeout`` seconds or did not survive.
+    ``policy_too_slow`` when the engine took over ``timeout`` seconds, ``policy_too_complex`` when it did not survive.
     """
     root = str(FilePath(extproc.__file__).resolve().parent.parent)
     search_path = os.pathsep.join(part for part in (root, os.environ.get("PYTHONPATH")) if part)
@@ -135,7 +135,7 @@ def check_sources(sources: PolicySources, timeout: float = CHECK_TIMEOUT_SECONDS
             env={**os.environ, "PYTHONPATH": search_path},
         )
     except subprocess.TimeoutExpired:
-        return [Fault("policy_too_complex", f"checking these policies took more than {timeout:g} seconds")]
+        return [Fault("policy_too_slow", f"checking these policies took more than {timeout:g} seconds")]
     if done.returncode != 0:
         return [Fault("policy_too_complex", "the policy engine does not survive loading these policies")]
     return [Fault(**fault) for fault in orjson.loads(done.stdout)]

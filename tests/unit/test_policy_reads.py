@@ -164,6 +164,9 @@ STATEMENTS = st.sampled_from(
         "is_object(REF)",
         "count(REF) > 1",
         "REF[KEY]",
+        "REF[OTHER][KEY]",
+        "object.get(REF[OTHER], KEY, 7) == 7",
+        "object.get(REF, KEY, OTHER) == OTHER",
         "some k in REF\nk == OTHER",
         "some k, v in REF\nk == KEY\nv",
         "every k, v in REF { k != KEY\n v != OTHER }",
@@ -218,7 +221,7 @@ def verdicts(
     return engine.evaluate(path, full), engine.evaluate(path, pruned)
 
 
-@settings(max_examples=400, deadline=None)
+@settings(max_examples=300, deadline=None)
 @given(policies(), REQUESTS, ROLLOUTS, UNITS, FEATURES, NOW)
 def test_generated_policies_cannot_tell_what_was_left_out(
     policy: str, request: Request, rollout: Any, unit: Unit, features: Features, now: float

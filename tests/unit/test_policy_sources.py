@@ -7,7 +7,7 @@ import json
 from pathlib import Path
 
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from extproc.errors import InvalidInput
@@ -175,6 +175,7 @@ def test_data_that_json_has_no_word_for_is_refused(suffix: str, text: str, messa
     assert caught.value.line == line
 
 
+@settings(max_examples=40)
 @given(
     st.dictionaries(st.text(max_size=5), st.recursive(st.none() | st.booleans() | st.integers() | st.text(), st.lists))
 )
