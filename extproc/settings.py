@@ -29,7 +29,6 @@ class Settings:
     )
     feature_cache: float = _setting(10.0, "seconds for which a value read from the feature store is used again")
     feature_cache_entries: int = _setting(50_000, "entities that a worker remembers the features of")
-    feature_cache: float = _setting(10.0, "seconds for which a worker serves a feature from its cache")
     drain_timeout: float = _setting(10.0, "seconds that streams in flight get after SIGTERM, without `--drain-timeout`")
     lame_duck: float = _setting(
         1.0, "seconds at most between NOT_SERVING and the closed socket; shorter when no requests come"
@@ -41,7 +40,7 @@ class Settings:
     evaluation_limit: float = _setting(
         0.3, "seconds of one policy evaluation after which the policy is quarantined and the worker replaced"
     )
-    hang_limit: float = _setting(2.0, "seconds without a heartbeat after which a worker is replaced")
+    hang_limit: float = _setting(2.0, "seconds without a heartbeat after which a worker is replaced, policy or not")
     trial_limit: float = _setting(
         2.0, "seconds that changed policies may take on a trial input before they are refused"
     )

@@ -7,7 +7,9 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import errno
 import logging
+import time
 from collections.abc import Awaitable, Callable, Mapping
 from dataclasses import dataclass
 from typing import Final
@@ -19,6 +21,9 @@ logger = logging.getLogger(__name__)
 
 REQUEST_SECONDS: Final = 5.0
 """What a client has to send its request in, and to take the answer."""
+
+PATIENCE_SECONDS: Final = 2.0
+"""How long a port may be in use: a predecessor that drains keeps its pages to the end."""
 
 MAX_CONNECTIONS: Final = 64
 MAX_HEAD_BYTES: Final = 16384
@@ -54,12 +59,16 @@ class AdminServer:
         Raises:
             InvalidInput: ``address_in_use`` or ``address_invalid``.
         """
-        try:
-            self._server = await asyncio.start_server(
-                self._connected, endpoint.host, endpoint.port, limit=MAX_HEAD_BYTES
-            )
-        except OSError as error:
-            raise InvalidInput([tcp_fault(error, endpoint.target, "--admin")]) from error
+        until = time.monotonic() + PATIENCE_SECONDS
+        while self._server is None:
+            try:
+                self._server = await asyncio.start_server(
+                    self._connected, endpoint.host, endpoint.port, limit=MAX_HEAD_BYTES
+                )
+            except OSError as error:
+                if error.errno != errno.EADDRINUSE or time.monotonic() > until:
+                    raise InvalidInput([tcp_fault(error, endpoint.target, "--admin")]) from error
+                await asyncio.sleep(0.05)
         host, port = self._server.sockets[0].getsockname()[:2]
         self.address = TcpEndpoint(host, port).target
 

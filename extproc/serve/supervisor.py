@@ -29,7 +29,7 @@ from extproc.serve.endpoints import FolderLock, TcpEndpoint, UnixEndpoint
 from extproc.serve.heartbeat import BEAT_SECONDS
 from extproc.serve.messages import Channel, Message
 from extproc.serve.policy_watch import FolderWatch, ReadSources, Sources, Trial, crashed, too_slow
-from extproc.serve.watchdog import Hung, Limits, Watchdog, process_cpu_seconds
+from extproc.serve.watchdog import Hung, Limits, Watchdog, process_state
 from extproc.serve.worker_config import WorkerConfig
 from extproc.settings import Settings
 
@@ -133,7 +133,7 @@ class Supervisor:
         self._quarantined: set[str] = set()
         self._metrics = Metrics(SystemClock())
         self._totals = Totals()
-        self._watchdog = Watchdog(Limits(tuning.evaluation_limit, tuning.hang_limit), process_cpu_seconds)
+        self._watchdog = Watchdog(Limits(tuning.evaluation_limit, tuning.hang_limit), process_state)
         self._questions: dict[int, tuple[Child, asyncio.Future[Message]]] = {}
         self._asked = 0
         self._stopping = asyncio.Event()

@@ -5,7 +5,8 @@ from __future__ import annotations
 import os
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
-from typing import Any
+from pathlib import Path
+from typing import Any, NamedTuple
 
 from extproc.datapath.model import PolicyVerdict
 from extproc.datapath.ports import InputReads, PolicyEngine
@@ -75,6 +76,13 @@ class Hung:
     silent_for: float
 
 
+class ProcessState(NamedTuple):
+    """The CPU time that a process has used, in seconds, and whether it was stopped by a signal or a debugger."""
+
+    cpu_seconds: float
+    stopped: bool
+
+
 @dataclass(slots=True)
 class _Suspicion:
     since: int
@@ -86,12 +94,13 @@ class Watchdog:
     """Decides which workers hang, from their pages.
 
     It wants proof before it blames a policy: the process must have used the time, not only let it pass, because on a
-    crowded or paused machine an evaluation of microseconds can take its place in the queue for a second. And a
-    supervisor that was held up itself gives everybody the benefit of the doubt for one more limit.
+    crowded or paused machine an evaluation of microseconds can take its place in the queue for a second. A process
+    that was stopped needs no more proof. And a supervisor that was held up itself gives everybody the benefit of the
+    doubt for one more limit.
     """
 
     limits: Limits
-    cpu_seconds: Callable[[int], float]
+    look_at: Callable[[int], ProcessState]
     _suspicions: dict[int, _Suspicion] = field(default_factory=dict)
     _last_look: int = 0
     _lenient_until: int = 0
@@ -113,30 +122,31 @@ class Watchdog:
         if silent < _ns(2 * BEAT_SECONDS):
             self._suspicions.pop(worker, None)
             return None
-        if beat.evaluating_since and self._burnt(worker, pid, beat.evaluating_since, now):
+        process = self.look_at(pid)
+        if beat.evaluating_since and self._burnt(worker, process, beat.evaluating_since, now):
             return Hung(worker, beat.path, silent / 1e9)
-        if silent >= _ns(self.limits.hang):
-            return Hung(worker, None, silent / 1e9)
-        return None
+        patience = self.limits.evaluation if process.stopped else self.limits.hang
+        return Hung(worker, None, silent / 1e9) if silent >= _ns(patience) else None
 
-    def _burnt(self, worker: int, pid: int, since: int, now: int) -> bool:
+    def _burnt(self, worker: int, process: ProcessState, since: int, now: int) -> bool:
         """Whether one evaluation has lasted for the limit, and the process was running for half of it or more."""
         suspicion = self._suspicions.get(worker)
         if suspicion is None or suspicion.since != since:
-            suspicion = self._suspicions[worker] = _Suspicion(since, self.cpu_seconds(pid))
+            suspicion = self._suspicions[worker] = _Suspicion(since, process.cpu_seconds)
         if now - since < _ns(self.limits.evaluation):
             return False
-        return self.cpu_seconds(pid) - suspicion.cpu >= self.limits.evaluation / 2
+        return process.cpu_seconds - suspicion.cpu >= self.limits.evaluation / 2
 
 
-def process_cpu_seconds(pid: int) -> float:
-    """The CPU time that a process has used; 0 when it is gone."""
+def process_state(pid: int) -> ProcessState:
+    """What /proc says about a process; nothing when it is gone."""
     try:
-        with open(f"/proc/{pid}/stat", "rb") as stat:  # noqa: PTH123  # called 20 times a second
-            fields = stat.read().rpartition(b")")[2].split()
+        stat = Path(f"/proc/{pid}/stat").read_bytes()
     except OSError:
-        return 0.0
-    return (int(fields[11]) + int(fields[12])) / os.sysconf("SC_CLK_TCK")
+        return ProcessState(0.0, stopped=False)
+    fields = stat.rpartition(b")")[2].split()
+    ticks = int(fields[11]) + int(fields[12])
+    return ProcessState(ticks / os.sysconf("SC_CLK_TCK"), stopped=fields[0] in (b"T", b"t"))
 
 
 def _ns(seconds: float) -> int:

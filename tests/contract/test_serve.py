@@ -196,7 +196,7 @@ def test_a_killed_worker_is_replaced_and_counted_and_its_counts_are_kept() -> No
 
 
 def test_a_stopped_worker_is_replaced() -> None:
-    with fresh(DROPOUT_HANG_LIMIT="0.5") as server:
+    with fresh() as server:
         victim = server.worker_pids()[1]
         os.kill(victim, signal.SIGSTOP)
         wait_for(lambda: server.worker_pids()[1] != victim, "another process")

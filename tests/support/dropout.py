@@ -30,7 +30,7 @@ PROCESS = "/envoy.service.ext_proc.v3.ExternalProcessor/Process"
 REQUEST_PATH = "/v1/models/fraud-detector:predict"
 
 
-def wait_for(holds: Callable[[], Any], what: str, within: float = 30.0) -> Any:
+def wait_for(holds: Callable[[], Any], what: str, within: float = 60.0) -> Any:
     """Wait until ``holds()`` is true and give what it gave; fail with ``what`` after ``within`` seconds."""
     until = time.monotonic() + within
     while True:

@@ -12,7 +12,7 @@ from extproc.datapath.ports import InputReads
 from extproc.names import Reason
 from extproc.serve import heartbeat
 from extproc.serve.heartbeat import ANY_PATH, HeartbeatPage
-from extproc.serve.watchdog import Hung, Limits, Watchdog, WatchedEngine
+from extproc.serve.watchdog import Hung, Limits, ProcessState, Watchdog, WatchedEngine
 
 MS = 1_000_000
 START = 10_000 * MS
@@ -24,8 +24,9 @@ class Machine:
     def __init__(self, monkeypatch: pytest.MonkeyPatch) -> None:
         self.now = START
         self.cpu = 0.0
+        self.stopped = False
         self.page = HeartbeatPage.create()
-        self.watchdog = Watchdog(Limits(evaluation=0.3, hang=2.0), lambda pid: self.cpu)
+        self.watchdog = Watchdog(Limits(evaluation=0.3, hang=2.0), lambda pid: ProcessState(self.cpu, self.stopped))
         monkeypatch.setattr(heartbeat.time, "monotonic_ns", lambda: self.now)
 
     def passes(self, ms: int, *, burning: bool = False, beating: bool = False) -> list[Hung]:
@@ -77,6 +78,13 @@ def test_many_short_evaluations_are_not_one_long_one(machine: Machine) -> None:
 def test_a_worker_that_hangs_outside_of_any_policy_has_longer(machine: Machine) -> None:
     assert machine.passes(1_900, burning=True) == []
     (hung,) = machine.passes(200, burning=True)
+    assert hung.path is None
+
+
+def test_a_stopped_worker_is_replaced_soon_and_no_policy_is_blamed(machine: Machine) -> None:
+    machine.page.begin("routing/decision")
+    machine.stopped = True
+    (hung,) = machine.passes(300)
     assert hung.path is None
 
 
