@@ -89,24 +89,22 @@ class RegorusEngine:
             return PolicyVerdict(fault=Reason.POLICY_UNDEFINED, message=f"there is no rule {path}")
         try:
             value = self._value(rule, document)
+            return check_verdict(value) if value is not None else self._no_value(path, rule)
         except Exception as error:
             return PolicyVerdict(fault=Reason.POLICY_ERROR, message=_explain(error))
-        if value is not None:
-            return check_verdict(value)
-        return self._no_value(path, rule)
 
     def _value(self, rule: str, document: Mapping[str, Any]) -> Any:
         try:
             # As JSON: a lone surrogate in a Python string kills the process, orjson refuses it.
             self._engine.set_input_json(orjson.dumps(document).decode())
-            value = self._engine.eval_rule(rule)
+            return self._engine.eval_rule(rule)
         except BaseException as error:
             if type(error).__name__ == "PanicException":  # a Rust panic, deliberately no Exception
                 raise RuntimeError("the engine panicked") from error
             raise
-        if self._prints:
-            self._engine.take_prints()
-        return value
+        finally:
+            if self._prints:
+                self._engine.take_prints()
 
     def _no_value(self, path: str, rule: str) -> PolicyVerdict:
         """Tells null, which is a wrong answer, from no answer."""
