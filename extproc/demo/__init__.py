@@ -1,7 +1,8 @@
 """What ``dropout demo`` runs: two real models behind a real Envoy, and the claims that are checked while it runs.
 
-models    the two versions, trained on a data set that scikit-learn carries
-app       serves one version
+versions  what the two versions are
+models    trains them, on a data set that scikit-learn carries
+app       serves one
 traffic   the users
 house     the processes: versions, Dropout, Envoy
 acts      what is done while the users go on, and what must then hold

@@ -126,27 +126,6 @@ class Stage:
         """The version of every user at 100 percent when high-risk users are kept on stable."""
         return {user: STABLE if user in self.high_risk else CANARY for user in self.users}
 
-    def write_rollout(self, name: str, **spec: Any) -> str:
-        """A Rollout document below the demo's folder; the keywords are added to its spec."""
-        document = {
-            "apiVersion": "dropout.dev/v1alpha1",
-            "kind": "Rollout",
-            "metadata": {"name": NAME},
-            "spec": {
-                "model": NAME,
-                "match": [{"path": {"type": "PathPrefix", "value": f"/v1/models/{NAME}"}}],
-                "unit": {"header": "x-user-id"},
-                "seed": SEED,
-                "stable": {"version": STABLE},
-                "canary": {"version": CANARY},
-                "steps": [{"setWeight": weight} for weight in WEIGHTS[1:]],
-                **spec,
-            },
-        }
-        file = self.house.folder / f"{name}.yaml"
-        file.write_text(yaml.safe_dump(document, sort_keys=False))
-        return str(file)
-
     def write_risks(self, name: str, users: Iterable[str]) -> str:
         """A file of risk scores, as they are now."""
         file = self.house.folder / f"{name}.csv"
@@ -173,6 +152,28 @@ GUARD: Final[Mapping[str, Any]] = {
     "policy": {"path": "routing/decision", "onError": "stable"},
     "log": {"features": ["risk_score"]},
 }
+
+
+def write_rollout(folder: Path, name: str, **spec: Any) -> str:
+    """A Rollout document in ``folder``; the keywords are added to its spec."""
+    document = {
+        "apiVersion": "dropout.dev/v1alpha1",
+        "kind": "Rollout",
+        "metadata": {"name": NAME},
+        "spec": {
+            "model": NAME,
+            "match": [{"path": {"type": "PathPrefix", "value": f"/v1/models/{NAME}"}}],
+            "unit": {"header": "x-user-id"},
+            "seed": SEED,
+            "stable": {"version": STABLE},
+            "canary": {"version": CANARY},
+            "steps": [{"setWeight": weight} for weight in WEIGHTS[1:]],
+            **spec,
+        },
+    }
+    file = folder / f"{name}.yaml"
+    file.write_text(yaml.safe_dump(document, sort_keys=False))
+    return str(file)
 
 
 def bucket(user: str) -> int:
@@ -204,7 +205,7 @@ async def weights_move_live(stage: Stage, act: Act, bar: Bar) -> None:
 async def policy_guards(stage: Stage, act: Act, bar: Bar) -> None:
     """At 100 percent, those with a high risk score go back to stable."""
     await stage.run(act, "features", "load", stage.write_risks("risk", stage.users))
-    await stage.run(act, "apply", "-f", stage.write_rollout("rollout-with-policy", **GUARD))
+    await stage.run(act, "apply", "-f", write_rollout(stage.house.folder, "rollout-with-policy", **GUARD))
     await stage.traffic.rounds(1, bar.advance)
     answers = await stage.traffic.rounds(1, bar.advance)
     escaped = {a.user for a in answers if a.version == CANARY} & stage.high_risk
@@ -239,13 +240,15 @@ async def feature_steers(stage: Stage, act: Act, bar: Bar) -> None:
 
 async def shadow_copies(stage: Stage, act: Act, bar: Bar) -> None:
     """Each request that version 2 answers is also sent to version 1, whose answer nobody waits for."""
-    mirrored = stage.write_rollout("rollout-with-shadow", **GUARD, shadow={"version": STABLE, "percent": 100})
+    mirrored = write_rollout(
+        stage.house.folder, "rollout-with-shadow", **GUARD, shadow={"version": STABLE, "percent": 100}
+    )
     await stage.run(act, "apply", "-f", mirrored)
     await stage.traffic.rounds(1, bar.advance)
     answers = await stage.traffic.rounds(1, bar.advance)
     wanted = {a.seen[HEADER_DECISION_ID] for a in answers if a.version == CANARY and a.decided}
     copies = await _copies_of(stage, wanted)
-    await stage.run(act, "apply", "-f", stage.write_rollout("rollout-with-policy", **GUARD))
+    await stage.run(act, "apply", "-f", write_rollout(stage.house.folder, "rollout-with-policy", **GUARD))
     stage.copies = {version: len(await stage.house.copies(version)) for version in stage.house.versions}
     act.numbers = {"requests_to_copy": len(wanted), "copies": len(wanted & copies)}
     act.require(bool(wanted), "Nothing was there to copy.")

@@ -2,21 +2,21 @@
 
 ``POST`` with ``{"measurements": [...]}`` answers the diagnosis, and the headers that Dropout set, for the demo to
 check. ``GET /copies`` answers the decision ids of the requests that came as a shadow copy: those whose
-``x-model-version`` names the other version.
+``x-model-version`` names the other version. ``GET /patients`` answers the patients that users may ask about.
 """
 
 from __future__ import annotations
 
 import socket
 import sys
-from collections.abc import Awaitable, Callable, Mapping, MutableMapping
+from collections.abc import Awaitable, Callable, MutableMapping
 from typing import Any
 
 import orjson
 import uvicorn
 import uvloop
 
-from extproc.demo.models import Classifier
+from extproc.demo.models import Classifier, patients
 from extproc.names import HEADER_DECISION_ID, HEADER_VERSION, OWN_HEADERS
 
 Receive = Callable[[], Awaitable[MutableMapping[str, Any]]]
@@ -34,7 +34,8 @@ class ModelApp:
     async def __call__(self, scope: MutableMapping[str, Any], receive: Receive, send: Send) -> None:
         """Answer one request; uvicorn runs this without lifespan and without websockets."""
         if scope["method"] == "GET":
-            await _answer(send, {"copies": self.copies})
+            asked_for_patients = scope["path"] == "/patients"
+            await _answer(send, [tuple(patient) for patient in patients()] if asked_for_patients else self.copies)
             return
         own = {name.decode(): value.decode("latin-1") for name, value in scope["headers"]}
         seen = {name: own[name] for name in OWN_HEADERS if name in own}
@@ -54,7 +55,7 @@ async def _body(receive: Receive) -> bytes:
             return b"".join(chunks)
 
 
-async def _answer(send: Send, document: Mapping[str, Any]) -> None:
+async def _answer(send: Send, document: Any) -> None:
     body = orjson.dumps(document)
     headers = [(b"content-type", b"application/json"), (b"content-length", str(len(body)).encode())]
     await send({"type": "http.response.start", "status": 200, "headers": headers})

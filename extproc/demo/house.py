@@ -24,7 +24,7 @@ from typing import Any, Final
 import orjson
 
 from extproc.bundled import bundled
-from extproc.demo.models import VERSIONS
+from extproc.demo.versions import VERSIONS, Patient
 from extproc.envoy.bootstrap import bootstrap
 from extproc.envoy.render import CLUSTERS_FILE, ROUTES_FILE
 from extproc.errors import Refused, Unreachable
@@ -108,7 +108,7 @@ class House:
     def workers(self) -> list[int]:
         """The process ids of Dropout's workers, which are children of ``dropout serve``."""
         children = _children_of(self._children["dropout"].pid)
-        return [pid for pid, arguments in children if WORKER_MODULE in arguments]
+        return [pid for pid, arguments in children if WORKER_MODULE.encode() in arguments]
 
     async def ready(self) -> bool:
         """Whether every one of Dropout's workers takes requests, and Envoy's files are written."""
@@ -117,11 +117,12 @@ class House:
 
     async def copies(self, version: str) -> list[str]:
         """The decision ids of the shadow copies that ``version`` got."""
-        answer = await _get(self._versions[version], "/copies")
-        if answer is None:
-            raise Unreachable.of("demo_version", f"Version {version} does not answer.")
-        copies: list[str] = orjson.loads(answer)["copies"]
+        copies: list[str] = await self._ask(version, "/copies")
         return copies
+
+    async def patients(self) -> list[Patient]:
+        """Those whom users may ask about, and no version was trained on."""
+        return [Patient(*row) for row in await self._ask(VERSIONS[0], "/patients")]
 
     def reasons(self) -> dict[str, str]:
         """Decision id -> reason, from the decision log."""
@@ -133,6 +134,12 @@ class House:
                 event: dict[str, Any] = orjson.loads(line)
                 found[event["decision_id"]] = event["result"]["reason"]
         return found
+
+    async def _ask(self, version: str, path: str) -> Any:
+        answer = await _get(self._versions[version], path)
+        if answer is None:
+            raise Unreachable.of("demo_version", f"Version {version} does not answer.")
+        return orjson.loads(answer)
 
     async def _start_version(self, version: str) -> None:
         """The parent opens the socket, so no other process can take its port in between."""
@@ -282,19 +289,19 @@ async def _get(port: int, path: str) -> bytes | None:
     return body if b" 200 " in head.split(b"\r\n", 1)[0] else None
 
 
-def _children_of(parent: int) -> list[tuple[int, list[str]]]:
+def _children_of(parent: int) -> list[tuple[int, list[bytes]]]:
     """The living children of a process, and their command lines."""
     found = []
     for entry in Path("/proc").iterdir():
         if not entry.name.isdigit():
             continue
         try:
-            stat = (entry / "stat").read_text()
-            arguments = (entry / "cmdline").read_text().split("\0")
+            stat = (entry / "stat").read_bytes()
+            arguments = (entry / "cmdline").read_bytes().split(b"\0")
         except OSError:
             continue
         # The name, in brackets, may hold anything; state and parent follow it.
-        state, ppid = stat.rpartition(")")[2].split()[:2]
-        if int(ppid) == parent and state != "Z":
+        state, ppid = stat.rpartition(b")")[2].split()[:2]
+        if int(ppid) == parent and state != b"Z":
             found.append((int(entry.name), arguments))
     return found

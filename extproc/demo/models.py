@@ -6,7 +6,7 @@ what the users ask about, so accuracies are measured on patients that neither ve
 
 from __future__ import annotations
 
-from typing import Any, Final, NamedTuple
+from typing import Any, Final
 
 from sklearn.datasets import load_breast_cancer
 from sklearn.ensemble import GradientBoostingClassifier
@@ -15,19 +15,9 @@ from sklearn.model_selection import train_test_split
 from sklearn.pipeline import make_pipeline
 from sklearn.preprocessing import StandardScaler
 
-VERSIONS: Final = ("1", "2")
-DESCRIPTIONS: Final = {
-    "1": "logistic regression on 2 measurements",
-    "2": "gradient boosting on all 30",
-}
+from extproc.demo.versions import Patient
+
 SPLIT_SEED: Final = 7
-
-
-class Patient(NamedTuple):
-    """One row of the data: 30 measurements, and what the biopsy said."""
-
-    measurements: list[float]
-    malignant: bool
 
 
 class Classifier:

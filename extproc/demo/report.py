@@ -7,9 +7,9 @@ from collections import Counter
 from collections.abc import Mapping, Sequence
 from typing import Any, Final
 
-from extproc.demo.models import DESCRIPTIONS, VERSIONS
 from extproc.demo.screen import Screen
 from extproc.demo.traffic import Answer
+from extproc.demo.versions import DESCRIPTIONS, VERSIONS
 from extproc.names import Reason
 
 BIN_REQUESTS: Final = 80

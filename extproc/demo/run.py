@@ -15,12 +15,12 @@ from typing import Any, Final
 
 import orjson
 
-from extproc.demo.acts import ACTS, Stage, bucket
+from extproc.demo.acts import ACTS, Stage, bucket, write_rollout
 from extproc.demo.house import START_SECONDS, House, check_port, find_envoy
-from extproc.demo.models import DESCRIPTIONS, patients
 from extproc.demo.report import measure, print_table
 from extproc.demo.screen import Screen
 from extproc.demo.traffic import Traffic
+from extproc.demo.versions import DESCRIPTIONS
 from extproc.errors import Fault, Refused
 
 RUN_FOLDER: Final = "demo-run"
@@ -68,9 +68,9 @@ async def _play(folder: Path, plan: Plan, envoy_port: int | None, screen: Screen
         screen.say(f"Two versions of a breast-cancer classifier behind Envoy, and {plan.users} users.", style="bold")
         for version, description in DESCRIPTIONS.items():
             screen.say(f"   version {version}: {description}", style="dim")
-        traffic = Traffic(house.envoy_port, users, patients(), per_second=plan.per_second)
+        await house.start(write_rollout(folder, "rollout"))
+        traffic = Traffic(house.envoy_port, users, await house.patients(), per_second=plan.per_second)
         stage = Stage(house, traffic, screen, plan.rounds)
-        await house.start(stage.write_rollout("rollout"))
         await traffic.until_decided(START_SECONDS)
         traffic.start()
         for title, rounds, scene in ACTS:

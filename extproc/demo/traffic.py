@@ -16,7 +16,7 @@ from typing import Any, Final
 
 import orjson
 
-from extproc.demo.models import Patient
+from extproc.demo.versions import Patient
 from extproc.errors import Unreachable
 from extproc.names import HEADER_DECISION_ID
 

@@ -47,7 +47,7 @@ def processes_of(home: Path) -> list[str]:
         if entry.name.isdigit():
             try:
                 if f"HOME={home}\0".encode() in (entry / "environ").read_bytes():
-                    found.append((entry / "cmdline").read_text().replace("\0", " "))
+                    found.append(repr((entry / "cmdline").read_bytes()))
             except OSError:
                 continue
     return found

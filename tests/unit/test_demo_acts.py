@@ -7,7 +7,7 @@ from typing import Any
 
 import pytest
 
-pytest.importorskip("sklearn")
+pytest.importorskip("rich")
 
 from extproc.assignment import bucket_of
 from extproc.demo.acts import SEED, Stage, weights_move_live
