@@ -1,0 +1,18 @@
+"""What is known about the two versions without training them: importing scikit-learn takes seconds."""
+
+from __future__ import annotations
+
+from typing import Final, NamedTuple
+
+VERSIONS: Final = ("1", "2")
+DESCRIPTIONS: Final = {
+    "1": "logistic regression on 2 measurements",
+    "2": "gradient boosting on all 30",
+}
+
+
+class Patient(NamedTuple):
+    """One row of the data: 30 measurements, and what the biopsy said."""
+
+    measurements: list[float]
+    malignant: bool
