@@ -172,6 +172,7 @@ class FolderLock:
     def __init__(self, endpoint: UnixEndpoint, template: str) -> None:
         self._path = endpoint.path.parent / f".{Path(template).name}.lock"
         self._fd = -1
+        self._leftovers: frozenset[int] = frozenset()
 
     def take(self) -> frozenset[int]:
         """Take the lock; the pids of the workers that its last holder started.
@@ -196,15 +197,17 @@ class FolderLock:
                 os.close(fd)
         try:
             left = json.loads(os.pread(self._fd, 1 << 16, 0) or b"[]")
-            return frozenset(pid for pid in left if isinstance(pid, int))
+            self._leftovers = frozenset(pid for pid in left if isinstance(pid, int))
         except (ValueError, TypeError):
-            return frozenset()
+            self._leftovers = frozenset()
+        return self._leftovers
 
     def note(self, pids: Iterable[int]) -> None:
-        """Write down the workers that are alive."""
+        """Write down the workers of this supervisor; those of its predecessor stay noted while they live."""
         if self._fd < 0:
             return
-        content = json.dumps(sorted(pids)).encode()
+        leftovers = {pid for pid in self._leftovers if Path(f"/proc/{pid}").exists()}
+        content = json.dumps(sorted({*pids, *leftovers})).encode()
         os.pwrite(self._fd, content.ljust(os.fstat(self._fd).st_size), 0)  # no moment at which it is empty
 
     def release(self) -> None:

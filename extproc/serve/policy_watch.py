@@ -19,7 +19,7 @@ import orjson
 from extproc.errors import Fault, InvalidInput
 from extproc.serve.heartbeat import ANY_PATH
 
-_START_SECONDS: Final = 10.0
+_START_SECONDS: Final = 30.0
 _MAX_LINE: Final = 1 << 20
 
 Stamp = frozenset[tuple[str, int, int, int]]
