@@ -3,13 +3,15 @@
 from __future__ import annotations
 
 import importlib
+import os
 import sys
 from collections.abc import Sequence
+from itertools import pairwise
 
 import click
 
 from extproc.cli.output import print_faults
-from extproc.errors import DropoutError, Fault
+from extproc.errors import DropoutError, Fault, Unreachable
 
 COMMANDS = {
     "validate": ("extproc.cli.validate", "validate"),
@@ -78,19 +80,29 @@ def main(arguments: Sequence[str] | None = None) -> int:
         sys.exit(error.exit_code)
     except (click.Abort, KeyboardInterrupt):
         sys.exit(130)
-    except BrokenPipeError:
-        sys.exit(0)
+    except OSError as error:
+        # What a command expects to fail it catches; this is a full disk under the answer, or a pipe that closed.
+        _print_os_error(error, as_json=as_json)
+        sys.exit(Unreachable.exit_code)
     sys.exit(status if isinstance(status, int) else 0)
 
 
 def _asks_for_json(arguments: Sequence[str]) -> bool:
     """Whether the caller wants JSON, known before click has parsed a command line that may be wrong."""
-    for flag, value in zip(arguments, [*arguments[1:], ""], strict=True):
+    for flag, value in pairwise([*arguments, ""]):
         if flag in ("-o", "--output") and value == "json":
             return True
         if flag in ("-ojson", "--output=json"):
             return True
     return False
+
+
+def _print_os_error(error: OSError, *, as_json: bool) -> None:
+    fault = Fault("io_error", f"{error.strerror or error}.", file=error.filename and os.fsdecode(error.filename))
+    try:
+        print_faults([fault], as_json=as_json)
+    except OSError:
+        print_faults([fault], as_json=False)
 
 
 def _usage_sentence(error: click.UsageError) -> str:

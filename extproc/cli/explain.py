@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import os
 from collections import Counter
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
@@ -14,7 +15,7 @@ import orjson
 
 from extproc.adapters.regorus_policy import RegorusEngine, check_sources
 from extproc.adapters.stores import open_store
-from extproc.cli.output import output_option, print_json
+from extproc.cli.output import output_option, print_json, to_json
 from extproc.clock import Clock, SystemClock
 from extproc.control.transitions import configure, create, intent_of
 from extproc.datapath.attributes import AttributeReader
@@ -78,7 +79,7 @@ def explain(
         print_json({**record, "explanation": sentences})
         return
     for name, value in record.items():
-        click.echo(f"{name:<16}{orjson.dumps(value).decode()}")
+        click.echo(f"{name:<16}{to_json(value).decode()}")
     click.echo()
     for sentence in sentences:
         click.echo(sentence)
@@ -137,7 +138,7 @@ def _print_replayed(replayed: Replayed, log: Path, output: str) -> None:
         elif replayed.not_replayable is not None:
             click.echo(f"{replayed.decision_id}: not_replayable: {replayed.not_replayable}")
         else:
-            before, now = (orjson.dumps(document[side]).decode() for side in ("logged", "replayed"))
+            before, now = (to_json(document[side]).decode() for side in ("logged", "replayed"))
             click.echo(f"{replayed.decision_id}: {document['field']}: {before} is now {now}")
 
 
@@ -211,14 +212,14 @@ def _engine(policies: Path) -> RegorusEngine:
 
 def _request(method: str, path: str, headers: Iterable[str]) -> Request:
     """The request as Envoy would describe it: the host is the authority."""
-    pairs = [(":method", method.encode()), (":path", path.encode("utf-8", "surrogateescape")), (":scheme", b"http")]
+    pairs = [(":method", os.fsencode(method)), (":path", os.fsencode(path)), (":scheme", b"http")]
     for header in headers:
         name, colon, value = header.partition(":")
         name = name.strip().lower()
         if not colon or not name:
             raise InvalidInput.of("header_invalid", f"{header!r} is not 'NAME: VALUE'", field="-H")
         name = ":authority" if name == "host" else name
-        pairs.append((name, value.strip(" \t").encode("utf-8", "surrogateescape")))
+        pairs.append((name, os.fsencode(value.strip(" \t"))))
     return AttributeReader().request(pairs)
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from collections.abc import Callable, Iterable
 from typing import Any
 
@@ -20,9 +21,18 @@ output_option: Callable[[Any], Any] = click.option(
 )
 
 
+def to_json(document: Any) -> bytes:
+    """One JSON document on one line; bytes of a path or an argument that are not UTF-8 become question marks."""
+    try:
+        return orjson.dumps(document, option=orjson.OPT_NON_STR_KEYS)
+    except TypeError:
+        # Python keeps such bytes as lone surrogates, which are no JSON.
+        return json.dumps(document, ensure_ascii=False).encode("utf-8", "replace")
+
+
 def print_json(document: Any) -> None:
     """One JSON document on a line of its own."""
-    click.echo(orjson.dumps(document, option=orjson.OPT_NON_STR_KEYS))
+    click.echo(to_json(document))
 
 
 def print_faults(faults: Iterable[Fault], *, as_json: bool) -> None:
