@@ -1,12 +1,14 @@
 """What flows along the request path: request → attributes → gather → decide → mutation.
 
-Transport-neutral: gRPC and HTTP fill the same ``Request`` and drain the same ``Mutation``.
+Transport-neutral: gRPC and HTTP fill the same ``Request`` and drain the same ``Mutation``. What is made for every
+request is a NamedTuple: a third of the cost of a frozen dataclass, which sets its fields one by one.
 """
 
 from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass, field
+from types import MappingProxyType
 from typing import Any, NamedTuple
 
 from extproc.names import Reason
@@ -32,8 +34,7 @@ class Request:
     too_large: bool = False
 
 
-@dataclass(frozen=True, slots=True)
-class Unit:
+class Unit(NamedTuple):
     """What is hashed. ``value`` is None when there is nothing to hash; ``fault`` says why it is not the usual one."""
 
     value: bytes | None
@@ -58,19 +59,17 @@ class FeatureValue(NamedTuple):
     source: str
 
 
-@dataclass(frozen=True, slots=True)
-class Features:
+class Features(NamedTuple):
     """All features that a rollout reads and that were found, and the first reason why one was not."""
 
-    values: Mapping[str, FeatureValue] = field(default_factory=dict)
+    values: Mapping[str, FeatureValue] = MappingProxyType({})
     fault: Reason | None = None
 
 
 NO_FEATURES = Features()
 
 
-@dataclass(frozen=True, slots=True)
-class PolicyVerdict:
+class PolicyVerdict(NamedTuple):
     """What the policy said, checked: or ``fault``, why it said nothing that can be used.
 
     ``versions`` and ``version`` are None when the policy did not set them. ``http_status`` is within 400-599.
@@ -87,8 +86,7 @@ class PolicyVerdict:
     message: str | None = None
 
 
-@dataclass(frozen=True, slots=True)
-class Facts:
+class Facts(NamedTuple):
     """All that gather found; the only input of ``decide`` beside the rollout. Recorded facts replay a decision.
 
     ``policy_input`` is the document that the policy was evaluated on, None without a policy.
@@ -102,8 +100,7 @@ class Facts:
     too_large: bool = False
 
 
-@dataclass(frozen=True, slots=True)
-class Denial:
+class Denial(NamedTuple):
     """An answer to the client instead of a route: the status (400-599), the policy's reason, and the body.
 
     ``body`` None asks for the default: a JSON object with the reason and the decision id.

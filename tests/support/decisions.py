@@ -68,7 +68,7 @@ def make_facts(**changes: Any) -> Facts:
             "time": "2027-01-15T08:00:00Z",
         },
     )
-    return dataclasses.replace(made, **changes)
+    return made._replace(**changes)
 
 
 def make_decision(**changes: Any) -> Decision:
