@@ -34,7 +34,7 @@ class Settings:
         1.0, "seconds at most between NOT_SERVING and the closed socket; shorter when no requests come"
     )
     orphan_grace: float = _setting(
-        3.0, "seconds that workers on Unix sockets serve on when their supervisor died, for its successor to take over"
+        3.0, "seconds that workers on Unix sockets serve on when their supervisor died and no successor starts"
     )
     start_timeout: float = _setting(60.0, "seconds that a worker may take from its start until it serves")
     evaluation_limit: float = _setting(

@@ -175,7 +175,7 @@ def _supervise(
 
     configure_logging()
     plan = Plan(
-        configs=[_config(index, endpoint, options) for index, endpoint in enumerate(endpoints)],
+        configs=[_config(index, endpoint, options, lock) for index, endpoint in enumerate(endpoints)],
         worker_command=_WORKER,
         trial_command=_POLICY_TRIAL,
         admin=admin,
@@ -197,7 +197,9 @@ def _supervise(
     asyncio.run(live())
 
 
-def _config(index: int, endpoint: UnixEndpoint | TcpEndpoint, options: Options) -> WorkerConfig:
+def _config(
+    index: int, endpoint: UnixEndpoint | TcpEndpoint, options: Options, lock: FolderLock | None
+) -> WorkerConfig:
     where: dict[str, Any] = (
         {"unix": str(endpoint.path)}
         if isinstance(endpoint, UnixEndpoint)
@@ -206,6 +208,7 @@ def _config(index: int, endpoint: UnixEndpoint | TcpEndpoint, options: Options) 
     return WorkerConfig(
         index=index,
         store=options.store,
+        lock=str(lock.path) if lock is not None else None,
         features=options.features,
         decision_log=str(options.decision_log) if options.decision_log else None,
         tls_certificate=str(options.tls.certificate) if options.tls else None,

@@ -28,6 +28,7 @@ from extproc.errors import Fault, InvalidInput
 MAX_SOCKET_PATH: Final = 107
 """Bytes of a Unix socket's path on Linux."""
 
+_MAX_NOTE: Final = 1 << 16
 _PLACEHOLDER: Final = "{worker}"
 _ANY_WRITER: Final = stat.S_IWGRP | stat.S_IWOTH
 
@@ -174,6 +175,11 @@ class FolderLock:
         self._fd = -1
         self._leftovers: frozenset[int] = frozenset()
 
+    @property
+    def path(self) -> Path:
+        """The file."""
+        return self._path
+
     def take(self) -> frozenset[int]:
         """Take the lock; the pids of the workers that its last holder started.
 
@@ -195,11 +201,8 @@ class FolderLock:
                 self._fd = fd
             else:  # its last holder removed the file between the two calls
                 os.close(fd)
-        try:
-            left = json.loads(os.pread(self._fd, 1 << 16, 0) or b"[]")
-            self._leftovers = frozenset(pid for pid in left if isinstance(pid, int))
-        except (ValueError, TypeError):
-            self._leftovers = frozenset()
+        self._leftovers = _noted(os.pread(self._fd, _MAX_NOTE, 0))[1]
+        self.note(())  # workers of a predecessor serve on when they see that somebody comes after it
         return self._leftovers
 
     def note(self, pids: Iterable[int]) -> None:
@@ -207,7 +210,7 @@ class FolderLock:
         if self._fd < 0:
             return
         leftovers = {pid for pid in self._leftovers if Path(f"/proc/{pid}").exists()}
-        content = json.dumps(sorted({*pids, *leftovers})).encode()
+        content = json.dumps({"supervisor": os.getpid(), "workers": sorted({*pids, *leftovers})}).encode()
         os.pwrite(self._fd, content.ljust(os.fstat(self._fd).st_size), 0)  # no moment at which it is empty
 
     def release(self) -> None:
@@ -232,6 +235,24 @@ class FolderLock:
             return os.fstat(fd).st_ino == self._path.stat().st_ino
         except FileNotFoundError:
             return False
+
+
+def has_successor(lock: Path, supervisor: int) -> bool:
+    """Whether another supervisor than the process ``supervisor`` has taken the lock, and lives."""
+    try:
+        noted = _noted(lock.read_bytes())[0]
+    except OSError:
+        return False
+    return noted not in (0, supervisor) and Path(f"/proc/{noted}").exists()
+
+
+def _noted(content: bytes) -> tuple[int, frozenset[int]]:
+    """The supervisor and the workers that a lock's file names; 0 and nobody if it cannot be read."""
+    try:
+        note = json.loads(content)
+        return int(note["supervisor"]), frozenset(int(pid) for pid in note["workers"])
+    except (ValueError, TypeError, KeyError):
+        return 0, frozenset()
 
 
 def probe_unix(endpoint: UnixEndpoint, leftovers: frozenset[int]) -> None:

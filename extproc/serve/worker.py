@@ -25,7 +25,7 @@ from grpc_health.v1 import health, health_pb2, health_pb2_grpc
 
 from extproc.datapath.ports import PolicyEngine
 from extproc.errors import DropoutError, Fault, InvalidInput
-from extproc.serve.endpoints import TcpEndpoint, UnixEndpoint
+from extproc.serve.endpoints import TcpEndpoint, UnixEndpoint, has_successor
 from extproc.serve.heartbeat import BEAT_SECONDS, HeartbeatPage, arm_dead_man_switch
 from extproc.serve.messages import Channel, Message
 from extproc.serve.tls import Certificates
@@ -171,6 +171,7 @@ class Worker:
         self._channel = Channel(self._received, self._closed)
         self._started: asyncio.Future[Message] = asyncio.Future()
         self._stop = asyncio.Event()
+        self._supervisor = os.getppid()
         self._alone = False
         self._taken_over = False
         self._app: Application | None = None
@@ -298,16 +299,19 @@ class Worker:
             self._spawn(self._outlive())
 
     async def _outlive(self) -> None:
-        """Serve on for the grace, or until a successor has taken the socket; a port can only be left at once."""
-        endpoint = WorkerConfig(**self._started.result()["config"]).endpoint
-        if isinstance(endpoint, UnixEndpoint):
-            mine = _inode(endpoint.path)
-            until = time.monotonic() + self._settings.orphan_grace
-            while time.monotonic() < until and not self._stop.is_set():
-                if _inode(endpoint.path) != mine:
-                    self._taken_over = True
-                    break
+        """Serve on until a successor has taken the socket, or there is none; a port can only be left at once."""
+        config = WorkerConfig(**self._started.result()["config"])
+        if config.unix is not None and config.lock is not None:
+            path, lock = Path(config.unix), Path(config.lock)
+            mine = _inode(path)
+            now = time.monotonic()
+            last, until = now + self._settings.start_timeout, now + self._settings.orphan_grace
+            while now < until and not self._stop.is_set() and not self._taken_over:
                 await asyncio.sleep(_TICK_SECONDS)
+                now = time.monotonic()
+                self._taken_over = _inode(path) != mine
+                if has_successor(lock, self._supervisor):
+                    until = min(last, now + self._settings.orphan_grace)
         self._stop.set()
 
     # -- the end

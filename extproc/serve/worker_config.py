@@ -16,6 +16,7 @@ class WorkerConfig:
     index: int
     store: str
     unix: str | None = None
+    lock: str | None = None
     host: str | None = None
     port: int = 0
     features: str | None = None

@@ -213,7 +213,7 @@ def test_workers_end_when_their_supervisor_is_killed() -> None:
 
 
 def test_a_successor_takes_over_from_a_killed_supervisor_without_a_gap() -> None:
-    with fresh(DROPOUT_ORPHAN_GRACE="20") as server:
+    with fresh() as server:
         orphans = server.worker_pids()
         answers: Counter[str] = Counter()
         done = threading.Event()

@@ -16,6 +16,7 @@ from extproc.serve.endpoints import (
     FolderLock,
     TcpEndpoint,
     UnixEndpoint,
+    has_successor,
     parse_host_port,
     prepare_folder,
     probe_tcp,
@@ -115,6 +116,16 @@ def test_one_supervisor_at_a_time_has_the_sockets(folder: Path) -> None:
     first.note([9])
     first.release()
     assert second.take() == {9}
+
+
+def test_a_lock_says_whether_somebody_comes_after_a_dead_supervisor(folder: Path) -> None:
+    lock = lock_of(folder)
+    assert not has_successor(lock.path, 1)
+    lock.take()
+    assert has_successor(lock.path, 1)
+    assert not has_successor(lock.path, os.getpid())
+    lock.path.write_bytes(b'{"superv')
+    assert not has_successor(lock.path, 1)
 
 
 def test_the_sockets_go_unless_a_successor_has_them(folder: Path) -> None:
