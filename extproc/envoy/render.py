@@ -7,6 +7,9 @@ Envoy failed open, is matched as the decision would have matched it and goes to 
 A version that is not stable is reached through a composite cluster, ``A-or-B``: the first attempt goes to the
 version's own cluster A, a retry to the stable one, B. When Envoy knows no cluster A, or A has no endpoint, B answers,
 so a cluster that nobody made is never a 503. The versions' own clusters belong to the operator.
+
+What all routes share comes from envoy-data-plane's messages, which check it. What is repeated for each rollout is
+plain JSON: a message takes two hundred times as long, and there may be ten thousand rollouts.
 """
 
 from __future__ import annotations
@@ -17,14 +20,13 @@ import re
 import tempfile
 from collections.abc import Iterable, Iterator, Mapping
 from datetime import timedelta
-from functools import lru_cache
+from functools import cache
 from pathlib import Path
 from typing import Any, Final
 
 import orjson
 from betterproto2 import Message
 from envoy_data_plane.envoy.config.cluster import v3 as cluster_v3
-from envoy_data_plane.envoy.config.core import v3 as core_v3
 from envoy_data_plane.envoy.config.route import v3 as route_v3
 from envoy_data_plane.envoy.extensions.clusters.composite import v3 as composite_v3
 from envoy_data_plane.envoy.extensions.retry.host.previous_hosts import v3 as previous_hosts_v3
@@ -49,29 +51,23 @@ RETRY_STABLE: Final = "connect-failure,refused-stream,reset-before-request"
 RETRY_FALLBACK: Final = f"{RETRY_STABLE},retriable-status-codes"
 """The same, and 503: a version that says it cannot serve leaves the request to stable."""
 
-_CACHED_ROLLOUTS: Final = 16384
-"""Rendered rollouts kept, so that a change among ten thousand renders one."""
+_MAX_REPEATED: Final = 10
+"""How often an entry may stand in the lists of undecided routes on average, before there is one list instead."""
 
-Upstreams = tuple[tuple[str, str], ...]
-"""Pairs of version and Envoy cluster, sorted."""
+_Entry = tuple[MatchKey, CompiledRollout]
 
 
 def render_routes(rollouts: Iterable[CompiledRollout]) -> dict[str, Any]:
     """The RouteConfiguration ``models`` for all rollouts, as the JSON that Envoy reads."""
     ordered = sorted(rollouts, key=lambda rollout: rollout.key)
-    host: dict[str, Any] = {"name": "models", "domains": ["*"], "includeRequestAttemptCount": True}
+    host: dict[str, Any] = _EVERY_ROUTE.to_dict()
     if ordered:
         host["matcher"] = {
             "matcherTree": {
                 "input": _header_input(HEADER_ROLLOUT),
-                "exactMatchMap": {
-                    "map": {
-                        rollout.key: {"matcher": _decided(rollout.key, rollout.stable, _upstreams(rollout))}
-                        for rollout in ordered
-                    }
-                },
+                "exactMatchMap": {"map": {rollout.key: {"matcher": _decided(rollout)} for rollout in ordered}},
             },
-            "onNoMatch": _action("undecided", {"@type": _type_url(route_v3.RouteList), "routes": _undecided(ordered)}),
+            "onNoMatch": _undecided(ordered),
         }
     return {"@type": _type_url(route_v3.RouteConfiguration), "name": ROUTE_CONFIG_NAME, "virtualHosts": [host]}
 
@@ -118,40 +114,57 @@ def write_envoy_dir(directory: Path, rollouts: Iterable[CompiledRollout]) -> boo
     return True
 
 
-def _upstreams(rollout: CompiledRollout) -> Upstreams:
-    return tuple(sorted(rollout.upstreams.items()))
-
-
-@lru_cache(maxsize=_CACHED_ROLLOUTS)
-def _decided(key: str, stable: str, upstreams: Upstreams) -> dict[str, Any]:
-    """The matcher for requests that were decided by the rollout ``key``: version -> route, else stable."""
-    clusters = dict(upstreams)
-    to_stable = _to(f"{key}@default", clusters[stable], clusters[stable])
+def _decided(rollout: CompiledRollout) -> dict[str, Any]:
+    """The matcher for requests that were decided by ``rollout``: version -> route, else stable."""
+    stable = rollout.upstreams[rollout.stable]
     return {
         "matcherTree": {
             "input": _header_input(HEADER_VERSION),
             "exactMatchMap": {
                 "map": {
-                    version: _action("route", _any_path(_to(f"{key}@{version}", cluster, clusters[stable])))
-                    for version, cluster in upstreams
+                    version: _action("route", _any_path(_to(f"{rollout.key}@{version}", cluster, stable)))
+                    for version, cluster in sorted(rollout.upstreams.items())
                 }
             },
         },
-        "onNoMatch": _action("route", _any_path(to_stable)),
+        "onNoMatch": _action("route", _any_path(_to(f"{rollout.key}@default", stable, stable))),
     }
 
 
-def _undecided(rollouts: Iterable[CompiledRollout]) -> list[dict[str, Any]]:
-    """Routes to each rollout's stable in the order in which a decision looks for its rollout."""
-    entries = sorted(
-        ((entry, rollout) for rollout in rollouts for entry in rollout.match),
-        key=lambda pair: _precedence(pair[0], pair[1].key),
-    )
-    return [
+def _undecided(rollouts: Iterable[CompiledRollout]) -> dict[str, Any]:
+    """What finds the stable of an undecided request, in the order in which a decision looks for its rollout.
+
+    A table of all paths leads to the few routes that a path which begins so can match: Envoy goes here once for every
+    request, before it asks for the decision, so this must not grow with the number of rollouts. Only where the lists
+    would repeat many entries, because many of them have no path, there is one list for all.
+    """
+    entries = [(entry, rollout) for rollout in rollouts for entry in rollout.match]
+    by_path: dict[str, list[_Entry]] = {}
+    for entry, rollout in entries:
+        by_path.setdefault(entry.path or "/", []).append((entry, rollout))
+    lists = {
+        path: [entry for end in range(1, len(path) + 1) for entry in by_path.get(path[:end], ())] for path in by_path
+    }
+    if sum(map(len, lists.values())) > _MAX_REPEATED * len(entries):
+        return _list_of(entries)
+    return {
+        "matcher": {
+            "matcherTree": {
+                "input": _header_input(":path"),
+                "prefixMatchMap": {"map": {path: _list_of(found) for path, found in lists.items()}},
+            }
+        }
+    }
+
+
+def _list_of(entries: Iterable[_Entry]) -> dict[str, Any]:
+    ordered = sorted(entries, key=lambda pair: _precedence(pair[0], pair[1].key))
+    routes = [
         route
-        for entry, rollout in entries
+        for entry, rollout in ordered
         for route in _default_routes(rollout.key, rollout.upstreams[rollout.stable], entry)
     ]
+    return _action("undecided", {"@type": _type_url(route_v3.RouteList), "routes": routes})
 
 
 def _precedence(entry: MatchKey, key: str) -> tuple[Any, ...]:
@@ -161,68 +174,71 @@ def _precedence(entry: MatchKey, key: str) -> tuple[Any, ...]:
     return (*host, not entry.exact, -len(entry.path), -len(entry.headers), key)
 
 
-@lru_cache(maxsize=_CACHED_ROLLOUTS)
-def _default_routes(key: str, cluster: str, entry: MatchKey) -> tuple[dict[str, Any], ...]:
+def _default_routes(key: str, cluster: str, entry: MatchKey) -> list[dict[str, Any]]:
     """The routes for one match entry. A prefix ends at a segment or at ':', which takes Envoy two matches to say."""
     headers = [_header_equals(name, value.decode()) for name, value in entry.headers]
     if entry.host:
         headers.insert(0, _host_is(entry.host))
     if entry.exact:
-        paths = [route_v3.RouteMatch(path=entry.path, headers=headers)]
+        paths = [{"path": entry.path}]
     elif not entry.path:
-        paths = [route_v3.RouteMatch(prefix="/", headers=headers)]
+        paths = [{"prefix": "/"}]
     else:
-        paths = [
-            route_v3.RouteMatch(path_separated_prefix=entry.path, headers=headers),
-            route_v3.RouteMatch(prefix=f"{entry.path}:", headers=headers),
-        ]
+        paths = [{"pathSeparatedPrefix": entry.path}, {"prefix": f"{entry.path}:"}]
     to_stable = _to(f"{key}@default", cluster, cluster)
-    return tuple({**to_stable, "match": path.to_dict()} for path in paths)
+    return [{**to_stable, "match": {**path, "headers": headers} if headers else path} for path in paths]
 
 
-def _header_equals(name: str, value: str) -> route_v3.HeaderMatcher:
-    return route_v3.HeaderMatcher(name=name, string_match=matcher_v3.StringMatcher(exact=value))
+def _header_equals(name: str, value: str) -> dict[str, Any]:
+    return {"name": name, "stringMatch": {"exact": value}}
 
 
-def _host_is(host: str) -> route_v3.HeaderMatcher:
+def _host_is(host: str) -> dict[str, Any]:
     """Host names ignore case, and a port says nothing about whose they are."""
     pattern = ".*" + re.escape(host[1:]) if host.startswith("*") else re.escape(host)
-    regex = matcher_v3.RegexMatcher(regex=rf"(?i){pattern}(:\d*)?")
-    return route_v3.HeaderMatcher(name=":authority", string_match=matcher_v3.StringMatcher(safe_regex=regex))
+    return {"name": ":authority", "stringMatch": {"safeRegex": {"regex": rf"(?i){pattern}(:\d*)?"}}}
 
 
 def _to(name: str, cluster: str, stable: str) -> dict[str, Any]:
-    """A route without its match: to ``cluster`` with ``stable`` behind it, mirrored if the decision says so."""
-    direct = cluster == stable
-    action = route_v3.RouteAction(
-        cluster=fallback_name(cluster, stable),
-        retry_policy=route_v3.RetryPolicy(
-            retry_on=RETRY_STABLE if direct else RETRY_FALLBACK,
-            num_retries=1,
-            retriable_status_codes=[] if direct else [503],
-            retry_host_predicate=[_ANOTHER_HOST] if direct else [],
-            host_selection_retry_max_attempts=3 if direct else 0,
-        ),
-        request_mirror_policies=[
-            # A request without the header is not mirrored.
-            route_v3.RouteActionRequestMirrorPolicy(
-                cluster_header=HEADER_SHADOW, disable_shadow_host_suffix_append=True
+    """A route without its match: to ``cluster``, with ``stable`` behind it."""
+    if cluster == stable:
+        return {"name": name, "route": {"cluster": stable}}
+    return {"name": name, "route": {"cluster": fallback_name(cluster, stable), "retryPolicy": _ON_TO_STABLE}}
+
+
+_ON_TO_STABLE: Final = route_v3.RetryPolicy(
+    retry_on=RETRY_FALLBACK, retriable_status_codes=[503], num_retries=1
+).to_dict()
+"""The second attempt of a fallback cluster is stable."""
+
+_EVERY_ROUTE: Final = route_v3.VirtualHost(
+    name="models",
+    domains=["*"],
+    include_request_attempt_count=True,
+    retry_policy=route_v3.RetryPolicy(
+        retry_on=RETRY_STABLE,
+        num_retries=1,
+        retry_host_predicate=[
+            route_v3.RetryPolicyRetryHostPredicate(
+                name="envoy.retry_host_predicates.previous_hosts",
+                typed_config=PackedMessage.pack(previous_hosts_v3.PreviousHostsPredicate()),
             )
         ],
-    )
-    return route_v3.Route(name=name, route=action).to_dict()
-
-
-_ANOTHER_HOST: Final = route_v3.RetryPolicyRetryHostPredicate(
-    name="envoy.retry_host_predicates.previous_hosts",
-    typed_config=PackedMessage.pack(previous_hosts_v3.PreviousHostsPredicate()),
+        host_selection_retry_max_attempts=3,
+    ),
+    # A request without the header is not mirrored.
+    request_mirror_policies=[
+        route_v3.RouteActionRequestMirrorPolicy(cluster_header=HEADER_SHADOW, disable_shadow_host_suffix_append=True)
+    ],
 )
+"""What holds for every route that does not say otherwise."""
 
 
 def _any_path(route: Mapping[str, Any]) -> dict[str, Any]:
     return {"@type": _type_url(route_v3.Route), "match": {"prefix": "/"}, **route}
 
 
+@cache
 def _header_input(name: str) -> dict[str, Any]:
     message = matcher_v3.HttpRequestHeaderMatchInput(header_name=name)
     return xds_core_v3.TypedExtensionConfig(name=name, typed_config=PackedMessage.pack(message)).to_dict()
@@ -233,39 +249,38 @@ def _action(name: str, config: Mapping[str, Any]) -> dict[str, Any]:
 
 
 def _fallback_cluster(upstream: str, stable: str) -> dict[str, Any]:
-    attempts = composite_v3.ClusterConfig(
-        clusters=[composite_v3.ClusterConfigClusterEntry(name=name) for name in (upstream, stable)]
-    )
-    cluster = cluster_v3.Cluster(
-        name=fallback_name(upstream, stable),
-        connect_timeout=timedelta(seconds=1),
-        lb_policy=cluster_v3.ClusterLbPolicy.CLUSTER_PROVIDED,
-        cluster_type=cluster_v3.ClusterCustomClusterType(
-            name="envoy.clusters.composite", typed_config=PackedMessage.pack(attempts)
-        ),
-        circuit_breakers=cluster_v3.CircuitBreakers(thresholds=[_WIDE_OPEN]),
-    )
-    return {"@type": _type_url(cluster_v3.Cluster), **cluster.to_dict()}
+    attempts = {"@type": _type_url(composite_v3.ClusterConfig), "clusters": [{"name": upstream}, {"name": stable}]}
+    kind = {"name": "envoy.clusters.composite", "typedConfig": attempts}
+    return {**_FALLBACK, "name": fallback_name(upstream, stable), "clusterType": kind}
 
 
-# The limits that matter are those of the two clusters behind it; a third, lower one would only hide them.
-_WIDE_OPEN: Final = cluster_v3.CircuitBreakersThresholds(
-    priority=core_v3.RoutingPriority.DEFAULT,
-    max_connections=65536,
-    max_pending_requests=65536,
-    max_requests=65536,
-    max_retries=1024,
-)
-
-
+@cache
 def _type_url(message: type[Message]) -> str:
     return PackedMessage.pack(message()).type_url
+
+
+_FALLBACK: Final = {
+    "@type": _type_url(cluster_v3.Cluster),
+    **cluster_v3.Cluster(
+        connect_timeout=timedelta(seconds=1),
+        lb_policy=cluster_v3.ClusterLbPolicy.CLUSTER_PROVIDED,
+        circuit_breakers=cluster_v3.CircuitBreakers(
+            thresholds=[
+                # The limits that matter are those of the two clusters behind it; lower ones would only hide them.
+                cluster_v3.CircuitBreakersThresholds(
+                    max_connections=65536, max_pending_requests=65536, max_requests=65536, max_retries=1024
+                )
+            ]
+        ),
+    ).to_dict(),
+}
+"""What all fallback clusters have in common."""
 
 
 def _discovery(resources: list[dict[str, Any]]) -> bytes:
     """A DiscoveryResponse; its version is the hash of what it says, so equal content is equal bytes."""
     version = hashlib.sha256(orjson.dumps(resources)).hexdigest()[:16]
-    return orjson.dumps({"versionInfo": version, "resources": resources}, option=orjson.OPT_INDENT_2) + b"\n"
+    return orjson.dumps({"versionInfo": version, "resources": resources}) + b"\n"
 
 
 def _read(file: Path) -> bytes:

@@ -33,8 +33,12 @@ def _decided(routes: dict[str, Any], key: str, version: str) -> dict[str, Any]:
     return route
 
 
-def _undecided(routes: dict[str, Any]) -> list[dict[str, Any]]:
-    listed: list[dict[str, Any]] = routes["virtualHosts"][0]["matcher"]["onNoMatch"]["action"]["typedConfig"]["routes"]
+def _undecided(routes: dict[str, Any], path: str = "/v1/models/fraud-detector") -> list[dict[str, Any]]:
+    """The routes that are tried for an undecided request whose longest known path is ``path``."""
+    found = routes["virtualHosts"][0]["matcher"]["onNoMatch"]
+    if "matcher" in found:
+        found = found["matcher"]["matcherTree"]["prefixMatchMap"]["map"][path]
+    listed: list[dict[str, Any]] = found["action"]["typedConfig"]["routes"]
     return listed
 
 
@@ -82,7 +86,11 @@ def test_undecided_requests_are_matched_in_the_gateway_apis_order() -> None:
         at("longer-wildcard", path=prefix, hosts=["*.eu.example.com"]),
         at("host", path={"type": "PathPrefix", "value": "/v1"}, hosts=["a.example.com"]),
     ]
-    names = dict.fromkeys(route["name"].partition("/")[2] for route in _undecided(render_routes(given)))
+    names = dict.fromkeys(
+        route["name"].partition("/")[2]
+        for path in ("/v1/models", "/v1", "/")
+        for route in _undecided(render_routes(given), path)
+    )
     assert [name.removesuffix("@default") for name in names] == [
         "host",
         "longer-wildcard",
@@ -95,10 +103,25 @@ def test_undecided_requests_are_matched_in_the_gateway_apis_order() -> None:
     ]
 
 
-def test_every_route_mirrors_only_to_the_cluster_that_the_decision_names() -> None:
-    routes = render_routes([canary()])
-    for route in [*_undecided(routes), _decided(routes, "payments/fraud-detector", "4")]:
-        assert [policy["clusterHeader"] for policy in route["route"]["requestMirrorPolicies"]] == ["x-model-shadow"]
+def test_routes_mirror_only_to_the_cluster_that_the_decision_names() -> None:
+    host = render_routes([canary()])["virtualHosts"][0]
+    assert [policy["clusterHeader"] for policy in host["requestMirrorPolicies"]] == ["x-model-shadow"]
+
+
+def test_an_undecided_request_is_tried_against_few_routes_however_many_rollouts_there_are() -> None:
+    several = [canary(name=f"m{number}", match=[{"path": {"value": f"/v1/models/m{number}"}}]) for number in range(200)]
+    assert len(_undecided(render_routes(several), "/v1/models/m77")) == 4  # m77 and m7, two routes each
+
+
+def test_many_entries_without_a_path_are_listed_once() -> None:
+    several = [
+        canary(
+            name=f"m{number}",
+            match=[{"headers": [{"name": "x-model", "value": str(number)}]}, {"path": {"value": f"/m{number}"}}],
+        )
+        for number in range(50)
+    ]
+    assert len(_undecided(render_routes(several))) == 50 + 2 * 50
 
 
 def test_files_are_replaced_only_when_the_routes_change(tmp_path: Path) -> None:
