@@ -1,0 +1,169 @@
+"""An empty environment with nothing but the wheel in it: what is there, what works, and what is said to be missing."""
+
+from __future__ import annotations
+
+import json
+import os
+import subprocess
+import sys
+import tomllib
+import zipfile
+from collections.abc import Iterator
+from pathlib import Path
+from typing import NamedTuple
+
+import pytest
+
+from tests.support.dropout import DropoutServer
+
+ROOT = Path(__file__).resolve().parents[2]
+UV = Path(sys.executable).with_name("uv")
+PROJECT = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]
+SECONDS = 120
+
+
+class Installed(NamedTuple):
+    """The wheel, and the environment that it is alone in with what it requires."""
+
+    wheel: Path
+    bin: Path
+    folder: Path
+
+    def run(self, *arguments: str, status: int = 0) -> str:
+        """What ``dropout`` prints there, from a folder that has nothing to do with this one."""
+        done = subprocess.run(
+            [self.bin / "dropout", *arguments], cwd=self.folder, capture_output=True, text=True, timeout=SECONDS
+        )
+        assert done.returncode == status, done.stderr
+        return done.stdout
+
+
+@pytest.fixture(scope="module")
+def installed(tmp_path_factory: pytest.TempPathFactory) -> Installed:
+    if not UV.exists():
+        pytest.skip("left out: uv, which fills an environment in seconds, is not installed")
+    folder = tmp_path_factory.mktemp("wheel")
+    python = folder / "venv" / "bin" / "python"
+    uv("build", "--wheel", "--out-dir", str(folder), str(ROOT))
+    (wheel,) = folder.glob("*.whl")
+    uv("venv", "--python", sys.executable, str(folder / "venv"))
+    uv("pip", "install", "--python", str(python), "--constraints", str(constraints(folder)), str(wheel))
+    return Installed(wheel, python.parent, folder)
+
+
+def uv(*arguments: str) -> None:
+    done = subprocess.run([UV, *arguments], capture_output=True, text=True, timeout=SECONDS)
+    if done.returncode and "error sending request" in done.stderr:
+        pytest.skip("left out: no package index can be reached")
+    assert done.returncode == 0, done.stderr
+
+
+def constraints(folder: Path) -> Path:
+    """The locked versions without their hashes, which would have to cover the wheel too."""
+    lines = (ROOT / "requirements.lock").read_text().splitlines()
+    file = folder / "constraints.txt"
+    file.write_text("".join(line.removesuffix(" \\") + "\n" for line in lines if line[:1].isalnum()))
+    return file
+
+
+@pytest.fixture(scope="module")
+def contents(installed: Installed) -> list[str]:
+    with zipfile.ZipFile(installed.wheel) as wheel:
+        return wheel.namelist()
+
+
+def test_the_wheel_holds_the_package_and_nothing_of_the_tests(contents: list[str]) -> None:
+    assert {name.partition("/")[0] for name in contents} == {
+        "extproc",
+        f"dropout_router-{PROJECT['version']}.dist-info",
+    }
+    assert [name for name in contents if "test" in Path(name).name and not name.endswith("_test.rego")] == []
+    assert [name for name in contents if "bench" in name or "__pycache__" in name] == []
+    assert "extproc/py.typed" in contents
+
+
+@pytest.mark.parametrize("folder", ["policies", "envoy"])
+def test_policies_and_envoy_configuration_travel_in_the_wheel(contents: list[str], folder: str) -> None:
+    there = {str(file.relative_to(ROOT)) for file in (ROOT / folder).rglob("*") if file.is_file()}
+    assert there
+    assert there <= {name.removeprefix("extproc/_bundled/") for name in contents}
+
+
+def test_nothing_of_the_extras_is_installed(installed: Installed) -> None:
+    wanted = "import importlib.util as u; print([n for n in {names} if u.find_spec(n)])"
+    names = ["sklearn", "matplotlib", "rich", "httpx", "uvicorn", "pytest", "grpc_tools", "hypothesis"]
+    done = subprocess.run(
+        [installed.bin / "python", "-c", wanted.format(names=names)], capture_output=True, text=True, timeout=SECONDS
+    )
+    assert (done.returncode, done.stdout.strip()) == (0, "[]")
+
+
+def test_every_module_outside_the_demo_can_be_imported(installed: Installed, contents: list[str]) -> None:
+    modules = [
+        name.removesuffix(".py").removesuffix("/__init__").replace("/", ".")
+        for name in contents
+        if name.endswith(".py") and not name.startswith("extproc/demo/") and not name.endswith("__main__.py")
+    ]
+    program = f"import importlib\nfor name in {modules!r}: importlib.import_module(name)"
+    done = subprocess.run(
+        [installed.bin / "python", "-P", "-c", program], capture_output=True, text=True, timeout=SECONDS
+    )
+    assert done.returncode == 0, done.stderr
+
+
+def test_it_says_its_version(installed: Installed) -> None:
+    assert installed.run("--version") == f"dropout, version {PROJECT['version']}\n"
+
+
+def test_a_document_is_validated_and_a_unit_assigned(installed: Installed) -> None:
+    document = next((ROOT / "envoy" / "rollouts").glob("*.yaml"))
+    assert json.loads(installed.run("validate", str(document), "-o", "json"))["valid"] is True
+    vector = json.loads((ROOT / "tests" / "vectors" / "assignment-v1.json").read_text())["vectors"][0]
+    assigned = installed.run("assign", "--seed", vector["seed"], "--unit", vector["unit"], "-o", "json")
+    assert json.loads(assigned) == {"unit": vector["unit"], "bucket": vector["bucket"]}
+
+
+def test_the_policies_in_the_wheel_are_checked_and_tested(installed: Installed) -> None:
+    (bundled,) = installed.folder.glob("venv/lib/python*/site-packages/extproc/_bundled/policies")
+    assert json.loads(installed.run("policy", "check", str(bundled), "-o", "json"))["errors"] == []
+    assert json.loads(installed.run("policy", "test", str(bundled), "-o", "json"))["failed"] == 0
+
+
+def test_serve_is_documented(installed: Installed) -> None:
+    assert "--drain-timeout" in installed.run("serve", "--help")
+
+
+def test_the_demo_names_the_extra_that_it_needs(installed: Installed) -> None:
+    error = json.loads(installed.run("demo", "-o", "json", status=3))["errors"][0]
+    assert error["code"] == "extras_missing"
+    assert "pip install 'dropout-router[demo]'" in error["message"]
+
+
+class _InstalledServer(DropoutServer):
+    """``dropout serve`` of the installed wheel."""
+
+    def __init__(self, installed: Installed) -> None:
+        self._dropout = str(installed.bin / "dropout")
+        super().__init__(workers=1)
+
+    def command(self) -> list[str]:
+        command = super().command()
+        return [self._dropout, *command[command.index("serve") :]]
+
+
+@pytest.fixture
+def server(installed: Installed) -> Iterator[_InstalledServer]:
+    server = _InstalledServer(installed)
+    server.write_rollout(policy={"path": "routing/decision"})
+    server.write_policy('package routing\n\ndecision := {"allow": true, "version": "4"}\n')
+    with server:
+        yield server
+
+
+def test_serve_decides_with_nothing_but_the_wheel(server: _InstalledServer, installed: Installed) -> None:
+    command = Path(f"/proc/{server.worker_pids()[0]}/cmdline").read_bytes().split(b"\0")[0]
+    assert command.startswith(os.fsencode(installed.bin))
+    answer = server.ask()
+    assert (answer["x-model-version"], answer["x-model-arm"]) == ("4", "excluded")
+    assert server.metric("dropout_decisions_total", reason="policy_pin") == 1
+    assert server.stop() == 0
