@@ -133,7 +133,7 @@ def assigning() -> Iterator[subprocess.Popen[bytes]]:
     """A command that has answered once and waits for more on its standard input."""
     command = [*DROPOUT, "assign", "--seed", "s"]
     pipe = subprocess.PIPE
-    with subprocess.Popen(command, stdin=pipe, stdout=pipe, stderr=pipe, bufsize=0) as dropout:
+    with subprocess.Popen(command, stdin=pipe, stdout=pipe, stderr=pipe, bufsize=0, preexec_fn=_hear_ctrl_c) as dropout:
         assert dropout.stdin is not None
         assert dropout.stdout is not None
         try:
@@ -145,6 +145,11 @@ def assigning() -> Iterator[subprocess.Popen[bytes]]:
             for stream in (dropout.stdin, dropout.stdout):
                 with suppress(BrokenPipeError):
                     stream.close()
+
+
+def _hear_ctrl_c() -> None:
+    """What a shell starts in the background ignores SIGINT, and so would what it starts."""
+    signal.signal(signal.SIGINT, signal.SIG_DFL)
 
 
 def said(dropout: subprocess.Popen[bytes]) -> bytes:

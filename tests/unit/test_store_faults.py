@@ -233,7 +233,8 @@ def test_a_file_that_may_not_grow_is_full(path: Path) -> None:
 
 
 UNPRIVILEGED = (
-    "import os, sys; from pathlib import Path\n"
+    # All imports come first: the interpreter's own files may be out of that user's reach.
+    "import os, sys, urllib.parse; from pathlib import Path\n"
     "from tests.unit.test_store_faults import *\n"
     "os.getuid() == 0 and os.setresuid(65534, 65534, 65534)\n"
     "path = Path(sys.argv[1])\n"
