@@ -17,7 +17,7 @@ from typing import Final
 
 from extproc.serve.heartbeat import HeartbeatPage
 
-_GRPC: Final = {
+GRPC_SETTINGS: Final = {
     # gRPC's own log writes a line for every garbled byte that a client sends; errors of ours are raised, not logged.
     "GRPC_VERBOSITY": "NONE",
     # The older listener costs a fifth less CPU per request. Read once, when grpc is imported.
@@ -67,7 +67,7 @@ def spawn(index: int, command: Sequence[str]) -> Child:
             [*command, str(theirs.fileno()), str(page.fd)],
             stdin=subprocess.DEVNULL,
             pass_fds=(theirs.fileno(), page.fd),
-            env={**_GRPC, **os.environ},
+            env={**GRPC_SETTINGS, **os.environ},
         )
     return Child(index, process, ours, page)
 

@@ -21,7 +21,7 @@ import time
 from collections.abc import Iterable
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Final, Protocol
+from typing import Final
 
 from extproc.errors import Fault, InvalidInput
 
@@ -31,15 +31,6 @@ MAX_SOCKET_PATH: Final = 107
 _MAX_NOTE: Final = 1 << 16
 _PLACEHOLDER: Final = "{worker}"
 _ANY_WRITER: Final = stat.S_IWGRP | stat.S_IWOTH
-
-
-class Endpoint(Protocol):
-    """One worker's address."""
-
-    @property
-    def target(self) -> str:
-        """The address as gRPC writes it."""
-        ...
 
 
 @dataclass(frozen=True, slots=True)

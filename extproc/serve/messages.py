@@ -2,12 +2,13 @@
 
 The supervisor says                     the worker answers
   start    what to serve                  ready, or failed with its faults
-  policies new sources, their revision    swapped, or failed_policies
+  policies new sources, their revision    swapped, or policies_refused
+  trials   before policies are tried      trials: an input for each rule that a rollout asks
   quarantine  paths of a revision         quarantined
   metrics  for /metrics                   metrics
   describe for /snapshot                  description
   reload   on SIGHUP
-  drain    on SIGTERM                     metrics once more, then it exits
+  drain    on SIGTERM                     draining, at last metrics once more, then it exits
 A question carries an ``id`` and its answer carries the same. A pipe that closes is a message too: the other is gone.
 """
 

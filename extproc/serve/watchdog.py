@@ -73,7 +73,6 @@ class Hung:
 
     worker: int
     path: str | None
-    silent_for: float
 
 
 class ProcessState(NamedTuple):
@@ -124,9 +123,9 @@ class Watchdog:
             return None
         process = self.look_at(pid)
         if beat.evaluating_since and self._burnt(worker, process, beat.evaluating_since, now):
-            return Hung(worker, beat.path, silent / 1e9)
+            return Hung(worker, beat.path)
         patience = self.limits.evaluation if process.stopped else self.limits.hang
-        return Hung(worker, None, silent / 1e9) if silent >= _ns(patience) else None
+        return Hung(worker, None) if silent >= _ns(patience) else None
 
     def _burnt(self, worker: int, process: ProcessState, since: int, now: int) -> bool:
         """Whether one evaluation has lasted for the limit, and the process was running for half of it or more."""
