@@ -6,15 +6,16 @@ import time
 from collections import defaultdict
 from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
 
 import orjson
 import pytest
 
 from extproc.assignment import bucket_of
-from extproc.envoy.bootstrap import bootstrap, connection_manager
+from extproc.envoy.bootstrap import connection_manager
 from extproc.names import OWN_HEADERS
 from tests.e2e.house import KEY, Answer, House
-from tests.support.envoy import TEMPLATE, EnvoyProcess, free_port, wait_until
+from tests.support.envoy import wait_until
 from tests.support.load import under_load
 
 pytestmark = pytest.mark.e2e
@@ -57,9 +58,7 @@ FORGED = dict.fromkeys(OWN_HEADERS, "forged")
 def house() -> Iterator[House]:
     house = House(POLICY, SPEC)
     mirrored = [{"path": {"type": "PathPrefix", "value": "/v1/models/mirrored"}}]
-    house.write_rollout(
-        {"match": mirrored, "canary": None, "shadow": {"version": "5", "percent": 100}}, name="mirrored"
-    )
+    house.dropout.write_rollout("mirrored", match=mirrored, canary=None, shadow={"version": "5", "percent": 100})
     now = time.strftime("%Y-%m-%dT%H:%M:%SZ", time.gmtime())
     rows = [("risky", "risk_score", 0.97), ("calm", "risk_score", 0.1), ("tester", "beta", True)]
     house.load_features(
@@ -90,12 +89,12 @@ def test_every_unit_is_served_by_the_version_that_its_bucket_names(house: House)
         assert answer.sent["x-model-arm"] == ("canary" if version == "4" else "control")
         assert answer.sent["x-model-rollout"] == KEY
         assert answer.sent["x-decision-id"]
-    assert house.envoy.failed_open() == 0
+    assert house.failed_open() == 0
 
 
 def test_a_weight_moved_live_takes_no_unit_to_the_other_side_twice(house: House) -> None:
     house.set_weight(0)
-    with under_load(house.envoy.port, rate=150, headers=lambda number: {"x-user-id": f"u{number % 100}"}) as load:
+    with under_load(house.port, rate=150, headers=lambda number: {"x-user-id": f"u{number % 100}"}) as load:
         for percent in (1, 10, 25, 50, 75, 100):
             house.set_weight(percent)
             time.sleep(0.8)
@@ -105,7 +104,7 @@ def test_a_weight_moved_live_takes_no_unit_to_the_other_side_twice(house: House)
         served[answer.number % 100].append(orjson.loads(answer.body)["upstream"][-1])
     assert all(versions == sorted(versions) for versions in served.values())
     assert all(versions[0] == "3" and versions[-1] == "4" for versions in served.values())
-    assert house.envoy.failed_open() == 0
+    assert house.failed_open() == 0
 
 
 def test_policy_keeps_a_high_risk_user_on_stable(house: House) -> None:
@@ -174,26 +173,18 @@ def test_another_spelling_of_a_path_does_not_walk_around_the_policy(house: House
 
 
 def test_what_belongs_to_no_rollout_is_stripped_and_left_alone(house: House, tmp_path: Path) -> None:
-    config = bootstrap(
-        TEMPLATE,
-        listen_port=free_port(),
-        admin_port=free_port(),
-        worker_sockets=house.sockets,
-        envoy_dir=house.envoy_dir,
-        models=house.upstreams.ports,
-    )
-    manager = connection_manager(config)
-    del manager["rds"]
-    everything = {"match": {"prefix": "/"}, "route": {"cluster": "other-v1"}}
-    manager["route_config"] = {"virtual_hosts": [{"name": "all", "domains": ["*"], "routes": [everything]}]}
-    # Even where Envoy was not told to strip.
-    del manager["early_header_mutation_extensions"]
-    envoy = EnvoyProcess(config, tmp_path).start()
-    usual, house.envoy = house.envoy, envoy
+    def to_one_cluster(config: dict[str, Any]) -> None:
+        manager = connection_manager(config)
+        del manager["rds"]
+        everything = {"match": {"prefix": "/"}, "route": {"cluster": "other-v1"}}
+        manager["route_config"] = {"virtual_hosts": [{"name": "all", "domains": ["*"], "routes": [everything]}]}
+        # Even where Envoy was not told to strip.
+        del manager["early_header_mutation_extensions"]
+
+    envoy = house.new_envoy(tmp_path, to_one_cluster).start()
     try:
-        answer = house.ask("/elsewhere", x_user_id="alice", **FORGED)
+        answer = house.ask("/elsewhere", through=envoy, x_user_id="alice", **FORGED)
     finally:
-        house.envoy = usual
         envoy.stop()
     assert answer.upstream == "other-v1"
     assert not set(OWN_HEADERS) & set(answer.sent)
@@ -214,11 +205,13 @@ def test_failing_open_serves_stable_and_believes_no_client(house: House) -> None
 
 def test_failing_open_after_a_promotion_serves_the_new_stable(house: House) -> None:
     house.set_weight(0)
-    house.write_rollout({**SPEC, "stable": {"version": "4"}, "canary": {"version": "5"}})
+    house.dropout.write_rollout(**SPEC, stable={"version": "4"}, canary={"version": "5"})
     wait_until(lambda: "StableDrift" in house.run("rollout", "get", KEY, "-o", "json"), "a reported drift")
     assert house.ask(x_user_id="calm").upstream == "fraud-detector-v3"
     house.run("rollout", "adopt", KEY)
     wait_until(lambda: house.ask(x_user_id="calm").upstream == "fraud-detector-v4", "the adopted stable")
+    to_stable = f'{KEY}@default","route":{{"cluster":"fraud-detector-v4"'
+    wait_until(lambda: to_stable in (house.envoy_dir / "rds.json").read_text(), "rendered routes")
     with house.without_dropout():
         answer = house.ask(x_user_id="calm")
         assert answer.upstream == "fraud-detector-v4"

@@ -62,7 +62,7 @@ def house() -> Iterator[House]:
 
 def _under_load(house: House, act: Callable[[Load], None], seconds: float = 6.0) -> Load:
     """Act a second into the load, and go on for ``seconds``."""
-    with under_load(house.envoy.port, rate=RATE) as load:
+    with under_load(house.port, rate=RATE) as load:
         time.sleep(1)
         act(load)
         time.sleep(seconds)
@@ -71,8 +71,13 @@ def _under_load(house: House, act: Callable[[Load], None], seconds: float = 6.0)
 
 def _unnoticed(house: House, load: Load) -> None:
     assert load.failed() == []
-    undecided = house.envoy.failed_open()
+    undecided = house.failed_open()
     assert undecided < 0.01 * len(load.answered), f"{undecided} of {len(load.answered)} requests went undecided"
+
+
+def _replaced(house: House, victim: int) -> bool:
+    pids = house.dropout.worker_pids()
+    return len(pids) == 2 and victim not in pids
 
 
 def _decides(house: House) -> bool:
@@ -82,17 +87,21 @@ def _decides(house: House) -> bool:
 
 @pytest.mark.parametrize("number", [0, 1])
 def test_a_killed_worker_goes_unnoticed(house: House, number: int) -> None:
-    victim = house.workers()[number]
+    victim = house.dropout.worker_pids()[number]
     load = _under_load(house, lambda _: os.kill(victim, signal.SIGKILL), 4)
     _unnoticed(house, load)
-    wait_until(lambda: len(house.workers()) == 2 and victim not in house.workers(), "a new worker")
+    wait_until(
+        lambda: len(house.dropout.worker_pids()) == 2 and victim not in house.dropout.worker_pids(), "a new worker"
+    )
 
 
 def test_a_worker_that_hangs_is_gone_around_and_replaced(house: House) -> None:
-    victim = house.workers()[0]
+    victim = house.dropout.worker_pids()[0]
     load = _under_load(house, lambda _: os.kill(victim, signal.SIGSTOP))
     _unnoticed(house, load)
-    wait_until(lambda: len(house.workers()) == 2 and victim not in house.workers(), "a new worker")
+    wait_until(
+        lambda: len(house.dropout.worker_pids()) == 2 and victim not in house.dropout.worker_pids(), "a new worker"
+    )
 
 
 def test_a_policy_that_never_ends_for_one_request_stops_nobody_else(house: House) -> None:
@@ -101,34 +110,33 @@ def test_a_policy_that_never_ends_for_one_request_stops_nobody_else(house: House
 
     load = _under_load(house, spin)
     _unnoticed(house, load)
-    wait_until(lambda: bool(house.snapshot()["quarantined"]), "a policy in quarantine")
+    wait_until(lambda: bool(house.dropout.snapshot()["quarantined"]), "a policy in quarantine")
     # Quarantined means onError, which is stable, until there is another policy.
     assert house.ask(x_user_id="spinner", x_spin="1").upstream == "fraud-detector-v3"
 
 
 def test_a_policy_that_never_ends_for_any_request_is_refused(house: House) -> None:
-    before = house.snapshot()["policy_revision"]
-    load = _under_load(house, lambda _: house.write_policy(ENDLESS))
+    before = house.dropout.snapshot()["policy_revision"]
+    load = _under_load(house, lambda _: house.dropout.write_policy(ENDLESS))
     _unnoticed(house, load)
-    assert house.snapshot()["policy_revision"] == before
+    assert house.dropout.snapshot()["policy_revision"] == before
     assert house.ask(x_user_id="user-1").sent["x-model-arm"] in ("canary", "control")
 
 
 def test_a_killed_supervisor_is_succeeded_without_a_gap(house: House) -> None:
     def succeed(_: Load) -> None:
-        house.end_dropout(signal.SIGKILL)
-        house.start_dropout()
+        house.dropout.stop(signal.SIGKILL)
+        house.dropout.start()
 
     load = _under_load(house, succeed, 6)
     _unnoticed(house, load)
-    house.wait_ready()
     assert _decides(house)
 
 
 def test_a_restart_after_sigterm_holds_requests_and_loses_none(house: House) -> None:
     def restart(_: Load) -> None:
-        assert house.end_dropout(signal.SIGTERM) == 0
-        house.start_dropout()
+        assert house.dropout.stop() == 0
+        house.dropout.start()
 
     load = _under_load(house, restart)
     _unnoticed(house, load)
@@ -140,6 +148,7 @@ def test_a_restarted_envoy_answers_without_an_error_once_it_listens(house: House
 
     def restart(_: Load) -> None:
         nonlocal since
+        assert house.envoy is not None
         house.envoy.stop()
         house.envoy.start()
         since = time.monotonic()
@@ -147,7 +156,7 @@ def test_a_restarted_envoy_answers_without_an_error_once_it_listens(house: House
     load = _under_load(house, restart, 4)
     assert load.failed(after=since) == []
     assert len([answer for answer in load.answered if answer.sent_at >= since]) > 2 * RATE
-    assert house.envoy.failed_open() < 0.01 * RATE * 4
+    assert house.failed_open() < 0.01 * RATE * 4
 
 
 def test_a_deleted_store_changes_nothing_for_requests(house: House) -> None:
@@ -163,23 +172,17 @@ def test_a_deleted_store_changes_nothing_for_requests(house: House) -> None:
 
 def test_a_bad_policy_and_a_bad_document_hold_up_no_other_change(house: House) -> None:
     def change(_: Load) -> None:
-        house.write_policy("package routing\n\ndecision := {")
-        house.write_rollout({"unknownField": 1})
-        house.write_rollout(
-            {
-                "model": "other",
-                "match": [{"path": {"value": "/v1/models/other"}}],
-                "stable": {"version": "1"},
-                "canary": {"version": "2"},
-            },
-            name="other",
-        )
+        house.dropout.write_policy("package routing\n\ndecision := {")
+        house.dropout.write_rollout(unknownField=1)
+        elsewhere = [{"path": {"value": "/v1/models/other"}}]
+        versions = {"stable": {"version": "1"}, "canary": {"version": "2"}}
+        house.dropout.write_rollout("other", model="other", match=elsewhere, **versions)
 
-    policy_revision = house.snapshot()["policy_revision"]
+    policy_revision = house.dropout.snapshot()["policy_revision"]
     load = _under_load(house, change, 3)
     _unnoticed(house, load)
     wait_until(lambda: house.ask("/v1/models/other", x_user_id="a").status == 200, "the good change")
     answer = house.ask("/v1/models/other", x_user_id="a")
     assert (answer.upstream, answer.sent["x-model-rollout"]) == ("other-v1", "payments/other")
-    assert house.snapshot()["policy_revision"] == policy_revision
+    assert house.dropout.snapshot()["policy_revision"] == policy_revision
     assert {answer.sent["x-model-rollout"] for answer in [house.ask(x_user_id="b")]} == {KEY}
