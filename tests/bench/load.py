@@ -61,6 +61,7 @@ def run(
     paths: Sequence[str],
     seconds: int,
     rate: int | None,
+    connections: int = CONNECTIONS,
     server: int,
     envoy: int,
     cpus: Sequence[int],
@@ -68,15 +69,16 @@ def run(
 ) -> Measured:
     """Load Envoy for ``seconds``, at ``rate`` requests a second or as fast as it goes, and measure.
 
+    h2load sends what is due on all ``connections`` at once, so at a rate many of them queue behind one another.
     ``server`` and ``envoy`` are process ids, ``cpus`` what h2load may use.
     """
     targets = directory / "targets.txt"
     targets.write_text("".join(f"http://127.0.0.1:{port}{path}\n" for path in paths))
     log = directory / "requests.log"
     log.unlink(missing_ok=True)
-    command = [h2load, "--h1", "-c", str(CONNECTIONS), "-D", str(seconds), "-i", str(targets), "--log-file", str(log)]
+    command = [h2load, "--h1", "-c", str(connections), "-D", str(seconds), "-i", str(targets), "--log-file", str(log)]
     if rate is not None:
-        command += ["--rps", str(rate / CONNECTIONS)]
+        command += ["--rps", str(rate / connections)]
     for header in HEADERS:
         command += ["-H", header]
     before = cpu_seconds(server), cpu_seconds(envoy)

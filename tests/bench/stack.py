@@ -17,6 +17,7 @@ from pathlib import Path
 from typing import Any
 
 from extproc.envoy.bootstrap import bootstrap, connection_manager
+from extproc.serve.children import GRPC_SETTINGS
 from tests.support.envoy import TEMPLATE, EnvoyProcess, free_port
 
 USERS = 1000
@@ -26,11 +27,12 @@ ROOT = Path(__file__).parents[2]
 
 @dataclass(frozen=True, slots=True)
 class Case:
-    """One thing to measure; no rollouts means the no-op server."""
+    """One thing to measure; no rollouts means the no-op server, ``tuned`` with the gRPC settings that ours has."""
 
     name: str
     rollouts: int = 0
     full: bool = False
+    tuned: bool = False
 
 
 def paths(case: Case) -> list[str]:
@@ -95,7 +97,8 @@ class Stack:
         if self.case.rollouts:
             self._start_dropout()
         else:
-            self.worker = self._spawn(sys.executable, "-m", "tests.bench.noop", str(socket)).pid
+            settings = GRPC_SETTINGS if self.case.tuned else {}
+            self.worker = self._spawn(sys.executable, "-m", "tests.bench.noop", str(socket), **settings).pid
             _wait(socket.exists, "the no-op server's socket")
         _pin(self.worker, {SERVER_CPU})
         config = _envoy_config(self.directory, socket)
@@ -142,14 +145,16 @@ class Stack:
             str(ROOT / "policies/routing"),
         ]
         arguments += ["--decision-log", str(self.directory / "decisions.log"), "--features", features]
-        process = self._spawn(sys.executable, "-m", "extproc.cli", "serve", *arguments)
+        # The users come back more seldom than real ones: their features stay in the cache for as long as this runs.
+        command = [sys.executable, "-m", "extproc.cli", "serve", *arguments]
+        process = self._spawn(*command, DROPOUT_FEATURE_CACHE="3600")
         _wait(lambda: _answers(f"http://127.0.0.1:{admin}/readyz"), f"dropout serve, see {self.directory}/server.log")
         children = Path(f"/proc/{process.pid}/task/{process.pid}/children").read_text().split()
         self.worker = int(children[0])
 
-    def _spawn(self, *command: str) -> subprocess.Popen[bytes]:
+    def _spawn(self, *command: str, **environment: str) -> subprocess.Popen[bytes]:
         with (self.directory / "server.log").open("ab") as log:
-            process = subprocess.Popen(command, cwd=ROOT, stdout=log, stderr=log)
+            process = subprocess.Popen(command, cwd=ROOT, stdout=log, stderr=log, env={**os.environ, **environment})
         self._exit.callback(_end, process)
         return process
 
