@@ -31,16 +31,21 @@ class Fault:
         """The fault as ``-o json`` prints it."""
         return {
             "code": self.code,
-            "message": self.message,
-            "file": self.file,
+            "message": _unicode(self.message),
+            "file": self.file and _unicode(self.file),
             "line": self.line,
-            "field": self.field,
+            "field": self.field and _unicode(self.field),
         }
 
     def __str__(self) -> str:
         place = ":".join(str(part) for part in (self.file, self.line) if part is not None)
         where = " ".join(part for part in (place, self.field) if part)
         return f"{where}: {self.message} ({self.code})" if where else f"{self.message} ({self.code})"
+
+
+def _unicode(text: str) -> str:
+    """The text with escapes for what is no Unicode: the bytes of a file's name that are not UTF-8."""
+    return text.encode("utf-8", "backslashreplace").decode()
 
 
 class DropoutError(Exception):

@@ -7,6 +7,7 @@ changes of others. A folder that was emptied deletes what it applied; one that c
 from __future__ import annotations
 
 import os
+import stat
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -150,5 +151,6 @@ class FollowedFolder:
                         if os.path.lexists(path):
                             unreadable[path] = Fault("file_unreadable", f"cannot be read: {error.strerror}", path)
                         continue
-                    files[path] = _Stamp(found.st_ino, found.st_mtime_ns, found.st_ctime_ns, found.st_size)
+                    if stat.S_ISREG(found.st_mode):
+                        files[path] = _Stamp(found.st_ino, found.st_mtime_ns, found.st_ctime_ns, found.st_size)
         return _Listing(files, unreadable)

@@ -14,6 +14,7 @@ from pydantic import ValidationError
 from extproc.errors import Fault, InvalidInput
 from extproc.resources.checks import conflict_paths, find_conflicts
 from extproc.resources.faults import Problem, problems_of
+from extproc.resources.file_names import is_unicode
 from extproc.resources.marked_yaml import Document, Path, dotted, read_documents, shown
 from extproc.resources.rollout import API_VERSION, KIND, Rollout
 from extproc.resources.rules import problems_between
@@ -159,7 +160,7 @@ def _is(kind: Callable[[FilePath], bool], path: FilePath, *, unknown: bool = Fal
 def _load_file(file: FilePath, loaded: Loaded) -> None:
     """Add what ``file`` holds to ``loaded``."""
     name = str(file)
-    text = _read(file)
+    text = _read(file) if is_unicode(name) else Fault("file_name", "the name of the file is not UTF-8", name)
     if isinstance(text, Fault):
         loaded.faults.append(text)
         return

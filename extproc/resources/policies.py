@@ -17,6 +17,7 @@ from typing import Any, Final, Self
 import yaml
 
 from extproc.errors import Fault, InvalidInput
+from extproc.resources.file_names import is_unicode
 
 MAX_FILES: Final = 1_000
 MAX_FILE_BYTES: Final = 1_048_576
@@ -65,7 +66,7 @@ def read_sources(directory: str | Path, *, tests: bool = False) -> PolicySources
     Raises:
         InvalidInput: with all faults at once: ``policies_missing`` (no such folder), ``policies_empty`` (no module in
             it), ``policies_too_large``, ``policy_unreadable``, ``policy_encoding``, ``policy_data_invalid``,
-            ``policy_data_conflict``.
+            ``policy_data_conflict``, ``file_name`` (one that is not UTF-8).
     """
     root = Path(directory)
     if not root.is_dir():
@@ -83,7 +84,10 @@ def read_sources(directory: str | Path, *, tests: bool = False) -> PolicySources
 
 
 def _walk(root: Path) -> Iterator[tuple[str, Path]]:
-    """All visible files by relative name, in a fixed order; folders are entered once even if linked in a circle."""
+    """All visible files by relative name, in a fixed order; folders are entered once even if linked in a circle.
+
+    A pipe is passed over: it would be read until somebody writes.
+    """
     seen: set[str] = set()
     for folder, folders, files in os.walk(root, followlinks=True):
         real = os.path.realpath(folder)
@@ -93,8 +97,8 @@ def _walk(root: Path) -> Iterator[tuple[str, Path]]:
         seen.add(real)
         folders[:] = sorted(name for name in folders if not name.startswith("."))
         for name in sorted(files):
-            if not name.startswith("."):
-                path = Path(folder, name)
+            path = Path(folder, name)
+            if not name.startswith(".") and not path.is_fifo():
                 yield path.relative_to(root).as_posix(), path
 
 
@@ -117,6 +121,9 @@ class _Reader:
         is_data = path.name in _DATA_FILES
         is_module = name.endswith(".rego") and (self._tests or not name.endswith(TEST_SUFFIX))
         if not (is_data or is_module):
+            return
+        if not is_unicode(name):
+            self.faults.append(Fault("file_name", "the name of the file is not UTF-8", file=str(path)))
             return
         text = self._read(name, path)
         if text is None:
