@@ -12,7 +12,7 @@ CODE := extproc tests proto
 .DEFAULT_GOAL := help
 .PHONY: help setup demo test check bench tools format lock clean
 
-help: ## show this
+help: # show this
 	@awk -F':.*## ' '/^[a-z]+:.*## /{printf "  make %-8s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
 
 setup: $(READY) ## install everything, all extras, into .venv from the lock file
