@@ -211,5 +211,14 @@ def test_every_link_to_a_file_leads_somewhere(guide: Path) -> None:
     assert [target for target in targets if not (guide.parent / target).exists()] == []
 
 
+def test_every_row_of_the_failure_table_names_a_test_that_exists() -> None:
+    rows = table(GUIDES[2].read_text(), "failure", "what traffic sees", "who notices", "within", "test")
+    assert len(rows) >= 10
+    named = [name.split(": ") for row in rows for name in code(row[-1])]
+    assert len(named) >= len(rows)
+    for file, test in named:
+        assert f"def test_{test}(" in (ROOT / "tests" / "e2e" / f"{file}.py").read_text(), f"{file}: {test}"
+
+
 def test_the_readme_links_the_other_guides() -> None:
     assert {"policies/README.md", "envoy/README.md"} <= set(links(TEXT))
