@@ -203,6 +203,20 @@ def test_failing_open_serves_stable_and_believes_no_client(house: House) -> None
             assert not set(OWN_HEADERS) & set(answer.sent)
 
 
+def test_requests_do_not_wait_for_a_dropout_that_stays_away(house: House) -> None:
+    def waited() -> float:
+        asked = time.monotonic()
+        assert house.ask(x_user_id="calm").status == 200
+        return time.monotonic() - asked
+
+    with house.without_dropout():
+        assert waited() < 4
+        wait_until(lambda: waited() < 0.2, "a request that does not wait", within=5)
+        time.sleep(1)
+        assert max(waited() for _ in range(10)) < 0.5
+    wait_until(lambda: "x-model-version" in house.ask(x_user_id="calm").sent, "decisions again", within=2)
+
+
 def test_failing_open_after_a_promotion_serves_the_new_stable(house: House) -> None:
     house.set_weight(0)
     house.dropout.write_rollout(**SPEC, stable={"version": "4"}, canary={"version": "5"})
