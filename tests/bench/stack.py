@@ -142,7 +142,7 @@ class Stack:
             "--admin",
             f"127.0.0.1:{admin}",
             "--policies",
-            str(ROOT / "policies/routing"),
+            str(ROOT / "policies"),
         ]
         arguments += ["--decision-log", str(self.directory / "decisions.log"), "--features", features]
         # The users come back more seldom than real ones: their features stay in the cache for as long as this runs.

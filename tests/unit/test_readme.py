@@ -134,6 +134,14 @@ def test_the_commands_of_the_guides_and_their_flags_exist(guide: Path) -> None:
     assert [unknown for line in lines for unknown in unknown_parts(line)] == []
 
 
+def test_policies_are_served_from_the_folder_that_their_data_is_relative_to() -> None:
+    shown = "\n".join(file.read_text() for file in (*GUIDES, ROOT / "envoy" / "envoy.yaml"))
+    folders = {folder for folder in re.findall(r"--policies (\S+)", shown) if (ROOT / folder).is_dir()}
+    assert folders == {"policies"}
+    # From policies/routing the file would be `data` itself, and the default policy would never find its threshold.
+    assert (ROOT / "policies" / "routing" / "data.json").exists()
+
+
 @pytest.mark.parametrize(
     "line",
     [
