@@ -7,9 +7,6 @@ generator), because at a few hundred microseconds of grpc.aio per request everyt
 from __future__ import annotations
 
 import asyncio
-import logging
-import time
-from collections.abc import Awaitable, Callable
 from dataclasses import dataclass
 from typing import Any, Final, cast
 
@@ -18,21 +15,19 @@ import grpc.aio
 from grpc.aio import EOF
 
 from extproc.datapath.attributes import AttributeReader
-from extproc.datapath.model import Mutation, Request
-from extproc.datapath.mutation import STRIPPED
-from extproc.datapath.transports.grpc_codec import MalformedMessage, decode, encode
+from extproc.datapath.transports import grpc_codec
+from extproc.datapath.transports.exchange import (
+    FAULT_MALFORMED,
+    FAULT_SILENT,
+    Exchange,
+    MalformedMessage,
+    OnFault,
+    Process,
+)
 
 SERVICE: Final = "envoy.service.ext_proc.v3.ExternalProcessor"
 METHOD: Final = "Process"
 
-FAULT_MALFORMED: Final = "malformed_message"
-FAULT_SILENT: Final = "silent_stream"
-FAULT_INTERNAL: Final = "internal_error"
-STREAM_FAULTS: Final = (FAULT_MALFORMED, FAULT_SILENT, FAULT_INTERNAL)
-"""What can be wrong with a stream, as ``on_fault`` reports it: a closed list, fit for a metric label."""
-
-_LOG = logging.getLogger(__name__)
-_FALLBACK: Final = encode(STRIPPED)
 _TICKS: Final = 10
 
 
@@ -70,26 +65,21 @@ def server_options(limits: StreamLimits | None = None) -> list[tuple[str, int]]:
 class ExtProcService:
     """Answers ext_proc streams with what ``process`` decides. Belongs to one event loop.
 
-    ``process`` maps a request to its mutation; should it raise, the request is stripped of our headers and takes
-    Envoy's default route. ``on_fault`` is told each time that a stream ends in one of ``STREAM_FAULTS``; a
-    half-close and a cancellation are normal ends and are neither counted nor logged.
+    ``process`` and ``on_fault`` are those of ``Exchange``. A half-close and a cancellation are normal ends and are
+    neither counted nor logged.
     """
 
     def __init__(
         self,
-        process: Callable[[Request], Awaitable[Mutation]],
+        process: Process,
         *,
         limits: StreamLimits | None = None,
         reader: AttributeReader | None = None,
-        on_fault: Callable[[str], None] = lambda _fault: None,
+        on_fault: OnFault = lambda _fault: None,
     ) -> None:
         limits = limits or StreamLimits()
-        self._process = process
-        self._reader = reader or AttributeReader()
-        self._on_fault = on_fault
+        self._exchange = Exchange(grpc_codec, process, reader=reader, on_fault=on_fault)
         self._silence = _Silence(limits.first_message_seconds, limits.silent_streams)
-        self._failures = 0
-        self._log_again = 0.0
 
     def handler(self) -> grpc.GenericRpcHandler:
         """What a ``grpc.aio.server`` is given in ``add_generic_rpc_handlers``."""
@@ -105,7 +95,7 @@ class ExtProcService:
             data = await context.read()
             silence.end(stream)
             while data is not EOF:
-                reply = await self._reply(data)
+                reply = await self._exchange.reply(data)
                 if reply is not None:
                     await context.write(reply)
                 data = await context.read()
@@ -121,39 +111,13 @@ class ExtProcService:
         finally:
             silence.end(stream)
 
-    async def _reply(self, data: bytes) -> bytes | None:
-        """The reply to one message, None when none is wanted; a bug of ours ends at Envoy's default route.
-
-        Raises:
-            MalformedMessage: when there is no reply that Envoy would accept.
-        """
-        try:
-            asked = decode(data, self._reader)
-            if asked is None or isinstance(asked, bytes):
-                return asked
-            return encode(await self._process(asked))
-        except MalformedMessage:
-            raise
-        except Exception:
-            self._on_fault(FAULT_INTERNAL)
-            self._log_failure()
-            return _FALLBACK
-
     def _refuse(
         self, context: grpc.aio.ServicerContext[Any, Any], code: grpc.StatusCode, fault: str, details: str
     ) -> None:
         """End the stream with ``code``. By returning, since an abort would be an exception of its own."""
-        self._on_fault(fault)
+        self._exchange.on_fault(fault)
         context.set_code(code)
         context.set_details(details)
-
-    def _log_failure(self) -> None:
-        """Log the exception at hand with its traceback, at most once a second: a bug may meet every request."""
-        self._failures += 1
-        now = time.monotonic()
-        if now >= self._log_again:
-            self._log_again = now + 1.0
-            _LOG.exception("a request could not be decided and takes the default route (%d so far)", self._failures)
 
 
 class _Silence:

@@ -22,21 +22,11 @@ from extproc._gen.envoy.service.ext_proc.v3.external_processor_pb2 import (
 from extproc._gen.envoy.type.v3.http_status_pb2 import StatusCode
 from extproc.datapath.attributes import EXT_PROC_ATTRIBUTES, NO_ATTRIBUTES, AttributeReader
 from extproc.datapath.model import Mutation, Request
-
-DENIED_DETAILS: Final = "dropout_policy_deny"
-"""What Envoy's access log shows as the response code details of a denial."""
+from extproc.datapath.transports.exchange import DENIED_DETAILS, OTHER_PHASES, REQUEST_HEADERS, MalformedMessage
 
 _TEMPLATES_KEPT: Final = 4096
 
-_REQUEST_HEADERS: Final = "request_headers"
-_EMPTY_REPLIES: Final = {
-    phase: ProcessingResponse(**{phase: {}}).SerializeToString()
-    for phase in ("response_headers", "request_body", "response_body", "request_trailers", "response_trailers")
-}
-
-
-class MalformedMessage(ValueError):
-    """Bytes that are no ProcessingRequest, or one without any phase that is known."""
+_EMPTY_REPLIES: Final = {phase: ProcessingResponse(**{phase: {}}).SerializeToString() for phase in OTHER_PHASES}
 
 
 def decode(data: bytes, reader: AttributeReader) -> Request | bytes | None:
@@ -57,7 +47,7 @@ def decode(data: bytes, reader: AttributeReader) -> Request | bytes | None:
         raise MalformedMessage("the message has no phase")
     if message.observability_mode:
         return None
-    if phase != _REQUEST_HEADERS:
+    if phase != REQUEST_HEADERS:
         return _EMPTY_REPLIES[phase]
     pairs = [(h.key, h.raw_value or h.value.encode()) for h in message.request_headers.headers.headers]
     attributes = message.attributes
