@@ -5,7 +5,8 @@ Every transport calls ``Pipeline.process``; there is no other way to a decision.
 
 from __future__ import annotations
 
-import secrets
+import os
+from binascii import b2a_base64
 from collections.abc import Sequence
 from time import perf_counter_ns
 from typing import Protocol
@@ -89,9 +90,25 @@ class Pipeline:
         return mutation, decision
 
 
-def new_decision_id() -> str:
-    """A decision's name: 32 characters of base64url, 192 random bits."""
-    return secrets.token_urlsafe(24)
+class _Ids:
+    """Random names, from bytes that are fetched for many at once: the system call costs more than the name."""
+
+    BYTES = 24
+    AT_ONCE = 256
+
+    def __init__(self) -> None:
+        self._left: list[bytes] = []
+
+    def __call__(self) -> str:
+        if not self._left:
+            pool = os.urandom(self.BYTES * self.AT_ONCE)
+            self._left = [pool[start : start + self.BYTES] for start in range(0, len(pool), self.BYTES)]
+        return b2a_base64(self._left.pop(), newline=False).translate(_URL_SAFE).decode()
+
+
+_URL_SAFE = bytes.maketrans(b"+/", b"-_")
+new_decision_id = _Ids()
+"""A decision's name: 32 characters of base64url, 192 random bits."""
 
 
 def select(candidates: Sequence[CompiledRollout], request: Request, decision_id: str) -> CompiledRollout | None:

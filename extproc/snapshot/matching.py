@@ -37,6 +37,8 @@ class _Slot:
 
     def find(self, headers: Mapping[str, bytes]) -> tuple[str, ...]:
         """The rollouts of the most specific entry, or none."""
+        if len(self.by_names) == 1 and () in self.by_names:  # the usual case: a path and no headers
+            return self.by_names[()][()]
         best: tuple[str, ...] = ()
         asked = -1
         for names, by_values in self.by_names.items():
@@ -99,11 +101,22 @@ class _Host:
         slot = self.exact.get(path)
         if slot and (keys := slot.find(headers)):
             return keys
-        for prefix in _prefixes(path, self.longest):
-            slot = self.prefixes.get(prefix)
+        end, longest = len(path), self.longest
+        if end > longest:
+            # A boundary at `longest` ends a prefix of exactly that length; what lies behind it is not in the table.
+            end = _boundary(path, longest + 1)
+        while end >= 0:
+            slot = self.prefixes.get(path[:end])
             if slot and (keys := slot.find(headers)):
                 return keys
+            end = _boundary(path, end)
         return ()
+
+
+def _boundary(path: str, end: int) -> int:
+    """Where the last segment or ':' suffix of ``path[:end]`` begins; -1 if there is none."""
+    slash, colon = path.rfind("/", 0, end), path.rfind(":", 0, end)
+    return slash if slash > colon else colon
 
 
 _EMPTY_SLOT = _Slot({})
@@ -175,19 +188,3 @@ class MatchTable:
                 dot = host.find(".", dot + 1)
         names.append("")
         return names
-
-
-def _prefixes(path: str, longest: int) -> Iterable[str]:
-    """The prefixes of ``path`` that end at a segment or ':' boundary, longest first, none longer than ``longest``."""
-    if longest < 0:
-        return
-    end = len(path)
-    if end <= longest:
-        yield path
-    # A boundary at `longest` ends a prefix of exactly that length; anything behind it cannot be in the table.
-    end = min(end, longest + 1)
-    while end > 0:
-        end = max(path.rfind("/", 0, end), path.rfind(":", 0, end))
-        if end < 0:
-            return
-        yield path[:end]
