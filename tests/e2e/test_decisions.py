@@ -211,8 +211,7 @@ def test_requests_do_not_wait_for_a_dropout_that_stays_away(house: House) -> Non
 
     with house.without_dropout():
         assert waited() < 4
-        wait_until(lambda: waited() < 0.2, "a request that does not wait", within=5)
-        time.sleep(1)
+        time.sleep(5)
         assert max(waited() for _ in range(10)) < 0.5
     wait_until(lambda: "x-model-version" in house.ask(x_user_id="calm").sent, "decisions again", within=2)
 
