@@ -67,7 +67,7 @@ METRICS: Final[tuple[MetricInfo, ...]] = (
         FALLBACKS,
         "counter",
         ("rollout", "reason"),
-        "Things that were missing and did not decide the outcome, such as a feature left to the policy.",
+        "What could not be had (a unit, a feature, a verdict), whether or not it changed the outcome.",
     ),
     MetricInfo(SNAPSHOT_REVISION, "gauge", (), "Store revision that the worker furthest behind decides from.", "min"),
     MetricInfo(

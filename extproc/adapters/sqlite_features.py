@@ -10,7 +10,7 @@ import os
 import sqlite3
 import threading
 from collections.abc import Iterable, Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Any, Final, NamedTuple
 
@@ -87,6 +87,8 @@ class SqliteFeatureStore:
         """
         rows = [(r.view, r.entity, r.name, orjson.dumps(r.value).decode(), r.event_time) for r in records]
         with self._faults():
+            with suppress(OSError):  # made for its owner alone; what is wrong with the place, SQLite says
+                os.close(os.open(self.path, os.O_CREAT | os.O_WRONLY | os.O_CLOEXEC, 0o600))
             connection = sqlite3.connect(self.path, timeout=WRITE_WAIT_SECONDS, isolation_level=None)
             try:
                 connection.execute("PRAGMA journal_mode = WAL")

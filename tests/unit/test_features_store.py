@@ -43,6 +43,11 @@ def test_an_older_event_time_never_overwrites_a_newer_one(store: SqliteFeatureSt
     assert store.load([record("corrected", NOW)]) == 1
 
 
+def test_the_file_is_for_its_owner_only(store: SqliteFeatureStore) -> None:
+    store.load([record()])
+    assert oct(store.path.stat().st_mode & 0o777) == "0o600"
+
+
 def test_another_thread_may_read(store: SqliteFeatureStore) -> None:
     store.load([record()])
     store.read("user_risk", "u-1", ["risk"])
