@@ -27,7 +27,7 @@ from extproc.serve.endpoints import (
     worker_endpoints,
 )
 from extproc.serve.tls import TlsFiles, insecure, tls_files
-from extproc.serve.worker_config import WorkerConfig
+from extproc.serve.worker_config import GRPC, HTTP, TRANSPORTS, WorkerConfig
 from extproc.settings import settings
 
 if TYPE_CHECKING:
@@ -49,6 +49,7 @@ class Options:
     store: str
     policies: Path | None
     listen: str
+    transport: str
     workers: int
     admin: str
     rollouts: Path | None
@@ -74,7 +75,9 @@ def _folder(*, exists: bool) -> click.Path:
     metavar="ADDRESS",
     help="unix:PATH with {worker} in it, or HOST:PORT, to which the worker's number is added.",
 )
-@click.option("--transport", type=click.Choice(["grpc"]), default="grpc", show_default=True, help="How Envoy asks.")
+@click.option(
+    "--transport", type=click.Choice(TRANSPORTS), default=GRPC, show_default=True, help="How Envoy asks: its two ways."
+)
 @click.option("--workers", type=click.IntRange(1, 512), default=None, help="Worker processes.  [default: the cores]")
 @click.option(
     "--admin",
@@ -104,7 +107,6 @@ def _folder(*, exists: bool) -> click.Path:
     help="What streams in flight get after SIGTERM. [DROPOUT_DRAIN_TIMEOUT]",
 )
 def serve(
-    transport: str,
     workers: int | None,
     tls_cert: str | None,
     tls_key: str | None,
@@ -115,7 +117,6 @@ def serve(
 
     SIGTERM drains and exits 0, SIGHUP reloads and opens the decision log again.
     """
-    del transport  # so far there is one
     options = Options(
         workers=workers or len(os.sched_getaffinity(0)), tls=tls_files(tls_cert, tls_key, tls_client_ca), **flags
     )
@@ -126,11 +127,15 @@ def serve(
     lock = _take(endpoints, options)
     children: list[Child] = []
     try:
-        children += [spawn(index, _WORKER) for index in range(options.workers)]
+        children += [spawn(index, _worker_command(options)) for index in range(options.workers)]
         _supervise(options, endpoints, admin, children, lock)
     finally:
         for child in children:
             child.kill()
+
+
+def _worker_command(options: Options) -> tuple[str, ...]:
+    return (*_WORKER, options.transport)
 
 
 def _check_log(path: Path) -> None:
@@ -142,6 +147,8 @@ def _check_log(path: Path) -> None:
 def _take(endpoints: Sequence[UnixEndpoint | TcpEndpoint], options: Options) -> FolderLock | None:
     """See that every endpoint is free, and ours from now on; the lock of Unix sockets."""
     first = endpoints[0]
+    if options.tls is not None and options.transport == HTTP:
+        raise InvalidInput.of("tls_needs_grpc", "TLS is for gRPC; HTTP is for one machine.", field="--tls-cert")
     if isinstance(first, TcpEndpoint):
         if not first.loopback and options.tls is None and not options.insecure:
             raise insecure(first.target)
@@ -176,7 +183,7 @@ def _supervise(
     configure_logging()
     plan = Plan(
         configs=[_config(index, endpoint, options, lock) for index, endpoint in enumerate(endpoints)],
-        worker_command=_WORKER,
+        worker_command=_worker_command(options),
         trial_command=_POLICY_TRIAL,
         admin=admin,
         policies=options.policies,

@@ -1,7 +1,7 @@
 """A worker of ``dropout serve``: what its decision path is put together from.
 
-Started as ``python -m extproc.cli.worker``; nobody types it. Everything that a worker needs is imported here, at
-once: the supervisor starts it before it knows what there is to serve.
+Started as ``python -m extproc.cli.worker TRANSPORT``; nobody types it. Everything that a worker needs is imported
+here, at once: the supervisor starts it before it knows what there is to serve.
 """
 
 from __future__ import annotations
@@ -22,7 +22,7 @@ from extproc.datapath.pipeline import Pipeline
 from extproc.datapath.policy_input import Reads, build_input
 from extproc.datapath.ports import DecisionSink, InputReads, PolicyEngine
 from extproc.datapath.pseudonym import load_or_create_key
-from extproc.datapath.transports.grpc import ExtProcService, server_options
+from extproc.datapath.transports.exchange import Process
 from extproc.metrics import (
     CACHE_HITS,
     CACHE_MISSES,
@@ -34,6 +34,7 @@ from extproc.metrics import (
 )
 from extproc.resources.policies import PolicySources
 from extproc.serve.logs import configure_logging
+from extproc.serve.server import server_maker
 from extproc.serve.worker import PolicySlot, run_worker
 from extproc.serve.worker_config import WorkerConfig
 from extproc.settings import settings
@@ -58,6 +59,10 @@ class RouterApplication:
         self._log = self._open_log(config) if config.decision_log else None
         self._holder.on_swap.append(self._swapped)
         self._watch()
+        sinks: list[DecisionSink] = [self._metrics, self._traffic]
+        if self._log is not None:
+            sinks.append(self._log)
+        self._pipeline = Pipeline(self._holder, policies, self._features, sinks, clock)
 
     def _open_log(self, config: WorkerConfig) -> DecisionLog:
         assert config.decision_log is not None
@@ -119,17 +124,15 @@ class RouterApplication:
         request = Request(method="POST", path=_TRIAL_PATH, host="trial", scheme="http", headers={":path": b"/"})
         return build_input(request, rollout, Unit(b"trial"), NO_FEATURES, self._clock.now(), reads)
 
-    def service(self) -> ExtProcService:
-        """The ext_proc service."""
-        sinks: list[DecisionSink] = [self._metrics, self._traffic]
-        if self._log is not None:
-            sinks.append(self._log)
-        pipeline = Pipeline(self._holder, self._policies, self._features, sinks, self._clock)
-        return ExtProcService(pipeline.process, on_fault=lambda _fault: self._metrics.count(STREAM_ERRORS))
+    @property
+    def process(self) -> Process:
+        """What replies to one request's headers."""
+        return self._pipeline.process
 
-    def server_options(self) -> list[tuple[str, Any]]:
-        """gRPC's options."""
-        return [*server_options()]
+    def count_fault(self, fault: str) -> None:
+        """Count it; what it was is no label, because it is the peer's doing."""
+        del fault
+        self._metrics.count(STREAM_ERRORS)
 
     async def follow(self) -> None:
         """Follow the store."""
@@ -218,10 +221,10 @@ def key_path(store: str) -> Path:
 
 
 def main(arguments: list[str]) -> int:
-    """Serve; ``arguments`` are the descriptors of the pipe and of the heartbeat's page."""
+    """Serve; ``arguments`` are the transport and the descriptors of the pipe and of the heartbeat's page."""
     configure_logging()
-    pipe, page = arguments
-    return run_worker(int(pipe), int(page), RouterApplication)
+    transport, pipe, page = arguments
+    return run_worker(int(pipe), int(page), RouterApplication, server_maker(transport))
 
 
 if __name__ == "__main__":

@@ -15,35 +15,23 @@ import signal
 import socket
 import time
 from collections.abc import Callable, Collection
-from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Final, Protocol
 
-import grpc.aio
 import uvloop
-from grpc_health.v1 import health, health_pb2, health_pb2_grpc
 
 from extproc.datapath.ports import PolicyEngine
-from extproc.errors import DropoutError, Fault, InvalidInput
+from extproc.datapath.transports.exchange import Process
+from extproc.errors import DropoutError
 from extproc.serve.endpoints import TcpEndpoint, UnixEndpoint, has_successor
 from extproc.serve.heartbeat import BEAT_SECONDS, HeartbeatPage, arm_dead_man_switch
 from extproc.serve.messages import Channel, Message
-from extproc.serve.tls import Certificates
+from extproc.serve.server import MakeServer, Server
 from extproc.serve.watchdog import WatchedEngine
 from extproc.serve.worker_config import WorkerConfig
 from extproc.settings import Settings, settings
 
 logger = logging.getLogger(__name__)
-
-HEALTH_SERVICES: Final = ("", "envoy.service.ext_proc.v3.ExternalProcessor")
-"""What grpc.health.v1 answers for, SERVING and then, while it drains, NOT_SERVING."""
-
-ALIVE_SERVICE: Final = "dropout.alive"
-"""SERVING for as long as the worker answers at all, while it drains too: what our Envoy configuration asks for.
-
-Envoy takes a NOT_SERVING at its word and at once. When every worker of a host drains for a restart, that would send
-requests past Dropout although there are workers to decide them.
-"""
 
 _IDLE_SECONDS: Final = 0.25
 _TICK_SECONDS: Final = 0.05
@@ -74,14 +62,6 @@ class PolicySlot:
             self._watched.quarantine(frozenset(paths))
 
 
-class Service(Protocol):
-    """A gRPC service, as the transport makes it."""
-
-    def handler(self) -> grpc.GenericRpcHandler:
-        """What a server is given to serve it."""
-        ...
-
-
 class Application(Protocol):
     """What a worker runs, put together by the composition root. Everything happens on the event loop's thread."""
 
@@ -107,12 +87,13 @@ class Application(Protocol):
         """For each rule that a rollout asks, an input on which it can be tried."""
         ...
 
-    def service(self) -> Service:
-        """The ext_proc service."""
+    @property
+    def process(self) -> Process:
+        """What replies to one request's headers."""
         ...
 
-    def server_options(self) -> list[tuple[str, Any]]:
-        """gRPC's options."""
+    def count_fault(self, fault: str) -> None:
+        """Something was wrong with an exchange with Envoy."""
         ...
 
     async def follow(self) -> None:
@@ -147,14 +128,14 @@ class Application(Protocol):
 Assemble = Callable[[WorkerConfig, PolicySlot], Application]
 
 
-def run_worker(pipe: int, page: int, assemble: Assemble) -> int:
-    """Serve until told to stop; the exit status. The arguments are inherited descriptors."""
+def run_worker(pipe: int, page: int, assemble: Assemble, make_server: MakeServer) -> int:
+    """Serve until told to stop; the exit status. ``pipe`` and ``page`` are inherited descriptors."""
     # Ctrl-C and a closing terminal reach the whole group; what they mean is the supervisor's to say.
     signal.signal(signal.SIGINT, signal.SIG_IGN)
     signal.signal(signal.SIGHUP, signal.SIG_IGN)
 
     async def live() -> int:
-        return await Worker(socket.socket(fileno=pipe), HeartbeatPage(page), assemble, settings()).run()
+        return await Worker(socket.socket(fileno=pipe), HeartbeatPage(page), assemble, make_server, settings()).run()
 
     return uvloop.run(live())
 
@@ -162,10 +143,18 @@ def run_worker(pipe: int, page: int, assemble: Assemble) -> int:
 class Worker:
     """The life of one worker."""
 
-    def __init__(self, pipe: socket.socket, page: HeartbeatPage, assemble: Assemble, tuning: Settings) -> None:
+    def __init__(
+        self,
+        pipe: socket.socket,
+        page: HeartbeatPage,
+        assemble: Assemble,
+        make_server: MakeServer,
+        tuning: Settings,
+    ) -> None:
         self._pipe = pipe
         self._page = page
         self._assemble = assemble
+        self._make_server = make_server
         self._settings = tuning
         self._slot = PolicySlot(page)
         self._channel = Channel(self._received, self._closed)
@@ -191,7 +180,7 @@ class Worker:
         config = WorkerConfig(**start["config"])
         self._index = config.index
         try:
-            serving = await self._start(config, start)
+            server = await self._start(config, start)
         except DropoutError as error:
             faults = [fault.as_dict() for fault in error.faults]
             self._channel.send("failed", faults=faults, exit_code=error.exit_code)
@@ -199,12 +188,12 @@ class Worker:
             await asyncio.sleep(0)
             return error.exit_code
         await self._stop.wait()
-        await self._drain(serving, config)
+        await self._drain(server, config)
         return 0
 
     # -- start
 
-    async def _start(self, config: WorkerConfig, start: Message) -> _Serving:
+    async def _start(self, config: WorkerConfig, start: Message) -> Server:
         app = self._assemble(config, self._slot)
         if start["policies"] is not None:
             self._slot.swap(app.engine(start["policies"]), start["quarantined"])
@@ -216,13 +205,14 @@ class Worker:
         self._app = app
         gc.collect()
         gc.freeze()  # what was loaded stays: later collections need not walk it
-        serving = await _serve(app, config)
+        server = self._make_server(config, app.process, app.count_fault)
+        await server.start()
         self._beat(0)
         self._spawn(app.follow())
         self._channel.send(
             "ready", revision=app.revision, policy_revision=self._slot.revision, target=config.endpoint.target
         )
-        return serving
+        return server
 
     def _beat(self, turn: int) -> None:
         self._page.beat()
@@ -316,17 +306,16 @@ class Worker:
 
     # -- the end
 
-    async def _drain(self, serving: _Serving, config: WorkerConfig) -> None:
-        """NOT_SERVING, a moment for the proxies to see it, no new streams, the rest of the streams, the last counts."""
+    async def _drain(self, server: Server, config: WorkerConfig) -> None:
+        """Say so, leave the proxies a moment to see it, take nothing new, finish the rest, send the last counts."""
         assert self._app is not None
         app = self._app
         self._channel.send("draining")
         with contextlib.suppress(TimeoutError):  # a watcher that takes no answer must not hold up the end
-            await asyncio.wait_for(serving.health.enter_graceful_shutdown(), _IDLE_SECONDS)
+            await asyncio.wait_for(server.say_draining(), _IDLE_SECONDS)
         if not self._alone or isinstance(config.endpoint, UnixEndpoint):
             await self._lame_duck(app, config.endpoint)
-        serving.health.end_watches()
-        await serving.server.stop(config.drain_timeout)
+        await server.stop(config.drain_timeout)
         for task in self._tasks:
             task.cancel()
         await asyncio.gather(*self._tasks, return_exceptions=True)
@@ -349,74 +338,6 @@ class Worker:
                 return
             if isinstance(endpoint, UnixEndpoint) and _inode(endpoint.path) != mine:
                 return
-
-
-@dataclass(frozen=True, slots=True)
-class _Serving:
-    server: grpc.aio.Server
-    health: _Health
-
-
-class _Health(health.aio.HealthServicer):
-    """grpc.health.v1, whose watches, endless by themselves, can be ended: draining must not wait for them."""
-
-    def __init__(self) -> None:
-        super().__init__()
-        self._watches: set[asyncio.Task[Any]] = set()
-
-    async def Check(self, request: Any, context: Any) -> Any:  # noqa: N802  # gRPC's name
-        """The state of a service, or that there is somebody to answer."""
-        if request.service == ALIVE_SERVICE:
-            return health_pb2.HealthCheckResponse(status=health_pb2.HealthCheckResponse.SERVING)
-        return await super().Check(request, context)
-
-    async def Watch(self, request: Any, context: Any) -> None:  # noqa: N802  # gRPC's name
-        """Tell of every change until the watcher or the server ends."""
-        task = asyncio.current_task()
-        assert task is not None
-        self._watches.add(task)
-        try:
-            await super().Watch(request, context)
-        finally:
-            self._watches.discard(task)
-
-    def end_watches(self) -> None:
-        """End what is being watched."""
-        for watch in self._watches:
-            watch.cancel()
-
-
-async def _serve(app: Application, config: WorkerConfig) -> _Serving:
-    """Bind and serve. Raises ``InvalidInput`` with ``address_in_use`` or ``tls_invalid``."""
-    server = grpc.aio.server(options=app.server_options())
-    servicer = _Health()
-    health_pb2_grpc.add_HealthServicer_to_server(servicer, server)
-    server.add_generic_rpc_handlers((app.service().handler(),))
-    endpoint = config.endpoint
-    if isinstance(endpoint, UnixEndpoint):
-        _bind(server, f"unix:{endpoint.temporary}", None)
-    else:
-        _bind(server, endpoint.target, Certificates(config.tls).credentials() if config.tls else None)
-    await server.start()
-    for name in HEALTH_SERVICES:
-        await servicer.set(name, health_pb2.HealthCheckResponse.SERVING)
-    if isinstance(endpoint, UnixEndpoint):
-        endpoint.temporary.rename(endpoint.path)
-    return _Serving(server, servicer)
-
-
-def _bind(server: grpc.aio.Server, target: str, credentials: grpc.ServerCredentials | None) -> None:
-    before = os.umask(0o177)
-    try:
-        if credentials is None:
-            server.add_insecure_port(target)
-        else:
-            server.add_secure_port(target, credentials)
-    except RuntimeError as error:
-        fault = Fault("address_in_use", f"{target} cannot be bound.", field="--listen")
-        raise InvalidInput([fault]) from error
-    finally:
-        os.umask(before)
 
 
 def _inode(path: Path) -> int | None:

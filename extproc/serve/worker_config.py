@@ -4,9 +4,15 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Final
 
 from extproc.serve.endpoints import TcpEndpoint, UnixEndpoint
 from extproc.serve.tls import TlsFiles
+
+GRPC: Final = "grpc"
+HTTP: Final = "http"
+TRANSPORTS: Final = (GRPC, HTTP)
+"""How Envoy may ask."""
 
 
 @dataclass(frozen=True, slots=True)

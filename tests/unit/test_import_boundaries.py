@@ -19,7 +19,9 @@ LOOPS = ("datapath", "protect", "control")
 SHARED = ("assignment", "snapshot", "resources", "errors", "names", "clock")
 SPEAK_ENVOY = ("datapath.transports", "serve", "protect", "control.api", "envoy", "_gen")
 ENVOY_MESSAGES = ("grpc", "grpc_health", "grpc_status", "google.protobuf", "envoy_data_plane", "extproc._gen.envoy")
-OF_THE_DEMO = ("httpx", "matplotlib", "rich", "sklearn", "uvicorn", "numpy")
+SERVE_HTTP = ("datapath.transports", "serve", "demo")
+HTTP_SERVERS = ("uvicorn", "httptools")
+OF_THE_DEMO = ("httpx", "matplotlib", "rich", "sklearn", "numpy")
 
 
 class Import(NamedTuple):
@@ -68,6 +70,8 @@ def broken_rule(found: Import) -> str | None:
         return "nothing imports cli"
     if within(of, *ENVOY_MESSAGES) and not within(by, *ours(*SPEAK_ENVOY)):
         return "grpc and Envoy messages appear only in " + ", ".join(SPEAK_ENVOY)
+    if within(of, *HTTP_SERVERS) and not within(by, *ours(*SERVE_HTTP)):
+        return "HTTP servers appear only in " + ", ".join(SERVE_HTTP)
     if within(by, *ours(*SHARED)) and within(of, "extproc") and not within(of, *ours(*SHARED)):
         return "what every loop shares imports only what every loop shares"
     if within(of, *OF_THE_DEMO) and not within(by, *ours("demo")):
@@ -118,6 +122,8 @@ def test_no_module_imports_what_is_not_its_to_import() -> None:
         ("extproc.resources.rollout", "if TYPE_CHECKING:\n    from extproc.serve import tls"),
         ("extproc.errors", "from extproc.settings import settings"),
         ("extproc.cli.demo", "import rich"),
+        ("extproc.cli.worker", "import uvicorn"),
+        ("extproc.datapath.pipeline", "import httptools"),
     ],
 )
 def test_a_forbidden_import_is_found(module: str, statement: str) -> None:
@@ -133,6 +139,7 @@ def test_a_forbidden_import_is_found(module: str, statement: str) -> None:
         ("extproc.envoy.render", "from envoy_data_plane.envoy.config.route import v3"),
         ("extproc.adapters.sqlite_features", "from extproc.datapath.ports import FeatureRow"),
         ("extproc.datapath.replay", "from extproc.snapshot.compile import compile_rollout"),
+        ("extproc.serve.http_server", "import uvicorn"),
         ("extproc.demo.screen", "from rich.console import Console"),
     ],
 )

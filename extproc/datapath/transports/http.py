@@ -1,0 +1,90 @@
+"""ext_proc over HTTP: a raw ASGI callable, one POST for each HTTP request, the answer a ProcessingResponse in JSON.
+
+What is no question gets a 4xx with ``{"code", "message"}``, which Envoy takes as it takes a broken gRPC stream.
+The server below holds the limits on bytes and time (``serve/http_protocol.py``).
+"""
+
+from __future__ import annotations
+
+from collections.abc import Awaitable, Callable, Mapping
+from typing import Any, Final
+
+import orjson
+
+from extproc.datapath.attributes import AttributeReader
+from extproc.datapath.transports import http_codec
+from extproc.datapath.transports.exchange import FAULT_MALFORMED, Exchange, MalformedMessage, OnFault, Process
+
+PROCESS_PATH: Final = "/v1/process"
+HEALTH_PATH: Final = "/healthz"
+
+Receive = Callable[[], Awaitable[Mapping[str, Any]]]
+Send = Callable[[Mapping[str, Any]], Awaitable[None]]
+
+_JSON: Final = (b"content-type", b"application/json")
+_NOTHING_ASKED: Final = b"{}"
+_READ: Final = ("GET", "HEAD")
+
+
+class ExtProcApplication:
+    """Answers ``POST /v1/process`` with what ``process`` decides, and ``GET /healthz`` with whether it serves.
+
+    ``process`` and ``on_fault`` are those of ``Exchange``. Belongs to one event loop. Nothing is awaited unless
+    ``process`` waits for something.
+    """
+
+    def __init__(
+        self,
+        process: Process,
+        *,
+        reader: AttributeReader | None = None,
+        on_fault: OnFault = lambda _fault: None,
+    ) -> None:
+        self._exchange = Exchange(http_codec, process, reader=reader, on_fault=on_fault)
+        self.serving = True
+
+    async def __call__(self, scope: Mapping[str, Any], receive: Receive, send: Send) -> None:
+        """One request, as ASGI has it."""
+        path, method = scope["path"], scope["method"]
+        if path == PROCESS_PATH and method == "POST":
+            await self._process(receive, send)
+        elif path == HEALTH_PATH and method in _READ:
+            await self._health(send)
+        elif path in (PROCESS_PATH, HEALTH_PATH):
+            allowed = "POST" if path == PROCESS_PATH else ", ".join(_READ)
+            allow = (b"allow", allowed.encode())
+            await _answer(send, 405, fault_body("method_not_allowed", f"{path} takes {allowed}"), _JSON, allow)
+        else:
+            known = f"there are {PROCESS_PATH} and {HEALTH_PATH}"
+            await _answer(send, 404, fault_body("not_found", known), _JSON)
+
+    async def _process(self, receive: Receive, send: Send) -> None:
+        event = await receive()
+        body = event["body"]
+        while event.get("more_body"):
+            event = await receive()
+            body += event["body"]
+        try:
+            reply = await self._exchange.reply(body)
+        except MalformedMessage as error:
+            self._exchange.on_fault(FAULT_MALFORMED)
+            await _answer(send, 400, fault_body(FAULT_MALFORMED, str(error)), _JSON)
+        else:
+            await _answer(send, 200, _NOTHING_ASKED if reply is None else reply, _JSON)
+
+    async def _health(self, send: Send) -> None:
+        if self.serving:
+            await _answer(send, 200, b'{"status":"SERVING"}', _JSON)
+        else:
+            await _answer(send, 503, b'{"status":"NOT_SERVING"}', _JSON)
+
+
+def fault_body(code: str, message: str) -> bytes:
+    """The body of a refusal."""
+    return orjson.dumps({"code": code, "message": message})
+
+
+async def _answer(send: Send, status: int, body: bytes, *headers: tuple[bytes, bytes]) -> None:
+    length = (b"content-length", b"%d" % len(body))
+    await send({"type": "http.response.start", "status": status, "headers": (*headers, length)})
+    await send({"type": "http.response.body", "body": body})

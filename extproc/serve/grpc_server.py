@@ -1,0 +1,100 @@
+"""The gRPC server of a worker: ext_proc and grpc.health.v1 on one endpoint."""
+
+from __future__ import annotations
+
+import asyncio
+from typing import Any, Final
+
+import grpc.aio
+from grpc_health.v1 import health, health_pb2, health_pb2_grpc
+
+from extproc.datapath.transports.exchange import OnFault, Process
+from extproc.datapath.transports.grpc import SERVICE, ExtProcService, server_options
+from extproc.errors import Fault, InvalidInput
+from extproc.serve.endpoints import UnixEndpoint
+from extproc.serve.server import private_sockets
+from extproc.serve.tls import Certificates
+from extproc.serve.worker_config import WorkerConfig
+
+HEALTH_SERVICES: Final = ("", SERVICE)
+"""What grpc.health.v1 answers for, SERVING and then, while it drains, NOT_SERVING."""
+
+ALIVE_SERVICE: Final = "dropout.alive"
+"""SERVING for as long as the worker answers at all, while it drains too: what our Envoy configuration asks for.
+
+Envoy takes a NOT_SERVING at its word and at once. When every worker of a host drains for a restart, that would send
+requests past Dropout although there are workers to decide them.
+"""
+
+
+class GrpcServer:
+    """A ``serve.server.Server``."""
+
+    def __init__(self, config: WorkerConfig, process: Process, on_fault: OnFault) -> None:
+        self._config = config
+        self._health = _Health()
+        self._server = grpc.aio.server(options=server_options())
+        health_pb2_grpc.add_HealthServicer_to_server(self._health, self._server)
+        self._server.add_generic_rpc_handlers((ExtProcService(process, on_fault=on_fault).handler(),))
+
+    async def start(self) -> None:
+        """Bind and serve."""
+        endpoint, tls = self._config.endpoint, self._config.tls
+        if isinstance(endpoint, UnixEndpoint):
+            self._bind(f"unix:{endpoint.temporary}", None)
+        else:
+            self._bind(endpoint.target, Certificates(tls).credentials() if tls else None)
+        await self._server.start()
+        for name in HEALTH_SERVICES:
+            await self._health.set(name, health_pb2.HealthCheckResponse.SERVING)
+        if isinstance(endpoint, UnixEndpoint):
+            endpoint.temporary.rename(endpoint.path)
+
+    async def say_draining(self) -> None:
+        """NOT_SERVING."""
+        await self._health.enter_graceful_shutdown()
+
+    async def stop(self, grace: float) -> None:
+        """No new streams."""
+        self._health.end_watches()
+        await self._server.stop(grace)
+
+    def _bind(self, target: str, credentials: grpc.ServerCredentials | None) -> None:
+        try:
+            with private_sockets():
+                if credentials is None:
+                    self._server.add_insecure_port(target)
+                else:
+                    self._server.add_secure_port(target, credentials)
+        except RuntimeError as error:
+            fault = Fault("address_in_use", f"{target} cannot be bound.", field="--listen")
+            raise InvalidInput([fault]) from error
+
+
+class _Health(health.aio.HealthServicer):
+    """grpc.health.v1, whose watches, endless by themselves, can be ended: draining must not wait for them."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self._watches: set[asyncio.Task[Any]] = set()
+
+    async def Check(self, request: Any, context: Any) -> Any:  # noqa: N802  # gRPC's name
+        """The state of a service, or that there is somebody to answer."""
+        if request.service == ALIVE_SERVICE:
+            return health_pb2.HealthCheckResponse(status=health_pb2.HealthCheckResponse.SERVING)
+        return await super().Check(request, context)
+
+    async def Watch(self, request: Any, context: Any) -> None:  # noqa: N802  # gRPC's name
+        """Tell of every change until the watcher or the server ends."""
+        task = asyncio.current_task()
+        assert task is not None
+        self._watches.add(task)
+        try:
+            await super().Watch(request, context)
+        finally:
+            self._watches.discard(task)
+
+    def end_watches(self) -> None:
+        """End what is being watched."""
+        for watch in self._watches:
+            watch.cancel()
