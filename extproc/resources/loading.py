@@ -160,7 +160,9 @@ def _is(kind: Callable[[FilePath], bool], path: FilePath, *, unknown: bool = Fal
 def _load_file(file: FilePath, loaded: Loaded) -> None:
     """Add what ``file`` holds to ``loaded``."""
     name = str(file)
-    text = _read(file) if is_unicode(name) else Fault("file_name", "the name of the file is not UTF-8", name)
+    text = _read(file)
+    if isinstance(text, str) and not is_unicode(name):
+        text = Fault("file_name", "the name of the file is not UTF-8", name)
     if isinstance(text, Fault):
         loaded.faults.append(text)
         return
