@@ -23,11 +23,14 @@ _NOTHING_REPEATED: Final[frozenset[str]] = frozenset()
 class AttributeLimits:
     """What is still an ordinary request: bytes of all names and values together, and the number of headers.
 
-    Envoy itself refuses more than 60 KiB and 100 headers unless it is told otherwise.
+    Envoy takes no more than 60 KiB and 100 headers unless it is told otherwise, and holds a request to that again
+    after our reply: one that our headers would carry over it is answered 500, even when failing open. So ``count``
+    leaves room for the six that we may set, and with more than ``full_bytes`` there is none either.
     """
 
     total_bytes: int = 32 * 1024
-    count: int = 200
+    count: int = 94
+    full_bytes: int = 59 * 1024
 
 
 class AttributeReader:
@@ -37,20 +40,24 @@ class AttributeReader:
         limits = limits or AttributeLimits()
         self._total_bytes = limits.total_bytes
         self._count = limits.count
+        self._full_bytes = limits.full_bytes
 
     def request(self, pairs: Sequence[tuple[str, bytes]], attributes: Mapping[str, Any] = NO_ATTRIBUTES) -> Request:
         """The request that ``pairs`` (every header in order, pseudo-headers among them) and ``attributes`` describe.
 
-        Over the limits it is marked ``too_large`` and keeps its headers, so that a policy may still deny it. Names
-        are lowered. A name that came more than once is joined. Values keep the bytes as received; where text is
-        needed (method, path, host, scheme) bytes that are not UTF-8 become U+FFFD. ``host`` is the authority, or
-        the host header without one, lower-case and without its port. What is missing is the empty string.
+        Over the limits it is marked ``too_large`` and keeps its headers, so that a policy may still deny it; ``full``
+        says that Envoy could take none of ours besides. Names are lowered. A name that came more than once is joined.
+        Values keep the bytes as received; where text is needed (method, path, host, scheme) bytes that are not UTF-8
+        become U+FFFD. ``host`` is the authority, or the host header without one, lower-case and without its port.
+        What is missing is the empty string.
         """
         headers = dict(pairs)
         repeated = _NOTHING_REPEATED
         names = "".join(headers)
+        size = len(names) + len(b"".join(headers.values()))
         if len(headers) != len(pairs) or names != names.lower():
             headers, repeated = _joined(pairs)
+            size = sum(len(name) + len(value) for name, value in pairs)
         get = headers.get
         return Request(
             get(":method", b"").decode("utf-8", "replace"),
@@ -60,7 +67,8 @@ class AttributeReader:
             headers,
             repeated,
             attributes,
-            len(pairs) > self._count or len(names) + len(b"".join(headers.values())) > self._total_bytes,
+            len(pairs) > self._count or size > self._total_bytes,
+            len(pairs) > self._count or size > self._full_bytes,
         )
 
 

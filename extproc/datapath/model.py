@@ -21,7 +21,8 @@ class Request:
     ``headers`` has lower-case names, pseudo-headers (``:path`` and so on) included, and the bytes as received; a
     name that came more than once is joined by ``,`` (cookies by ``; ``) and listed in ``repeated``. ``path``
     carries the query. ``attributes`` are the request attributes that Envoy was asked for. ``too_large`` says that
-    the headers are over the limits: the decision then ends at stable.
+    the headers are over the limits: the decision then ends at stable. ``full`` says that Envoy would refuse it with
+    any more headers: then none are set, and its default route leads to stable.
     """
 
     method: str
@@ -32,6 +33,7 @@ class Request:
     repeated: frozenset[str] = frozenset()
     attributes: Mapping[str, Any] = field(default_factory=dict)
     too_large: bool = False
+    full: bool = False
 
 
 class Unit(NamedTuple):

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import json
 import re
+from collections.abc import Iterable
 from functools import lru_cache
 from typing import Final
 
@@ -57,6 +58,18 @@ def mutation_for(decision: Decision) -> Mutation:
         return STRIPPED
     headers, removed = route
     return Mutation((*headers, (HEADER_DECISION_ID, decision_id)), removed)
+
+
+def without_room(mutation: Mutation, headers: Iterable[str]) -> Mutation:
+    """What is left of a reply to a request that is ``full``: a denial, or the removal of what the client claimed.
+
+    Nothing claimed, nothing changed: Envoy measures a request again after any change, and what it added to the request
+    itself may have carried it over its limits already.
+    """
+    if mutation.denial is not None:
+        return mutation
+    claimed = frozenset(headers)
+    return Mutation(remove_headers=tuple(name for name in OWN_HEADERS if name in claimed))
 
 
 @lru_cache(_ROUTES_KEPT)

@@ -17,7 +17,7 @@ from extproc.datapath.decide import decide
 from extproc.datapath.features import FeatureReader
 from extproc.datapath.gather import Gatherer
 from extproc.datapath.model import Decision, Facts, Mutation, Request
-from extproc.datapath.mutation import mutation_for
+from extproc.datapath.mutation import mutation_for, without_room
 from extproc.datapath.ports import DecisionSink, PolicyEngine
 from extproc.datapath.unit import unit_of
 from extproc.names import Reason
@@ -83,6 +83,8 @@ class Pipeline:
             )
             stages["decide"] = (perf_counter_ns() - gathered) / 1000
         mutation = mutation_for(decision)
+        if request.full:
+            mutation = without_room(mutation, request.headers)
         stages["total"] = (perf_counter_ns() - start) / 1000
         decision.stage_us = stages
         for sink in self._sinks:

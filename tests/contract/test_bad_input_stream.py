@@ -109,7 +109,8 @@ def test_an_odd_request_ends_in_a_reason_and_a_reply(
     errors = server.metric("dropout_stream_errors_total")
     (reply,) = exchange(channel, request(pairs).SerializeToString())
     headers = headers_of(ext_proc.ProcessingResponse.FromString(reply))
-    assert headers.get("x-model-version") == (None if reason == "no_match" else "3")
+    undecided = reason == "no_match" or len(pairs) >= 1000  # to which Envoy could not add a header
+    assert headers.get("x-model-version") == (None if undecided else "3")
     assert server.metric("dropout_decisions_total", reason=reason) == before + 1
     assert server.metric("dropout_stream_errors_total") == errors
     wait_for(lambda: logged(server) and logged(server)[-1]["result"]["reason"] == reason, f"a line that says {reason}")

@@ -10,8 +10,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from extproc.datapath.model import Decision, Denial
-from extproc.datapath.mutation import MAX_VALUE_BYTES, STRIPPED, legal_value, mutation_for
+from extproc.datapath.model import Decision, Denial, Mutation
+from extproc.datapath.mutation import MAX_VALUE_BYTES, STRIPPED, legal_value, mutation_for, without_room
 from extproc.names import OWN_HEADERS, Reason
 
 TOKEN = re.compile(r"[a-z0-9!#$%&'*+.^_`|~-]+")
@@ -139,3 +139,12 @@ def test_a_denial_outside_400_to_599_is_a_403(status: int) -> None:
     mutation = mutation_for(decision(denial=Denial(status)))
     assert mutation.denial is not None
     assert mutation.denial.http_status == 403
+
+
+def test_a_request_without_room_for_our_headers_gets_none_and_loses_what_was_claimed() -> None:
+    decided = mutation_for(decision())
+    assert without_room(decided, ["x-user-id", ":path"]) == Mutation()
+    assert without_room(STRIPPED, ["x-user-id"]) == Mutation()
+    assert without_room(decided, ["x-model-version", ":path"]) == Mutation(remove_headers=("x-model-version",))
+    denied = mutation_for(decision(denial=Denial(403)))
+    assert without_room(denied, ["x-model-version"]) == denied
