@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 import stat
 from pathlib import Path
 from typing import Any
@@ -204,7 +205,12 @@ def test_the_shipped_configuration_strips_and_allows_exactly_our_headers() -> No
     config = yaml.safe_load(TEMPLATE.read_text())
     manager = config["static_resources"]["listeners"][0]["filter_chains"][0]["filters"][0]["typed_config"]
     early = manager["early_header_mutation_extensions"][0]["typed_config"]["mutations"]
-    assert {mutation["remove"] for mutation in early} == set(OWN_HEADERS)
+    assert {mutation["remove"] for mutation in early if "remove" in mutation} == set(OWN_HEADERS)
+    (alike,) = [mutation["remove_on_match"]["key_matcher"]["safe_regex"]["regex"] for mutation in early[6:]]
+    for name in OWN_HEADERS:
+        assert re.fullmatch(alike, name.replace("-", "_"))
+        assert re.fullmatch(alike, name)
+    assert not re.fullmatch(alike, "x-model")
     rules = manager["http_filters"][0]["typed_config"]["mutation_rules"]
     assert rules == {"disallow_all": True, "allow_expression": {"regex": "x-model-.*|x-decision-id"}}
 
