@@ -41,7 +41,7 @@ def main() -> int:
     if h2load is None:
         print("make bench needs h2load, which Debian has in nghttp2-client: apt-get install nghttp2-client")
         return 1
-    console = Console(highlight=False)
+    console = Console(highlight=False, width=120)
     with ExitStack() as stack:
         directory = Path(stack.enter_context(tempfile.TemporaryDirectory(prefix="dropout-bench-")))
         stacks = []
