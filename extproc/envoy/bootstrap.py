@@ -1,4 +1,4 @@
-"""``envoy/envoy.yaml`` with other ports, sockets and models: what operators read is what demo and tests run."""
+"""``envoy/*.yaml`` with other ports, sockets and models: what operators read is what demo and tests run."""
 
 from __future__ import annotations
 
@@ -10,6 +10,9 @@ from typing import Any, Final
 import yaml
 
 from extproc.envoy.render import CLUSTERS_FILE, ROUTES_FILE
+
+TEMPLATES: Final = {"grpc": "envoy.yaml", "http": "envoy-http.yaml"}
+"""The template in ``envoy/`` for each way of asking Dropout."""
 
 PROCESSOR_CLUSTER: Final = "dropout"
 """The cluster of Dropout's workers."""
@@ -38,9 +41,8 @@ def bootstrap(
     manager["rds"]["config_source"]["path_config_source"] = _watched(envoy_dir, ROUTES_FILE)
     clusters = {cluster["name"]: cluster for cluster in resources["clusters"]}
     processor = clusters.pop(PROCESSOR_CLUSTER)
-    processor["load_assignment"] = _assignment(
-        PROCESSOR_CLUSTER, [{"pipe": {"path": str(socket)}} for socket in worker_sockets]
-    )
+    workers = [{"pipe": {"path": str(socket)}} for socket in worker_sockets]
+    processor["load_assignment"]["endpoints"][0] = _locality(workers)
     sample = next(iter(clusters.values()))
     resources["clusters"] = [processor, *(_model(sample, name, port) for name, port in models.items())]
     return config
@@ -58,8 +60,11 @@ def _model(sample: Mapping[str, Any], name: str, port: int) -> dict[str, Any]:
 
 
 def _assignment(cluster: str, addresses: Sequence[Mapping[str, Any]]) -> dict[str, Any]:
-    endpoints = [{"endpoint": {"address": address}} for address in addresses]
-    return {"cluster_name": cluster, "endpoints": [{"lb_endpoints": endpoints}]}
+    return {"cluster_name": cluster, "endpoints": [_locality(addresses)]}
+
+
+def _locality(addresses: Sequence[Mapping[str, Any]]) -> dict[str, Any]:
+    return {"lb_endpoints": [{"endpoint": {"address": address}} for address in addresses]}
 
 
 def _tcp(port: int) -> dict[str, Any]:

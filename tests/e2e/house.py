@@ -16,7 +16,7 @@ from click.testing import CliRunner
 from extproc.cli import cli
 from extproc.envoy.bootstrap import bootstrap
 from tests.support.dropout import DropoutServer
-from tests.support.envoy import TEMPLATE, EnvoyProcess, Upstreams, free_port, wait_until
+from tests.support.envoy import TEMPLATES, EnvoyProcess, Upstreams, free_port, wait_until
 
 WORKERS = 2
 KEY = "payments/fraud-detector"
@@ -47,7 +47,15 @@ class Answer:
 class House:
     """Start it, break it, ask it. ``settings`` are variables of Dropout's environment."""
 
-    def __init__(self, policy: str | None = None, spec: Mapping[str, Any] | None = None, **settings: str) -> None:
+    def __init__(
+        self,
+        policy: str | None = None,
+        spec: Mapping[str, Any] | None = None,
+        *,
+        transport: str = "grpc",
+        **settings: str,
+    ) -> None:
+        self.transport = transport
         self.dropout = DropoutServer(workers=WORKERS, **settings)
         self.folder = self.dropout.folder
         self.envoy_dir = self.folder / "envoy"
@@ -55,6 +63,7 @@ class House:
         self.upstreams = Upstreams("fraud-detector-v3", "fraud-detector-v4", "fraud-detector-v5", "other-v1")
         self.envoy: EnvoyProcess | None = None
         self.dropout.options = (
+            *("--transport", transport),
             *("--envoy-dir", str(self.envoy_dir)),
             *("--decision-log", str(self.folder / "decisions.jsonl")),
         )
@@ -97,7 +106,7 @@ class House:
     def new_envoy(self, directory: Path, change: Callable[[dict[str, Any]], None]) -> EnvoyProcess:
         """One more Envoy before the same Dropout, with a configuration of its own."""
         config = bootstrap(
-            TEMPLATE,
+            TEMPLATES[self.transport],
             listen_port=free_port(),
             admin_port=free_port(),
             worker_sockets=self.sockets,

@@ -15,7 +15,7 @@ from extproc.assignment import bucket_of
 from extproc.envoy.bootstrap import connection_manager
 from extproc.names import OWN_HEADERS
 from tests.e2e.house import KEY, Answer, House
-from tests.support.envoy import wait_until
+from tests.support.envoy import TEMPLATES, wait_until
 from tests.support.load import under_load
 
 pytestmark = pytest.mark.e2e
@@ -54,9 +54,10 @@ SPEC = {
 FORGED = dict.fromkeys(OWN_HEADERS, "forged")
 
 
-@pytest.fixture(scope="module")
-def house() -> Iterator[House]:
-    house = House(POLICY, SPEC)
+@pytest.fixture(scope="module", params=TEMPLATES)
+def house(request: pytest.FixtureRequest) -> Iterator[House]:
+    """Over either transport: what a request meets does not depend on it."""
+    house = House(POLICY, SPEC, transport=request.param)
     mirrored = [{"path": {"type": "PathPrefix", "value": "/v1/models/mirrored"}}]
     house.dropout.write_rollout("mirrored", match=mirrored, canary=None, shadow={"version": "5", "percent": 100})
     now = time.strftime("%Y-%m-%dT%H:%M:%SZ", time.gmtime())

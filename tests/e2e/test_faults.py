@@ -11,7 +11,7 @@ import orjson
 import pytest
 
 from tests.e2e.house import KEY, House
-from tests.support.envoy import wait_until
+from tests.support.envoy import TEMPLATES, wait_until
 from tests.support.load import Load, under_load
 
 pytestmark = pytest.mark.e2e
@@ -50,9 +50,10 @@ decision := {"allow": false} if {
 """
 
 
-@pytest.fixture
-def house() -> Iterator[House]:
-    house = House(POLICY, {"policy": {"path": "routing/decision"}})
+@pytest.fixture(params=TEMPLATES)
+def house(request: pytest.FixtureRequest) -> Iterator[House]:
+    """Over either transport: what breaks is noticed by different means, and by no request."""
+    house = House(POLICY, {"policy": {"path": "routing/decision"}}, transport=request.param)
     try:
         house.start().set_weight(50)
         yield house

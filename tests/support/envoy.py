@@ -20,8 +20,11 @@ from typing import Any
 
 import pytest
 
+from extproc.envoy import bootstrap
+
 ROOT = Path(__file__).resolve().parents[2]
-TEMPLATE = ROOT / "envoy" / "envoy.yaml"
+TEMPLATES = {transport: ROOT / "envoy" / name for transport, name in bootstrap.TEMPLATES.items()}
+TEMPLATE = TEMPLATES["grpc"]
 
 
 def envoy_binary() -> str:
