@@ -42,6 +42,8 @@ from extproc.snapshot.holder import SnapshotHolder
 from extproc.snapshot.model import CompiledRollout, Overlay, Snapshot
 
 _TRIAL_PATH: Final = "/"
+_WORTH_FREEZING: Final = 1000
+"""Rollouts compiled since the last freeze: a full collection walks as many in a few milliseconds."""
 
 
 class RouterApplication:
@@ -53,6 +55,7 @@ class RouterApplication:
         self._policies = policies
         self._store = open_store(config.store)
         self._holder = SnapshotHolder(self._store, clock)
+        self._frozen_at = 0
         self._metrics = Metrics(clock)
         self._traffic = _Traffic()
         self._features = _open_features(config.features, clock) if config.features else None
@@ -89,7 +92,17 @@ class RouterApplication:
     def _swapped(self, snapshot: Snapshot) -> None:
         self._metrics.snapshot(snapshot.revision)
         self._metrics.retain(snapshot.rollouts.keys())
-        gc.freeze()  # a full collection must not walk ten thousand rollouts
+
+    def _freeze_many(self, _snapshot: Snapshot) -> None:
+        """Keep full collections from walking ten thousand rollouts.
+
+        Whatever lives at that moment is never collected again, requests with their cycles too, so a few rollouts are
+        not worth it, and what is garbage already goes first.
+        """
+        if self._holder.compiled - self._frozen_at >= _WORTH_FREEZING:
+            self._frozen_at = self._holder.compiled
+            gc.collect(1)
+            gc.freeze()
 
     @property
     def decided(self) -> int:
@@ -108,6 +121,8 @@ class RouterApplication:
     def load(self) -> None:
         """The first snapshot."""
         self._holder.load()
+        self._frozen_at = self._holder.compiled  # the worker freezes what there is when it has started
+        self._holder.on_swap.append(self._freeze_many)
 
     def trials(self) -> dict[str, Any]:
         """For each rule that a rollout asks, the input of a plain request to the first rollout that asks it."""

@@ -26,7 +26,8 @@ class SnapshotHolder:
 
     ``errors`` holds the fault of each rollout whose latest state did not compile, ``store_fault`` why the store
     cannot be followed at the moment. ``confirmed_at`` is the monotonic time at which the snapshot was last known to
-    agree with the store. Callbacks in ``on_swap`` are called on the event loop with each new snapshot.
+    agree with the store. ``compiled`` counts the rollouts that were compiled so far. Callbacks in ``on_swap`` are
+    called on the event loop with each new snapshot.
     """
 
     def __init__(self, store: RolloutStore, clock: Clock) -> None:
@@ -37,6 +38,7 @@ class SnapshotHolder:
         self.errors: Mapping[str, Fault] = {}
         self.store_fault: Fault | None = None
         self.confirmed_at = clock.monotonic()
+        self.compiled = 0
         self.on_swap: list[Callable[[Snapshot], None]] = []
 
     def load(self) -> None:
@@ -113,6 +115,7 @@ class SnapshotHolder:
             if changes.complete:
                 draft.keep_only(seen)
         self.errors, self._pending = draft.errors, draft.pending
+        self.compiled += draft.compiled
         return draft.snapshot(changes.revision if changes is not None else self.current.revision)
 
 
@@ -126,6 +129,7 @@ class _Draft:
         self._moved: list[tuple[str, tuple[MatchKey, ...], tuple[MatchKey, ...]]] = []
         self.errors = dict(errors)
         self.pending = dict(pending)
+        self.compiled = 0
 
     def put(self, row: StoredRollout, now: float) -> None:
         """Take one rollout's state into the draft."""
@@ -137,6 +141,7 @@ class _Draft:
         except DropoutError as error:
             self.errors[row.key] = error.faults[0]
             return
+        self.compiled += 1
         self.drop(row.key, moving=compiled)
         self._rollouts[row.key] = compiled
         if row.status.killed:

@@ -1,0 +1,80 @@
+"""A worker's decision path as it is put together: what it does when the snapshot changes."""
+
+from __future__ import annotations
+
+import gc
+import weakref
+from collections.abc import Iterator
+from pathlib import Path
+
+import orjson
+import pytest
+
+from extproc.adapters.stores import open_store
+from extproc.cli import worker
+from extproc.cli.worker import RouterApplication
+from extproc.clock import SystemClock
+from extproc.control.actions import Apply, SetWeight, act
+from extproc.resources.loading import load_valid
+from extproc.serve.heartbeat import HeartbeatPage
+from extproc.serve.worker import PolicySlot
+from extproc.serve.worker_config import WorkerConfig
+from tests.support.rollouts import CANARY, document
+
+
+class Cycle:
+    """What only a collection can free; gRPC leaves such behind every stream."""
+
+    def __init__(self) -> None:
+        self.me = self
+
+
+@pytest.fixture
+def application(tmp_path: Path) -> Iterator[RouterApplication]:
+    """A worker's application over a store with one canary rollout."""
+    (tmp_path / "rollout.json").write_text(orjson.dumps(document(CANARY)).decode())
+    with_store(tmp_path, Apply(load_valid([tmp_path / "rollout.json"])))
+    page = HeartbeatPage.create()
+    app = RouterApplication(WorkerConfig(index=0, store=url(tmp_path)), PolicySlot(page))
+    app.load()
+    yield app
+    app.close()
+    page.close()
+    gc.unfreeze()
+
+
+def test_a_swap_does_not_keep_what_a_stream_left_behind(application: RouterApplication, tmp_path: Path) -> None:
+    left = weakref.ref(Cycle())
+    swap(application, tmp_path)
+    gc.collect()
+    assert left() is None
+
+
+def test_many_new_rollouts_are_frozen_without_the_garbage(
+    application: RouterApplication, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(worker, "_WORTH_FREEZING", 1)
+    gc.unfreeze()
+    left = weakref.ref(Cycle())
+    swap(application, tmp_path)
+    assert gc.get_freeze_count() > 0
+    assert left() is None
+
+
+def swap(application: RouterApplication, tmp_path: Path) -> None:
+    """Change a weight and take the next snapshot over, as following the store does."""
+    with_store(tmp_path, SetWeight("payments", "fraud-detector", 100))
+    holder = application._holder
+    snapshot = holder.refresh()
+    assert snapshot is not None
+    holder._swap(snapshot)
+
+
+def with_store(tmp_path: Path, action: Apply | SetWeight) -> None:
+    store = open_store(url(tmp_path), create=True)
+    act(store, "test", action, SystemClock())
+    store.close()
+
+
+def url(tmp_path: Path) -> str:
+    return f"sqlite:{tmp_path / 'dropout.db'}"
