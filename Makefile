@@ -31,7 +31,7 @@ $(READY): requirements.lock pyproject.toml
 	@touch $@
 
 demo: $(READY) ## two model versions behind a real Envoy, decided by Dropout; the picture is build/demo.png
-	@$(BIN)/dropout demo
+	@$(BIN)/dropout demo --transport $(TRANSPORT)
 
 test: check ## everything that must hold: the checks, then every test, on the real Envoy and OPA
 	@$(BIN)/python -m pytest -n auto --dist loadfile tests/unit tests/contract

@@ -10,6 +10,7 @@ import click
 
 from extproc.cli.output import output_option, print_json
 from extproc.errors import Unreachable
+from extproc.serve.worker_config import GRPC, TRANSPORTS
 
 EXTRAS: Final = {"sklearn": "scikit-learn", "uvicorn": "uvicorn", "rich": "rich", "matplotlib": "matplotlib"}
 """What the demo imports beyond what ``serve`` needs -> the package that brings it."""
@@ -26,8 +27,15 @@ EXTRAS: Final = {"sklearn": "scikit-learn", "uvicorn": "uvicorn", "rich": "rich"
 @click.option("--envoy-port", type=click.IntRange(1, 65535), help="The port of Envoy. Default: a free one.")
 @click.option("--users", type=click.IntRange(40, 5000), default=400, show_default=True, help="How many users ask.")
 @click.option("--rounds", type=click.IntRange(2, 60), default=2, show_default=True, help="Seconds at every weight.")
+@click.option(
+    "--transport",
+    type=click.Choice(TRANSPORTS),
+    default=GRPC,
+    show_default=True,
+    help="How Envoy asks.",
+)
 @output_option
-def demo(build_dir: Path, envoy_port: int | None, users: int, rounds: int, output: str) -> None:
+def demo(build_dir: Path, envoy_port: int | None, users: int, rounds: int, transport: str, output: str) -> None:
     """Show weights moved live, a policy, features, a shadow copy, spoofing, a killed worker and the kill switch.
 
     Every claim is checked against what the users got; exit code 1 names those that do not hold.
@@ -41,7 +49,7 @@ def demo(build_dir: Path, envoy_port: int | None, users: int, rounds: int, outpu
 
     screen = Screen(quiet=output == "json")
     try:
-        facts = run_demo(build_dir, Plan(users=users, per_second=users, rounds=rounds), envoy_port, screen)
+        facts = run_demo(build_dir, Plan(users=users, per_second=users, rounds=rounds), envoy_port, transport, screen)
     except KeyboardInterrupt:
         click.echo("Stopped; everything that the demo started has ended.", err=True)
         raise click.exceptions.Exit(130) from None

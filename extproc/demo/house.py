@@ -25,7 +25,7 @@ import orjson
 
 from extproc.bundled import bundled
 from extproc.demo.versions import VERSIONS, Patient
-from extproc.envoy.bootstrap import bootstrap
+from extproc.envoy.bootstrap import TEMPLATES, bootstrap
 from extproc.envoy.render import CLUSTERS_FILE, ROUTES_FILE
 from extproc.errors import Refused, Unreachable
 
@@ -42,8 +42,9 @@ PR_SET_PDEATHSIG: Final = 1
 class House:
     """Starts everything, runs commands, and stops everything, in whatever state it is."""
 
-    def __init__(self, folder: Path, envoy_port: int | None) -> None:
+    def __init__(self, folder: Path, envoy_port: int | None, transport: str) -> None:
         self.folder = folder
+        self._transport = transport
         self.store = f"sqlite:{folder / 'dropout.db'}"
         self.features = f"sqlite:{folder / 'features.db'}"
         self.decisions = folder / "decisions.jsonl"
@@ -150,7 +151,16 @@ class House:
 
     async def _start_dropout(self) -> None:
         command = _python(
-            *("extproc.cli", "serve", "--store", self.store, "--features", self.features, "--transport", "grpc"),
+            *(
+                "extproc.cli",
+                "serve",
+                "--store",
+                self.store,
+                "--features",
+                self.features,
+                "--transport",
+                self._transport,
+            ),
             *("--policies", str(bundled("policies")), "--decision-log", str(self.decisions)),
             *("--listen", f"unix:{self._sockets}/worker-{{worker}}.sock", "--workers", str(WORKERS)),
             *("--admin", f"127.0.0.1:{self._admin_port}", "--envoy-dir", str(self._envoy_dir)),
@@ -160,7 +170,7 @@ class House:
 
     async def _start_envoy(self) -> None:
         config = bootstrap(
-            bundled("envoy") / "envoy.yaml",
+            bundled("envoy") / TEMPLATES[self._transport],
             listen_port=self.envoy_port,
             admin_port=self._envoy_admin_port,
             worker_sockets=self._worker_sockets,

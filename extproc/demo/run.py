@@ -36,7 +36,7 @@ class Plan:
     rounds: int = 2
 
 
-def run_demo(build: Path, plan: Plan, envoy_port: int | None, screen: Screen) -> dict[str, Any]:
+def run_demo(build: Path, plan: Plan, envoy_port: int | None, transport: str, screen: Screen) -> dict[str, Any]:
     """Play all acts; write ``demo.json`` and ``demo.png`` into ``build``; the facts.
 
     Raises:
@@ -50,7 +50,7 @@ def run_demo(build: Path, plan: Plan, envoy_port: int | None, screen: Screen) ->
     folder = build.absolute() / RUN_FOLDER
     _make_empty(folder)
     began = time.monotonic()
-    facts = asyncio.run(_until_interrupted(_play(folder, plan, envoy_port, screen)))
+    facts = asyncio.run(_until_interrupted(_play(folder, plan, envoy_port, transport, screen)))
     facts = {"seconds": round(time.monotonic() - began, 1), **facts}
     (build / "demo.json").write_bytes(orjson.dumps(facts, option=orjson.OPT_INDENT_2) + b"\n")
     _draw(build, folder)
@@ -60,10 +60,10 @@ def run_demo(build: Path, plan: Plan, envoy_port: int | None, screen: Screen) ->
     return facts
 
 
-async def _play(folder: Path, plan: Plan, envoy_port: int | None, screen: Screen) -> dict[str, Any]:
+async def _play(folder: Path, plan: Plan, envoy_port: int | None, transport: str, screen: Screen) -> dict[str, Any]:
     # By bucket: whenever one looks, users from the whole range of buckets are asking, and shares are steady.
     users = sorted((f"user-{number:04}" for number in range(plan.users)), key=bucket)
-    house = House(folder, envoy_port)
+    house = House(folder, envoy_port, transport)
     try:
         screen.say(f"Two versions of a breast-cancer classifier behind Envoy, and {plan.users} users.", style="bold")
         for version, description in DESCRIPTIONS.items():

@@ -128,14 +128,16 @@ def _template(constant: tuple[tuple[str, bytes], ...], name: str, removed: tuple
 
 def _encode_any(mutation: Mutation) -> bytes:
     """``encode`` without any template."""
+    entries = _entries(mutation.set_headers)
     if mutation.denial is None:
-        return _routed(_entries(mutation.set_headers), mutation.remove_headers)
-    immediate = {
+        return _routed(entries, mutation.remove_headers)
+    immediate: dict[str, Any] = {
         "status": {"code": mutation.denial.http_status},
-        "headers": {"setHeaders": _entries(mutation.set_headers)},
         "body": _base64((mutation.denial.body or "").encode("utf-8", "replace")),
         "details": DENIED_DETAILS,
     }
+    if entries or mutation.remove_headers:
+        immediate["headers"] = {"setHeaders": entries, "removeHeaders": mutation.remove_headers}
     return orjson.dumps({"immediateResponse": immediate})
 
 
