@@ -76,9 +76,9 @@ class PathMatch(_Part):
     @field_validator("value")
     @classmethod
     def _without_trailing_slash(cls, value: str, info: ValidationInfo) -> str:
-        """A prefix means the same with and without its last '/'."""
-        if info.data.get("type") == "PathPrefix" and value != "/":
-            return value.removesuffix("/")
+        """A prefix means the same with and without '/' at its end, however many."""
+        if info.data.get("type") == "PathPrefix":
+            return value.rstrip("/") or "/"
         return value
 
 

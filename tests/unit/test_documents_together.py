@@ -48,6 +48,8 @@ def test_one_name_twice_is_refused_and_the_namespace_counts() -> None:
     ("one", "other"),
     [
         ({"path": {"value": "/a"}}, {"path": {"type": "PathPrefix", "value": "/a/"}}),
+        ({"path": {"value": "/a"}}, {"path": {"value": "/a//"}}),
+        ({"path": {"value": "/"}}, {"path": {"value": "//"}}),
         ({"hosts": ["A.example.com"]}, {"hosts": ["a.example.com"], "path": {"value": "/"}}),
         ({"hosts": ["a.example", "b.example"]}, {"hosts": ["c.example", "b.example"]}),
         (
