@@ -39,6 +39,8 @@ from extproc.resources.policies import PolicySources
 
 CHECK_TIMEOUT_SECONDS: Final = 10.0
 MAX_TREE_BYTES: Final = 32 * 1_048_576
+MAX_FAULTS: Final = 100
+"""Faults that are listed of one set of policies; they travel to the supervisor on one line."""
 
 FORBIDDEN_BUILTINS: Final = frozenset({"http.send", "time.now_ns", "opa.runtime", "net.lookup_ip_addr", "trace"})
 FORBIDDEN_FAMILIES: Final = ("rand.", "uuid.")
@@ -55,7 +57,7 @@ class RegorusEngine:
         """
         self._engine, self._modules, faults = _examine(sources)
         if faults:
-            raise InvalidInput(faults)
+            raise InvalidInput(_listed(faults))
         self._revision = sources.revision
         self._rules = _rules(self._modules)
         self._reads: dict[str, Reads] = {}
@@ -141,7 +143,15 @@ def check_sources(sources: PolicySources, timeout: float = CHECK_TIMEOUT_SECONDS
 
 def check_here(sources: PolicySources) -> list[Fault]:
     """``check_sources`` in this process, for sources that are known not to bring it down."""
-    return _examine(sources)[2]
+    return _listed(_examine(sources)[2])
+
+
+def _listed(faults: list[Fault]) -> list[Fault]:
+    """The faults, as many as somebody reads."""
+    if len(faults) <= MAX_FAULTS:
+        return faults
+    message = f"only the first {MAX_FAULTS} faults of these policies are listed"
+    return [*faults[:MAX_FAULTS], Fault("too_many_faults", message)]
 
 
 def _examine(sources: PolicySources) -> tuple[Any, list[Module], list[Fault]]:
@@ -272,7 +282,7 @@ def _faults_of_calls(modules: Sequence[Module]) -> Iterator[Fault]:
 
 def _faults_of_names(modules: Sequence[Module]) -> Iterator[Fault]:
     for module, name, line in unknown_names(modules):
-        yield Fault("policy_name_unknown", f"nothing is called {name} here", module.file, line)
+        yield Fault("policy_name_unknown", f"nothing is called {_shortened(name)} here", module.file, line)
 
 
 def _fault_of_call(module: Module, name: str, parts: Path, line: int, functions: set[Path]) -> Iterator[Fault]:
@@ -281,21 +291,21 @@ def _fault_of_call(module: Module, name: str, parts: Path, line: int, functions:
     elif resolve_call(module, parts) in functions:
         return
     elif parts[0] == "data" or parts[0] in module.imports:
-        yield Fault("policy_function_unknown", f"no policy defines the function {name}", module.file, line)
+        yield Fault("policy_function_unknown", f"no policy defines the function {_shortened(name)}", module.file, line)
     elif not engine_has(name):
-        message = f"there is no function {name}: no policy defines it, and the engine has no such builtin"
+        message = f"there is no function {_shortened(name)}: no policy defines it, and the engine has no such builtin"
         yield Fault("policy_builtin_missing", message, module.file, line)
 
 
 def _forbidden(module: Module, name: str, line: int) -> Fault:
     hint = "; use input.time" if name == "time.now_ns" else ""
-    message = f"{name} is not allowed: a decision depends on its input and data alone{hint}"
+    message = f"{_shortened(name)} is not allowed: a decision depends on its input and data alone{hint}"
     return Fault("policy_builtin_forbidden", message, module.file, line)
 
 
 def _recursions(modules: Sequence[Module]) -> Iterator[Fault]:
     for module, path, line in recursive_functions(modules):
-        yield Fault("policy_recursion", f"the function {'.'.join(path)} calls itself", module.file, line)
+        yield Fault("policy_recursion", f"the function {_shortened('.'.join(path))} calls itself", module.file, line)
 
 
 def _conflicts(modules: Sequence[Module], data: Mapping[str, Any]) -> Iterator[Fault]:
@@ -315,10 +325,17 @@ def _conflicts(modules: Sequence[Module], data: Mapping[str, Any]) -> Iterator[F
 
 
 def _conflict(module: Module, path: Path, line: int) -> Fault:
-    message = f"data.{'.'.join(path)} is in a data file and defined by a rule"
+    message = f"data.{_shortened('.'.join(path))} is in a data file and defined by a rule"
     return Fault("policy_data_conflict", message, module.file, line)
 
 
+def _shortened(name: str) -> str:
+    """A name as a message may hold it."""
+    return name if len(name) <= _LONGEST_NAME else f"{name[:_LONGEST_NAME]}..."
+
+
+_LONGEST_NAME: Final = 200
+_LONGEST_MESSAGE: Final = 1000
 _TEST: Final = re.compile(r"(?:todo_)?test_")
 _IDENTIFIER: Final = re.compile(r"[A-Za-z_][A-Za-z0-9_]*")
 _PLACE: Final = re.compile(r"--> (?P<file>.+?):(?P<line>\d+):\d+")
@@ -350,7 +367,9 @@ def _fault(code: str, error: Exception) -> Fault:
     place = _PLACE.search(text)
     found = _ERROR.search(text)
     message = found["text"] if found else text.splitlines()[0] if text else "the engine gave no reason"
-    return Fault(code, message, place["file"] if place else None, int(place["line"]) if place else None)
+    return Fault(
+        code, message[:_LONGEST_MESSAGE], place["file"] if place else None, int(place["line"]) if place else None
+    )
 
 
 def main() -> None:

@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
+import json
 from typing import Any
 
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from extproc.adapters.regorus_policy import CheckedTest, RegorusEngine, check_here, check_sources, run_tests
+from extproc.adapters.regorus_policy import MAX_FAULTS, CheckedTest, RegorusEngine, check_here, check_sources, run_tests
 from extproc.datapath.model import PolicyVerdict
 from extproc.errors import Fault, InvalidInput
 from extproc.names import Reason
@@ -365,6 +366,13 @@ def test_an_engine_refuses_what_a_check_refuses() -> None:
     with pytest.raises(InvalidInput) as caught:
         engine_of("package routing\n\ndecision := time.now_ns()\n")
     assert caught.value.code == "policy_builtin_forbidden"
+
+
+def test_any_number_of_faults_fits_on_the_line_that_the_supervisor_reads() -> None:
+    rules = "".join(f"rule_{i} if {'x' * 800}{i}(1)\n" for i in range(700))
+    faults = check_here(sources_of({f"{name}.rego": f"package {name}\n\n{rules}" for name in ("one", "two")}))
+    assert (len(faults), faults[-1].code) == (MAX_FAULTS + 1, "too_many_faults")
+    assert len(json.dumps([fault.as_dict() for fault in faults])) < 100_000
 
 
 def test_a_policy_that_takes_too_long_to_load_is_refused() -> None:
