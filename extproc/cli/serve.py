@@ -191,7 +191,7 @@ def _supervise(
     )
     parts = Parts(
         prepare=lambda: _prepare(options),
-        envoy_files=_EnvoyFiles(options.store, options.envoy_dir) if options.envoy_dir else None,
+        envoy_files=EnvoyFiles(options.store, options.envoy_dir) if options.envoy_dir else None,
         read_sources=_read_sources,
         say=lambda line: click.echo(line, err=True),
     )
@@ -263,20 +263,21 @@ def _prepare(options: Options) -> Folder | None:
     return _FollowedRollouts(store, options.rollouts)
 
 
-class _EnvoyFiles:
+class EnvoyFiles:
     """Envoy's routes and clusters, written whenever the store's rollouts change."""
 
     def __init__(self, store: str, directory: Path) -> None:
         self._store = store
         self._directory = directory
         self._holder: SnapshotHolder | None = None
+        self._written = False
 
     def exist(self) -> bool:
         """Whether Envoy has something to read."""
         return all((self._directory / name).exists() for name in _ENVOY_FILES)
 
     def write(self) -> None:
-        """Write what changed since the last call."""
+        """Write what changed since it was last written."""
         from extproc.adapters.stores import open_store
         from extproc.clock import SystemClock
         from extproc.envoy.render import write_envoy_dir
@@ -285,13 +286,12 @@ class _EnvoyFiles:
         if self._holder is None:
             holder = SnapshotHolder(open_store(self._store), SystemClock())
             holder.load()
+            self._holder, self._written = holder, False
         elif (snapshot := self._holder.refresh()) is not None:
-            holder = self._holder
-            holder.current = snapshot
-        else:
-            return
-        write_envoy_dir(self._directory, holder.current.rollouts.values())
-        self._holder = holder
+            self._holder.current, self._written = snapshot, False
+        if not self._written:
+            write_envoy_dir(self._directory, self._holder.current.rollouts.values())
+            self._written = True
 
 
 def _read_sources(directory: Path) -> Sources:

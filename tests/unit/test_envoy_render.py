@@ -14,6 +14,7 @@ from click.testing import CliRunner, Result
 
 from extproc.adapters.stores import open_store
 from extproc.cli.envoy import envoy
+from extproc.cli.serve import EnvoyFiles
 from extproc.envoy.bootstrap import bootstrap
 from extproc.envoy.render import render_clusters, render_routes, write_envoy_dir
 from extproc.errors import Unreachable
@@ -245,3 +246,21 @@ def test_a_store_that_is_not_there_is_unreachable(tmp_path: Path) -> None:
     result = _render("--store", f"sqlite:{tmp_path / 'none.db'}", "--out", str(tmp_path / "envoy"))
     assert isinstance(result.exception, Unreachable)
     assert not (tmp_path / "envoy").exists()
+
+
+def test_serve_writes_what_it_could_not_write_before(tmp_path: Path) -> None:
+    url = f"sqlite:{tmp_path / 'dropout.db'}"
+    store = open_store(url, create=True)
+    files = EnvoyFiles(url, tmp_path / "envoy")
+    files.write()
+    (tmp_path / "envoy").rename(tmp_path / "away")
+    (tmp_path / "envoy").write_text("in the way")
+    store.write([Write("payments", "fraud-detector", None, document(CANARY), Status(stable="3", canary="4"))])
+    with pytest.raises(Unreachable):
+        files.write()
+    (tmp_path / "envoy").unlink()
+    (tmp_path / "away").rename(tmp_path / "envoy")
+    files.write()
+    routes = orjson.loads((tmp_path / "envoy" / "rds.json").read_bytes())["resources"][0]
+    assert _decided(routes, "payments/fraud-detector", "4")
+    store.close()
