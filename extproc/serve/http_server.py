@@ -26,10 +26,12 @@ _OTHER_DESCRIPTORS: Final = 512
 class HttpServer:
     """A ``serve.server.Server``."""
 
-    def __init__(self, config: WorkerConfig, process: Process, on_fault: OnFault) -> None:
+    def __init__(
+        self, config: WorkerConfig, process: Process, on_fault: OnFault, limits: HttpLimits | None = None
+    ) -> None:
         self._endpoint = config.endpoint
         self._app = ExtProcApplication(process, on_fault=on_fault)
-        limits = HttpLimits()
+        limits = limits or HttpLimits()
         self._connections = Connections(self._app, limits, on_fault)
         _allow_descriptors(limits.connections + _OTHER_DESCRIPTORS)
         self._uvicorn = _Uvicorn(
