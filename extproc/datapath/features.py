@@ -26,6 +26,8 @@ logger = logging.getLogger(__name__)
 MAX_ENTRIES: Final = 50_000
 MAX_AGE_SECONDS: Final = 10.0
 MAX_PENDING: Final = 256
+MAX_ENTITY_LENGTH: Final = 512
+"""Characters of an entity that is asked about: clients choose them, and the cache holds fifty thousand."""
 
 CLOSE: Final = None
 
@@ -97,9 +99,11 @@ class FeatureReader:
         """What the rollout needs, from the store, within ``need.timeout`` seconds. Never raises.
 
         The fault is ``feature_timeout`` when there was no answer in time, ``feature_missing`` when a value, or the
-        store itself, is not there, ``feature_stale`` when a value is older than ``need.max_age``; that value is left
+        store itself, is not there or the entity is too long to be one, ``feature_stale`` when a value is older than ``need.max_age``; that value is left
         out.
         """
+        if len(entity) > MAX_ENTITY_LENGTH:
+            return Features(fault=Reason.FEATURE_MISSING)
         key = Key(need.view, need.names, entity)
         answer = self._pending.get(key)
         if answer is None:

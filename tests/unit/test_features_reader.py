@@ -8,7 +8,7 @@ from collections.abc import AsyncIterator, Callable, Mapping, Sequence
 
 import pytest
 
-from extproc.datapath.features import FeatureReader
+from extproc.datapath.features import MAX_ENTITY_LENGTH, FeatureReader
 from extproc.datapath.ports import FeatureRow
 from extproc.errors import Unreachable
 from extproc.names import Reason
@@ -229,3 +229,12 @@ async def test_closing_closes_the_store(make: Callable[..., FeatureReader], stor
     await reader.fetch(need(), "u-1")
     reader.close()
     assert store.closed.wait(5)
+
+
+async def test_an_entity_of_any_length_costs_no_memory(make: Callable[..., FeatureReader], store: FakeStore) -> None:
+    reader = make()
+    longest = "u" * MAX_ENTITY_LENGTH
+    assert (await reader.fetch(need(), f"{longest}u")).fault is Reason.FEATURE_MISSING
+    assert (store.asked, len(reader)) == ([], 0)
+    await reader.fetch(need(), longest)
+    assert (store.asked, len(reader)) == ([longest], 1)
