@@ -15,7 +15,7 @@ from click.testing import CliRunner, Result
 from extproc.adapters.stores import open_store
 from extproc.cli.envoy import envoy
 from extproc.cli.serve import EnvoyFiles
-from extproc.envoy.bootstrap import bootstrap
+from extproc.envoy.bootstrap import PROCESSOR_CLUSTER, bootstrap, connection_manager
 from extproc.envoy.render import render_clusters, render_routes, write_envoy_dir
 from extproc.errors import Unreachable
 from extproc.names import OWN_HEADERS
@@ -23,7 +23,7 @@ from extproc.resources.loading import parse_rollout
 from extproc.snapshot.compile import compile_rollout
 from extproc.snapshot.model import CompiledRollout
 from extproc.snapshot.store import Status, Write
-from tests.support.envoy import TEMPLATE, validate
+from tests.support.envoy import TEMPLATE, TEMPLATES, validate
 from tests.support.rollouts import CANARY, canary, document, experiment
 
 
@@ -196,10 +196,25 @@ def test_envoy_accepts_no_rollouts_at_all(tmp_path: Path) -> None:
     assert validate(_with_rendered(tmp_path, []), tmp_path) == ""
 
 
-def test_envoy_accepts_the_configuration_as_it_is_shipped(tmp_path: Path) -> None:
+@pytest.mark.parametrize("transport", TEMPLATES)
+def test_envoy_accepts_the_configuration_as_it_is_shipped(transport: str, tmp_path: Path) -> None:
     write_envoy_dir(tmp_path, [canary()])
-    text = TEMPLATE.read_text().replace("/run/dropout/envoy", str(tmp_path))
+    text = TEMPLATES[transport].read_text().replace("/run/dropout/envoy", str(tmp_path))
     assert validate(yaml.safe_load(text), tmp_path) == ""
+
+
+def test_the_two_configurations_differ_only_in_how_dropout_is_asked() -> None:
+    configs = [yaml.safe_load(TEMPLATES[transport].read_text()) for transport in ("grpc", "http")]
+    for config in configs:
+        filters = connection_manager(config)["http_filters"]
+        for name in ("grpc_service", "http_service"):
+            filters[0]["typed_config"].pop(name, None)
+        for name in ("layered_runtime", "bootstrap_extensions"):
+            config.pop(name, None)
+        resources = config["static_resources"]
+        del resources["listeners"][1:]
+        resources["clusters"] = [cluster for cluster in resources["clusters"] if cluster["name"] != PROCESSOR_CLUSTER]
+    assert configs[0] == configs[1]
 
 
 def test_the_shipped_configuration_strips_and_allows_exactly_our_headers() -> None:
