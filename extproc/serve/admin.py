@@ -84,7 +84,7 @@ class AdminServer:
                 async with asyncio.timeout(REQUEST_SECONDS):
                     await self._answer(reader, writer)
         except (TimeoutError, OSError, asyncio.IncompleteReadError):
-            pass  # the client is gone or too slow
+            writer.transport.abort()  # the client is gone or too slow: what it does not take is not kept
         finally:
             self._connections -= 1
             writer.close()

@@ -12,6 +12,7 @@ import socket
 import subprocess
 import time
 from collections.abc import Sequence
+from contextlib import ExitStack
 from dataclasses import dataclass, field
 from typing import Final
 
@@ -30,12 +31,16 @@ CRASHES: Final = frozenset({signal.SIGSEGV, signal.SIGABRT, signal.SIGBUS, signa
 
 @dataclass(slots=True)
 class Child:
-    """One life of a worker process, as its supervisor sees it. ``pipe`` is the supervisor's end."""
+    """One life of a worker process, as its supervisor sees it.
+
+    ``pipe`` is the supervisor's end; ``exit_fd`` becomes readable when the process ends.
+    """
 
     index: int
     process: subprocess.Popen[bytes]
     pipe: socket.socket
     page: HeartbeatPage
+    exit_fd: int
     born: float = field(default_factory=time.monotonic)
 
     @property
@@ -59,17 +64,28 @@ class Child:
 
 
 def spawn(index: int, command: Sequence[str]) -> Child:
-    """Start worker ``index``; ``command`` gets the numbers of the two inherited descriptors as arguments."""
-    ours, theirs = socket.socketpair()
-    page = HeartbeatPage.create()
-    with theirs:
-        process = subprocess.Popen(  # noqa: S603  # our own interpreter and module
-            [*command, str(theirs.fileno()), str(page.fd)],
-            stdin=subprocess.DEVNULL,
-            pass_fds=(theirs.fileno(), page.fd),
-            env={**GRPC_SETTINGS, **os.environ},
-        )
-    return Child(index, process, ours, page)
+    """Start worker ``index``; ``command`` gets the numbers of the two inherited descriptors as arguments.
+
+    Raises:
+        OSError: when the system has no process or no descriptor to give; nothing is left behind.
+    """
+    with ExitStack() as undo:
+        ours, theirs = socket.socketpair()
+        undo.callback(ours.close)
+        with theirs:
+            page = HeartbeatPage.create()
+            undo.callback(page.close)
+            process = subprocess.Popen(  # noqa: S603  # our own interpreter and module
+                [*command, str(theirs.fileno()), str(page.fd)],
+                stdin=subprocess.DEVNULL,
+                pass_fds=(theirs.fileno(), page.fd),
+                env={**GRPC_SETTINGS, **os.environ},
+            )
+        undo.callback(process.wait)
+        undo.callback(process.kill)
+        child = Child(index, process, ours, page, os.pidfd_open(process.pid))
+        undo.pop_all()
+        return child
 
 
 @dataclass(slots=True)

@@ -16,11 +16,11 @@ from typing import Any, Final
 
 import orjson
 
-from extproc.errors import Fault, InvalidInput
+from extproc.errors import Fault, InvalidInput, Unreachable
 from extproc.serve.heartbeat import ANY_PATH
 
 _START_SECONDS: Final = 30.0
-_MAX_LINE: Final = 1 << 20
+_MAX_LINE: Final = 8 << 20
 
 Stamp = frozenset[tuple[str, int, int, int]]
 
@@ -49,9 +49,19 @@ def crashed(path: str | None) -> Fault:
 
 
 def stamp_of(folder: Path) -> Stamp:
-    """What changes when anything in the folder does. An unreadable folder is an empty one."""
+    """What changes when anything in the folder does. An unreadable folder is an empty one.
+
+    Folders are entered once: two links that lead back would be a million million paths.
+    """
     found: set[tuple[str, int, int, int]] = set()
-    for parent, _, names in os.walk(folder, followlinks=True):
+    entered: set[str] = set()
+    for parent, folders, names in os.walk(folder, followlinks=True):
+        real = os.path.realpath(parent)
+        if real in entered:
+            folders.clear()
+            continue
+        entered.add(real)
+        folders.sort()
         for name in names:
             full = os.path.join(parent, name)  # noqa: PTH118  # several times a second, for every file
             try:
@@ -89,22 +99,35 @@ class Trial:
         self._limit = limit
 
     async def run(self, sources: Sources, inputs: Mapping[str, Any]) -> list[Fault]:
-        """What is wrong with the policies; ``inputs`` maps the path of a rule to the input it is tried on."""
+        """What is wrong with the policies; ``inputs`` maps the path of a rule to the input it is tried on.
+
+        Raises:
+            Unreachable: ``policy_trial_failed``, when the system has no process to try them in.
+        """
         question = orjson.dumps({"sources": sources.body, "inputs": inputs})
-        async with self._process(question) as answers:
-            evaluating: str | None = None
-            limit = _START_SECONDS
-            while True:
-                try:
-                    line = await asyncio.wait_for(answers.readline(), limit)
-                except TimeoutError:
-                    return [too_slow(evaluating, limit)]
-                if not line:
-                    return [crashed(evaluating)]
-                answer = orjson.loads(line)
-                if "faults" in answer:
-                    return [Fault(**fault) for fault in answer["faults"]]
-                evaluating, limit = answer["evaluating"], self._limit
+        try:
+            async with self._process(question) as answers:
+                return await self._hear(answers)
+        except OSError as error:
+            message = f"The policies cannot be tried: {error.strerror}."
+            raise Unreachable.of("policy_trial_failed", message) from error
+
+    async def _hear(self, answers: asyncio.StreamReader) -> list[Fault]:
+        evaluating: str | None = None
+        limit = _START_SECONDS
+        while True:
+            try:
+                line = await asyncio.wait_for(answers.readline(), limit)
+            except TimeoutError:
+                return [too_slow(evaluating, limit)]
+            except ValueError:  # a line that does not end
+                return [crashed(evaluating)]
+            if not line:
+                return [crashed(evaluating)]
+            answer = orjson.loads(line)
+            if "faults" in answer:
+                return [Fault(**fault) for fault in answer["faults"]]
+            evaluating, limit = answer["evaluating"], self._limit
 
     @asynccontextmanager
     async def _process(self, question: bytes) -> AsyncIterator[asyncio.StreamReader]:

@@ -13,6 +13,7 @@ import signal
 import time
 from collections.abc import Callable, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import suppress
 from dataclasses import asdict, dataclass, field
 from functools import partial
 from pathlib import Path
@@ -130,6 +131,7 @@ class Supervisor:
         self._folder_faults: Sequence[Fault] = ()
         self._policies: Sources | None = None
         self._policy_faults: Sequence[Fault] = ()
+        self._policies_untried = False
         self._quarantined: set[str] = set()
         self._metrics = Metrics(SystemClock())
         self._totals = Totals()
@@ -141,6 +143,7 @@ class Supervisor:
         self._reload = asyncio.Event()
         self._changed = asyncio.Event()
         self._booting = True
+        self._failed = False
         self._store_thread = ThreadPoolExecutor(1, "store")
         self._tasks: list[asyncio.Task[None]] = []
         self._admin = AdminServer(
@@ -153,7 +156,7 @@ class Supervisor:
         )
 
     async def run(self) -> int:
-        """Serve until a signal says otherwise; 0.
+        """Serve until a signal says otherwise; 0, or 1 when a bug ended it.
 
         Raises:
             DropoutError: why it could not start.
@@ -175,7 +178,7 @@ class Supervisor:
             self._admin.close()
             for slot in self._slots:
                 slot.child.kill()
-        return 0
+        return 1 if self._failed else 0
 
     def _told_to_stop(self) -> None:
         if self._stopping.is_set():
@@ -275,8 +278,7 @@ class Supervisor:
         slot.channel = Channel(lambda message: self._received(slot, child, message), lambda: self._hung_up(child))
         channel = slot.channel
         await loop.create_unix_connection(lambda: channel, sock=child.pipe)
-        exit_fd = os.pidfd_open(child.pid)
-        loop.add_reader(exit_fd, self._exited, slot, child, exit_fd)
+        loop.add_reader(child.exit_fd, self._exited, slot, child)
         self._note_workers()
 
     def _start(self, slot: Slot, *, trial: bool = False) -> None:
@@ -292,7 +294,8 @@ class Supervisor:
 
     def _note_workers(self) -> None:
         if self._lock is not None:
-            self._lock.note(slot.child.pid for slot in self._slots)
+            with suppress(OSError):  # a full disk: a successor has to wait for these workers to end
+                self._lock.note(slot.child.pid for slot in self._slots)
 
     def _received(self, slot: Slot, child: Child, message: Message) -> None:
         if slot.child is not child:
@@ -334,11 +337,11 @@ class Supervisor:
         elif self._policies is not None and self._quarantined:
             slot.channel.send("quarantine", id=0, revision=self._policies.revision, paths=sorted(self._quarantined))
 
-    def _exited(self, slot: Slot, child: Child, exit_fd: int) -> None:
+    def _exited(self, slot: Slot, child: Child) -> None:
         """A worker process is no more."""
         loop = asyncio.get_running_loop()
-        loop.remove_reader(exit_fd)
-        os.close(exit_fd)
+        loop.remove_reader(child.exit_fd)
+        os.close(child.exit_fd)
         child.process.wait()
         self._changed.set()
         # Its last words may still be in the pipe: hear them first.
@@ -366,10 +369,17 @@ class Supervisor:
 
     def _respawn(self, slot: Slot) -> None:
         slot.restart = None
-        if not self._stopping.is_set():
-            slot.reasons, slot.exit_code, slot.state = (), None, "starting"
+        if self._stopping.is_set():
+            return
+        try:
             slot.child = spawn(slot.config.index, self._plan.worker_command)
-            self._spawn_task(self._introduce(slot))
+        except OSError as error:
+            wait = slot.backoff.after(0.0)
+            self._say(f"worker {slot.config.index} cannot be started: {error.strerror}; the next try is in {wait:g} s")
+            slot.restart = asyncio.get_running_loop().call_later(wait, self._respawn, slot)
+            return
+        slot.reasons, slot.exit_code, slot.state = (), None, "starting"
+        self._spawn_task(self._introduce(slot))
 
     async def _introduce(self, slot: Slot) -> None:
         await self._adopt(slot)
@@ -384,6 +394,7 @@ class Supervisor:
         self._tasks.remove(task)
         if not task.cancelled() and task.exception() is not None:
             logger.error("a task of the supervisor failed: it stops", exc_info=task.exception())
+            self._failed = True
             self._told_to_stop()
 
     def _tell(self, kind: str, **body: Any) -> None:
@@ -522,7 +533,7 @@ class Supervisor:
         await self._read_policies(folder)  # an edit made while the workers started
         while True:
             await asyncio.sleep(self._settings.policy_poll)
-            if await asyncio.to_thread(watch.changed):
+            if await asyncio.to_thread(watch.changed) or self._policies_untried:
                 await self._read_policies(folder)
 
     async def _read_policies(self, folder: Path) -> None:
@@ -530,13 +541,20 @@ class Supervisor:
         try:
             sources = await asyncio.to_thread(self._parts.read_sources, folder)
         except DropoutError as error:
+            # What cannot be read today can be tomorrow, without an edit.
+            self._policies_untried = any(fault.code == "policy_unreadable" for fault in error.faults)
             self._refuse_policies(error.faults)
             return
         assert self._policies is not None
+        self._policies_untried = False
         if sources.revision == self._policies.revision:
             self._policy_faults = ()
             return
-        faults = await self._trial.run(sources, await self._trials())
+        try:
+            faults = await self._trial.run(sources, await self._trials())
+        except Unreachable as error:  # says nothing about the policies: they are tried again
+            self._policies_untried = True
+            faults = list(error.faults)
         if faults:
             self._refuse_policies(faults)
             return

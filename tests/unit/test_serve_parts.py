@@ -2,6 +2,10 @@
 
 from __future__ import annotations
 
+import asyncio
+import os
+import socket
+import sys
 from collections.abc import Sequence
 from dataclasses import fields
 from pathlib import Path
@@ -12,10 +16,12 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from extproc.errors import InvalidInput
-from extproc.serve.children import Backoff
+from extproc.errors import InvalidInput, Unreachable
+from extproc.serve import admin
+from extproc.serve.children import Backoff, spawn
+from extproc.serve.endpoints import TcpEndpoint
 from extproc.serve.messages import Channel
-from extproc.serve.policy_watch import FolderWatch, answer_trial
+from extproc.serve.policy_watch import FolderWatch, Sources, Trial, answer_trial
 from extproc.settings import Settings, described, read_settings
 
 MESSAGES = st.lists(st.dictionaries(st.text(), st.text() | st.integers(-(2**53), 2**53) | st.none()), max_size=5)
@@ -100,3 +106,54 @@ def test_a_trial_says_why_the_policies_are_refused() -> None:
     (answer,) = trial({"a/b": {}}, faulty=True)
     assert answer["faults"][0]["code"] == "policy_syntax"
     assert (answer["faults"][0]["file"], answer["faults"][0]["line"]) == ("a.rego", 3)
+
+
+def test_links_that_lead_back_do_not_keep_the_watch_busy(tmp_path: Path) -> None:
+    (tmp_path / "a.rego").write_text("package a")
+    for name in ("one", "two"):
+        (tmp_path / name).symlink_to(".")
+    watch = FolderWatch(tmp_path)
+    (tmp_path / "a.rego").write_text("package a1")
+    assert [watch.changed() for _ in range(3)] == [False, True, False]
+
+
+def test_a_trial_that_says_more_than_anybody_reads_is_refused() -> None:
+    endless = (sys.executable, "-c", "import os\nwhile True: os.write(1, b'a' * 65536)")
+    (fault,) = asyncio.run(Trial(endless, 10.0).run(Sources("r", "{}"), {}))
+    assert fault.code == "policy_too_complex"
+
+
+def test_policies_that_there_is_no_process_to_try_in_are_not_blamed() -> None:
+    with pytest.raises(Unreachable) as error:
+        asyncio.run(Trial(("/nowhere",), 10.0).run(Sources("r", "{}"), {}))
+    assert error.value.code == "policy_trial_failed"
+
+
+def test_a_worker_that_cannot_be_started_leaves_nothing_open() -> None:
+    def descriptors() -> set[str]:
+        return set(os.listdir("/proc/self/fd"))  # noqa: PTH208
+
+    before = descriptors()
+    with pytest.raises(OSError, match="nowhere"):
+        spawn(0, ["/nowhere"])
+    assert descriptors() == before
+
+
+def test_a_page_that_a_client_does_not_take_is_not_kept(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(admin, "REQUEST_SECONDS", 0.1)
+
+    async def page() -> admin.Page:
+        return admin.Page(200, b"x" * 20_000_000)
+
+    async def client_that_does_not_read() -> int:
+        server = admin.AdminServer({"/page": page})
+        await server.start(TcpEndpoint("127.0.0.1", 0))
+        before = len(os.listdir("/proc/self/fd"))  # noqa: PTH208
+        with socket.create_connection(("127.0.0.1", int(server.address.rpartition(":")[2]))) as client:
+            client.sendall(b"GET /page HTTP/1.1\r\n\r\n")
+            await asyncio.sleep(0.5)
+            left = len(os.listdir("/proc/self/fd")) - before - 1  # noqa: PTH208
+        server.close()
+        return left
+
+    assert asyncio.run(client_that_does_not_read()) == 0
