@@ -156,12 +156,6 @@ class Metrics:
             histogram.counts[bisect_left(_STAGE_BUCKETS_US, us)] += 1
             histogram.sum += us * 1e-6
 
-    def observe_stage(self, stage: str, seconds: float) -> None:
-        """Note the time of a stage that ends after the decision was recorded, such as the mutation."""
-        histogram = self._stages.setdefault(stage, _Histogram())
-        histogram.counts[bisect_left(STAGE_BUCKETS, seconds)] += 1
-        histogram.sum += seconds
-
     def count(self, name: str, *labels: str, amount: float = 1) -> None:
         """Add to a counter of ``METRICS``; ``labels`` in the order of its row, values from a closed list."""
         assert _INFO[name].type == "counter", name

@@ -11,12 +11,10 @@ from __future__ import annotations
 from collections import defaultdict
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
-from typing import Any, Final, NamedTuple
+from typing import Any, NamedTuple
 
 Path = tuple[str, ...]
 Node = Any
-
-_REFERENCES: Final = frozenset({"Var", "RefDot", "RefBrack"})
 
 
 class Reference(NamedTuple):

@@ -8,7 +8,7 @@ again and nothing takes stable away. The reason is the first stage that applied,
 from __future__ import annotations
 
 from extproc.datapath.model import Decision, Denial, Facts, PolicyVerdict
-from extproc.names import ARM_EXCLUDED, Reason
+from extproc.names import ARM_CONTROL, ARM_EXCLUDED, Reason
 from extproc.snapshot.model import CompiledRollout, Overlay
 
 
@@ -106,7 +106,7 @@ def _drawn(rollout: CompiledRollout, bucket: int | None) -> tuple[str, str]:
     for arm, version, (start, end) in rollout.arms:
         if start <= bucket < end:
             return arm, version
-    return (ARM_EXCLUDED if rollout.experiment else rollout.control_arm), rollout.stable
+    return (ARM_EXCLUDED if rollout.experiment else ARM_CONTROL), rollout.stable
 
 
 def _narrow(narrowing: _Narrowing, rollout: CompiledRollout, overlay: Overlay, facts: Facts, arm: str) -> str | None:

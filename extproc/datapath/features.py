@@ -53,8 +53,8 @@ class FeatureReader:
     Least recently used entries leave at ``max_entries``; no entry is served longer than ``max_age`` seconds after it
     was read. At most ``max_pending`` reads wait for the store; a request beyond them gets ``feature_timeout`` at once.
 
-    ``hits``, ``misses`` (reads asked of the store), ``errors`` (reads that failed), ``timeouts`` (requests that gave
-    up) count since the start, for the metrics.
+    ``hits``, ``misses`` (reads asked of the store) and ``errors`` (reads that failed) count since the start, for the
+    metrics.
     """
 
     def __init__(
@@ -79,7 +79,6 @@ class FeatureReader:
         self.hits = 0
         self.misses = 0
         self.errors = 0
-        self.timeouts = 0
 
     def __len__(self) -> int:
         """The number of entries in the cache."""
@@ -99,8 +98,8 @@ class FeatureReader:
         """What the rollout needs, from the store, within ``need.timeout`` seconds. Never raises.
 
         The fault is ``feature_timeout`` when there was no answer in time, ``feature_missing`` when a value, or the
-        store itself, is not there or the entity is too long to be one, ``feature_stale`` when a value is older than ``need.max_age``; that value is left
-        out.
+        store itself, is not there or the entity is too long to be one, ``feature_stale`` when a value is older than
+        ``need.max_age``; that value is left out.
         """
         if len(entity) > MAX_ENTITY_LENGTH:
             return Features(fault=Reason.FEATURE_MISSING)
@@ -124,7 +123,6 @@ class FeatureReader:
         self._wanted.put(CLOSE)
 
     def _late(self) -> Features:
-        self.timeouts += 1
         return Features(fault=Reason.FEATURE_TIMEOUT)
 
     def _judge(self, need: FeatureNeed, rows: Mapping[str, FeatureRow], source: str) -> Features:

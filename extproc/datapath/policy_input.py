@@ -65,10 +65,6 @@ class Reads:
         depth = len(path)
         return frozenset(read[depth] for read in self._paths if len(read) > depth and read[:depth] == path)
 
-    def covers(self, other: Reads) -> bool:
-        """Whether an input built for these reads serves a policy with the ``other`` reads as well."""
-        return all(self.reads_all(*path) for path in other.raw_paths)
-
     @cached_property
     def plan(self) -> InputPlan:
         """What to build for this policy."""

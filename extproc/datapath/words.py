@@ -10,7 +10,7 @@ from typing import Final
 
 from extproc.datapath.model import Decision, Facts, Mutation, PolicyVerdict, Request
 from extproc.datapath.record import unit_text
-from extproc.names import ARM_EXCLUDED, Reason
+from extproc.names import ARM_CONTROL, ARM_EXCLUDED, Reason
 from extproc.snapshot.matching import MatchKey, MatchTable
 from extproc.snapshot.model import CompiledRollout, Overlay, Snapshot
 
@@ -119,7 +119,7 @@ def _ranges(rollout: CompiledRollout, decision: Decision) -> Iterator[str]:
         yield f"There is nothing to draw: every unit gets version {rollout.stable}."
     if decision.bucket is not None:
         drawn = next((arm for arm, _, (start, end) in rollout.arms if start <= decision.bucket < end), None)
-        nobody = "nobody: the unit is not enrolled" if rollout.experiment else f"{rollout.control_arm}, stable"
+        nobody = "nobody: the unit is not enrolled" if rollout.experiment else f"{ARM_CONTROL}, stable"
         yield f"Bucket {decision.bucket} belongs to {drawn or nobody}."
 
 

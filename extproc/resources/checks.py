@@ -39,13 +39,8 @@ class Conflict:
         return Fault(self.code, self.message, self.file, self.line if line is None else line, dotted(self.path))
 
 
-def check_together(rollouts: Sequence[Placed]) -> list[Fault]:
-    """The faults between ``rollouts``; each is that of the later one, so the accepted ones go first."""
-    return [conflict.fault() for conflict in find_conflicts(rollouts)]
-
-
 def find_conflicts(rollouts: Sequence[Placed]) -> list[Conflict]:
-    """Every conflict, as that of the later rollout with an earlier one.
+    """Every conflict, as that of the later rollout with an earlier one, so the accepted ones go first.
 
     Codes: ``duplicate_rollout``, ``match_collision``, ``layer_overlap``. A rollout that conflicts with many may be
     reported with one of them only; without every ``second`` no conflict is left.

@@ -18,9 +18,6 @@ from extproc.assignment import parse_percent
 from extproc.names import OWN_HEADERS
 from extproc.resources.marked_yaml import shown
 
-MAX_VALUE_LENGTH: Final = 128
-"""Characters in a version, a model's name or an upstream template."""
-
 UPSTREAM_VARIABLES: Final = ("model", "version", "namespace", "name")
 """What an upstream template may name in braces."""
 

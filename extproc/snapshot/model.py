@@ -116,11 +116,6 @@ class CompiledRollout:
     policy_input: Mapping[str, Any]
     plan: bytes
 
-    @property
-    def control_arm(self) -> str:
-        """The arm that stands for stable: ``control``, or an experiment's last variant."""
-        return self.arms[-1].arm if self.experiment else "control"
-
 
 @dataclass(frozen=True, slots=True)
 class Overlay:

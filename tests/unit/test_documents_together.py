@@ -11,7 +11,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from extproc.errors import Fault, InvalidInput
-from extproc.resources.checks import Conflict, check_together, find_conflicts
+from extproc.resources.checks import Conflict, find_conflicts
 from extproc.resources.loading import load_valid, parse_rollout
 from extproc.resources.rollout import Rollout
 from tests.support.rollouts import CANARY, document
@@ -94,7 +94,8 @@ def test_ranges_of_a_layer_that_overlap_are_refused_whatever_they_match() -> Non
 
 
 def test_a_fault_is_the_later_ones_and_names_both() -> None:
-    (fault,) = check_together([(rollout("a"), None, None), (rollout("b"), "b.yaml", 7)])
+    (conflict,) = find_conflicts([(rollout("a"), None, None), (rollout("b"), "b.yaml", 7)])
+    fault = conflict.fault()
     assert (fault.code, fault.file, fault.line, fault.field) == ("match_collision", "b.yaml", 7, "spec.match[0]")
     assert "payments/a (in the store)" in fault.message
     assert "payments/b (b.yaml:7)" in fault.message

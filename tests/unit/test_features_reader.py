@@ -162,7 +162,6 @@ async def test_a_slow_store_is_a_timeout_and_its_late_answer_serves_the_next(
     late = await reader.fetch(need(timeout=0.001), "u-1")
     assert late.fault is Reason.FEATURE_TIMEOUT
     assert late.values == {}
-    assert reader.timeouts == 1
     store.gate.set()
     await settled(reader, "u-1")
     cached = reader.cached(need(), "u-1")

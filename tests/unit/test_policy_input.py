@@ -208,13 +208,6 @@ def test_reads_know_what_lies_above_and_below() -> None:
     assert reads.below("unit") == frozenset()
 
 
-def test_reads_cover_what_is_not_beyond_them() -> None:
-    assert EVERYTHING.covers(Reads([("unit",)]))
-    assert Reads([("features",), ("unit",)]).covers(Reads([("features", "risk")]))
-    assert not Reads([("features", "risk")]).covers(Reads([("features",)]))
-    assert not Reads([("features", "risk")]).covers(EVERYTHING)
-
-
 PARTS = st.text(min_size=1, max_size=6) | st.sampled_from(["x-user-id", "a.b", 'q"', "[0]", "\\"])
 
 
