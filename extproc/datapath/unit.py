@@ -28,11 +28,14 @@ def read_source(source: UnitSource, request: Request) -> bytes | Reason:
 
 
 def unit_of(source: UnitSource, request: Request, decision_id: str) -> Unit:
-    """The unit of ``request``; with ``missing: request`` a draw of its own stands in for one that is not there."""
+    """The unit of ``request``; with ``missing: request`` a draw of its own stands in for one that is not there.
+
+    An ambiguous one is there, twice: it ends at stable either way.
+    """
     found = read_source(source, request)
     if not isinstance(found, Reason):
         return Unit(found)
-    if source.per_request:
+    if source.per_request and found is Reason.UNIT_MISSING:
         return Unit(request.headers.get(_REQUEST_ID) or decision_id.encode(), found, per_request=True)
     return Unit(None, found)
 

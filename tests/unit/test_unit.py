@@ -1,0 +1,63 @@
+"""Who is asking: the unit of a request, or why it has none."""
+
+from __future__ import annotations
+
+import pytest
+
+from extproc.datapath.attributes import AttributeReader
+from extproc.datapath.model import Unit
+from extproc.datapath.unit import unit_of
+from extproc.names import Reason
+from extproc.snapshot.model import UnitSource
+
+HEADER = UnitSource(header="x-user-id")
+COOKIE = UnitSource(cookie="user")
+
+
+def unit(source: UnitSource, *pairs: tuple[str, bytes]) -> Unit:
+    return unit_of(source, AttributeReader().request(pairs), "d-1")
+
+
+@pytest.mark.parametrize("value", [b"alice", b" a b ", b"\xff\xfe", b"a\tb", b"a:b"])
+def test_the_unit_is_the_header_as_received(value: bytes) -> None:
+    assert unit(HEADER, ("X-User-Id", value)) == Unit(value)
+
+
+def test_the_unit_is_the_cookie_of_that_name_among_others() -> None:
+    assert unit(COOKIE, ("cookie", b"users=x; user=alice=1; other"), ("cookie", b"b=c")) == Unit(b"alice=1")
+
+
+@pytest.mark.parametrize(
+    ("source", "pairs"),
+    [
+        (HEADER, []),
+        (HEADER, [("x-user-id", b"")]),
+        (COOKIE, [("x-user-id", b"alice")]),
+        (COOKIE, [("cookie", b"user=; users=x")]),
+    ],
+)
+def test_an_empty_unit_is_a_missing_one(source: UnitSource, pairs: list[tuple[str, bytes]]) -> None:
+    assert unit(source, *pairs) == Unit(None, Reason.UNIT_MISSING)
+
+
+@pytest.mark.parametrize("per_request", [False, True])
+@pytest.mark.parametrize(
+    ("header", "cookie", "pairs"),
+    [
+        ("x-user-id", None, [("x-user-id", b"a"), ("X-User-Id", b"b")]),
+        ("x-user-id", None, [("x-user-id", b"a"), ("x-user-id", b"a")]),
+        (None, "user", [("cookie", b"user=a; user=b")]),
+        (None, "user", [("cookie", b"user=a"), ("cookie", b"user=b")]),
+    ],
+)
+def test_two_units_are_none_and_are_not_drawn_by_the_request(
+    header: str | None, cookie: str | None, pairs: list[tuple[str, bytes]], per_request: bool
+) -> None:
+    source = UnitSource(header, cookie, per_request)
+    assert unit(source, *pairs, ("x-request-id", b"r-1")) == Unit(None, Reason.UNIT_AMBIGUOUS)
+
+
+def test_a_request_without_a_unit_is_drawn_by_its_own_id_if_the_rollout_says_so() -> None:
+    source = UnitSource(header="x-user-id", per_request=True)
+    assert unit(source, ("x-request-id", b"r-1")) == Unit(b"r-1", Reason.UNIT_MISSING, per_request=True)
+    assert unit(source) == Unit(b"d-1", Reason.UNIT_MISSING, per_request=True)
