@@ -15,9 +15,9 @@ from typing import NamedTuple
 
 from extproc.clock import Clock
 from extproc.control.actions import Apply, Result, act
-from extproc.errors import Fault, InvalidInput
+from extproc.errors import Fault, InvalidInput, Unreachable
 from extproc.resources.loading import SUFFIXES, Loaded, LoadedDocument, load_paths
-from extproc.snapshot.store import RolloutStore, StoredRollout
+from extproc.snapshot.store import REPLACED_CODES, RolloutStore, StoredRollout
 
 
 @dataclass(frozen=True, slots=True)
@@ -79,7 +79,13 @@ class FollowedFolder:
                 faults[file] = tuple(loaded.faults)
             else:
                 documents.extend(loaded.documents)
-        results = self._apply(documents, faults)
+        try:
+            results = self._apply(documents, faults)
+        except Unreachable as error:
+            if error.code not in REPLACED_CODES:
+                raise
+            self._store.reopen()  # there may be another one in its place by now
+            results = self._apply(documents, faults)
         self._synced = listing
         return FolderReport(
             applied=tuple(result.row.key for result in results if result.result in ("created", "configured")),

@@ -7,6 +7,7 @@ in ``errors``; it never holds up another's change. A store that cannot be read l
 from __future__ import annotations
 
 import asyncio
+import logging
 from collections.abc import Callable, Iterable, Mapping
 from concurrent.futures import ThreadPoolExecutor
 
@@ -16,7 +17,9 @@ from extproc.resources.loading import parse_rollout
 from extproc.snapshot.compile import compile_rollout
 from extproc.snapshot.matching import MatchKey, MatchTable
 from extproc.snapshot.model import CompiledRollout, Overlay, Snapshot
-from extproc.snapshot.store import POLL_SECONDS, Changes, RolloutStore, StoredRollout
+from extproc.snapshot.store import POLL_SECONDS, REPLACED_CODES, Changes, RolloutStore, StoredRollout
+
+logger = logging.getLogger(__name__)
 
 EMPTY = Snapshot(0, {}, MatchTable())
 
@@ -72,6 +75,12 @@ class SnapshotHolder:
         except Unreachable as error:
             self.store_fault = error.faults[0]
             return None
+        except Exception as error:  # a bug must not cost what is being served
+            fault = Fault("snapshot_failed", f"The changes cannot be taken over: {error!r}.")
+            if fault != self.store_fault:
+                logger.exception("the changes of the store cannot be taken over; what was served is served on")
+            self.store_fault = fault
+            return None
         self.store_fault = None
         self.confirmed_at = self._clock.monotonic()
         return snapshot
@@ -80,7 +89,7 @@ class SnapshotHolder:
         try:
             return self._store.changes(self.current.revision)
         except Unreachable as error:
-            if error.code not in ("store_unreachable", "store_recreated"):
+            if error.code not in REPLACED_CODES:
                 raise
             # Deleted, or made again in its place. An empty one is refused: it must not clear what is being served.
             self._store.reopen()
@@ -140,6 +149,10 @@ class _Draft:
             compiled = compile_rollout(parse_rollout(row.document), row.status, now)
         except DropoutError as error:
             self.errors[row.key] = error.faults[0]
+            return
+        except Exception as error:  # whatever a row holds, it must not hold up another's change
+            self.errors[row.key] = Fault("rollout_unreadable", f"The rollout cannot be compiled: {error!r}.")
+            logger.exception("the rollout %s cannot be compiled", row.key)
             return
         self.compiled += 1
         self.drop(row.key, moving=compiled)

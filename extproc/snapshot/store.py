@@ -16,6 +16,9 @@ POLL_SECONDS: Final = 0.1
 RAISE_DELAY_SECONDS: Final = 2 * POLL_SECONDS
 """A rise in weight takes effect this long after its commit, when every worker has it: all change over together."""
 
+REPLACED_CODES: Final = frozenset({"store_unreachable", "store_recreated"})
+"""What a store raises when it is no longer the one that was opened, and ``reopen`` may help."""
+
 
 @dataclass(frozen=True, slots=True)
 class Status:
@@ -61,8 +64,30 @@ class Status:
 
     @classmethod
     def from_dict(cls, body: Mapping[str, Any]) -> Self:
-        """The reverse of ``as_dict``, of a version that knew fewer fields too."""
-        return cls(**{**body, "aborted": tuple(body["aborted"]), "conditions": tuple(body["conditions"])})
+        """The reverse of ``as_dict``, of a version that knew fewer fields too.
+
+        Raises:
+            KeyError, TypeError, ValueError: for anything else; requests are routed by it.
+        """
+        status = cls(**{**body, "aborted": tuple(body["aborted"]), "conditions": tuple(body["conditions"])})
+        for name, kind in _STATUS_KINDS.items():
+            if not isinstance(getattr(status, name), kind):
+                raise TypeError(f"{name} is not of its type")
+        return status
+
+
+_STATUS_KINDS: Final[dict[str, Any]] = {
+    "stable": str,
+    "canary": str | None,
+    "weight": int,
+    "previous_weight": int,
+    "effective_at": float | int,
+    "epoch": int,
+    "previous_epoch": int,
+    "drawn": int,
+    "killed": bool,
+}
+"""What deciding takes from a status."""
 
 
 @dataclass(frozen=True, slots=True)

@@ -281,3 +281,23 @@ def test_a_store_that_is_away_is_tried_again(folder: FollowedFolder, directory: 
     path.with_suffix(".away").rename(path)
     assert folder.sync().applied == ("payments/a",)
     assert not folder.changed()
+
+
+def test_a_store_that_was_put_in_the_place_of_another_is_followed(
+    folder: FollowedFolder, store: SqliteStore, directory: Path, path: Path
+) -> None:
+    (directory / "a.yaml").write_text(text("a"))
+    folder.sync()
+    for file in path.parent.glob("dropout.db*"):
+        file.unlink()
+    (directory / "b.yaml").write_text(text("b"))
+    with pytest.raises(Unreachable) as gone:
+        folder.sync()
+    assert gone.value.code == "store_unreachable"
+    other = SqliteStore(path, create=True)
+    with pytest.raises(Unreachable) as empty:
+        folder.sync()
+    assert empty.value.code == "store_recreated"
+    act(other, "backup", Apply(load_paths([directory / "a.yaml"]).documents), FakeClock())
+    assert folder.sync().applied == ("payments/b",)
+    assert names(other) == ["a", "b"]
