@@ -10,6 +10,7 @@ from __future__ import annotations
 import errno
 import os
 import sqlite3
+import stat
 import time
 import uuid
 from collections.abc import Iterator, Sequence
@@ -342,6 +343,8 @@ class SqliteStore:
             found = os.stat(self._path)  # noqa: PTH116 - a third of the cost, ten times a second in every worker
         except OSError as error:
             raise Unreachable.of("store_unreachable", f"{self._path}: {error.strerror}") from error
+        if not stat.S_ISREG(found.st_mode):  # opening a pipe would wait for its other end
+            raise Unreachable.of("store_unreachable", f"{self._path} is not a file")
         return _Identity(found.st_dev, found.st_ino)
 
     def _check_identity(self) -> None:
@@ -465,7 +468,10 @@ def _parsed_entry(
 
 
 def _read_meta(connection: sqlite3.Connection) -> _Meta:
-    return _Meta(*connection.execute("SELECT store_id, revision, documents, forgotten FROM meta").fetchone())
+    found = connection.execute("SELECT store_id, revision, documents, forgotten FROM meta").fetchone()
+    if found is None or not all(isinstance(number, int) for number in found[1:]):
+        raise Unreachable.of("store_corrupt", "the store's revision cannot be read")
+    return _Meta(*found)
 
 
 def _is_empty(connection: sqlite3.Connection) -> bool:

@@ -216,3 +216,28 @@ async def test_followers_are_told_of_each_new_snapshot(store: MemoryStore, holde
     task.cancel()
     with pytest.raises(asyncio.CancelledError):
         await task
+
+
+def test_a_row_that_nobody_foresaw_holds_up_no_other(store: MemoryStore, holder: SnapshotHolder) -> None:
+    store.put("a", weight=1000)
+    store.put("b", aborted=5)
+    holder.load()
+    assert (set(holder.current.rollouts), set(holder.errors)) == ({"payments/a"}, {"payments/b"})
+    store.put("a", weight=2000)
+    assert poll(holder)
+    assert holder.current.rollouts["payments/a"].weight == 2000
+
+
+def test_a_bug_of_the_store_does_not_end_the_following(
+    store: MemoryStore, holder: SnapshotHolder, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    store.put("a")
+    holder.load()
+    with monkeypatch.context() as broken:
+        broken.setattr(store, "changes", lambda since: 1 / 0)
+        assert not poll(holder)
+        assert holder.store_fault is not None
+        assert holder.store_fault.code == "snapshot_failed"
+    store.put("b")
+    assert poll(holder)
+    assert holder.store_fault is None

@@ -296,3 +296,34 @@ def test_errors_name_the_file(path: Path) -> None:
 
 def test_every_code_that_sqlite_answers_with_is_known() -> None:
     assert sqlite_store._code(sqlite3.ProgrammingError("closed")) == "store_unreachable"
+
+
+@pytest.mark.parametrize(
+    ("was", "now"),
+    [(b'"stable":"3"', b'"stable":3'), (b'"weight":0', b'"weight":"0"'), (b'"canary":"4"', b'"canary":[]')],
+)
+def test_a_status_of_other_types_is_corrupt(store: SqliteStore, path: Path, was: bytes, now: bytes) -> None:
+    with sqlite3.connect(path) as connection:
+        (status,) = connection.execute("SELECT status FROM rollouts").fetchone()
+        assert was in status
+        connection.execute("UPDATE rollouts SET status = ?", (status.replace(was, now),))
+    connection.close()
+    assert code_of(lambda: store.get("default", "fraud")) == "store_corrupt"
+
+
+@pytest.mark.parametrize("change", ["DELETE FROM meta", "UPDATE meta SET revision = 'x'"])
+def test_a_store_without_its_revision_is_corrupt(store: SqliteStore, path: Path, change: str) -> None:
+    with sqlite3.connect(path) as connection:
+        connection.execute(change)
+    connection.close()
+    assert code_of(lambda: store.changes(0)) == "store_corrupt"
+    assert code_of(lambda: put(store, "other")) == "store_corrupt"
+
+
+def test_what_is_no_file_is_not_opened(store: SqliteStore, path: Path) -> None:
+    for make in (os.mkfifo, os.mkdir):
+        remove(path)
+        make(path)
+        assert code_of(store.reopen) == "store_unreachable"
+        assert code_of(lambda: SqliteStore(path)) == "store_unreachable"
+        path.rmdir() if path.is_dir() else path.unlink()
