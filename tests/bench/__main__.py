@@ -1,38 +1,35 @@
-"""Measure every case at one offered rate and saturated, in turns, and write the table and ``build/bench.json``."""
+"""Measure every case at one offered rate, saturated and at one connection, in turns.
+
+Writes the table, ``build/bench.json`` and ``build/bench.png``.
+"""
 
 from __future__ import annotations
 
 import json
 import os
-import platform
 import shutil
-import statistics
+import subprocess
 import sys
 import tempfile
 import threading
 import time
-from collections.abc import Callable
 from contextlib import ExitStack
-from dataclasses import asdict, fields
 from pathlib import Path
 from typing import Any
 
 from rich.console import Console
-from rich.table import Table
+from rich.status import Status
 
+from tests.bench import report
 from tests.bench.load import CONNECTIONS, Measured, resident_mb, run
-from tests.bench.stack import ROOT, Case, Stack, other_cpus, paths
+from tests.bench.report import CASES, GRPC_FULL_MANY, HTTP_FULL, MODES, ONE_CONNECTION, RATE, Figures
+from tests.bench.stack import CACHED_FOR_LONG, ROOT, SERVER_CPU, Case, Stack, other_cpus, paths, set_weight
 
-RATE = 1600
-SECONDS = 8
+REQUESTS_PER_SECOND = 1600
+SECONDS = {"rate": 6, "saturated": 5, "one_connection": 3}
+WARM_UP_SECONDS = 3
+CHANGE_SECONDS = 6
 ROUNDS = 3
-NOOP = Case("no-op")
-NOOP_TUNED = Case("no-op, our gRPC settings", tuned=True)
-PLAIN = Case("plain, 1 rollout", rollouts=1)
-FULL = Case("full, 1 rollout", rollouts=1, full=True)
-PLAIN_MANY = Case("plain, 10 000 rollouts", rollouts=10_000)
-FULL_MANY = Case("full, 10 000 rollouts", rollouts=10_000, full=True)
-CASES = (NOOP, NOOP_TUNED, PLAIN, FULL, PLAIN_MANY, FULL_MANY)
 
 
 def main() -> int:
@@ -44,154 +41,133 @@ def main() -> int:
     console = Console(highlight=False, width=120)
     with ExitStack() as stack:
         directory = Path(stack.enter_context(tempfile.TemporaryDirectory(prefix="dropout-bench-")))
-        stacks = []
-        for number, case in enumerate(CASES):
-            console.print(f"starting {case.name} ...")
-            started = Stack(case, directory / str(number))
-            stack.callback(started.stop)
-            stacks.append(started.start())
-
-        def load(target: Stack, rate: int | None, seconds: int, connections: int = CONNECTIONS) -> Measured:
-            assert target.envoy is not None
-            return run(
-                h2load,
-                port=target.envoy.port,
-                paths=paths(target.case),
-                seconds=seconds,
-                rate=rate,
-                connections=connections,
-                server=target.worker,
-                envoy=target.envoy_pid,
-                cpus=sorted(other_cpus()),
-                directory=target.directory,
-            )
-
-        for target in stacks:  # caches and allocators as they are on a server that has run for a while
-            load(target, RATE, 3)
-        figures = _measure(console, stacks, load)
-        change = _one_change(stacks[-1], load)
-        memory = {target.case.name: round(resident_mb(target.worker), 1) for target in stacks}
-        undecided = {target.case.name: _envoy_of(target).failed_open() for target in stacks}
-    report = _report(figures, change, memory, undecided)
-    _show(console, report)
+        status = stack.enter_context(console.status(""))
+        bench = Bench(h2load, console, status, directory)
+        stack.callback(bench.stop)
+        figures = bench.run()
+    facts = report.report(
+        figures,
+        {"connections": CONNECTIONS, "rate": REQUESTS_PER_SECOND, "seconds": SECONDS, "rounds": ROUNDS},
+    )
+    report.show(console, facts)
     build = ROOT / "build"
     build.mkdir(exist_ok=True)
-    (build / "bench.json").write_text(json.dumps(report, indent=2) + "\n")
-    console.print("every figure is in build/bench.json")
-    if report["void"]:
-        console.print(f"The run is void: {report['void']}")
+    (build / "bench.json").write_text(json.dumps(facts, indent=2) + "\n")
+    _draw(build)
+    console.print("Picture: build/bench.png   Facts: build/bench.json")
+    if facts["void"]:
+        console.print(f"The run is void: {facts['void']}")
         return 1
     return 0
 
 
-def _measure(
-    console: Console, stacks: list[Stack], load: Callable[[Stack, int | None, int], Measured]
-) -> dict[str, dict[str, list[Measured]]]:
-    """All cases in turns, so that a machine that drifts does so for all of them."""
-    figures: dict[str, dict[str, list[Measured]]] = {
-        target.case.name: {"rate": [], "saturated": []} for target in stacks
-    }
-    for number in range(1, ROUNDS + 1):
-        for target in stacks:
-            console.print(f"round {number} of {ROUNDS}: {target.case.name}")
-            figures[target.case.name]["rate"].append(load(target, RATE, SECONDS))
-            figures[target.case.name]["saturated"].append(load(target, None, SECONDS))
-    return figures
+class Bench:
+    """One run of all cases. ``console`` gets a line for each part of it, ``status`` what is done at the moment."""
+
+    def __init__(self, h2load: str, console: Console, status: Status, directory: Path) -> None:
+        self._h2load = h2load
+        self._console = console
+        self._status = status
+        self._directory = directory
+        self._stacks: dict[Case, Stack] = {}
+        self._figures = Figures()
+
+    def run(self) -> Figures:
+        """Start all, measure in turns so that a machine that drifts does so for all of them."""
+        self._console.print(f"{len(CASES)} cases, {ROUNDS} rounds, about {self._minutes():.0f} minutes")
+        self._start()
+        for number in range(1, ROUNDS + 1):
+            self._console.print(f"round {number} of {ROUNDS} ...")
+            for mode in MODES:
+                for case in CASES:
+                    self._status.update(f"{mode.replace('_', ' ')}: {case.name}")
+                    self._figures.add(case, mode, self._measure(case, mode))
+            self._status.update("in process")
+            self._figures.in_process.append(self._in_process(number))
+        self._console.print("one change among 10 000 rollouts ...")
+        self._figures.one_change = self._one_change(GRPC_FULL_MANY)
+        for case, stack in self._stacks.items():
+            self._figures.undecided[case.name] = stack.envoy.failed_open()
+            if stack.worker is not None:
+                self._figures.resident_mb[case.name] = round(resident_mb(stack.worker), 1)
+        return self._figures
+
+    def stop(self) -> None:
+        """End all that was started."""
+        for stack in self._stacks.values():
+            stack.stop()
+
+    def _minutes(self) -> float:
+        each = WARM_UP_SECONDS + ROUNDS * (sum(SECONDS.values()) + 2)
+        return (len(CASES) * each + 90) / 60
+
+    def _start(self) -> None:
+        """Start every case and warm it up: caches and allocators as they are on a server that has run for a while."""
+        for number, case in enumerate(CASES):
+            self._status.update(f"starting {case.name}")
+            stack = self._stacks[case] = Stack(case, self._directory / str(number))
+            stack.start()
+        for case in CASES:
+            self._status.update(f"warming up {case.name}")
+            self._load(case, WARM_UP_SECONDS, REQUESTS_PER_SECOND)
+
+    def _measure(self, case: Case, mode: str) -> Measured:
+        rate = REQUESTS_PER_SECOND if mode == RATE else None
+        return self._load(case, SECONDS[mode], rate, connections=1 if mode == ONE_CONNECTION else CONNECTIONS)
+
+    def _load(self, case: Case, seconds: int, rate: int | None, connections: int = CONNECTIONS) -> Measured:
+        stack = self._stacks[case]
+        return run(
+            self._h2load,
+            port=stack.envoy.port,
+            paths=paths(case),
+            seconds=seconds,
+            rate=rate,
+            connections=connections,
+            server=stack.worker,
+            envoy=stack.envoy.pid,
+            cpus=sorted(other_cpus()),
+            directory=stack.directory,
+        )
+
+    def _in_process(self, number: int) -> dict[str, float]:
+        """The decision without servers, from the same stores and on the same processor."""
+        directory = self._stacks[HTTP_FULL].directory
+        stores = [f"sqlite:{directory / name}" for name in ("dropout.db", "features.db")]
+        command = [sys.executable, "-m", "tests.bench.in_process", *stores, str(directory / f"in-process-{number}.log")]
+        done = subprocess.run(
+            ["taskset", "-c", str(SERVER_CPU), *command],
+            cwd=ROOT,
+            env={**os.environ, **CACHED_FOR_LONG},
+            capture_output=True,
+            text=True,
+            timeout=120,
+        )
+        if done.returncode:
+            raise RuntimeError(done.stderr)
+        figures: dict[str, float] = json.loads(done.stdout)
+        return figures
+
+    def _one_change(self, case: Case) -> dict[str, float]:
+        """The slowest request while one of ten thousand rollouts changes, every second."""
+
+        def change() -> None:
+            for percent in ("10", "20", "30"):
+                time.sleep(1)
+                set_weight(self._stacks[case].directory, 7, percent)
+
+        changing = threading.Thread(target=change)
+        changing.start()
+        measured = self._load(case, CHANGE_SECONDS, REQUESTS_PER_SECOND // 4, connections=4)
+        changing.join()
+        return {"max_ms": round(measured.max_ms, 2), "p99_ms": round(measured.p99_ms, 2), "failed": measured.failed}
 
 
-def _one_change(target: Stack, load: Callable[..., Measured]) -> dict[str, float]:
-    """The slowest request while one of ten thousand rollouts changes, every second."""
-
-    def change() -> None:
-        for percent in ("10", "20", "30"):
-            time.sleep(1)
-            target.set_weight(7, percent)
-
-    changing = threading.Thread(target=change)
-    changing.start()
-    measured = load(target, RATE // 4, 6, connections=4)
-    changing.join()
-    return {"max_ms": round(measured.max_ms, 2), "p99_ms": round(measured.p99_ms, 2), "failed": measured.failed}
-
-
-def _envoy_of(target: Stack) -> Any:
-    assert target.envoy is not None
-    return target.envoy
-
-
-def _report(
-    figures: dict[str, dict[str, list[Measured]]],
-    change: dict[str, float],
-    memory: dict[str, float],
-    undecided: dict[str, int],
-) -> dict[str, Any]:
-    cases = {
-        name: {mode: _median(rounds) for mode, rounds in modes.items()}
-        | {"resident_mb": memory[name], "undecided": undecided[name]}
-        for name, modes in figures.items()
-    }
-
-    def ratio(over: str, under: str, mode: str, figure: str) -> float:
-        """The median of the ratios of each round: what the machine did in a round it did to both."""
-        pairs = zip(figures[over][mode], figures[under][mode], strict=True)
-        return round(statistics.median(getattr(a, figure) / getattr(b, figure) for a, b in pairs), 3)
-
-    void = "; ".join(
-        f"{name}: {undecided[name]} undecided, {failed} failed"
-        for name, modes in figures.items()
-        if (failed := sum(m.failed for rounds in modes.values() for m in rounds)) or undecided[name]
-    )
-    return {
-        "machine": {"processors": os.cpu_count(), "python": platform.python_version(), "system": platform.system()},
-        "load": {"connections": CONNECTIONS, "rate": RATE, "seconds": SECONDS, "rounds": ROUNDS},
-        "void": void,
-        "ratios": {
-            "grpc": {
-                "cpu_over_noop": ratio(FULL.name, NOOP.name, "rate", "server_cpu_us"),
-                "throughput_over_noop": ratio(FULL.name, NOOP.name, "saturated", "requests_per_second"),
-                "cpu_10000_rollouts_over_1": ratio(FULL_MANY.name, FULL.name, "rate", "server_cpu_us"),
-                "cpu_over_tuned_noop": ratio(FULL.name, NOOP_TUNED.name, "rate", "server_cpu_us"),
-                "throughput_over_tuned_noop": ratio(FULL.name, NOOP_TUNED.name, "saturated", "requests_per_second"),
-                "plain_cpu_over_noop": ratio(PLAIN.name, NOOP.name, "rate", "server_cpu_us"),
-            }
-        },
-        "one_change_among_10000": change,
-        "cases": cases,
-        "rounds": {
-            name: {mode: [asdict(m) for m in rounds] for mode, rounds in modes.items()}
-            for name, modes in figures.items()
-        },
-    }
-
-
-def _median(rounds: list[Measured]) -> dict[str, float]:
-    return {
-        figure.name: round(statistics.median(getattr(measured, figure.name) for measured in rounds), 3)
-        for figure in fields(Measured)
-    }
-
-
-def _show(console: Console, report: dict[str, Any]) -> None:
-    table = Table(title=f"Medians of {ROUNDS} rounds; full: policy, cached feature, decision log, metrics")
-    for heading in ("", "server µs/request", "Envoy µs/request", "requests/s", "p50 ms", "p99 ms", "resident MB"):
-        table.add_column(heading, justify="left" if not heading else "right")
-    for name, case in report["cases"].items():
-        for mode, label in (("rate", f"{RATE}/s"), ("saturated", "saturated")):
-            m = case[mode]
-            table.add_row(
-                f"{name}, {label}",
-                f"{m['server_cpu_us']:.0f}",
-                f"{m['envoy_cpu_us']:.0f}",
-                f"{m['requests_per_second']:.0f}",
-                f"{m['p50_ms']:.2f}",
-                f"{m['p99_ms']:.2f}",
-                f"{case['resident_mb']:.0f}",
-            )
-    console.print(table)
-    for name, value in report["ratios"]["grpc"].items():
-        console.print(f"ratios.grpc.{name}: {value}")
-    change = report["one_change_among_10000"]
-    console.print(f"one change among 10 000 rollouts: slowest request {change['max_ms']} ms")
+def _draw(build: Path) -> None:
+    """Draw the picture in a process of its own, whose font cache stays below the build folder."""
+    command = [sys.executable, "-m", "tests.bench.picture", str(build / "bench.json"), str(build / "bench.png")]
+    environment: dict[str, Any] = {**os.environ, "MPLCONFIGDIR": str(build / "matplotlib"), "MPLBACKEND": "Agg"}
+    subprocess.run(command, cwd=ROOT, env=environment, check=True)
 
 
 if __name__ == "__main__":

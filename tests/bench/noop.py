@@ -1,4 +1,4 @@
-"""The yardstick: a grpc.aio server that answers every ext_proc message with the same bytes and decides nothing.
+"""The yardstick over gRPC: a grpc.aio server that answers every message with the same bytes and decides nothing.
 
 Stream-stream, raw bytes, Unix socket, uvloop: what any Python ext_proc server pays before it has done anything.
 """
@@ -14,25 +14,23 @@ import uvloop
 from grpc_health.v1 import health_pb2
 from grpc_health.v1.health import SERVICE_NAME as HEALTH_SERVICE
 
-from extproc._gen.envoy.service.ext_proc.v3.external_processor_pb2 import ProcessingResponse
+from extproc.datapath.model import Mutation
 from extproc.datapath.transports.grpc import METHOD, SERVICE, server_options
+from extproc.datapath.transports.grpc_codec import encode
 from extproc.names import HEADER_ARM, HEADER_CLUSTER, HEADER_DECISION_ID, HEADER_ROLLOUT, HEADER_VERSION
 
-
-def answer() -> bytes:
-    """The mutation of a real decision, always the same."""
-    response = ProcessingResponse()
-    common = response.request_headers.response
-    common.clear_route_cache = True
-    for name in (HEADER_VERSION, HEADER_CLUSTER, HEADER_ARM, HEADER_ROLLOUT, HEADER_DECISION_ID):
-        header = common.header_mutation.set_headers.add().header
-        header.key, header.raw_value = name, b"payments/fraud-detector"
-    return response.SerializeToString()
+MUTATION = Mutation(
+    tuple(
+        (name, b"payments/fraud-detector")
+        for name in (HEADER_VERSION, HEADER_CLUSTER, HEADER_ARM, HEADER_ROLLOUT, HEADER_DECISION_ID)
+    )
+)
+"""The mutation of a real decision, always the same."""
 
 
 async def serve(socket: str) -> None:
     """Serve on ``socket`` until killed."""
-    reply = answer()
+    reply = encode(MUTATION)
     healthy = health_pb2.HealthCheckResponse(status=health_pb2.HealthCheckResponse.SERVING).SerializeToString()
 
     async def process(messages: AsyncIterator[bytes], context: object) -> AsyncIterator[bytes]:

@@ -1,4 +1,4 @@
-"""What is measured: a server (ours or the no-op) with one pinned worker behind an Envoy of its own."""
+"""What is measured: a server (ours, a no-op or none) with one pinned worker behind an Envoy of its own."""
 
 from __future__ import annotations
 
@@ -16,20 +16,28 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from extproc.envoy.bootstrap import bootstrap, connection_manager
+from extproc.envoy.bootstrap import PROCESSOR_CLUSTER, bootstrap, connection_manager
 from extproc.serve.children import GRPC_SETTINGS
-from tests.support.envoy import TEMPLATE, EnvoyProcess, free_port
+from tests.support.envoy import TEMPLATES, EnvoyProcess, free_port
 
 USERS = 1000
 SERVER_CPU = 0
 ROOT = Path(__file__).parents[2]
+POLICIES = ROOT / "policies"
+FULL_POLICY = "routing/decision"
+CACHED_FOR_LONG = {"DROPOUT_FEATURE_CACHE": "3600"}
+"""The users come back more seldom than real ones: their features stay in the cache for as long as this runs."""
 
 
 @dataclass(frozen=True, slots=True)
 class Case:
-    """One thing to measure; no rollouts means the no-op server, ``tuned`` with the gRPC settings that ours has."""
+    """One thing to measure: Envoy alone without a ``transport``, without ``rollouts`` a no-op server, else ours.
+
+    ``tuned`` gives the no-op the gRPC settings that our worker has.
+    """
 
     name: str
+    transport: str = ""
     rollouts: int = 0
     full: bool = False
     tuned: bool = False
@@ -59,7 +67,7 @@ def document(number: int, *, full: bool) -> dict[str, Any]:
             "timeout": "50ms",
             "onMissing": "policy",
         }
-        spec["policy"] = {"path": "routing/decision"}
+        spec["policy"] = {"path": FULL_POLICY}
         spec["log"] = {"headers": ["x-region"], "features": ["risk_score"]}
     metadata = {"namespace": "bench", "name": model}
     return {"apiVersion": "dropout.dev/v1alpha1", "kind": "Rollout", "metadata": metadata, "spec": spec}
@@ -80,14 +88,35 @@ def dropout(*arguments: str, directory: Path) -> str:
     return subprocess.run(command, cwd=directory, capture_output=True, text=True, check=True, timeout=300).stdout
 
 
+def prepare(directory: Path, case: Case) -> tuple[str, str]:
+    """The stores of rollouts and of features that the case is decided from, made in ``directory``; their URLs."""
+    store, features = f"sqlite:{directory / 'dropout.db'}", f"sqlite:{directory / 'features.db'}"
+    documents = directory / "rollouts"
+    write_documents(documents, case)
+    dropout("apply", "-f", str(documents), "--store", store, directory=directory)
+    if case.full:
+        table = directory / "features.csv"
+        rows = "".join(f"{path},user_risk,risk_score,{user % 100 / 100},\n" for user, path in enumerate(paths(case)))
+        table.write_text("entity,view,name,value,event_time\n" + rows)
+        dropout("features", "load", str(table), "--features", features, directory=directory)
+    set_weight(directory, 0, "50")
+    return store, features
+
+
+def set_weight(directory: Path, number: int, percent: str) -> None:
+    """Change one rollout of the store in ``directory``."""
+    store = f"sqlite:{directory / 'dropout.db'}"
+    dropout("rollout", "set-weight", f"bench/m{number}", percent, "--store", store, directory=directory)
+
+
 @dataclass
 class Stack:
-    """A running case: the process that decides, its Envoy, and how to end both."""
+    """A running case: the process that decides (``worker``, if there is one), its Envoy, and how to end both."""
 
     case: Case
     directory: Path
-    worker: int = 0
-    envoy: EnvoyProcess | None = None
+    worker: int | None = None
+    _envoy: EnvoyProcess | None = None
     _exit: ExitStack = field(default_factory=ExitStack)
 
     def start(self) -> Stack:
@@ -96,15 +125,13 @@ class Stack:
         socket = self.directory / "worker-0.sock"
         if self.case.rollouts:
             self._start_dropout()
-        else:
-            settings = GRPC_SETTINGS if self.case.tuned else {}
-            self.worker = self._spawn(sys.executable, "-m", "tests.bench.noop", str(socket), **settings).pid
-            _wait(socket.exists, "the no-op server's socket")
-        _pin(self.worker, {SERVER_CPU})
-        config = _envoy_config(self.directory, socket)
-        self.envoy = EnvoyProcess(config, self.directory).start()
-        self._exit.callback(self.envoy.stop)
-        _pin(self.envoy_pid, other_cpus())
+        elif self.case.transport:
+            self._start_noop(socket)
+        if self.worker is not None:
+            _pin(self.worker, {SERVER_CPU})
+        self._envoy = EnvoyProcess(_envoy_config(self.case, self.directory, socket), self.directory).start()
+        self._exit.callback(self._envoy.stop)
+        _pin(self._envoy.pid, other_cpus())
         return self
 
     def stop(self) -> None:
@@ -112,42 +139,32 @@ class Stack:
         self._exit.close()
 
     @property
-    def envoy_pid(self) -> int:
-        """Envoy's process id."""
-        assert self.envoy is not None
-        return self.envoy.pid
+    def envoy(self) -> EnvoyProcess:
+        """Its Envoy, once it is started."""
+        assert self._envoy is not None
+        return self._envoy
 
-    def set_weight(self, number: int, percent: str) -> None:
-        """Change one rollout of many."""
-        store = f"sqlite:{self.directory / 'dropout.db'}"
-        dropout("rollout", "set-weight", f"bench/m{number}", percent, "--store", store, directory=self.directory)
+    def _start_noop(self, socket: Path) -> None:
+        module = "tests.bench.noop_http" if self.case.transport == "http" else "tests.bench.noop"
+        settings = GRPC_SETTINGS if self.case.tuned else {}
+        self.worker = self._spawn(sys.executable, "-m", module, str(socket), **settings).pid
+        _wait(socket.exists, f"the no-op server's socket, see {self.directory}/server.log")
 
     def _start_dropout(self) -> None:
-        store, features = f"sqlite:{self.directory / 'dropout.db'}", f"sqlite:{self.directory / 'features.db'}"
-        documents = self.directory / "rollouts"
-        write_documents(documents, self.case)
-        dropout("apply", "-f", str(documents), "--store", store, directory=self.directory)
-        if self.case.full:
-            table = self.directory / "features.csv"
-            units = enumerate(paths(self.case))
-            rows = "".join(f"{path},user_risk,risk_score,{number % 100 / 100},\n" for number, path in units)
-            table.write_text("entity,view,name,value,event_time\n" + rows)
-            dropout("features", "load", str(table), "--features", features, directory=self.directory)
-        self.set_weight(0, "50")
+        store, features = prepare(self.directory, self.case)
         admin = free_port()
-        arguments = ["--store", store, "--listen", f"unix:{self.directory}/worker-{{worker}}.sock", "--workers", "1"]
-        arguments += [
-            "--transport",
-            "grpc",
-            "--admin",
-            f"127.0.0.1:{admin}",
-            "--policies",
-            str(ROOT / "policies"),
+        arguments = [
+            *("--transport", self.case.transport),
+            *("--listen", f"unix:{self.directory}/worker-{{worker}}.sock"),
+            *("--workers", "1"),
+            *("--admin", f"127.0.0.1:{admin}"),
+            *("--store", store),
+            *("--features", features),
+            *("--policies", str(POLICIES)),
+            *("--decision-log", str(self.directory / "decisions.log")),
         ]
-        arguments += ["--decision-log", str(self.directory / "decisions.log"), "--features", features]
-        # The users come back more seldom than real ones: their features stay in the cache for as long as this runs.
         command = [sys.executable, "-m", "extproc.cli", "serve", *arguments]
-        process = self._spawn(*command, DROPOUT_FEATURE_CACHE="3600")
+        process = self._spawn(*command, **CACHED_FOR_LONG)
         _wait(lambda: _answers(f"http://127.0.0.1:{admin}/readyz"), f"dropout serve, see {self.directory}/server.log")
         children = Path(f"/proc/{process.pid}/task/{process.pid}/children").read_text().split()
         self.worker = int(children[0])
@@ -170,10 +187,10 @@ def _pin(pid: int, cpus: set[int]) -> None:
         os.sched_setaffinity(int(thread.name), cpus)
 
 
-def _envoy_config(directory: Path, socket: Path) -> dict[str, Any]:
+def _envoy_config(case: Case, directory: Path, socket: Path) -> dict[str, Any]:
     """The shipped configuration, with the user's id made from the path and an answer without a model behind it."""
     config = bootstrap(
-        TEMPLATE,
+        TEMPLATES[case.transport or "grpc"],
         listen_port=free_port(),
         admin_port=free_port(),
         worker_sockets=[socket],
@@ -183,18 +200,15 @@ def _envoy_config(directory: Path, socket: Path) -> dict[str, Any]:
     config.pop("dynamic_resources")
     manager = connection_manager(config)
     manager.pop("rds")
-    manager["route_config"] = {
-        "name": "models",
-        "virtual_hosts": [
-            {
-                "name": "models",
-                "domains": ["*"],
-                "routes": [{"match": {"prefix": "/"}, "direct_response": {"status": 200}}],
-            }
-        ],
-    }
+    answer = {"match": {"prefix": "/"}, "direct_response": {"status": 200}}
+    hosts = [{"name": "models", "domains": ["*"], "routes": [answer]}]
+    manager["route_config"] = {"name": "models", "virtual_hosts": hosts}
     mutations = manager["early_header_mutation_extensions"][0]["typed_config"]["mutations"]
     mutations.append({"append": {"header": {"key": "x-user-id", "value": "%REQ(:path)%"}}})
+    if not case.transport:
+        manager["http_filters"] = [each for each in manager["http_filters"] if "ext_proc" not in each["name"]]
+        resources = config["static_resources"]
+        resources["clusters"] = [each for each in resources["clusters"] if each["name"] != PROCESSOR_CLUSTER]
     return config
 
 

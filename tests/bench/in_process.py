@@ -1,0 +1,164 @@
+"""What a decision over HTTP costs beside its policy's evaluation, in one process without any server around it.
+
+A worker's application as ``dropout serve`` puts it together, fed with Envoy's messages from a loop: what is read,
+matched, gathered, decided, counted, logged and written, with the CPU time of all threads. Run as
+``python -m tests.bench.in_process STORE FEATURES DECISION_LOG``; prints JSON.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import gc
+import statistics
+import sys
+import time
+from base64 import b64encode
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+import orjson
+import uvloop
+
+from extproc.adapters.regorus_policy import RegorusEngine
+from extproc.cli.worker import RouterApplication
+from extproc.datapath.model import PolicyVerdict
+from extproc.datapath.ports import InputReads, PolicyEngine
+from extproc.datapath.transports import http_codec
+from extproc.datapath.transports.exchange import Exchange
+from extproc.resources.policies import PolicySources, read_sources
+from extproc.serve.heartbeat import HeartbeatPage
+from extproc.serve.worker import PolicySlot
+from extproc.serve.worker_config import WorkerConfig
+from tests.bench.load import HEADERS
+from tests.bench.stack import FULL_POLICY, POLICIES, Case, paths
+
+BLOCKS = 11
+TIMES = 4
+LOG_SECONDS = 0.25
+
+
+def message(path: str, number: int) -> bytes:
+    """The question that Envoy sends about one request of the bench."""
+    pairs = [
+        (":authority", "127.0.0.1:10000"),
+        (":path", path),
+        (":method", "GET"),
+        (":scheme", "http"),
+        *(tuple(header.split(": ", 1)) for header in HEADERS),
+        ("x-user-id", path),
+        ("x-forwarded-for", "192.0.2.2"),
+        ("x-forwarded-proto", "http"),
+        ("x-envoy-external-address", "127.0.0.1"),
+        ("x-request-id", f"fab7cfc4-d7d7-466d-bf5e-{number:012x}"),
+    ]
+    attributes = {
+        "source.port": 58620,
+        "destination.port": 10000,
+        "request.protocol": "HTTP/1.1",
+        "connection.mtls": False,
+        "source.address": "127.0.0.1:58620",
+        "destination.address": "127.0.0.1:10000",
+    }
+    headers = [{"key": name, "raw_value": b64encode(value.encode()).decode()} for name, value in pairs]
+    question = {
+        "request_headers": {"headers": {"headers": headers}, "end_of_stream": True},
+        "metadata_context": {},
+        "attributes": {"envoy.filters.http.ext_proc": attributes},
+        "protocol_config": {},
+    }
+    return orjson.dumps(question)
+
+
+class Recording:
+    """A policy engine that remembers the inputs that it was asked about."""
+
+    def __init__(self, engine: PolicyEngine) -> None:
+        self._engine = engine
+        self.revision = engine.revision
+        self.inputs: list[Mapping[str, Any]] = []
+
+    def reads(self, path: str) -> InputReads:
+        """The engine's."""
+        return self._engine.reads(path)
+
+    def evaluate(self, path: str, document: Mapping[str, Any]) -> PolicyVerdict:
+        """The engine's."""
+        self.inputs.append(document)
+        return self._engine.evaluate(path, document)
+
+
+async def measure(store: str, features: str, log: Path) -> dict[str, float]:
+    """Microseconds of CPU of a whole decision and of its evaluation alone, and the rest over the evaluation."""
+    slot = PolicySlot(HeartbeatPage.create())
+    app = RouterApplication(WorkerConfig(0, store, features=features, decision_log=str(log)), slot)
+    sources = read_sources(POLICIES)
+    slot.swap(app.engine(sources.to_json()))
+    app.load()
+    exchange = Exchange(http_codec, app.process, on_fault=_fail)
+    messages = [message(path, number) for number, path in enumerate(paths(Case("", rollouts=1)))]
+    inputs = await _inputs(slot, exchange, messages)
+    engine = RegorusEngine(PolicySources.from_json(sources.to_json()))
+    gc.collect()
+    gc.freeze()  # as a worker does
+    whole, evaluation = [], []
+    for _ in range(BLOCKS):
+        whole.append(await _decide(exchange, messages))
+        evaluation.append(_evaluate(engine, inputs))
+    app.close()
+    decided = len(messages) * (2 + BLOCKS * TIMES)
+    assert _lines(log) == decided, f"the decision log has {_lines(log)} lines of {decided}"
+    return {
+        "decision_us": round(statistics.median(whole), 2),
+        "evaluation_us": round(statistics.median(evaluation), 2),
+        "pipeline_over_policy": round(
+            statistics.median((a - b) / b for a, b in zip(whole, evaluation, strict=True)),
+            3,
+        ),
+    }
+
+
+async def _inputs(slot: PolicySlot, exchange: Exchange, messages: list[bytes]) -> list[Mapping[str, Any]]:
+    """What the policy is asked about, once every feature is in the cache; warms everything up on the way."""
+    watched = slot.current
+    assert watched is not None
+    for data in messages:
+        await exchange.reply(data)
+    slot.current = recording = Recording(watched)
+    for data in messages:
+        await exchange.reply(data)
+    slot.current = watched
+    await asyncio.sleep(LOG_SECONDS)
+    return recording.inputs
+
+
+async def _decide(exchange: Exchange, messages: list[bytes]) -> float:
+    """Microseconds for each of the messages, the line of the decision log included."""
+    before = time.process_time()
+    for _ in range(TIMES):
+        for data in messages:
+            await exchange.reply(data)
+        await asyncio.sleep(0)
+    await asyncio.sleep(LOG_SECONDS)  # costs nothing but the log's own time: all is written when it is over
+    return (time.process_time() - before) / (TIMES * len(messages)) * 1e6
+
+
+def _evaluate(engine: PolicyEngine, inputs: list[Mapping[str, Any]]) -> float:
+    """Microseconds for each of the inputs."""
+    before = time.process_time()
+    for _ in range(TIMES):
+        for document in inputs:
+            engine.evaluate(FULL_POLICY, document)
+    return (time.process_time() - before) / (TIMES * len(inputs)) * 1e6
+
+
+def _lines(log: Path) -> int:
+    return log.read_bytes().count(b"\n")
+
+
+def _fail(fault: str) -> None:
+    raise AssertionError(fault)
+
+
+if __name__ == "__main__":
+    print(orjson.dumps(uvloop.run(measure(sys.argv[1], sys.argv[2], Path(sys.argv[3])))).decode())
