@@ -254,8 +254,13 @@ class _LogFile:
 
 
 def open_log(path: Path) -> int:
-    """A descriptor that appends to ``path``, made with mode 0600 if it is not there."""
-    return os.open(path, os.O_WRONLY | os.O_APPEND | os.O_CREAT | os.O_CLOEXEC, 0o600)
+    """A descriptor that appends to ``path``, made with mode 0600 if it is not there.
+
+    Opened without waiting: a pipe that nobody reads is an error, and not a log that stands still until somebody does.
+    """
+    descriptor = os.open(path, os.O_WRONLY | os.O_APPEND | os.O_CREAT | os.O_CLOEXEC | os.O_NONBLOCK, 0o600)
+    os.set_blocking(descriptor, True)
+    return descriptor
 
 
 def check_log_path(path: Path) -> None:

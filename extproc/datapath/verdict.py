@@ -11,13 +11,20 @@ from extproc.names import Reason
 
 DEFAULT_DENY_STATUS: Final = 403
 
+MAX_TEXT: Final = 65_536
+"""Characters of a text that are taken: it is sent and logged, and a policy can make gigabytes in no time.
+
+The rest is cut off. Were the verdict invalid, a client whose header is quoted could turn a denial into a pass.
+"""
+
 
 def check_verdict(raw: Any) -> PolicyVerdict:
     """The verdict in the value of a policy's rule, or one whose ``fault`` is ``POLICY_INVALID``.
 
     ``allow`` is required. ``versions`` is an array or set of strings, ``version``, ``reason`` and ``body`` are
     strings, ``shadow`` is a boolean, ``http_status`` an integer (403 is sent when it is not within 400-599). Any
-    other key makes the verdict invalid. The message names the key and the type, never a value.
+    other key makes the verdict invalid. Texts are cut after ``MAX_TEXT``. The message names the key and
+    the type, never a value.
     """
     if type(raw) is not dict:
         return invalid(f"the decision is {_kind(raw)}, not an object")
@@ -53,7 +60,7 @@ def _boolean(value: Any) -> bool | None:
 
 
 def _string(value: Any) -> str | None:
-    return value if type(value) is str else None
+    return value[:MAX_TEXT] if type(value) is str else None
 
 
 def _status(value: Any) -> int | None:

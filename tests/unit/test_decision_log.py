@@ -14,7 +14,7 @@ import orjson
 import pytest
 
 from extproc.datapath import decision_log
-from extproc.datapath.decision_log import DecisionLog, check_log_path
+from extproc.datapath.decision_log import DecisionLog, check_log_path, open_log
 from extproc.datapath.model import Buckets, Features, FeatureValue, PolicyVerdict, Unit
 from extproc.datapath.pseudonym import pseudonym
 from extproc.datapath.record import RECORD_FIELDS, record_of, unit_text
@@ -352,3 +352,21 @@ def wait_for(condition: Any) -> None:
             return
         pause.wait(0.005)
     pytest.fail("the writing thread never got there")
+
+
+def test_a_pipe_that_nobody_reads_is_refused_and_not_waited_for(tmp_path: Path) -> None:
+    os.mkfifo(tmp_path / "pipe")
+    with pytest.raises(Unreachable) as error:
+        check_log_path(tmp_path / "pipe")
+    assert error.value.code == "decision_log_unwritable"
+
+
+def test_a_pipe_is_written_like_a_file_and_waited_for(tmp_path: Path) -> None:
+    os.mkfifo(tmp_path / "pipe")
+    reader = os.open(tmp_path / "pipe", os.O_RDONLY | os.O_NONBLOCK)
+    writer = open_log(tmp_path / "pipe")
+    assert os.get_blocking(writer)
+    os.write(writer, b"line\n")
+    assert os.read(reader, 100) == b"line\n"
+    os.close(reader)
+    os.close(writer)

@@ -97,3 +97,10 @@ def test_the_published_schema_accepts_what_is_accepted(raw: Any) -> None:
 
 def test_the_schema_is_a_schema() -> None:
     Draft7Validator.check_schema(POLICY_DECISION_SCHEMA)
+
+
+@pytest.mark.parametrize("key", ["reason", "body", "version"])
+def test_a_text_without_end_is_cut_and_a_denial_stands(key: str) -> None:
+    verdict = check_verdict({"allow": False, key: "a" * 100_000_000})
+    assert (verdict.fault, verdict.allow) == (None, False)
+    assert getattr(verdict, key) == "a" * 65_536
