@@ -8,6 +8,7 @@ from __future__ import annotations
 import os
 import sys
 from collections.abc import Callable, Mapping
+from contextlib import suppress
 from typing import Any
 
 from extproc.adapters.regorus_policy import RegorusEngine, check_here
@@ -26,4 +27,5 @@ def load(sources: str) -> Callable[[str, Mapping[str, Any]], object]:
 
 
 if __name__ == "__main__":
-    answer_trial(sys.stdin.buffer.read(), load, lambda line: os.write(1, line))
+    with suppress(BrokenPipeError):  # nobody is there to be told any more
+        answer_trial(sys.stdin.buffer.read(), load, lambda line: os.write(1, line))

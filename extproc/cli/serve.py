@@ -6,6 +6,7 @@ Imports little before the workers are started: they import gRPC while this proce
 from __future__ import annotations
 
 import os
+import signal
 import sys
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -117,6 +118,8 @@ def serve(
 
     SIGTERM drains and exits 0, SIGHUP reloads and opens the decision log again.
     """
+    # Until there is something to reload; by default it would end a server that only begins.
+    signal.signal(signal.SIGHUP, signal.SIG_IGN)
     options = Options(
         workers=workers or len(os.sched_getaffinity(0)), tls=tls_files(tls_cert, tls_key, tls_client_ca), **flags
     )

@@ -5,11 +5,12 @@ from __future__ import annotations
 import os
 import resource
 import signal
+import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
-from tests.support.dropout import DropoutServer, wait_for
+from tests.support.dropout import DropoutServer, children_of, wait_for
 
 POLICY = 'package routing\n\ndecision := {"allow": true}\n'
 
@@ -51,3 +52,19 @@ def test_a_supervisor_without_descriptors_goes_on_and_catches_up() -> None:
         assert server.worker_pids()[1] == second
         assert server.snapshot()["errors"] == []
         assert server.stop() == 0
+
+
+def test_a_hangup_while_it_starts_does_not_end_it() -> None:
+    server = server_with_policy()
+    server.launch()
+    assert server.process is not None
+    process = server.process
+    try:
+        wait_for(lambda: children_of(process.pid), "workers that begin")
+        while "ready: " not in server.log():
+            process.send_signal(signal.SIGHUP)
+            assert process.poll() is None
+            time.sleep(0.02)
+        assert server.stop() == 0
+    finally:
+        server.__exit__(None, None, None)
