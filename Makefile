@@ -5,6 +5,7 @@ BIN := $(VENV)/bin
 READY := $(VENV)/.ready
 TRANSPORT ?= grpc
 UV_VERSION := 0.13.9
+UV := $(BIN)/uv pip install --quiet --system-certs --python $(BIN)/python
 OPA_VERSION := v1.22.2
 OPA := .tools/opa
 CODE := extproc tests proto
@@ -24,9 +25,9 @@ $(READY): requirements.lock pyproject.toml
 	@test -x $(BIN)/python || $(PYTHON) -m venv $(VENV)
 	@# uv installs in seconds what takes pip minutes; where it cannot work, pip does the same.
 	@$(BIN)/python -m pip install --quiet --disable-pip-version-check uv==$(UV_VERSION) \
-		&& $(BIN)/uv pip install --quiet --python $(BIN)/python --require-hashes -r requirements.lock \
+		&& $(UV) --require-hashes -r requirements.lock 2> /dev/null \
 		|| $(BIN)/python -m pip install --quiet --disable-pip-version-check --require-hashes -r requirements.lock
-	@$(BIN)/uv pip install --quiet --python $(BIN)/python --no-deps --editable . \
+	@$(UV) --no-deps --editable . 2> /dev/null \
 		|| $(BIN)/python -m pip install --quiet --disable-pip-version-check --no-deps --editable .
 	@touch $@
 
