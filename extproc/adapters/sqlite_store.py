@@ -391,7 +391,8 @@ class SqliteStore:
 
 def _after(before: StoredRollout | None, write: Write, revision: int) -> StoredRollout:
     """The row once ``write`` was done to ``before``; what the write leaves out stays."""
-    document, status, source = write.document, write.status, write.source
+    document, source = write.document, write.source
+    status = write.at_commit(write.status) if write.status is not None else None
     if before is not None and not before.deleted:
         document = before.document if document is None else document
         source = before.source if source is None else source

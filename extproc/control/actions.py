@@ -7,7 +7,7 @@ together with everything in the store before anything is written, and are writte
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any, Final
 
 from extproc.clock import Clock
@@ -17,7 +17,7 @@ from extproc.errors import InvalidInput, Refused
 from extproc.resources.checks import find_conflicts
 from extproc.resources.loading import LoadedDocument, parse_rollout
 from extproc.resources.rollout import Rollout
-from extproc.snapshot.store import Documents, HistoryEntry, RolloutStore, StoredRollout, Write
+from extproc.snapshot.store import Documents, HistoryEntry, RolloutStore, Status, StoredRollout, Write
 
 ATTEMPTS: Final = 10
 """How often an action that lost a race is tried."""
@@ -128,14 +128,15 @@ def act(store: RolloutStore, actor: str, action: Action, clock: Clock) -> Sequen
     """
     for attempt in range(ATTEMPTS):
         try:
-            return _attempt(store, actor, action, clock.now())
+            return _attempt(store, actor, action, clock)
         except Refused as error:
             if error.code != "conflict" or attempt == ATTEMPTS - 1:
                 raise
     raise AssertionError("unreachable: the last attempt returns or raises")
 
 
-def _attempt(store: RolloutStore, actor: str, action: Action, now: float) -> Sequence[Result]:
+def _attempt(store: RolloutStore, actor: str, action: Action, clock: Clock) -> Sequence[Result]:
+    now = clock.now()
     match action:
         case Apply():
             return _apply(store, actor, action, now)
@@ -146,7 +147,7 @@ def _attempt(store: RolloutStore, actor: str, action: Action, now: float) -> Seq
         case _:
             row = load(store, action.namespace, action.name)
             transition = _transition(row, action, now)
-            return [_written(store, row, actor, _VERBS[type(action)], transition, now)]
+            return [_written(store, row, actor, _VERBS[type(action)], transition, clock, now)]
 
 
 def load(store: RolloutStore, namespace: str, name: str) -> StoredRollout:
@@ -182,12 +183,31 @@ def _transition(row: StoredRollout, action: Change, now: float) -> Transition | 
 
 
 def _written(
-    store: RolloutStore, row: StoredRollout, actor: str, verb: str, transition: Transition | None, now: float
+    store: RolloutStore,
+    row: StoredRollout,
+    actor: str,
+    verb: str,
+    transition: Transition | None,
+    clock: Clock,
+    now: float,
 ) -> Result:
     if transition is None:
         return Result(row, "unchanged")
+
+    def from_commit_on(status: Status) -> Status:
+        """A rise falls due so long after its commit, not after it began to wait for the store's lock."""
+        pending = status.effective_at - now
+        return replace(status, effective_at=clock.now() + pending) if pending > 0 else status
+
     entry = _entry(row.namespace, row.name, actor, verb, transition, now)
-    write = Write(row.namespace, row.name, row.resource_version, status=transition.status, history=[entry])
+    write = Write(
+        row.namespace,
+        row.name,
+        row.resource_version,
+        status=transition.status,
+        at_commit=from_commit_on,
+        history=[entry],
+    )
     return Result(store.write([write])[0], "configured", transition.message)
 
 

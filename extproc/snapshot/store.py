@@ -6,7 +6,7 @@ it. Every write bumps one global revision, so that a reader asks only for what c
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass, field
 from typing import Any, Final, Protocol, Self
 
@@ -130,8 +130,9 @@ class HistoryEntry:
 class Write:
     """What to do to one rollout if its row is still at ``expect``; None means that it must not exist.
 
-    A ``document``, ``status`` or ``source`` that is None leaves what is there. ``delete`` removes the rollout; its
-    tombstones and history stay.
+    A ``document``, ``status`` or ``source`` that is None leaves what is there. ``at_commit`` is given the status when
+    nothing stands between it and the store any more, for instants that count from there. ``delete`` removes the
+    rollout; its tombstones and history stay.
     """
 
     namespace: str
@@ -140,6 +141,7 @@ class Write:
     document: Mapping[str, Any] | None = None
     status: Status | None = None
     source: str | None = None
+    at_commit: Callable[[Status], Status] = lambda status: status
     delete: bool = False
     history: Sequence[HistoryEntry] = ()
 

@@ -14,7 +14,7 @@ from extproc.adapters.sqlite_store import SqliteStore
 from extproc.control.actions import Abort, Adopt, Apply, Delete, Kill, Restore, Result, Retry, SetWeight, act
 from extproc.errors import InvalidInput, Refused
 from extproc.resources.loading import LoadedDocument, load_paths
-from extproc.snapshot.store import StoredRollout, Write
+from extproc.snapshot.store import RAISE_DELAY_SECONDS, StoredRollout, Write
 from tests.support.clock import FakeClock
 from tests.support.rollouts import CANARY, document
 
@@ -213,3 +213,27 @@ def test_a_kill_works_on_a_document_that_is_no_longer_accepted(
     store.write([Write(*NAME, row.resource_version, document={"from": "the past"})])
     assert one(act(store, "alice", Kill(*NAME), clock)).row.status.killed
     act(store, "alice", Apply(documents(other=spec("/other"))), clock)
+
+
+class WaitingStore(SqliteStore):
+    """A store whose lock is held by somebody else for a while."""
+
+    def __init__(self, path: Path, clock: FakeClock) -> None:
+        super().__init__(path, create=True)
+        self._waits = clock
+
+    def write(self, writes: Sequence[Write], *, documents_at: int | None = None) -> Sequence[StoredRollout]:
+        self._waits.advance(1.5)
+        return super().write(writes, documents_at=documents_at)
+
+
+def test_a_rise_falls_due_after_its_commit_however_long_it_waited_for_the_lock(
+    tmp_path: Path, clock: FakeClock, documents: Documents
+) -> None:
+    store = WaitingStore(tmp_path / "waiting.db", clock)
+    act(store, "alice", Apply(documents(fraud_detector=spec())), clock)
+    raised = one(act(store, "alice", SetWeight(*NAME, 500), clock)).row.status
+    assert raised.effective_at == pytest.approx(clock.now() + RAISE_DELAY_SECONDS)
+    clock.advance(RAISE_DELAY_SECONDS)
+    lowered = one(act(store, "alice", SetWeight(*NAME, 100), clock)).row.status
+    assert lowered.effective_at <= clock.now()
