@@ -126,6 +126,10 @@ def _record(cells: Mapping[str, Any], now: float, *, parse_text: bool) -> Featur
     if "value" not in cells:
         raise _Bad("missing_field", "'value' is missing.", "value")
     value = _scalar(cells["value"]) if parse_text else cells["value"]
+    try:
+        orjson.dumps(value)
+    except orjson.JSONEncodeError:  # it reads deeper than it writes
+        raise _Bad("value_too_deep", "The value is nested too deeply.", "value") from None
     event_time = _event_time(cells.get("event_time"), now)
     return FeatureRecord(cells["view"], cells["entity"], cells["name"], value, event_time)
 

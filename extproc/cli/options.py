@@ -12,6 +12,7 @@ import click
 
 from extproc.adapters.stores import open_store
 from extproc.errors import InvalidInput
+from extproc.resources.file_names import is_unicode
 from extproc.snapshot.store import RolloutStore
 
 DEFAULT_STORE = "sqlite:dropout.db"
@@ -29,7 +30,7 @@ store_option: Callable[[Any], Any] = click.option(
 
 def _split(context: click.Context, parameter: click.Parameter, value: str) -> tuple[str, str]:
     namespace, slash, name = value.rpartition("/")
-    if not name or "/" in namespace or (slash and not namespace):
+    if not name or "/" in namespace or (slash and not namespace) or not is_unicode(value):
         raise InvalidInput.of("name_invalid", f"{value!r} is not a name; write [namespace/]name", field="NAME")
     return namespace or "default", name
 

@@ -13,6 +13,7 @@ from typing import Any
 import envoy_data_plane.envoy.config.core.v3 as core
 import envoy_data_plane.envoy.service.ext_proc.v3 as ext_proc
 import envoy_data_plane.envoy.type.v3 as envoy_type
+import orjson
 import pytest
 from envoy_data_plane.google.protobuf import ListValue, NullValue, Struct, Value
 from google.protobuf.descriptor import Descriptor, FieldDescriptor
@@ -167,6 +168,13 @@ def test_attributes_that_json_lacks_become_none_and_whole_numbers_integers() -> 
     assert isinstance(request, Request)
     assert request.attributes == {"nan": None, "inf": None, "port": 8080}
     assert isinstance(request.attributes["port"], int)
+
+
+def test_an_attribute_beyond_all_integers_can_still_be_written_as_json() -> None:
+    data = request_headers([], attributes={"envoy.filters.http.ext_proc": to_struct({"huge": 1e22, "big": 2.0**52})})
+    request = decode(data, READER)
+    assert isinstance(request, Request)
+    assert orjson.loads(orjson.dumps(dict(request.attributes))) == {"huge": 1e22, "big": 2**52}
 
 
 def test_a_header_in_value_instead_of_raw_value_is_read_too() -> None:

@@ -32,6 +32,8 @@ REFUSED: Sequence[tuple[str, int, tuple[str, ...]]] = [
     ("not_utf8", 2, ("validate", "noise")),
     ("file_not_found", 2, ("apply", "-f", "nowhere.yaml")),
     ("no_documents", 2, ("apply", "-f", "folder")),
+    ("name_invalid", 2, ("kill", BAD_NAME)),
+    ("name_invalid", 2, ("get", "rollout", BAD_NAME)),
     ("policies_missing", 2, ("policy", "check", "nowhere")),
     ("policies_missing", 2, ("policy", "check", BAD_NAME)),
     ("policies_missing", 2, ("policy", "test", "good.yaml")),

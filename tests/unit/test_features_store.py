@@ -274,3 +274,8 @@ def test_a_store_that_cannot_be_reached_is_exit_3(tmp_path: Path, capsys: pytest
     )
     assert code == 3
     assert "features_missing" in err
+
+
+def test_a_value_that_is_nested_too_deeply_is_a_fault_of_its_line(tmp_path: Path) -> None:
+    deep = '{"entity": "a", "view": "v", "name": "n", "value": ' + "[" * 500 + "]" * 500 + "}\n"
+    assert faults_of(tmp_path, "f.jsonl", deep) == [("value_too_deep", 1, "value")]

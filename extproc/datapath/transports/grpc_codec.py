@@ -25,6 +25,8 @@ from extproc.datapath.model import Mutation, Request
 from extproc.datapath.transports.exchange import DENIED_DETAILS, OTHER_PHASES, REQUEST_HEADERS, MalformedMessage
 
 _TEMPLATES_KEPT: Final = 4096
+_EXACT: Final = 2.0**53
+"""Below it every whole number is a float of its own; above it an int would claim digits that nobody sent."""
 
 _EMPTY_REPLIES: Final = {phase: ProcessingResponse(**{phase: {}}).SerializeToString() for phase in OTHER_PHASES}
 
@@ -157,7 +159,7 @@ def _plain(value: Value) -> Any:
             number = value.number_value
             if not math.isfinite(number):
                 return None
-            return int(number) if number.is_integer() else number
+            return int(number) if number.is_integer() and abs(number) < _EXACT else number
         case "string_value":
             return value.string_value
         case "bool_value":

@@ -6,7 +6,6 @@ base64; it reads the same in either spelling of the names. What a message means 
 
 from __future__ import annotations
 
-import math
 from binascii import a2b_base64, b2a_base64
 from collections.abc import Mapping
 from functools import lru_cache
@@ -19,6 +18,8 @@ from extproc.datapath.model import Mutation, Request
 from extproc.datapath.transports.exchange import DENIED_DETAILS, OTHER_PHASES, REQUEST_HEADERS, MalformedMessage
 
 _TEMPLATES_KEPT: Final = 4096
+_EXACT: Final = 2.0**53
+"""Below it every whole number is a float of its own; above it an int would claim digits that nobody sent."""
 _DEEPEST: Final = 32
 """Levels of an attribute's value; protobuf, over gRPC, gives up at about the same depth."""
 
@@ -86,7 +87,7 @@ def _plain(value: Any, depth: int = 0) -> Any:
     if kind is str or kind is bool or kind is int:
         return value
     if kind is float:
-        return int(value) if math.isfinite(value) and value.is_integer() else value
+        return int(value) if value.is_integer() and abs(value) < _EXACT else value
     if depth > _DEEPEST:
         raise MalformedMessage("an attribute is nested too deeply")
     if kind is dict:
