@@ -560,7 +560,9 @@ class Supervisor:
             return
         self._policies, self._policy_faults = sources, ()
         self._quarantined.clear()
-        self._tell("policies", sources=sources.body, revision=sources.revision)
+        for slot in self._serving:
+            # One after another: while a worker loads large policies, the others decide.
+            await self._ask([slot], "policies", _ANSWER_SECONDS, sources=sources.body, revision=sources.revision)
         self._say(f"policies: revision {sources.revision}")
 
     async def _trials(self) -> Mapping[str, Any]:

@@ -263,14 +263,15 @@ class Worker:
             app.reload()
 
     def _take_policies(self, app: Application, message: Message) -> None:
+        asked = message.get("id", 0)
         try:
             engine = app.engine(message["sources"])
         except DropoutError as error:
-            self._channel.send("policies_refused", faults=[fault.as_dict() for fault in error.faults])
+            self._channel.send("policies_refused", id=asked, faults=[fault.as_dict() for fault in error.faults])
             return
         self._slot.swap(engine)
         app.policies_swapped(engine.revision)
-        self._channel.send("swapped", policy_revision=engine.revision)
+        self._channel.send("swapped", id=asked, policy_revision=engine.revision)
 
     def _send_metrics(self, app: Application, question: int) -> None:
         """The counts; with the keys of all rollouts when those may have changed since they were last sent."""
