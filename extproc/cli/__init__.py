@@ -83,6 +83,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     except OSError as error:
         # What a command expects to fail it catches; this is a full disk under the answer, or a pipe that closed.
         _print_os_error(error, as_json=as_json)
+        _drop_what_cannot_be_written()
         sys.exit(Unreachable.exit_code)
     sys.exit(status if isinstance(status, int) else 0)
 
@@ -103,6 +104,14 @@ def _print_os_error(error: OSError, *, as_json: bool) -> None:
         print_faults([fault], as_json=as_json)
     except OSError:
         print_faults([fault], as_json=False)
+
+
+def _drop_what_cannot_be_written() -> None:
+    """Let the interpreter's own flush at exit succeed: its failure would be a second message and another code."""
+    try:
+        sys.stdout.flush()
+    except OSError:
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
 
 
 def _usage_sentence(error: click.UsageError) -> str:

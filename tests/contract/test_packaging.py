@@ -52,7 +52,7 @@ def installed(tmp_path_factory: pytest.TempPathFactory) -> Installed:
 
 
 def uv(*arguments: str) -> None:
-    done = subprocess.run([UV, *arguments], capture_output=True, text=True, timeout=SECONDS)
+    done = subprocess.run([UV, "--system-certs", *arguments], capture_output=True, text=True, timeout=SECONDS)
     if done.returncode and "error sending request" in done.stderr:
         pytest.skip("left out: no package index can be reached")
     assert done.returncode == 0, done.stderr
