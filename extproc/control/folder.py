@@ -153,10 +153,23 @@ class FollowedFolder:
                     try:
                         found = os.stat(path)  # noqa: PTH116
                     except OSError as error:
-                        # What is still there but leads nowhere has not left the folder.
-                        if os.path.lexists(path):
+                        if not _has_left(path):
                             unreadable[path] = Fault("file_unreadable", f"cannot be read: {error.strerror}", path)
                         continue
                     if stat.S_ISREG(found.st_mode):
                         files[path] = _Stamp(found.st_ino, found.st_mtime_ns, found.st_ctime_ns, found.st_size)
         return _Listing(files, unreadable)
+
+
+def _has_left(path: str) -> bool:
+    """Whether there is no such file any more, in a folder that can say so.
+
+    What is there and leads nowhere has not left, nor has what may not be looked at, nor what went with its folder.
+    """
+    try:
+        os.lstat(path)
+    except FileNotFoundError:
+        return os.path.isdir(os.path.dirname(path))  # noqa: PTH112, PTH120 - of a text
+    except OSError:
+        return False
+    return False

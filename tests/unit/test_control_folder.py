@@ -259,6 +259,49 @@ def test_a_part_of_the_folder_that_cannot_be_listed_deletes_nothing_of_it(
     assert codes(report.faults[str(directory / "sub")]) == ["folder_unreadable"]
 
 
+def test_a_folder_that_may_be_listed_and_not_entered_deletes_nothing(
+    folder: FollowedFolder, store: SqliteStore, directory: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (directory / "a.yaml").write_text(text("a"))
+    folder.sync()
+    real = {"stat": os.stat, "lstat": os.lstat}
+
+    def closed(name: str) -> Any:
+        def look(path: Any, **options: Any) -> os.stat_result:
+            if str(path).startswith(f"{directory}/"):
+                raise PermissionError(13, "Permission denied", str(path))
+            found: os.stat_result = real[name](path, **options)
+            return found
+
+        return look
+
+    with monkeypatch.context() as without_the_right:
+        for name in real:
+            without_the_right.setattr(os, name, closed(name))
+        report = folder.sync()
+    assert [fault.code for faults in report.faults.values() for fault in faults] == ["file_unreadable"]
+    assert (report.deleted, names(store)) == ((), ["a"])
+    assert folder.sync().faults == {}
+
+
+def test_a_folder_that_goes_while_it_is_read_deletes_nothing(
+    folder: FollowedFolder, store: SqliteStore, directory: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (directory / "a.yaml").write_text(text("a"))
+    folder.sync()
+    walk = os.walk
+
+    def walk_too_slowly(*arguments: Any, **options: Any) -> Any:
+        found = list(walk(*arguments, **options))
+        directory.rename(directory.with_name("away"))
+        return iter(found)
+
+    with monkeypatch.context() as moved:
+        moved.setattr(os, "walk", walk_too_slowly)
+        assert folder.sync().deleted == ()
+    assert names(store) == ["a"]
+
+
 def test_a_link_that_leads_nowhere_deletes_nothing(
     folder: FollowedFolder, store: SqliteStore, directory: Path, tmp_path: Path
 ) -> None:
