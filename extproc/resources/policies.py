@@ -9,7 +9,7 @@ from __future__ import annotations
 import hashlib
 import json
 import os
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Final, Self
@@ -72,7 +72,7 @@ def read_sources(directory: str | Path, *, tests: bool = False) -> PolicySources
     if not os.path.isdir(root):  # noqa: PTH112 - Path.is_dir raises where a parent may not be entered
         raise InvalidInput.of("policies_missing", f"there is no folder {root}", file=str(root))
     reader = _Reader(root, tests)
-    for name, path in _walk(root):
+    for name, path in _walk(root, reader.cannot_list):
         reader.take(name, path)
         if reader.full:
             break
@@ -83,13 +83,13 @@ def read_sources(directory: str | Path, *, tests: bool = False) -> PolicySources
     return PolicySources(reader.files, reader.data, reader.revision(), reader.data_files)
 
 
-def _walk(root: Path) -> Iterator[tuple[str, Path]]:
+def _walk(root: Path, cannot_list: Callable[[OSError], None]) -> Iterator[tuple[str, Path]]:
     """All visible files by relative name, in a fixed order; folders are entered once even if linked in a circle.
 
     A pipe is passed over: it would be read until somebody writes.
     """
     seen: set[str] = set()
-    for folder, folders, files in os.walk(root, followlinks=True):
+    for folder, folders, files in os.walk(root, onerror=cannot_list, followlinks=True):
         real = os.path.realpath(folder)
         if real in seen:
             folders.clear()
@@ -153,6 +153,10 @@ class _Reader:
                 Fault("policy_data_conflict", f"another data file gives data.{dotted} already", file=str(path))
             )
         self.data_files[where] = name
+
+    def cannot_list(self, error: OSError) -> None:
+        """A folder cannot be listed: what is in it is not known."""
+        self.faults.append(Fault("policy_unreadable", error.strerror or str(error), file=os.fsdecode(error.filename)))
 
     def revision(self) -> str:
         """Twelve hex digits over the sorted names and contents."""

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 import os
 import resource
 import signal
@@ -26,8 +27,9 @@ def server_with_policy() -> DropoutServer:
 def no_more_descriptors(pid: int) -> Iterator[None]:
     """The process can open nothing within the block."""
     limits = resource.prlimit(pid, resource.RLIMIT_NOFILE)
-    used = max(int(entry.name) for entry in Path(f"/proc/{pid}/fd").iterdir())
-    resource.prlimit(pid, resource.RLIMIT_NOFILE, (used + 1, limits[1]))
+    used = {int(entry.name) for entry in Path(f"/proc/{pid}/fd").iterdir()}
+    lowest_free = next(number for number in itertools.count() if number not in used)
+    resource.prlimit(pid, resource.RLIMIT_NOFILE, (lowest_free, limits[1]))
     try:
         yield
     finally:

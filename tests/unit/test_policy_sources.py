@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import contextlib
 import json
+import os
 from pathlib import Path
+from typing import Any
 
 import pytest
 from hypothesis import given, settings
@@ -187,3 +189,17 @@ def test_what_is_json_is_read_as_it_is(document: dict[str, object]) -> None:
 def test_garbage_is_refused_and_nothing_worse(text: str, suffix: str) -> None:
     with contextlib.suppress(DataError):
         assert isinstance(parse_data(text, suffix), dict)
+
+
+def test_a_folder_that_cannot_be_listed_is_not_an_empty_one(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    (tmp_path / "sub").mkdir()
+    (tmp_path / "a.rego").write_text("package a")
+    scandir = os.scandir
+
+    def closed(place: str) -> Any:
+        if str(place).endswith("sub"):
+            raise PermissionError(13, "Permission denied", place)
+        return scandir(place)
+
+    monkeypatch.setattr(os, "scandir", closed)
+    assert faults_of(tmp_path) == [("policy_unreadable", "sub", None)]
