@@ -117,18 +117,21 @@ class Bench:
 
     def _load(self, case: Case, seconds: int, rate: int | None, connections: int = CONNECTIONS) -> Measured:
         stack = self._stacks[case]
-        return run(
-            self._h2load,
-            port=stack.envoy.port,
-            paths=paths(case),
-            seconds=seconds,
-            rate=rate,
-            connections=connections,
-            server=stack.worker,
-            envoy=stack.envoy.pid,
-            cpus=sorted(other_cpus()),
-            directory=stack.directory,
-        )
+        try:
+            return run(
+                self._h2load,
+                port=stack.envoy.port,
+                paths=paths(case),
+                seconds=seconds,
+                rate=rate,
+                connections=connections,
+                server=stack.worker,
+                envoy=stack.envoy.pid,
+                cpus=sorted(other_cpus()),
+                directory=stack.directory,
+            )
+        except ProcessLookupError as error:
+            raise RuntimeError(f"{case.name}: {error}; its log ends with\n{stack.log()[-2000:]}") from None
 
     def _in_process(self, number: int) -> dict[str, float]:
         """The decision without servers, from the same stores and on the same processor."""

@@ -32,13 +32,15 @@ PERCENTILES = {"p50_ms": 0.5, "p75_ms": 0.75, "p90_ms": 0.9, "p99_ms": 0.99, "p9
 
 @dataclass(frozen=True, slots=True)
 class Measured:
-    """One run of load. CPU in microseconds per request, latencies in milliseconds."""
+    """One run of load. CPU in microseconds per request and as the share of a processor, latencies in milliseconds."""
 
     requests: int
     failed: int
     requests_per_second: float
     server_cpu_us: float
     envoy_cpu_us: float
+    server_busy: float
+    envoy_busy: float
     mean_ms: float
     p50_ms: float
     p75_ms: float
@@ -49,11 +51,18 @@ class Measured:
 
 
 def cpu_seconds(pid: int | None) -> float:
-    """User and system time of all threads of a process, to the nanosecond; of nobody, none."""
+    """User and system time of all threads of a process, to the nanosecond; of nobody, none.
+
+    Raises:
+        ProcessLookupError: when there is no such process.
+    """
     if pid is None:
         return 0.0
-    # clock_getcpuclockid(3), which Python has only for threads: the scheduler's clock of another process.
-    return time.clock_gettime((~pid << 3) | 2)
+    try:
+        # clock_getcpuclockid(3), which Python has only for threads: the scheduler's clock of another process.
+        return time.clock_gettime((~pid << 3) | 2)
+    except OSError:
+        raise ProcessLookupError(f"the process {pid} is gone") from None
 
 
 def resident_mb(pid: int) -> float:
@@ -98,7 +107,7 @@ def run(
         timeout=seconds + 60,
         check=True,
     )
-    after = cpu_seconds(server), cpu_seconds(envoy)
+    used = cpu_seconds(server) - before[0], cpu_seconds(envoy) - before[1]
     statuses, latencies = _read_log(log)
     if not latencies:
         raise RuntimeError(f"h2load made no request: {done.stdout}{done.stderr}")
@@ -108,8 +117,10 @@ def run(
         requests=count,
         failed=sum(status != 200 for status in statuses),
         requests_per_second=count / seconds,
-        server_cpu_us=(after[0] - before[0]) / count * 1e6,
-        envoy_cpu_us=(after[1] - before[1]) / count * 1e6,
+        server_cpu_us=used[0] / count * 1e6,
+        envoy_cpu_us=used[1] / count * 1e6,
+        server_busy=used[0] / seconds,
+        envoy_busy=used[1] / seconds,
         mean_ms=statistics.fmean(latencies) / 1000,
         **{name: latencies[int(count * share)] / 1000 for name, share in PERCENTILES.items()},
         max_ms=latencies[-1] / 1000,

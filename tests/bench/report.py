@@ -92,6 +92,8 @@ def _void(figures: Figures) -> str:
         failed = sum(measured.failed for rounds in modes.values() for measured in rounds)
         if failed or figures.undecided[name]:
             wrong.append(f"{name}: {figures.undecided[name]} undecided, {failed} failed")
+    if failed := figures.one_change["failed"]:
+        wrong.append(f"one change: {failed:.0f} failed")
     return "; ".join(wrong)
 
 

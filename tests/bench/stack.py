@@ -144,6 +144,10 @@ class Stack:
         assert self._envoy is not None
         return self._envoy
 
+    def log(self) -> str:
+        """What the server has said."""
+        return (self.directory / "server.log").read_text()
+
     def _start_noop(self, socket: Path) -> None:
         module = "tests.bench.noop_http" if self.case.transport == "http" else "tests.bench.noop"
         settings = GRPC_SETTINGS if self.case.tuned else {}
