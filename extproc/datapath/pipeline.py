@@ -49,6 +49,7 @@ class Pipeline:
     ) -> None:
         self._holder = holder
         self._policies = policies
+        self._clock = clock
         self._gatherer = Gatherer(features, clock)
         self._sinks = tuple(sinks)
 
@@ -70,6 +71,7 @@ class Pipeline:
         if rollout is None:
             decision = _no_match(decision_id, snapshot.revision)
         else:
+            rollout = rollout.at(self._clock)
             overlay = snapshot.overlay_of(rollout.key)
             facts = await self._gatherer.gather(rollout, request, decision_id, engine, stages)
             gathered = perf_counter_ns()

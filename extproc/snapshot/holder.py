@@ -10,6 +10,7 @@ import asyncio
 import logging
 from collections.abc import Callable, Iterable, Mapping
 from concurrent.futures import ThreadPoolExecutor
+from dataclasses import replace
 
 from extproc.clock import Clock
 from extproc.errors import DropoutError, Fault, Unreachable
@@ -128,6 +129,15 @@ class SnapshotHolder:
         return draft.snapshot(changes.revision if changes is not None else self.current.revision)
 
 
+def _compile(row: StoredRollout, now: float) -> CompiledRollout:
+    """The row's rollout as it stands at ``now``, with what it becomes when a pending rise falls due."""
+    rollout, due = parse_rollout(row.document), row.status.effective_at
+    compiled = compile_rollout(rollout, row.status, now)
+    if due <= now:
+        return compiled
+    return replace(compiled, successor=compile_rollout(rollout, row.status, due), successor_at=due)
+
+
 class _Draft:
     """The next snapshot while it is being put together, from a copy of the one before."""
 
@@ -146,7 +156,7 @@ class _Draft:
             self.drop(row.key)
             return
         try:
-            compiled = compile_rollout(parse_rollout(row.document), row.status, now)
+            compiled = _compile(row, now)
         except DropoutError as error:
             self.errors[row.key] = error.faults[0]
             return

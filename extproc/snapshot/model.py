@@ -10,6 +10,7 @@ from dataclasses import dataclass, field
 from typing import Any, NamedTuple
 
 from extproc.assignment import BucketRange
+from extproc.clock import Clock
 from extproc.snapshot.matching import MatchKey, MatchTable
 
 
@@ -85,6 +86,7 @@ class CompiledRollout:
     status.stable, for an experiment the last variant's version. ``aborted`` holds the versions with a tombstone.
     ``upstreams`` maps every version, the shadow's too, to its Envoy cluster; names and versions in it are legal
     header values. ``weight`` is the canary's in hundredths of a percent.
+    ``successor`` is the rollout from ``successor_at`` (Unix seconds) on, while a rise is pending.
     ``policy_input`` is the constant ``input.rollout``; ``plan`` is the JSON object ``{"spec", "status"}`` from which
     this rollout can be compiled again, for the decision log.
     """
@@ -115,6 +117,17 @@ class CompiledRollout:
     weight: int
     policy_input: Mapping[str, Any]
     plan: bytes
+    successor: CompiledRollout | None = None
+    successor_at: float = 0.0
+
+    def at(self, clock: Clock) -> CompiledRollout:
+        """The rollout as it stands now: a rise that is due has happened, in whichever worker the request is.
+
+        Asked for each request, because workers that were to swap by a timer would do so one after another, and a unit
+        that met two of them would change sides twice.
+        """
+        successor = self.successor
+        return successor if successor is not None and clock.now() >= self.successor_at else self
 
 
 @dataclass(frozen=True, slots=True)

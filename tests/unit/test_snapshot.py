@@ -7,6 +7,8 @@ import asyncio
 import orjson
 import pytest
 
+from extproc.datapath.model import Request
+from extproc.datapath.pipeline import Pipeline
 from extproc.resources.loading import parse_rollout
 from extproc.snapshot.compile import compile_rollout
 from extproc.snapshot.holder import SnapshotHolder
@@ -14,6 +16,11 @@ from extproc.snapshot.store import RAISE_DELAY_SECONDS, Status
 from tests.support.clock import FakeClock
 from tests.support.memory_store import MemoryStore
 from tests.support.rollouts import CANARY, canary, document, experiment
+
+
+class NoPolicies:
+    current = None
+
 
 KEY = "payments/fraud-detector"
 PATH = "/v1/models/fraud-detector"
@@ -157,6 +164,21 @@ def test_a_rise_takes_effect_at_its_instant_without_another_change(
     assert poll(holder)
     assert holder.current.rollouts[KEY].weight == 5000
     assert not poll(holder)
+
+
+async def test_a_rise_takes_effect_at_its_instant_before_any_worker_looks_again(
+    store: MemoryStore, holder: SnapshotHolder, clock: FakeClock
+) -> None:
+    store.put()
+    holder.load()
+    store.put(weight=10_000, previous_weight=0, effective_at=clock.now() + RAISE_DELAY_SECONDS)
+    poll(holder)
+    pipeline = Pipeline(holder, NoPolicies(), None, [], clock)
+    request = Request("POST", PATH, "", "http", {"x-user-id": b"alice"})
+    _, before = await pipeline.decide(request)
+    clock.advance(RAISE_DELAY_SECONDS)
+    _, after = await pipeline.decide(request)
+    assert (before.version, after.version) == ("3", "4")
 
 
 def test_a_later_state_wins_over_one_that_falls_due(
