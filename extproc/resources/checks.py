@@ -13,7 +13,8 @@ from typing import NamedTuple
 
 from extproc.errors import Fault
 from extproc.resources.marked_yaml import Path, dotted
-from extproc.resources.rollout import MatchKey, Rollout
+from extproc.resources.rollout import Rollout
+from extproc.snapshot.matching import MatchKey
 
 Placed = tuple[Rollout, str | None, int | None]
 """A rollout, its file, and the line where its document begins; both None when it comes from a store."""

@@ -7,7 +7,7 @@ here, durations seconds. Attribute docstrings are the descriptions that editors 
 
 from __future__ import annotations
 
-from typing import Annotated, Any, Final, Literal, NamedTuple
+from typing import Annotated, Any, Final, Literal
 
 from pydantic import BaseModel, ConfigDict, Field, Strict, ValidationInfo, field_validator
 from pydantic.alias_generators import to_camel
@@ -28,6 +28,7 @@ from extproc.resources.fields import (
     UpstreamTemplate,
     Value,
 )
+from extproc.snapshot.matching import MatchKey
 
 API_VERSION: Final = "dropout.dev/v1alpha1"
 KIND: Final = "Rollout"
@@ -43,14 +44,6 @@ def _one_of(*names: str) -> dict[str, Any]:
 def _written(default: str | int) -> Any:
     """The default as a document would write it, for the schema."""
     return Field(json_schema_extra={"default": default})
-
-
-class MatchKey(NamedTuple):
-    """What a match entry asks of one host: entries with an equal key match the same requests."""
-
-    host: str | None
-    path: tuple[str, str]
-    headers: frozenset[tuple[str, str]]
 
 
 class _Part(BaseModel):
@@ -105,9 +98,10 @@ class MatchEntry(_Part):
 
     def match_keys(self) -> list[MatchKey]:
         """The entry as what it asks of each of its hosts; no path is the prefix '/', which every path has."""
-        path = (self.path.type, self.path.value) if self.path else ("PathPrefix", "/")
-        headers = frozenset((header.name, header.value) for header in self.headers)
-        return [MatchKey(host, path, headers) for host in self.hosts or (None,)]
+        exact = self.path is not None and self.path.type == "Exact"
+        path = "" if self.path is None else self.path.value if exact else self.path.value.rstrip("/")
+        headers = tuple(sorted((header.name, header.value.encode()) for header in self.headers))
+        return [MatchKey(host, exact, path, headers) for host in self.hosts or [""]]
 
 
 class UnitSpec(_Part):

@@ -8,8 +8,7 @@ from typing import Any
 import orjson
 
 from extproc.assignment import BUCKETS, BucketRange, canary_range, variant_ranges
-from extproc.resources.rollout import EntitySpec, FeaturesSpec, MatchEntry, Rollout, RolloutSpec, UnitSpec
-from extproc.snapshot.matching import MatchKey
+from extproc.resources.rollout import EntitySpec, FeaturesSpec, Rollout, RolloutSpec, UnitSpec
 from extproc.snapshot.model import (
     ArmRange,
     CompiledRollout,
@@ -45,7 +44,7 @@ def compile_rollout(rollout: Rollout, status: Status, now: float) -> CompiledRol
         namespace=namespace,
         name=name,
         model=spec.model,
-        match=tuple(dict.fromkeys(key for entry in spec.match for key in match_keys(entry))),
+        match=tuple(dict.fromkeys(key for entry in spec.match for key in entry.match_keys())),
         epoch=status.epoch,
         unit=_unit_source(spec.unit),
         seed=(spec.seed or default_seed(key, status.canary)).encode(),
@@ -86,14 +85,6 @@ def in_force(status: Status, now: float) -> Status:
 def default_seed(key: str, canary: str | None) -> str:
     """A new cohort for every canary version, so that the same people do not try out each of them."""
     return key if canary is None else f"{key}@{canary}"
-
-
-def match_keys(entry: MatchEntry) -> list[MatchKey]:
-    """The table entries of one ``match`` entry: one for each of its hosts."""
-    exact = entry.path is not None and entry.path.type == "Exact"
-    path = "" if entry.path is None else entry.path.value if exact else entry.path.value.rstrip("/")
-    headers = tuple(sorted((header.name, header.value.encode()) for header in entry.headers))
-    return [MatchKey(host, exact, path, headers) for host in entry.hosts or [""]]
 
 
 def _arms(spec: RolloutSpec, status: Status, canary: str | None) -> tuple[ArmRange, ...]:
