@@ -1,4 +1,4 @@
-"""The embedded store: documents, status, history and tombstones in one SQLite file.
+"""The embedded store: documents, status, history, tombstones, epochs and the lease in one SQLite file.
 
 Readers hold one read-only connection; every write opens a connection of its own and closes it. SQLite deletes the
 write-ahead log *by name* when the last writing connection closes, so a writer that outlived its file would take away
@@ -22,7 +22,21 @@ import orjson
 
 from extproc.clock import Clock, SystemClock
 from extproc.errors import Refused, Unreachable
-from extproc.snapshot.store import Changes, Documents, HistoryEntry, Remains, Status, StoredRollout, Write
+from extproc.snapshot.epochs import epochs_begun
+from extproc.snapshot.store import (
+    Changes,
+    Documents,
+    EpochArm,
+    EpochRecord,
+    HistoryEntry,
+    Lease,
+    Remains,
+    Status,
+    StoredRollout,
+    StoredTemplate,
+    TemplateWrite,
+    Write,
+)
 
 HISTORY_PER_ROLLOUT: Final = 1000
 """Entries of history that are kept for each rollout; the oldest go first."""
@@ -30,12 +44,15 @@ HISTORY_PER_ROLLOUT: Final = 1000
 FORGET_DELETED_SECONDS: Final = 30 * 24 * 3600.0
 """A deleted rollout's row and history are dropped after this long; its tombstones stay."""
 
+FORGET_EPOCHS_SECONDS: Final = 366 * 24 * 3600.0
+"""Epochs are remembered for this long after they began; labels for them may still come."""
+
 WAIT_SECONDS: Final = 2.0
 """How long one operation waits for another process's lock."""
 
 _CHUNK = 100
 _APPLICATION_ID = 0x64726F70  # "drop"
-_SCHEMA_VERSION = 1
+_SCHEMA_VERSION = 2
 _SCHEMA = """
 CREATE TABLE meta (store_id TEXT NOT NULL, revision INTEGER NOT NULL, documents INTEGER NOT NULL,
                    forgotten INTEGER NOT NULL);
@@ -48,6 +65,16 @@ CREATE TABLE history (id INTEGER PRIMARY KEY AUTOINCREMENT, namespace TEXT NOT N
                       at REAL NOT NULL, actor TEXT NOT NULL, action TEXT NOT NULL, message TEXT NOT NULL,
                       detail BLOB NOT NULL);
 CREATE INDEX history_by_rollout ON history (namespace, name, id);
+"""
+_SINCE_VERSION_2 = """
+CREATE TABLE templates (namespace TEXT NOT NULL, name TEXT NOT NULL, document BLOB NOT NULL, source TEXT,
+                        PRIMARY KEY (namespace, name)) WITHOUT ROWID;
+CREATE TABLE epochs (namespace TEXT NOT NULL, name TEXT NOT NULL, epoch INTEGER NOT NULL, number INTEGER NOT NULL,
+                     began REAL NOT NULL, arms BLOB NOT NULL, PRIMARY KEY (namespace, name, epoch)) WITHOUT ROWID;
+CREATE INDEX epochs_by_number ON epochs (number, began);
+CREATE TABLE lease (only_one INTEGER PRIMARY KEY CHECK (only_one = 1), holder TEXT NOT NULL, token INTEGER NOT NULL,
+                    expires_at REAL NOT NULL);
+INSERT INTO lease VALUES (1, '', 0, 0);
 """
 _COLUMNS = "namespace, name, document, status, revision, source, deleted_at"
 
@@ -165,7 +192,38 @@ class SqliteStore:
             cursor = self._reader.execute(
                 f"SELECT {_COLUMNS} FROM rollouts WHERE deleted_at IS NULL ORDER BY namespace, name"  # noqa: S608
             )
-            return Documents(revision, [_parsed(row) for row in cursor])
+            templates = self._reader.execute(
+                "SELECT namespace, name, document, source FROM templates ORDER BY namespace, name"
+            )
+            return Documents(revision, [_parsed(row) for row in cursor], [_parsed_template(*row) for row in templates])
+
+    def template(self, namespace: str, name: str) -> StoredTemplate | None:
+        """See ``RolloutStore``."""
+        with self._mapped():
+            self._check_identity()
+            row = self._reader.execute(
+                "SELECT namespace, name, document, source FROM templates WHERE namespace = ? AND name = ?",
+                (namespace, name),
+            ).fetchone()
+        return None if row is None else _parsed_template(*row)
+
+    def epochs(self, number: int) -> Sequence[EpochRecord]:
+        """See ``RolloutStore``."""
+        return self._epochs("number = ?", (number,))
+
+    def epochs_of(self, namespace: str, name: str) -> Sequence[EpochRecord]:
+        """See ``RolloutStore``."""
+        return self._epochs("namespace = ? AND name = ?", (namespace, name))
+
+    def _epochs(self, where: str, values: tuple[Any, ...]) -> Sequence[EpochRecord]:
+        with self._mapped():
+            self._check_identity()
+            rows = self._reader.execute(
+                f"SELECT number, namespace, name, epoch, began, arms FROM epochs WHERE {where}"  # noqa: S608 - ours
+                " ORDER BY began, epoch",
+                values,
+            ).fetchall()
+        return [_parsed_epoch(*row) for row in rows]
 
     def remains(self, namespace: str, name: str) -> Remains:
         """See ``RolloutStore``."""
@@ -190,24 +248,64 @@ class SqliteStore:
 
     # Writing
 
-    def write(self, writes: Sequence[Write], *, documents_at: int | None = None) -> Sequence[StoredRollout]:
+    def write(
+        self,
+        writes: Sequence[Write],
+        *,
+        templates: Sequence[TemplateWrite] = (),
+        documents_at: int | None = None,
+        lease: Lease | None = None,
+    ) -> Sequence[StoredRollout]:
         """See ``RolloutStore``."""
-        with self._mapped(), self._transaction() as connection:
-            meta = _read_meta(connection)
-            if meta.store_id != self._store_id:
-                raise self._recreated()
+        with self._mapped(), self._writing() as (connection, meta):
             if documents_at is not None and documents_at != meta.documents:
                 raise Refused.of("conflict", "another document was applied or deleted at the same time; try again")
+            if lease is not None and _lease(connection)[:2] != (lease.holder, lease.token):
+                raise Refused.of("lease_lost", "another controller leads by now")
             revision, rows = meta.revision, []
             for write in writes:
                 revision += 1
                 rows.append(self._write_row(connection, write, revision))
-            touched = revision if any(write.document is not None or write.delete for write in writes) else None
+            if templates:
+                revision += 1
+                _write_templates(connection, templates)
+            changed = bool(templates) or any(write.document is not None or write.delete for write in writes)
+            touched = revision if changed else None
             connection.execute("UPDATE meta SET revision = ?, documents = coalesce(?, documents)", (revision, touched))
             if any(write.delete for write in writes):
                 self._forget(connection)
         self._wrote = True
         return rows
+
+    def acquire(self, holder: str, seconds: float) -> Lease | None:
+        """See ``RolloutStore``. The clock is the machine's since it started, and so is the file this machine's."""
+        with self._mapped(), self._writing() as (connection, _):
+            now = self._clock.monotonic()
+            before, token, expires_at = _lease(connection)
+            # A lease from before the machine started anew lies further ahead than any that was taken since.
+            if before not in ("", holder) and now < expires_at <= now + seconds:
+                return None
+            lease = Lease(holder, token if before == holder else token + 1, now + seconds)
+            connection.execute(
+                "UPDATE lease SET holder = ?, token = ?, expires_at = ?", (holder, lease.token, lease.expires_at)
+            )
+        return lease
+
+    def release(self, lease: Lease) -> None:
+        """See ``RolloutStore``."""
+        with self._mapped(), self._writing() as (connection, _):
+            connection.execute(
+                "UPDATE lease SET holder = '' WHERE holder = ? AND token = ?", (lease.holder, lease.token)
+            )
+
+    @contextmanager
+    def _writing(self) -> Iterator[tuple[sqlite3.Connection, _Meta]]:
+        """A transaction in the store that was opened, not in one that took its place."""
+        with self._transaction() as connection:
+            meta = _read_meta(connection)
+            if meta.store_id != self._store_id:
+                raise self._recreated()
+            yield connection, meta
 
     def close(self) -> None:
         """Let go of the file, and leave all of it in one piece if this store wrote and nobody else has it open."""
@@ -238,8 +336,22 @@ class SqliteStore:
         )
         if write.status is not None:
             _write_aborted(connection, after)
+            self._write_epochs(connection, before, after)
         _write_history(connection, write)
         return after
+
+    def _write_epochs(self, connection: sqlite3.Connection, before: StoredRollout | None, after: StoredRollout) -> None:
+        now = self._clock.now()
+        begun = list(epochs_begun(before.status if before is not None else None, after, now))
+        connection.executemany(
+            "INSERT OR REPLACE INTO epochs (namespace, name, epoch, number, began, arms) VALUES (?, ?, ?, ?, ?, ?)",
+            [(one.namespace, one.name, one.epoch, one.number, one.began, _dumped(one.arms)) for one in begun],
+        )
+        if begun:
+            connection.execute(
+                "DELETE FROM epochs WHERE namespace = ? AND name = ? AND began < ?",
+                (after.namespace, after.name, now - FORGET_EPOCHS_SECONDS),
+            )
 
     def _forget(self, connection: sqlite3.Connection) -> None:
         """Drop rows that were deleted long ago; a reader from before then is told to start over."""
@@ -266,13 +378,14 @@ class SqliteStore:
             with closing(self._connect("rw")) as connection:
                 if _is_empty(connection):
                     self._make_tables(connection)
+                elif _kind(connection) == (_APPLICATION_ID, 1):
+                    _take_over_version_1(connection)
 
     def _make_tables(self, connection: sqlite3.Connection) -> None:
         self._to_wal(connection)
         connection.execute("BEGIN IMMEDIATE")
         if _is_empty(connection):
-            for statement in _SCHEMA.split(";\n"):
-                connection.execute(statement)
+            _execute_all(connection, _SCHEMA + _SINCE_VERSION_2)
             # The first revision is 1, so that asking for all changes since 0 always answers.
             connection.execute("INSERT INTO meta VALUES (?, 1, 1, 0)", (uuid.uuid4().hex,))
             connection.execute(f"PRAGMA application_id = {_APPLICATION_ID}")
@@ -307,9 +420,7 @@ class SqliteStore:
     def _check_kind(self, connection: sqlite3.Connection) -> None:
         if _is_empty(connection):
             raise Unreachable.of("store_unreachable", f"{self._path} holds no store yet")
-        (application,) = connection.execute("PRAGMA application_id").fetchone()
-        (schema,) = connection.execute("PRAGMA user_version").fetchone()
-        if (application, schema) != (_APPLICATION_ID, _SCHEMA_VERSION):
+        if _kind(connection) != (_APPLICATION_ID, _SCHEMA_VERSION):
             raise Unreachable.of(
                 "store_incompatible", f"{self._path} is not a store that this version of dropout reads"
             )
@@ -404,6 +515,49 @@ def _after(before: StoredRollout | None, write: Write, revision: int) -> StoredR
     return StoredRollout(write.namespace, write.name, document, status, revision, source, write.delete)
 
 
+def _execute_all(connection: sqlite3.Connection, statements: str) -> None:
+    for statement in statements.split(";\n"):
+        connection.execute(statement)
+
+
+def _kind(connection: sqlite3.Connection) -> tuple[int, int]:
+    """Whose file this is, and in which version of its format."""
+    (application,) = connection.execute("PRAGMA application_id").fetchone()
+    (schema,) = connection.execute("PRAGMA user_version").fetchone()
+    return application, schema
+
+
+def _take_over_version_1(connection: sqlite3.Connection) -> None:
+    """Add what version 2 has beside; nothing of version 1 changes. Several processes may try at once."""
+    connection.execute("BEGIN IMMEDIATE")
+    if _kind(connection) == (_APPLICATION_ID, 1):
+        _execute_all(connection, _SINCE_VERSION_2)
+        connection.execute(f"PRAGMA user_version = {_SCHEMA_VERSION}")
+    connection.execute("COMMIT")
+
+
+def _lease(connection: sqlite3.Connection) -> tuple[str, int, float]:
+    found: tuple[str, int, float] = connection.execute("SELECT holder, token, expires_at FROM lease").fetchone()
+    return found
+
+
+def _write_templates(connection: sqlite3.Connection, templates: Sequence[TemplateWrite]) -> None:
+    for write in templates:
+        connection.execute(
+            "DELETE FROM templates WHERE namespace = ? AND name = ?",
+            (write.namespace, write.name),
+        )
+        if write.document is not None:
+            connection.execute(
+                "INSERT INTO templates (namespace, name, document, source) VALUES (?, ?, ?, ?)",
+                (write.namespace, write.name, orjson.dumps(write.document), write.source),
+            )
+
+
+def _dumped(arms: Sequence[EpochArm]) -> bytes:
+    return orjson.dumps([[*arm] for arm in arms])
+
+
 def _write_aborted(connection: sqlite3.Connection, row: StoredRollout) -> None:
     connection.execute("DELETE FROM aborted WHERE namespace = ? AND name = ?", (row.namespace, row.name))
     connection.executemany(
@@ -466,6 +620,14 @@ def _parsed_entry(
     at: float, namespace: str, name: str, actor: str, action: str, message: str, detail: bytes
 ) -> HistoryEntry:
     return HistoryEntry(at, namespace, name, actor, action, message, orjson.loads(detail))
+
+
+def _parsed_template(namespace: str, name: str, document: bytes, source: str | None) -> StoredTemplate:
+    return StoredTemplate(namespace, name, orjson.loads(document), source)
+
+
+def _parsed_epoch(number: int, namespace: str, name: str, epoch: int, began: float, arms: bytes) -> EpochRecord:
+    return EpochRecord(number, namespace, name, epoch, began, tuple(EpochArm(*arm) for arm in orjson.loads(arms)))
 
 
 def _read_meta(connection: sqlite3.Connection) -> _Meta:

@@ -19,7 +19,7 @@ from extproc.resources.fields import format_percent
 from extproc.snapshot.store import HistoryEntry, Status, StoredRollout
 
 _CAMEL = re.compile(r"_([a-z])")
-_PERCENTS = ("weight", "previous_weight", "drawn")
+_PERCENTS = ("weight", "previous_weight", "drawn", "shadow")
 _INTERNAL = ("ranges_key",)
 
 
@@ -176,7 +176,7 @@ def status_json(status: Status) -> dict[str, Any]:
     """A status in the documents' style: camelCase, weights in percent, times in RFC 3339."""
     body = {name: value for name, value in status.as_dict().items() if name not in _INTERNAL}
     body |= {name: format_percent(body[name]) for name in _PERCENTS}
-    body["effective_at"] = timestamp(status.effective_at)
+    body |= {name: timestamp(body[name]) for name in ("effective_at", "step_at")}
     return {_CAMEL.sub(lambda found: found[1].upper(), name): value for name, value in body.items()}
 
 

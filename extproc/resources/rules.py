@@ -10,6 +10,7 @@ from collections.abc import Iterable, Iterator, Mapping
 from typing import Any
 
 from extproc.assignment import BUCKETS, parse_percent
+from extproc.decision_id import MAX_VARIANTS
 from extproc.names import RESERVED_ARMS
 from extproc.resources.faults import Problem
 from extproc.resources.marked_yaml import Path, shown
@@ -43,6 +44,8 @@ def _experiment(spec: Mapping[str, Any]) -> Iterator[Problem]:
         return
     if len(variants) < 2:
         yield Problem("invalid_value", "an experiment has at least two variants", path)
+    if len(variants) > MAX_VARIANTS:
+        yield Problem("invalid_value", f"an experiment has at most {MAX_VARIANTS} variants", path)
     names = [_mapping(variant).get("name") for variant in variants]
     yield from _duplicates("variant", names, path, "name")
     for index, name in enumerate(names):

@@ -8,9 +8,11 @@ from typing import Any
 import orjson
 
 from extproc.assignment import BUCKETS, BucketRange, canary_range, variant_ranges
-from extproc.resources.rollout import EntitySpec, FeaturesSpec, Rollout, RolloutSpec, UnitSpec
+from extproc.decision_id import arm_codes, epoch_number
+from extproc.resources.rollout import BreakerSpec, EntitySpec, FeaturesSpec, Rollout, RolloutSpec, UnitSpec
 from extproc.snapshot.model import (
     ArmRange,
+    Breaker,
     CompiledRollout,
     FeatureNeed,
     Holdout,
@@ -32,7 +34,7 @@ def compile_rollout(rollout: Rollout, status: Status, now: float) -> CompiledRol
     key = f"{namespace}/{name}"
     status = in_force(status, now)
     canary = status.canary if status.canary != status.stable else None
-    shadow = Shadow(spec.resolve(spec.shadow), spec.shadow.percent) if spec.shadow is not None else None
+    shadow = _shadow(spec, status, canary)
     arms = _arms(spec, status, canary)
     versions = frozenset({status.stable, *(arm.version for arm in arms)})
     upstreams = {
@@ -46,6 +48,8 @@ def compile_rollout(rollout: Rollout, status: Status, now: float) -> CompiledRol
         model=spec.model,
         match=tuple(dict.fromkeys(key for entry in spec.match for key in entry.match_keys())),
         epoch=status.epoch,
+        number=epoch_number(key, status.epoch),
+        attempt=status.attempt,
         unit=_unit_source(spec.unit),
         seed=(spec.seed or default_seed(key, status.canary)).encode(),
         stable=status.stable,
@@ -56,6 +60,8 @@ def compile_rollout(rollout: Rollout, status: Status, now: float) -> CompiledRol
         versions=versions,
         upstreams=upstreams,
         aborted=frozenset(status.aborted),
+        arm_codes=arm_codes([variant.name for variant in spec.variants]),
+        breaker=_breaker(spec.breaker) if spec.breaker else None,
         holdout=Holdout(spec.holdout.name.encode(), spec.holdout.percent) if spec.holdout else None,
         layer=Layer(spec.layer.name.encode(), BucketRange(*spec.layer.range)) if spec.layer else None,
         shadow=shadow,
@@ -101,6 +107,17 @@ def _arms(spec: RolloutSpec, status: Status, canary: str | None) -> tuple[ArmRan
     return (ArmRange("canary", canary, canary_range(weight)),)
 
 
+def _shadow(spec: RolloutSpec, status: Status, canary: str | None) -> Shadow | None:
+    """Copies go where a shadow step says, while one is in force, else where the document says."""
+    if canary is not None and status.shadow:
+        return Shadow(canary, status.shadow)
+    return Shadow(spec.resolve(spec.shadow), spec.shadow.percent) if spec.shadow is not None else None
+
+
+def _breaker(breaker: BreakerSpec) -> Breaker:
+    return Breaker(breaker.window, breaker.min_requests, breaker.error_rate, breaker.consecutive)
+
+
 def _unit_source(unit: UnitSpec) -> UnitSource:
     return UnitSource(unit.header, unit.cookie, unit.missing == "request")
 
@@ -125,5 +142,5 @@ def _plan(rollout: Rollout, status: Status) -> bytes:
     spec: dict[str, Any] = rollout.spec.model_dump(
         mode="json", by_alias=True, exclude_unset=True, exclude={"steps", "analysis", "breaker"}
     )
-    plan = orjson.dumps({"spec": spec, "status": replace(status, message="", conditions=())})
+    plan = orjson.dumps({"spec": spec, "status": replace(status, message="", conditions=(), analysis={})})
     return bytes(memoryview(plan))  # a copy of its own length: orjson leaves kilobytes of room behind its result

@@ -167,8 +167,8 @@ class _Draft:
         self.compiled += 1
         self.drop(row.key, moving=compiled)
         self._rollouts[row.key] = compiled
-        if row.status.killed:
-            self._overlay[row.key] = Overlay(killed=True)
+        if row.status.killed or row.status.tripped:
+            self._overlay[row.key] = Overlay(row.status.killed, frozenset(row.status.tripped))
         if row.status.effective_at > now:
             self.pending[row.key] = row
 

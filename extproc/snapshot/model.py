@@ -76,6 +76,19 @@ class Shadow(NamedTuple):
     percent: int
 
 
+class Breaker(NamedTuple):
+    """When a version is taken away for failing.
+
+    Within ``window`` seconds: at least ``min_requests`` of which more than ``error_rate`` (0 to 1) failed, or
+    ``consecutive`` failures in a row.
+    """
+
+    window: float
+    min_requests: int
+    error_rate: float
+    consecutive: int
+
+
 @dataclass(frozen=True, slots=True)
 class CompiledRollout:
     """One rollout, ready to decide with: its accepted spec and its status, in slots.
@@ -86,6 +99,8 @@ class CompiledRollout:
     status.stable, for an experiment the last variant's version. ``aborted`` holds the versions with a tombstone.
     ``upstreams`` maps every version, the shadow's too, to its Envoy cluster; names and versions in it are legal
     header values. ``weight`` is the canary's in hundredths of a percent.
+    ``number`` and ``arm_codes`` are what decision ids carry of the epoch and the arm. A trip counts in the ``attempt``
+    in which it was, see ``Status``.
     ``successor`` is the rollout from ``successor_at`` (Unix seconds) on, while a rise is pending.
     ``policy_input`` is the constant ``input.rollout``; ``plan`` is the JSON object ``{"spec", "status"}`` from which
     this rollout can be compiled again, for the decision log.
@@ -97,6 +112,8 @@ class CompiledRollout:
     model: str
     match: tuple[MatchKey, ...]
     epoch: int
+    number: int
+    attempt: int
     unit: UnitSource
     seed: bytes
     stable: str
@@ -107,6 +124,8 @@ class CompiledRollout:
     versions: frozenset[str]
     upstreams: Mapping[str, str]
     aborted: frozenset[str]
+    arm_codes: Mapping[str, int]
+    breaker: Breaker | None
     holdout: Holdout | None
     layer: Layer | None
     shadow: Shadow | None

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass, field
-from typing import Any, Final, Protocol, Self
+from typing import Any, Final, NamedTuple, Protocol, Self
 
 POLL_SECONDS: Final = 0.1
 """How often a reader asks the store for changes."""
@@ -28,8 +28,13 @@ class Status:
     on, until then ``previous_weight`` and ``previous_epoch`` are. ``drawn`` is the weight whose range still names the
     arm of a unit after an abort took the weight to 0. ``spec_stable`` is what spec.stable resolved to when the
     rollout was adopted. For an experiment ``stable`` is the last variant's version and ``canary`` is None.
-    ``aborted`` are the versions with a tombstone. ``ranges_key`` fingerprints what the ranges depend on: when it
-    changes, ``epoch`` does.
+    ``aborted`` are the versions with a tombstone, ``tripped`` those that a breaker took away. A canary's every start
+    from weight 0 is an ``attempt`` of its own: what a breaker said about an earlier one does not count. ``ranges_key``
+    fingerprints what the ranges depend on: when it changes, ``epoch`` does.
+
+    ``step`` is the index of the step in force since ``step_at`` (Unix seconds; later than now while a rise is
+    pending). ``shadow`` is the share of units (hundredths of a percent) whose requests a shadow step mirrors to the
+    canary. ``analysis`` holds the measurements of the runs under way, see ``control.analysis``.
     """
 
     stable: str
@@ -38,7 +43,10 @@ class Status:
     previous_weight: int = 0
     effective_at: float = 0.0
     drawn: int = 0
+    shadow: int = 0
     step: int = 0
+    step_at: float = 0.0
+    attempt: int = 1
     epoch: int = 1
     previous_epoch: int = 1
     phase: str = "Progressing"
@@ -46,9 +54,11 @@ class Status:
     message: str = ""
     killed: bool = False
     aborted: tuple[str, ...] = ()
+    tripped: tuple[str, ...] = ()
     spec_stable: str = ""
     ranges_key: str = ""
     conditions: tuple[Mapping[str, Any], ...] = field(default=())
+    analysis: Mapping[str, Any] = field(default_factory=dict)
 
     def weight_at(self, now: float) -> int:
         """The weight in force at ``now`` (Unix seconds): a rise that is not yet due has not happened."""
@@ -69,13 +79,14 @@ class Status:
         Raises:
             KeyError, TypeError, ValueError: for anything else; requests are routed by it.
         """
-        status = cls(**{**body, "aborted": tuple(body["aborted"]), "conditions": tuple(body["conditions"])})
+        status = cls(**{**body, **{name: tuple(body[name]) for name in _STATUS_TUPLES if name in body}})
         for name, kind in _STATUS_KINDS.items():
             if not isinstance(getattr(status, name), kind):
                 raise TypeError(f"{name} is not of its type")
         return status
 
 
+_STATUS_TUPLES: Final = ("aborted", "tripped", "conditions")
 _STATUS_KINDS: Final[dict[str, Any]] = {
     "stable": str,
     "canary": str | None,
@@ -85,6 +96,8 @@ _STATUS_KINDS: Final[dict[str, Any]] = {
     "epoch": int,
     "previous_epoch": int,
     "drawn": int,
+    "shadow": int,
+    "attempt": int,
     "killed": bool,
 }
 """What deciding takes from a status."""
@@ -147,6 +160,58 @@ class Write:
 
 
 @dataclass(frozen=True, slots=True)
+class StoredTemplate:
+    """An AnalysisTemplate as it was accepted; ``source`` as in ``StoredRollout``."""
+
+    namespace: str
+    name: str
+    document: Mapping[str, Any]
+    source: str | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class TemplateWrite:
+    """Store an AnalysisTemplate, or with ``document`` None remove it."""
+
+    namespace: str
+    name: str
+    document: Mapping[str, Any] | None
+    source: str | None = None
+
+
+class EpochArm(NamedTuple):
+    """An arm of an epoch: its number in decision ids, its name, and the version that its units were to get."""
+
+    code: int
+    arm: str
+    version: str
+
+
+@dataclass(frozen=True, slots=True)
+class EpochRecord:
+    """An epoch of a rollout, as it is remembered for labels that come weeks later.
+
+    ``number`` is what its decision ids carry; two epochs may share one, so ``began`` (Unix seconds) tells them apart.
+    """
+
+    number: int
+    namespace: str
+    name: str
+    epoch: int
+    began: float
+    arms: tuple[EpochArm, ...]
+
+
+@dataclass(frozen=True, slots=True)
+class Lease:
+    """The right to lead, until ``expires_at`` (the clock's monotonic seconds); ``token`` grows with each new holder."""
+
+    holder: str
+    token: int
+    expires_at: float
+
+
+@dataclass(frozen=True, slots=True)
 class Changes:
     """What changed after a revision.
 
@@ -162,10 +227,11 @@ class Changes:
 
 @dataclass(frozen=True, slots=True)
 class Documents:
-    """All rollouts by namespace and name, and the revision at which a document last changed."""
+    """All rollouts and templates by namespace and name, and the revision at which a document last changed."""
 
     revision: int
     rollouts: Sequence[StoredRollout]
+    templates: Sequence[StoredTemplate] = ()
 
 
 @dataclass(frozen=True, slots=True)
@@ -208,12 +274,40 @@ class RolloutStore(Protocol):
         """All rollouts as they stand."""
         ...
 
-    def write(self, writes: Sequence[Write], *, documents_at: int | None = None) -> Sequence[StoredRollout]:
-        """Do all of ``writes`` or none, in one transaction, and give the rows as they are then.
+    def template(self, namespace: str, name: str) -> StoredTemplate | None:
+        """One AnalysisTemplate, or None."""
+        ...
 
-        Raises ``Refused`` (``conflict``) when a row is not where its write expects it, or when any document changed
-        since ``documents_at`` (``Documents.revision``): what was checked together must still be together.
+    def write(
+        self,
+        writes: Sequence[Write],
+        *,
+        templates: Sequence[TemplateWrite] = (),
+        documents_at: int | None = None,
+        lease: Lease | None = None,
+    ) -> Sequence[StoredRollout]:
+        """Do all of ``writes`` and ``templates`` or none, in one transaction, and give the rollouts as they are then.
+
+        Raises ``Refused``: ``conflict`` when a row is not where its write expects it, or when any document changed
+        since ``documents_at`` (``Documents.revision``), because what was checked together must still be together;
+        ``lease_lost`` when somebody else has taken the ``lease`` over since.
         """
+        ...
+
+    def acquire(self, holder: str, seconds: float) -> Lease | None:
+        """Lead, or go on leading, for ``seconds`` from now; None while another holder's lease has not run out."""
+        ...
+
+    def release(self, lease: Lease) -> None:
+        """Let another lead at once, if ``lease`` is still the one in force."""
+        ...
+
+    def epochs(self, number: int) -> Sequence[EpochRecord]:
+        """The epochs that decision ids call ``number``, the oldest first. They outlive their rollout by a year."""
+        ...
+
+    def epochs_of(self, namespace: str, name: str) -> Sequence[EpochRecord]:
+        """The epochs of a rollout, deleted or not, the oldest first."""
         ...
 
     def remains(self, namespace: str, name: str) -> Remains:

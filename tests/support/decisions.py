@@ -9,6 +9,7 @@ import orjson
 
 from extproc.assignment import BucketRange
 from extproc.datapath.model import Buckets, Decision, Facts, Features, FeatureValue, PolicyVerdict, Request, Unit
+from extproc.decision_id import arm_codes, epoch_number
 from extproc.names import Reason
 from extproc.snapshot.model import CompiledRollout, PolicyUse, UnitSource
 
@@ -24,6 +25,8 @@ def make_rollout(**changes: Any) -> CompiledRollout:
         model="fraud-detector",
         match=(),
         epoch=1,
+        number=epoch_number("payments/fraud-detector", 1),
+        attempt=1,
         unit=UnitSource(header="x-user-id"),
         seed=b"payments/fraud-detector@4",
         stable="3",
@@ -34,6 +37,8 @@ def make_rollout(**changes: Any) -> CompiledRollout:
         versions=frozenset({"3", "4"}),
         upstreams={"3": "fraud-detector-v3", "4": "fraud-detector-v4"},
         aborted=frozenset(),
+        arm_codes=arm_codes([]),
+        breaker=None,
         holdout=None,
         layer=None,
         shadow=None,

@@ -1,0 +1,10 @@
+"""What is counted about rollouts' requests: filled where requests are seen, read where rollouts are judged.
+
+Everything here is bounded in size, and two counts of one thing add up to the count of both.
+"""
+
+from extproc.measure.sketch import LatencySketch
+from extproc.measure.totals import UNIT_GROUPS, ArmTotals, EpochTotals
+from extproc.measure.units import UnitSample
+
+__all__ = ["UNIT_GROUPS", "ArmTotals", "EpochTotals", "LatencySketch", "UnitSample"]

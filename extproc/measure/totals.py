@@ -1,0 +1,91 @@
+"""The counts of one epoch of a rollout, arm by arm, from its beginning on."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from typing import Any, Final, Self
+
+from extproc.measure.sketch import LatencySketch
+from extproc.measure.units import UnitSample
+
+UNIT_GROUPS: Final = 256
+"""Units fall evenly into this many groups; requests of one unit are one group's, so groups vary independently."""
+
+
+@dataclass(slots=True)
+class ArmTotals:
+    """What became of the requests of one arm, whatever version served them.
+
+    ``decided`` counts decisions, ``requests`` the outcomes seen of them. ``failures`` are outcomes that failed, a
+    retry that another version answered (``fallbacks``) among them. ``groups`` are [requests, failures] by group of
+    units; outcomes without a unit are in no group.
+    """
+
+    decided: int = 0
+    requests: int = 0
+    failures: int = 0
+    fallbacks: int = 0
+    latency: LatencySketch = field(default_factory=LatencySketch)
+    groups: dict[int, list[int]] = field(default_factory=dict)
+
+    def merge(self, other: ArmTotals) -> None:
+        """Add what ``other`` counted."""
+        self.decided += other.decided
+        self.requests += other.requests
+        self.failures += other.failures
+        self.fallbacks += other.fallbacks
+        self.latency.merge(other.latency)
+        for group, (requests, failures) in other.groups.items():
+            counts = self.groups.setdefault(group, [0, 0])
+            counts[0] += requests
+            counts[1] += failures
+
+    def to_json(self) -> dict[str, Any]:
+        """The counts as a JSON object."""
+        return {
+            "decided": self.decided,
+            "requests": self.requests,
+            "failures": self.failures,
+            "fallbacks": self.fallbacks,
+            "latency": self.latency.to_json(),
+            "groups": [(group, *counts) for group, counts in sorted(self.groups.items())],
+        }
+
+    @classmethod
+    def from_json(cls, body: Mapping[str, Any]) -> Self:
+        """The reverse of ``to_json``."""
+        return cls(
+            decided=body["decided"],
+            requests=body["requests"],
+            failures=body["failures"],
+            fallbacks=body["fallbacks"],
+            latency=LatencySketch.from_json(body["latency"]),
+            groups={group: [requests, failures] for group, requests, failures in body["groups"]},
+        )
+
+
+@dataclass(slots=True)
+class EpochTotals:
+    """All arms of one epoch of the rollout ``rollout`` (``namespace/name``).
+
+    ``updated_at`` is when the last of it was reported, in Unix seconds. ``units`` are the different units that were
+    decided by their bucket.
+    """
+
+    rollout: str
+    epoch: int
+    updated_at: float = 0.0
+    arms: dict[str, ArmTotals] = field(default_factory=dict)
+    units: UnitSample = field(default_factory=UnitSample)
+
+    def arm(self, name: str) -> ArmTotals:
+        """The counts of an arm, which begin with nothing."""
+        return self.arms.setdefault(name, ArmTotals())
+
+    def merge(self, other: EpochTotals) -> None:
+        """Add what ``other`` counted in the same epoch of the same rollout."""
+        self.updated_at = max(self.updated_at, other.updated_at)
+        for name, totals in other.arms.items():
+            self.arm(name).merge(totals)
+        self.units.merge(other.units)

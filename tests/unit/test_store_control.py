@@ -1,0 +1,172 @@
+"""What the store keeps for the controller: templates, epochs, and who leads."""
+
+from __future__ import annotations
+
+import sqlite3
+from contextlib import closing
+from dataclasses import replace
+from pathlib import Path
+
+import pytest
+
+from extproc.adapters.sqlite_store import FORGET_EPOCHS_SECONDS, SqliteStore
+from extproc.decision_id import epoch_number
+from extproc.errors import Refused, Unreachable
+from extproc.snapshot.store import EpochArm, Lease, Status, StoredTemplate, TemplateWrite, Write
+from tests.support.clock import FakeClock
+
+STATUS = Status(stable="3", canary="4")
+VARIANTS = {"spec": {"variants": [{"name": "a", "version": "8"}, {"name": "control", "version": "7"}]}}
+
+
+@pytest.fixture
+def path(tmp_path: Path) -> Path:
+    return tmp_path / "dropout.db"
+
+
+@pytest.fixture
+def clock() -> FakeClock:
+    return FakeClock()
+
+
+@pytest.fixture
+def store(path: Path, clock: FakeClock) -> SqliteStore:
+    return SqliteStore(path, create=True, clock=clock)
+
+
+# -- templates
+
+
+def test_a_template_is_read_back_alone_and_among_the_documents(store: SqliteStore) -> None:
+    store.write([], templates=[TemplateWrite("payments", "health", {"kind": "AnalysisTemplate"}, "/f/t.yaml")])
+    stored = StoredTemplate("payments", "health", {"kind": "AnalysisTemplate"}, "/f/t.yaml")
+    assert store.template("payments", "health") == stored
+    assert store.documents().templates == [stored]
+    assert store.template("payments", "other") is None
+
+
+def test_a_template_is_replaced_and_removed(store: SqliteStore) -> None:
+    store.write([], templates=[TemplateWrite("a", "t", {"v": 1})])
+    store.write([], templates=[TemplateWrite("a", "t", {"v": 2})])
+    found = store.template("a", "t")
+    assert found is not None
+    assert found.document == {"v": 2}
+    store.write([], templates=[TemplateWrite("a", "t", None)])
+    assert store.template("a", "t") is None
+
+
+def test_a_template_counts_as_a_document_that_changed(store: SqliteStore) -> None:
+    before = store.documents().revision
+    store.write([], templates=[TemplateWrite("a", "t", {})])
+    with pytest.raises(Refused, match="conflict"):
+        store.write([Write("a", "r", None, {}, STATUS)], documents_at=before)
+
+
+# -- epochs
+
+
+def test_every_epoch_is_remembered_with_its_arms_from_when_it_began(store: SqliteStore, clock: FakeClock) -> None:
+    (row,) = store.write([Write("a", "r", None, {}, STATUS)])
+    first = clock.now()
+    clock.advance(100)
+    rising = replace(STATUS, weight=500, epoch=2, previous_epoch=1, effective_at=clock.now() + 0.2)
+    store.write([Write("a", "r", row.resource_version, status=rising)])
+    found = store.epochs_of("a", "r")
+    assert [(one.epoch, one.began) for one in found] == [(1, first), (2, clock.now() + 0.2)]
+    assert found[1].arms == (EpochArm(0, "excluded", ""), EpochArm(1, "control", "3"), EpochArm(2, "canary", "4"))
+    assert store.epochs(epoch_number("a/r", 2)) == [found[1]]
+
+
+def test_a_status_that_stays_in_its_epoch_begins_none(store: SqliteStore, clock: FakeClock) -> None:
+    (row,) = store.write([Write("a", "r", None, {}, STATUS)])
+    began = clock.now()
+    clock.advance(5)
+    store.write([Write("a", "r", row.resource_version, status=replace(STATUS, killed=True))])
+    assert [one.began for one in store.epochs_of("a", "r")] == [began]
+
+
+def test_two_epochs_may_begin_with_one_write(store: SqliteStore, clock: FakeClock) -> None:
+    (row,) = store.write([Write("a", "r", None, {}, STATUS)])
+    rising = replace(STATUS, weight=500, epoch=3, previous_epoch=2, effective_at=clock.now() + 0.2)
+    store.write([Write("a", "r", row.resource_version, status=rising)])
+    assert [(one.epoch, one.began - clock.now()) for one in store.epochs_of("a", "r")][1:] == [
+        (2, 0),
+        (3, pytest.approx(0.2)),
+    ]
+
+
+def test_an_experiments_arms_are_its_variants(store: SqliteStore) -> None:
+    store.write([Write("a", "r", None, VARIANTS, Status(stable="7"))])
+    (found,) = store.epochs_of("a", "r")
+    assert found.arms == (EpochArm(0, "excluded", ""), EpochArm(16, "a", "8"), EpochArm(17, "control", "7"))
+
+
+def test_epochs_outlive_their_rollout_and_are_forgotten_after_a_year(store: SqliteStore, clock: FakeClock) -> None:
+    (row,) = store.write([Write("a", "r", None, {}, STATUS)])
+    store.write([Write("a", "r", row.resource_version, delete=True)])
+    assert [one.epoch for one in store.epochs_of("a", "r")] == [1]
+    clock.advance(FORGET_EPOCHS_SECONDS + 1)
+    store.write([Write("a", "r", None, {}, replace(STATUS, epoch=2, previous_epoch=2))])
+    assert [one.epoch for one in store.epochs_of("a", "r")] == [2]
+
+
+# -- the lease
+
+
+def test_one_leads_until_its_lease_runs_out(store: SqliteStore, clock: FakeClock) -> None:
+    first = store.acquire("one", 5)
+    assert first is not None
+    assert store.acquire("two", 5) is None
+    clock.advance(4)
+    assert store.acquire("one", 5) == Lease("one", first.token, clock.monotonic() + 5)
+    clock.advance(5)
+    second = store.acquire("two", 5)
+    assert second is not None
+    assert second.token > first.token
+
+
+def test_who_lost_the_lease_writes_nothing_more(store: SqliteStore, clock: FakeClock) -> None:
+    first = store.acquire("one", 5)
+    assert first is not None
+    (row,) = store.write([Write("a", "r", None, {}, STATUS)], lease=first)
+    clock.advance(6)
+    assert store.acquire("two", 5)
+    with pytest.raises(Refused, match="lease_lost"):
+        store.write([Write("a", "r", row.resource_version, status=replace(STATUS, weight=1))], lease=first)
+    found = store.get("a", "r")
+    assert found is not None
+    assert found.status == STATUS
+
+
+def test_a_released_lease_is_free_at_once_and_only_its_holder_releases_it(store: SqliteStore) -> None:
+    first = store.acquire("one", 5)
+    assert first is not None
+    store.release(replace(first, token=first.token - 1))
+    assert store.acquire("two", 5) is None
+    store.release(first)
+    assert store.acquire("two", 5) is not None
+
+
+def test_a_lease_from_before_the_machine_started_anew_is_void(path: Path) -> None:
+    assert SqliteStore(path, create=True, clock=FakeClock(1_000_000.0)).acquire("one", 5)
+    assert SqliteStore(path, clock=FakeClock(10.0)).acquire("two", 5)
+
+
+# -- earlier formats
+
+
+def test_a_store_of_the_first_version_is_taken_over_with_all_that_it_holds(path: Path, store: SqliteStore) -> None:
+    (row,) = store.write([Write("a", "r", None, {"d": 1}, STATUS)])
+    store.close()
+    with closing(sqlite3.connect(path, isolation_level=None)) as connection:
+        for table in ("templates", "epochs", "lease"):
+            connection.execute(f"DROP TABLE {table}")
+        older = '{"stable":"3","canary":"4","aborted":[],"conditions":[]}'
+        connection.execute("UPDATE rollouts SET status = ?", (older,))
+        connection.execute("PRAGMA user_version = 1")
+    with pytest.raises(Unreachable, match="store_incompatible"):
+        SqliteStore(path)
+    opened = SqliteStore(path, create=True)
+    assert opened.get("a", "r") == row
+    assert opened.acquire("one", 5)
+    assert opened.documents().templates == []
