@@ -3,8 +3,9 @@
 Everything here is bounded in size, and two counts of one thing add up to the count of both.
 """
 
+from extproc.measure.labels import LabelTotals
 from extproc.measure.sketch import LatencySketch
 from extproc.measure.totals import UNIT_GROUPS, ArmTotals, EpochTotals
 from extproc.measure.units import UnitSample
 
-__all__ = ["UNIT_GROUPS", "ArmTotals", "EpochTotals", "LatencySketch", "UnitSample"]
+__all__ = ["UNIT_GROUPS", "ArmTotals", "EpochTotals", "LabelTotals", "LatencySketch", "UnitSample"]
