@@ -20,7 +20,7 @@ from extproc.snapshot.store import HistoryEntry, Status, StoredRollout
 
 _CAMEL = re.compile(r"_([a-z])")
 _PERCENTS = ("weight", "previous_weight", "drawn", "shadow")
-_INTERNAL = ("ranges_key",)
+_INTERNAL = ("ranges_key", "steps_key")
 
 
 @click.group()

@@ -7,7 +7,7 @@ together with everything in the store before anything is written, and are writte
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from typing import Any, Final
 
 from extproc.clock import Clock
@@ -17,7 +17,7 @@ from extproc.errors import InvalidInput, Refused
 from extproc.resources.checks import find_conflicts
 from extproc.resources.loading import LoadedDocument, parse_rollout
 from extproc.resources.rollout import Rollout
-from extproc.snapshot.store import Documents, HistoryEntry, RolloutStore, Status, StoredRollout, Write
+from extproc.snapshot.store import Documents, HistoryEntry, RolloutStore, StoredRollout, Write
 
 ATTEMPTS: Final = 10
 """How often an action that lost a race is tried."""
@@ -69,6 +69,42 @@ class Abort:
 
 
 @dataclass(frozen=True, slots=True)
+class Promote:
+    """End the pause that the rollout is in; with ``full`` make the canary stable now, whatever steps are left."""
+
+    namespace: str
+    name: str
+    full: bool = False
+
+
+@dataclass(frozen=True, slots=True)
+class Pause:
+    """Stay at this step until resumed."""
+
+    namespace: str
+    name: str
+
+
+@dataclass(frozen=True, slots=True)
+class Resume:
+    """Undo a pause by hand."""
+
+    namespace: str
+    name: str
+
+
+@dataclass(frozen=True, slots=True)
+class Trip:
+    """A breaker's word on the canary ``version`` in its ``attempt``; ``why`` is what it saw."""
+
+    namespace: str
+    name: str
+    version: str
+    attempt: int
+    why: str
+
+
+@dataclass(frozen=True, slots=True)
 class Retry:
     """Let an aborted canary start over."""
 
@@ -92,16 +128,20 @@ class Restore:
     name: str
 
 
-Change = Adopt | SetWeight | Abort | Retry | Kill | Restore
+Change = Adopt | SetWeight | Promote | Pause | Resume | Abort | Retry | Kill | Restore | Trip
 Action = Apply | Delete | Change
 
 _VERBS: Final = {
     Adopt: "adopt",
     SetWeight: "set-weight",
+    Promote: "promote",
+    Pause: "pause",
+    Resume: "resume",
     Abort: "abort",
     Retry: "retry",
     Kill: "kill",
     Restore: "restore",
+    Trip: "trip",
 }
 
 
@@ -170,12 +210,23 @@ def _transition(row: StoredRollout, action: Change, now: float) -> Transition | 
             return transitions.kill(status)
         case Restore():
             return transitions.restore(status, now)
-    intent = intent_of(parse_rollout(row.document))
+    rollout = parse_rollout(row.document)
+    intent = intent_of(rollout)
     match action:
         case Adopt():
             return transitions.adopt(intent, status, now)
         case SetWeight(_, _, weight):
             return transitions.set_weight(intent, status, weight, now)
+        case Promote(full=True):
+            return transitions.promote_fully(intent, status, len(rollout.spec.steps), now)
+        case Promote():
+            return transitions.promote(intent, status, now)
+        case Pause():
+            return transitions.pause(intent, status)
+        case Resume():
+            return transitions.resume(intent, status, now)
+        case Trip(_, _, version, attempt, why):
+            return transitions.trip(intent, status, version, attempt, why)
         case Abort():
             return transitions.abort(intent, status, now)
         case Retry():
@@ -194,18 +245,13 @@ def _written(
     if transition is None:
         return Result(row, "unchanged")
 
-    def from_commit_on(status: Status) -> Status:
-        """A rise falls due so long after its commit, not after it began to wait for the store's lock."""
-        pending = status.effective_at - now
-        return replace(status, effective_at=clock.now() + pending) if pending > 0 else status
-
     entry = _entry(row.namespace, row.name, actor, verb, transition, now)
     write = Write(
         row.namespace,
         row.name,
         row.resource_version,
         status=transition.status,
-        at_commit=from_commit_on,
+        at_commit=transitions.from_commit_on(now, clock),
         history=[entry],
     )
     return Result(store.write([write])[0], "configured", transition.message)

@@ -6,13 +6,14 @@ next status with what to write into history; None means that there is nothing to
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field, replace
 from typing import Any, Final
 
 import orjson
 from xxhash import xxh64_hexdigest
 
+from extproc.clock import Clock
 from extproc.errors import Refused
 from extproc.resources.fields import format_percent
 from extproc.resources.rollout import Rollout
@@ -22,12 +23,24 @@ STABLE_DRIFT: Final = "StableDrift"
 """The condition of a rollout whose spec.stable names another version than the one that was adopted."""
 
 
+MANUAL_PAUSES: Final = frozenset({"paused", "manual_weight"})
+"""Reasons of a pause that somebody made by hand; ``resume`` undoes these alone."""
+
+STEP_PAUSES: Final = frozenset({"pause_step", "analysis_inconclusive", "analysis_error"})
+"""Reasons of a pause that a step made; to promote is to have done with that step."""
+
+
+ACCEPTED_EPOCH: Final = "accepted_epoch"
+"""Key in ``Status.analysis``: the epoch whose sample ratio somebody has seen and accepted."""
+
+
 @dataclass(frozen=True, slots=True)
 class Intent:
     """What a document asks for, aliases resolved.
 
     ``stable`` is the last variant's version in an experiment. ``canary`` is None in an experiment and in a rollout
     that only mirrors. ``draw`` is all that the ranges depend on beside versions and weight: seed, unit, variants.
+    ``steps`` fingerprints the steps; it is empty where there are none.
     """
 
     key: str
@@ -35,11 +48,12 @@ class Intent:
     canary: str | None
     experiment: bool
     draw: str
+    steps: str = ""
 
 
 @dataclass(frozen=True, slots=True)
 class Transition:
-    """The next status, and what history says about it."""
+    """The next status, and what history says about it; without a message it is not worth an entry."""
 
     status: Status
     message: str
@@ -58,7 +72,15 @@ def intent_of(rollout: Rollout) -> Intent:
         draw += [spec.coverage, [[variant.name, variant.version, variant.weight] for variant in spec.variants]]
         return Intent(rollout.key, spec.variants[-1].version, None, True, orjson.dumps(draw).decode())
     canary = spec.resolve(spec.canary) if spec.canary is not None else None
-    return Intent(rollout.key, spec.resolve(spec.stable), canary, False, orjson.dumps(draw).decode())
+    steps = [step.model_dump(mode="json", exclude_unset=True) for step in spec.steps]
+    return Intent(
+        rollout.key,
+        spec.resolve(spec.stable),
+        canary,
+        False,
+        orjson.dumps(draw).decode(),
+        xxh64_hexdigest(orjson.dumps(steps)) if steps else "",
+    )
 
 
 def create(intent: Intent, remains: Remains, now: float) -> Transition:
@@ -67,21 +89,30 @@ def create(intent: Intent, remains: Remains, now: float) -> Transition:
         stable=intent.stable,
         canary=intent.canary,
         effective_at=now,
+        step_at=now,
         epoch=remains.epoch + 1,
         previous_epoch=remains.epoch + 1,
         aborted=remains.aborted,
         spec_stable=intent.stable,
+        steps_key=intent.steps,
     )
     status = _settled(intent, status, "adopted", f"version {intent.stable} was adopted as stable")
     return Transition(replace(status, ranges_key=_ranges_key(intent, status)), "created", _versions(status))
 
 
 def configure(intent: Intent, status: Status, now: float) -> Transition:
-    """A document that changed: a canary that moved starts over, a stable that moved is reported and not routed."""
+    """A document that changed: a canary that moved starts over, a stable that moved is reported and not routed.
+
+    Other steps begin with the first of them, from the weight that there is.
+    """
     after = _with_stable(intent, status)
+    if intent.steps != status.steps_key:
+        after = replace(after, steps_key=intent.steps)
+        if _is_under_way(after):
+            after = replace(_going_on(after, now, "steps_changed", "the steps changed"), step=0, analysis={})
     message = "configured"
     if intent.canary != status.canary:
-        after = replace(after, canary=intent.canary, weight=0, previous_weight=0, effective_at=now, drawn=0, step=0)
+        after = _from_the_start(replace(after, canary=intent.canary), now)
         message = f"canary moved from {status.canary or 'none'} to {intent.canary or 'none'}"
         after = _settled(intent, after, "canary_moved", message)
     elif after.stable != status.stable:
@@ -95,6 +126,8 @@ def adopt(intent: Intent, status: Status, now: float) -> Transition | None:
         return None
     conditions = _without_drift(status)
     after = replace(status, stable=intent.stable, spec_stable=intent.stable, conditions=conditions)
+    if status.canary == status.stable != intent.stable:  # what was promoted is a canary again
+        after = replace(_from_the_start(after, now), phase="Progressing")
     message = f"version {intent.stable} was adopted as stable in place of {status.stable}"
     after = _settled(intent, after, "adopted", message)
     return Transition(_with_epoch(intent, status, after, now), message, _versions(after))
@@ -103,14 +136,23 @@ def adopt(intent: Intent, status: Status, now: float) -> Transition | None:
 def set_weight(intent: Intent, status: Status, weight: int, now: float) -> Transition | None:
     """Give the canary ``weight`` hundredths of a percent: a fall at once, a rise when every worker has it.
 
+    A rollout with steps is paused by that, or the next step would undo it.
+
     Raises:
         Refused: ``not_a_canary_rollout``, ``no_canary``, ``version_aborted``.
     """
     canary = _moving_canary(intent, status)
-    if canary in status.aborted:
-        raise Refused.of("version_aborted", f"version {canary} of {intent.key} was aborted; retry it first")
+    _refuse_taken_away(intent, status, canary)
     if weight == status.weight:
         return None
+    set_ = weighted(intent, status, weight, now)
+    if not intent.steps:
+        return set_
+    return replace(set_, status=replace(set_.status, phase="Paused", reason="manual_weight"))
+
+
+def weighted(intent: Intent, status: Status, weight: int, now: float) -> Transition:
+    """Another weight than the one there is: a fall is in force now, a rise a moment later."""
     current = status.weight_at(now)
     message = f"weight {format_percent(current)} to {format_percent(weight)}"
     after = replace(status, weight=weight, previous_weight=weight, effective_at=now, reason="weight_set")
@@ -122,8 +164,18 @@ def set_weight(intent: Intent, status: Status, weight: int, now: float) -> Trans
     )
 
 
-def abort(intent: Intent, status: Status, now: float) -> Transition | None:
+def abort(
+    intent: Intent,
+    status: Status,
+    now: float,
+    *,
+    reason: str = "aborted",
+    why: str = "",
+    detail: Mapping[str, Any] | None = None,
+) -> Transition | None:
     """Take the canary away now. Arms stay as they were drawn, and a tombstone keeps the version away.
+
+    ``detail`` is what history keeps of why, beside the version and its weight.
 
     Raises:
         Refused: ``not_a_canary_rollout``, ``no_canary``.
@@ -132,45 +184,167 @@ def abort(intent: Intent, status: Status, now: float) -> Transition | None:
     if canary in status.aborted:
         return None
     current = status.weight_at(now)
-    message = f"version {canary} was aborted at weight {format_percent(current)}"
+    message = f"version {canary} was aborted at weight {format_percent(current)}" + (f": {why}" if why else "")
     after = replace(
-        status,
-        weight=0,
-        previous_weight=0,
+        _at_zero(status),
         effective_at=now,
         previous_epoch=status.epoch,
         drawn=current,
         aborted=(*status.aborted, canary),
         phase="Degraded",
-        reason="aborted",
+        reason=reason,
         message=message,
     )
     after = replace(after, ranges_key=_ranges_key(intent, after))
-    return Transition(after, message, {"version": canary, "weight": format_percent(current)})
+    return Transition(after, message, {**(detail or {}), "version": canary, "weight": format_percent(current)})
 
 
 def retry(intent: Intent, status: Status, now: float) -> Transition:
-    """Lift the canary's tombstone and start over.
+    """Lift the canary's tombstone, and what a breaker said, and start over.
 
     Raises:
         Refused: ``not_aborted``.
     """
     canary = status.canary
-    if canary is None or canary not in status.aborted:
+    if canary is None or canary not in (*status.aborted, *status.tripped):
         raise Refused.of("not_aborted", f"no version of {intent.key} waits for a retry")
     message = f"version {canary} may be tried again, from weight 0"
+    after = _from_the_start(status, now)
     after = replace(
-        status,
-        weight=0,
-        previous_weight=0,
-        effective_at=now,
-        drawn=0,
-        step=0,
+        after,
         aborted=tuple(version for version in status.aborted if version != canary),
+        tripped=tuple(version for version in status.tripped if version != canary),
+        phase="Progressing",
     )
-    after = _settled(intent, replace(after, phase="Progressing"), "retried", message)
+    after = _settled(intent, after, "retried", message)
     after = replace(after, ranges_key=_ranges_key(intent, after))
     return Transition(_next_epoch(status, after, now, at_once=True), message, {"version": canary})
+
+
+def pause(intent: Intent, status: Status) -> Transition | None:
+    """Stay where the rollout is until it is resumed; what watches over it goes on.
+
+    Raises:
+        Refused: ``not_a_canary_rollout``, ``no_canary``, ``not_progressing``.
+    """
+    _under_way(intent, status)
+    if status.phase == "Paused" and status.reason in MANUAL_PAUSES:
+        return None
+    message = "paused by hand"
+    return Transition(replace(status, phase="Paused", reason="paused", message=message), message)
+
+
+def resume(intent: Intent, status: Status, now: float) -> Transition:
+    """Undo a pause by hand; a timed step begins anew.
+
+    Raises:
+        Refused: ``not_a_canary_rollout``, ``no_canary``, ``not_progressing``, ``not_paused``.
+    """
+    _under_way(intent, status)
+    if status.phase != "Paused" or status.reason not in MANUAL_PAUSES:
+        raise Refused.of(
+            "not_paused", f"{intent.key} was not paused by hand; `dropout rollout promote` ends a pause step"
+        )
+    message = "resumed"
+    return Transition(_going_on(status, now, "resumed", message), message)
+
+
+def promote(intent: Intent, status: Status, now: float) -> Transition:
+    """End the pause that the rollout is in, whatever it waits for, and go on with the next step.
+
+    What paused it is taken note of: measurements begin anew, and a sample ratio that was off is accepted for the
+    epoch.
+
+    Raises:
+        Refused: ``not_a_canary_rollout``, ``no_canary``, ``not_progressing``, ``not_paused``.
+    """
+    _under_way(intent, status)
+    if status.phase != "Paused":
+        raise Refused.of("not_paused", f"{intent.key} is not paused; `promote --full` makes its canary stable now")
+    message = f"step {status.step} was ended by hand ({status.reason})"
+    after = _going_on(status, now, "promoted", message)
+    if status.reason in STEP_PAUSES:
+        after = replace(after, step=status.step + 1)
+    accepted = status.epoch if status.reason == "sample_ratio_mismatch" else status.analysis.get(ACCEPTED_EPOCH)
+    return Transition(replace(after, analysis={ACCEPTED_EPOCH: accepted}), message, {"step": status.step})
+
+
+def promote_fully(
+    intent: Intent, status: Status, steps: int, now: float, *, why: str = "promoted by hand"
+) -> Transition:
+    """Make the canary stable, now; ``steps`` is the number of steps, all of which are done with that.
+
+    Raises:
+        Refused: ``not_a_canary_rollout``, ``no_canary``, ``version_aborted``.
+    """
+    canary = _moving_canary(intent, status)
+    _refuse_taken_away(intent, status, canary)
+    message = f"version {canary} is stable in place of {status.stable}: {why}"
+    after = replace(
+        _at_zero(status),
+        stable=canary,
+        effective_at=now,
+        drawn=0,
+        step=steps,
+        step_at=now,
+        phase="Healthy",
+        reason="promoted",
+        message=message,
+    )
+    after = _with_epoch(intent, status, _with_stable(intent, after), now)
+    return Transition(after, message, {"stable": canary, "before": status.stable})
+
+
+def trip(intent: Intent, status: Status, version: str, attempt: int, why: str) -> Transition | None:
+    """A breaker's word on a canary. What was said of an earlier attempt is void; experiments are only probed."""
+    if intent.experiment or attempt != status.attempt or version != status.canary or version == status.stable:
+        return None
+    if version in (*status.tripped, *status.aborted):
+        return None
+    message = f"version {version} was tripped: {why}"
+    after = replace(status, tripped=(*status.tripped, version), reason="breaker_open", message=message)
+    return Transition(after, message, {"version": version})
+
+
+def from_commit_on(now: float, clock: Clock) -> Callable[[Status], Status]:
+    """What a ``Write`` of a transition made at ``now`` does at its commit: count a rise from there.
+
+    A rise falls due so long after its commit, not after it began to wait for the store's lock; a step that begins
+    with it begins with it then, too.
+    """
+
+    def at_commit(status: Status) -> Status:
+        if not status.is_pending(now):
+            return status
+        due = clock.now() + status.effective_at - now
+        step_at = due if status.step_at == status.effective_at else status.step_at
+        return replace(status, effective_at=due, step_at=step_at)
+
+    return at_commit
+
+
+def _refuse_taken_away(intent: Intent, status: Status, canary: str) -> None:
+    if canary in (*status.aborted, *status.tripped):
+        how = "aborted" if canary in status.aborted else "tripped by the breaker"
+        raise Refused.of("version_aborted", f"version {canary} of {intent.key} was {how}; retry it first")
+
+
+def _under_way(intent: Intent, status: Status) -> None:
+    canary = _moving_canary(intent, status)
+    if not _is_under_way(status):
+        raise Refused.of(
+            "not_progressing", f"version {canary} of {intent.key} is {status.phase.lower()}, not under way"
+        )
+
+
+def _is_under_way(status: Status) -> bool:
+    return status.canary not in (None, status.stable) and status.phase in ("Progressing", "Paused")
+
+
+def _going_on(status: Status, now: float, reason: str, message: str) -> Status:
+    """The status under way again. A step's time counts from now, or from when a pending rise is due."""
+    step_at = status.effective_at if status.is_pending(now) else now
+    return replace(status, phase="Progressing", reason=reason, message=message, step_at=step_at)
 
 
 def kill(status: Status) -> Transition | None:
@@ -242,7 +416,13 @@ def _settled(intent: Intent, status: Status, reason: str, message: str) -> Statu
 
 
 def _at_zero(status: Status) -> Status:
-    return replace(status, weight=0, previous_weight=0)
+    return replace(status, weight=0, previous_weight=0, shadow=0, analysis={})
+
+
+def _from_the_start(status: Status, now: float) -> Status:
+    """The status before the first step, for another attempt."""
+    at_zero = _at_zero(status)
+    return replace(at_zero, effective_at=now, drawn=0, step=0, step_at=now, attempt=status.attempt + 1)
 
 
 def _ranges_key(intent: Intent, status: Status) -> str:
@@ -261,7 +441,7 @@ def _with_epoch(intent: Intent, before: Status, after: Status, now: float) -> St
 
 def _next_epoch(before: Status, after: Status, now: float, *, at_once: bool = False) -> Status:
     """``after`` in a new epoch; ``at_once``: what holds until a pending rise is new too, and gets one of its own."""
-    if after.effective_at <= now:
+    if not after.is_pending(now):
         return replace(after, epoch=before.epoch + 1, previous_epoch=before.epoch + 1)
     if at_once:
         return replace(after, epoch=before.epoch + 2, previous_epoch=before.epoch + 1)

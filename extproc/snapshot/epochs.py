@@ -16,7 +16,7 @@ def epochs_begun(before: Status | None, row: StoredRollout, at: float) -> Iterat
     """
     last = before.epoch if before is not None else 0
     status = row.status
-    began = {status.previous_epoch: at, status.epoch: max(at, status.effective_at)}
+    began = {status.previous_epoch: at, status.epoch: status.effective_at if status.is_pending(at) else at}
     for epoch, begins in began.items():
         if epoch > last:
             number = epoch_number(row.key, epoch)

@@ -103,7 +103,7 @@ class SnapshotHolder:
 
     def _due(self) -> list[StoredRollout]:
         now = self._clock.now()
-        return [row for row in self._pending.values() if row.status.effective_at <= now]
+        return [row for row in self._pending.values() if not row.status.is_pending(now)]
 
     def _swap(self, snapshot: Snapshot) -> None:
         self.current = snapshot
@@ -133,7 +133,7 @@ def _compile(row: StoredRollout, now: float) -> CompiledRollout:
     """The row's rollout as it stands at ``now``, with what it becomes when a pending rise falls due."""
     rollout, due = parse_rollout(row.document), row.status.effective_at
     compiled = compile_rollout(rollout, row.status, now)
-    if due <= now:
+    if not row.status.is_pending(now):
         return compiled
     return replace(compiled, successor=compile_rollout(rollout, row.status, due), successor_at=due)
 
@@ -169,7 +169,7 @@ class _Draft:
         self._rollouts[row.key] = compiled
         if row.status.killed or row.status.tripped:
             self._overlay[row.key] = Overlay(row.status.killed, frozenset(row.status.tripped))
-        if row.status.effective_at > now:
+        if row.status.is_pending(now):
             self.pending[row.key] = row
 
     def drop(self, key: str, moving: CompiledRollout | None = None) -> None:

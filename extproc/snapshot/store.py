@@ -16,6 +16,9 @@ POLL_SECONDS: Final = 0.1
 RAISE_DELAY_SECONDS: Final = 2 * POLL_SECONDS
 """A rise in weight takes effect this long after its commit, when every worker has it: all change over together."""
 
+CLOCK_SET_BACK_SECONDS: Final = 5.0
+"""An instant further ahead than this was written before the clock was set back: nothing is planned so long before."""
+
 REPLACED_CODES: Final = frozenset({"store_unreachable", "store_recreated"})
 """What a store raises when it is no longer the one that was opened, and ``reopen`` may help."""
 
@@ -30,7 +33,7 @@ class Status:
     rollout was adopted. For an experiment ``stable`` is the last variant's version and ``canary`` is None.
     ``aborted`` are the versions with a tombstone, ``tripped`` those that a breaker took away. A canary's every start
     from weight 0 is an ``attempt`` of its own: what a breaker said about an earlier one does not count. ``ranges_key``
-    fingerprints what the ranges depend on: when it changes, ``epoch`` does.
+    fingerprints what the ranges depend on: when it changes, ``epoch`` does. ``steps_key`` fingerprints the steps.
 
     ``step`` is the index of the step in force since ``step_at`` (Unix seconds; later than now while a rise is
     pending). ``shadow`` is the share of units (hundredths of a percent) whose requests a shadow step mirrors to the
@@ -57,16 +60,21 @@ class Status:
     tripped: tuple[str, ...] = ()
     spec_stable: str = ""
     ranges_key: str = ""
+    steps_key: str = ""
     conditions: tuple[Mapping[str, Any], ...] = field(default=())
     analysis: Mapping[str, Any] = field(default_factory=dict)
 
+    def is_pending(self, now: float) -> bool:
+        """Whether a rise is still to come. One that lies far ahead was in force before the clock was set back."""
+        return 0 < self.effective_at - now < CLOCK_SET_BACK_SECONDS
+
     def weight_at(self, now: float) -> int:
         """The weight in force at ``now`` (Unix seconds): a rise that is not yet due has not happened."""
-        return self.weight if now >= self.effective_at else self.previous_weight
+        return self.previous_weight if self.is_pending(now) else self.weight
 
     def epoch_at(self, now: float) -> int:
         """The epoch in force at ``now``: it changes with the weight, so no unit sees two sides of one epoch."""
-        return self.epoch if now >= self.effective_at else self.previous_epoch
+        return self.previous_epoch if self.is_pending(now) else self.epoch
 
     def as_dict(self) -> dict[str, Any]:
         """The status as a JSON object with this class's names."""

@@ -1,0 +1,157 @@
+"""What promote, pause, resume and a trip do to a status, and what a clock that was set back does not."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+
+import pytest
+
+from extproc.control import transitions
+from extproc.control.transitions import ACCEPTED_EPOCH, Intent, Transition
+from extproc.errors import Refused
+from extproc.snapshot.store import CLOCK_SET_BACK_SECONDS, RAISE_DELAY_SECONDS, Remains, Status
+
+NOW = 1000.0
+INTENT = Intent("payments/fraud", stable="3", canary="4", experiment=False, draw="[]", steps="two steps")
+FRESH = transitions.create(INTENT, Remains(), NOW).status
+EXPERIMENT = Intent("payments/test", stable="7", canary=None, experiment=True, draw="[]")
+
+
+def done(transition: Transition | None) -> Status:
+    assert transition is not None
+    return transition.status
+
+
+def code_of(refused: pytest.ExceptionInfo[Refused]) -> str:
+    return refused.value.code
+
+
+def test_a_weight_by_hand_pauses_a_rollout_that_has_steps() -> None:
+    status = done(transitions.set_weight(INTENT, FRESH, 500, NOW))
+    assert (status.weight, status.phase, status.reason) == (500, "Paused", "manual_weight")
+    bare = done(transitions.set_weight(replace(INTENT, steps=""), FRESH, 500, NOW))
+    assert (bare.phase, bare.reason) == ("Progressing", "weight_set")
+
+
+def test_a_full_promotion_makes_the_canary_stable_in_an_epoch_of_its_own() -> None:
+    at_half = done(transitions.set_weight(INTENT, FRESH, 5000, NOW - 60))
+    status = done(transitions.promote_fully(INTENT, at_half, 2, NOW))
+    assert (status.stable, status.canary, status.weight_at(NOW), status.step) == ("4", "4", 0, 2)
+    assert (status.phase, status.reason) == ("Healthy", "promoted")
+    assert status.epoch_at(NOW) > at_half.epoch
+
+
+def test_the_stable_that_was_adopted_is_no_drift_after_a_promotion_and_another_one_is() -> None:
+    promoted = done(transitions.promote_fully(INTENT, FRESH, 2, NOW))
+    assert promoted.conditions == ()
+    assert transitions.configure(INTENT, promoted, NOW).status.conditions == ()
+    followed = transitions.configure(replace(INTENT, stable="4"), promoted, NOW).status
+    assert (followed.conditions, followed.stable) == ((), "4")
+    other = transitions.configure(replace(INTENT, stable="2"), promoted, NOW).status
+    assert [condition["type"] for condition in other.conditions] == ["StableDrift"]
+    assert other.stable == "4"
+
+
+def test_what_was_promoted_and_is_no_longer_wanted_starts_from_the_first_step() -> None:
+    promoted = done(transitions.promote_fully(INTENT, FRESH, 2, NOW))
+    back = done(transitions.adopt(INTENT, promoted, NOW))
+    assert (back.stable, back.canary, back.weight, back.step, back.phase) == ("3", "4", 0, 0, "Progressing")
+    assert back.attempt > promoted.attempt
+
+
+def test_what_was_taken_away_is_not_promoted() -> None:
+    for taken in (replace(FRESH, aborted=("4",)), replace(FRESH, tripped=("4",))):
+        with pytest.raises(Refused) as refused:
+            transitions.promote_fully(INTENT, taken, 2, NOW)
+        assert code_of(refused) == "version_aborted"
+
+
+@pytest.mark.parametrize("reason", ["pause_step", "analysis_inconclusive", "analysis_error"])
+def test_to_promote_ends_a_step_that_paused(reason: str) -> None:
+    paused = replace(FRESH, phase="Paused", reason=reason, step=1, analysis={"step": {"a": 1}})
+    status = done(transitions.promote(INTENT, paused, NOW + 5))
+    assert (status.step, status.phase, status.step_at) == (2, "Progressing", NOW + 5)
+    assert status.analysis == {ACCEPTED_EPOCH: None}
+
+
+@pytest.mark.parametrize("reason", ["background_inconclusive", "background_error", "paused"])
+def test_to_promote_past_what_no_step_paused_goes_on_with_the_same_step(reason: str) -> None:
+    paused = replace(FRESH, phase="Paused", reason=reason, step=1)
+    assert transitions.promote(INTENT, paused, NOW).status.step == 1
+
+
+def test_a_sample_ratio_that_was_accepted_stays_so_for_its_epoch() -> None:
+    paused = replace(FRESH, phase="Paused", reason="sample_ratio_mismatch", epoch=7)
+    accepted = transitions.promote(INTENT, paused, NOW).status
+    assert accepted.analysis == {ACCEPTED_EPOCH: 7}
+    again = replace(accepted, phase="Paused", reason="pause_step")
+    assert transitions.promote(INTENT, again, NOW).status.analysis == {ACCEPTED_EPOCH: 7}
+
+
+def test_resume_undoes_a_pause_by_hand_and_no_other() -> None:
+    paused = done(transitions.pause(INTENT, FRESH))
+    assert (paused.phase, paused.reason) == ("Paused", "paused")
+    assert transitions.pause(INTENT, paused) is None
+    resumed = transitions.resume(INTENT, paused, NOW + 9).status
+    assert (resumed.phase, resumed.step, resumed.step_at) == ("Progressing", 0, NOW + 9)
+    for status in (resumed, replace(FRESH, phase="Paused", reason="pause_step")):
+        with pytest.raises(Refused) as refused:
+            transitions.resume(INTENT, status, NOW)
+        assert code_of(refused) == "not_paused"
+
+
+def test_what_is_over_is_neither_paused_nor_promoted() -> None:
+    aborted = done(transitions.abort(INTENT, FRESH, NOW))
+    for refuse in (
+        lambda: transitions.pause(INTENT, aborted),
+        lambda: transitions.resume(INTENT, aborted, NOW),
+        lambda: transitions.promote(INTENT, aborted, NOW),
+    ):
+        with pytest.raises(Refused) as refused:
+            refuse()
+        assert code_of(refused) == "not_progressing"
+    with pytest.raises(Refused) as refused:
+        transitions.pause(EXPERIMENT, transitions.create(EXPERIMENT, Remains(), NOW).status)
+    assert code_of(refused) == "not_a_canary_rollout"
+
+
+def test_a_trip_names_the_canary_of_this_attempt_and_a_retry_lifts_it() -> None:
+    tripped = done(transitions.trip(INTENT, FRESH, "4", FRESH.attempt, "9 of 10 requests failed"))
+    assert (tripped.tripped, tripped.reason, tripped.weight) == (("4",), "breaker_open", FRESH.weight)
+    assert transitions.trip(INTENT, tripped, "4", FRESH.attempt, "again") is None
+    retried = transitions.retry(INTENT, tripped, NOW).status
+    assert (retried.tripped, retried.attempt) == ((), FRESH.attempt + 1)
+    assert transitions.trip(INTENT, retried, "4", FRESH.attempt, "late news of the attempt before") is None
+
+
+def test_stable_and_an_experiments_variants_are_never_tripped_for_good() -> None:
+    assert transitions.trip(INTENT, FRESH, "3", FRESH.attempt, "") is None
+    live = transitions.create(EXPERIMENT, Remains(), NOW).status
+    assert transitions.trip(EXPERIMENT, live, "7", live.attempt, "") is None
+
+
+def test_a_canary_that_moves_is_another_attempt() -> None:
+    moved = transitions.configure(replace(INTENT, canary="5"), replace(FRESH, step=2, weight=500), NOW).status
+    assert (moved.attempt, moved.step, moved.weight) == (FRESH.attempt + 1, 0, 0)
+
+
+def test_other_steps_begin_with_the_first_at_the_weight_that_there_is() -> None:
+    midway = replace(FRESH, step=3, weight=500, previous_weight=500, analysis={"step": {}}, phase="Paused")
+    status = transitions.configure(replace(INTENT, steps="others"), midway, NOW + 1).status
+    assert (status.step, status.weight, status.phase, status.analysis) == (0, 500, "Progressing", {})
+    assert status.step_at == NOW + 1
+
+
+def test_other_steps_of_a_rollout_that_is_over_change_nothing_but_the_document() -> None:
+    promoted = done(transitions.promote_fully(INTENT, FRESH, 2, NOW))
+    status = transitions.configure(replace(INTENT, steps="others"), promoted, NOW).status
+    assert (status.step, status.phase) == (2, "Healthy")
+
+
+def test_a_clock_that_is_set_back_takes_no_weight_away() -> None:
+    status = replace(done(transitions.set_weight(INTENT, FRESH, 500, NOW)), phase="Progressing")
+    assert status.weight_at(NOW + RAISE_DELAY_SECONDS) == 500
+    assert (status.weight_at(NOW - 3600), status.epoch_at(NOW - 3600)) == (500, status.epoch)
+    assert CLOCK_SET_BACK_SECONDS < 3600
+    later = transitions.kill(status)
+    assert done(later).weight_at(NOW - 3600) == 500
