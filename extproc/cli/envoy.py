@@ -9,7 +9,8 @@ import click
 from extproc.cli.options import opened, store_option
 from extproc.cli.output import output_option, print_json
 from extproc.clock import Clock, SystemClock
-from extproc.control import transitions
+from extproc.control.intent import intent_of
+from extproc.control.transitions import create
 from extproc.envoy.render import CLUSTERS_FILE, ROUTES_FILE, write_envoy_dir
 from extproc.resources.loading import load_valid
 from extproc.snapshot.compile import compile_rollout
@@ -66,7 +67,7 @@ def _of_folder(folder: Path, clock: Clock) -> list[CompiledRollout]:
     return [
         compile_rollout(
             document.rollout,
-            transitions.create(transitions.intent_of(document.rollout), Remains(), now).status,
+            create(intent_of(document.rollout), Remains(), now).status,
             now,
         )
         for document in load_valid([folder])

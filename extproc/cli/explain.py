@@ -17,7 +17,8 @@ from extproc.adapters.regorus_policy import RegorusEngine, check_sources
 from extproc.adapters.stores import open_store
 from extproc.cli.output import output_option, print_json, to_json
 from extproc.clock import Clock, SystemClock
-from extproc.control.transitions import configure, create, intent_of
+from extproc.control.intent import intent_of
+from extproc.control.transitions import configure, create
 from extproc.datapath.attributes import AttributeReader
 from extproc.datapath.features import FeatureReader
 from extproc.datapath.model import Decision, Facts, Features, FeatureValue, Request

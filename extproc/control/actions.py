@@ -12,7 +12,8 @@ from typing import Any, Final
 
 from extproc.clock import Clock
 from extproc.control import transitions
-from extproc.control.transitions import Transition, intent_of
+from extproc.control.intent import Transition, intent_of
+from extproc.control.standing import from_commit_on
 from extproc.errors import InvalidInput, Refused
 from extproc.resources.checks import find_conflicts
 from extproc.resources.loading import LoadedDocument, parse_rollout
@@ -251,7 +252,7 @@ def _written(
         row.name,
         row.resource_version,
         status=transition.status,
-        at_commit=transitions.from_commit_on(now, clock),
+        at_commit=from_commit_on(now, clock),
         history=[entry],
     )
     return Result(store.write([write])[0], "configured", transition.message)

@@ -6,22 +6,27 @@ next status with what to write into history; None means that there is nothing to
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
-from dataclasses import dataclass, field, replace
+from collections.abc import Mapping
+from dataclasses import replace
 from typing import Any, Final
 
-import orjson
-from xxhash import xxh64_hexdigest
-
-from extproc.clock import Clock
+from extproc.control.intent import Intent, Transition
+from extproc.control.standing import (
+    at_zero,
+    drifts,
+    from_the_start,
+    going_on,
+    is_under_way,
+    next_epoch,
+    ranges_key,
+    settled,
+    with_epoch,
+    with_stable,
+    without_drift,
+)
 from extproc.errors import Refused
 from extproc.resources.fields import format_percent
-from extproc.resources.rollout import Rollout
 from extproc.snapshot.store import RAISE_DELAY_SECONDS, Remains, Status
-
-STABLE_DRIFT: Final = "StableDrift"
-"""The condition of a rollout whose spec.stable names another version than the one that was adopted."""
-
 
 MANUAL_PAUSES: Final = frozenset({"paused", "manual_weight"})
 """Reasons of a pause that somebody made by hand; ``resume`` undoes these alone."""
@@ -32,55 +37,6 @@ STEP_PAUSES: Final = frozenset({"pause_step", "analysis_inconclusive", "analysis
 
 ACCEPTED_EPOCH: Final = "accepted_epoch"
 """Key in ``Status.analysis``: the epoch whose sample ratio somebody has seen and accepted."""
-
-
-@dataclass(frozen=True, slots=True)
-class Intent:
-    """What a document asks for, aliases resolved.
-
-    ``stable`` is the last variant's version in an experiment. ``canary`` is None in an experiment and in a rollout
-    that only mirrors. ``draw`` is all that the ranges depend on beside versions and weight: seed, unit, variants.
-    ``steps`` fingerprints the steps; it is empty where there are none.
-    """
-
-    key: str
-    stable: str
-    canary: str | None
-    experiment: bool
-    draw: str
-    steps: str = ""
-
-
-@dataclass(frozen=True, slots=True)
-class Transition:
-    """The next status, and what history says about it; without a message it is not worth an entry."""
-
-    status: Status
-    message: str
-    detail: Mapping[str, Any] = field(default_factory=dict)
-
-
-def intent_of(rollout: Rollout) -> Intent:
-    """What ``rollout`` asks for.
-
-    Raises:
-        InvalidInput: ``alias_unresolved``.
-    """
-    spec = rollout.spec
-    draw: list[Any] = [spec.seed, spec.unit.header, spec.unit.cookie]
-    if spec.is_experiment or spec.stable is None:
-        draw += [spec.coverage, [[variant.name, variant.version, variant.weight] for variant in spec.variants]]
-        return Intent(rollout.key, spec.variants[-1].version, None, True, orjson.dumps(draw).decode())
-    canary = spec.resolve(spec.canary) if spec.canary is not None else None
-    steps = [step.model_dump(mode="json", exclude_unset=True) for step in spec.steps]
-    return Intent(
-        rollout.key,
-        spec.resolve(spec.stable),
-        canary,
-        False,
-        orjson.dumps(draw).decode(),
-        xxh64_hexdigest(orjson.dumps(steps)) if steps else "",
-    )
 
 
 def create(intent: Intent, remains: Remains, now: float) -> Transition:
@@ -96,8 +52,8 @@ def create(intent: Intent, remains: Remains, now: float) -> Transition:
         spec_stable=intent.stable,
         steps_key=intent.steps,
     )
-    status = _settled(intent, status, "adopted", f"version {intent.stable} was adopted as stable")
-    return Transition(replace(status, ranges_key=_ranges_key(intent, status)), "created", _versions(status))
+    status = settled(intent, status, "adopted", f"version {intent.stable} was adopted as stable")
+    return Transition(replace(status, ranges_key=ranges_key(intent, status)), "created", _versions(status))
 
 
 def configure(intent: Intent, status: Status, now: float) -> Transition:
@@ -105,32 +61,32 @@ def configure(intent: Intent, status: Status, now: float) -> Transition:
 
     Other steps begin with the first of them, from the weight that there is.
     """
-    after = _with_stable(intent, status)
+    after = with_stable(intent, status)
     if intent.steps != status.steps_key:
         after = replace(after, steps_key=intent.steps)
-        if _is_under_way(after):
-            after = replace(_going_on(after, now, "steps_changed", "the steps changed"), step=0, analysis={})
+        if is_under_way(after):
+            after = replace(going_on(after, now, "steps_changed", "the steps changed"), step=0, analysis={})
     message = "configured"
     if intent.canary != status.canary:
-        after = _from_the_start(replace(after, canary=intent.canary), now)
+        after = from_the_start(replace(after, canary=intent.canary), now)
         message = f"canary moved from {status.canary or 'none'} to {intent.canary or 'none'}"
-        after = _settled(intent, after, "canary_moved", message)
+        after = settled(intent, after, "canary_moved", message)
     elif after.stable != status.stable:
-        after = _settled(intent, after, after.reason, after.message)
-    return Transition(_with_epoch(intent, status, after, now), message, _versions(after))
+        after = settled(intent, after, after.reason, after.message)
+    return Transition(with_epoch(intent, status, after, now), message, _versions(after))
 
 
 def adopt(intent: Intent, status: Status, now: float) -> Transition | None:
     """Take the stable that the document names now; the control changes, so an epoch begins."""
-    if intent.stable == status.stable == status.spec_stable and not _drifts(status):
+    if intent.stable == status.stable == status.spec_stable and not drifts(status):
         return None
-    conditions = _without_drift(status)
+    conditions = without_drift(status)
     after = replace(status, stable=intent.stable, spec_stable=intent.stable, conditions=conditions)
     if status.canary == status.stable != intent.stable:  # what was promoted is a canary again
-        after = replace(_from_the_start(after, now), phase="Progressing")
+        after = from_the_start(after, now)
     message = f"version {intent.stable} was adopted as stable in place of {status.stable}"
-    after = _settled(intent, after, "adopted", message)
-    return Transition(_with_epoch(intent, status, after, now), message, _versions(after))
+    after = settled(intent, after, "adopted", message)
+    return Transition(with_epoch(intent, status, after, now), message, _versions(after))
 
 
 def set_weight(intent: Intent, status: Status, weight: int, now: float) -> Transition | None:
@@ -158,9 +114,9 @@ def weighted(intent: Intent, status: Status, weight: int, now: float) -> Transit
     after = replace(status, weight=weight, previous_weight=weight, effective_at=now, reason="weight_set")
     if weight > current:
         after = replace(after, previous_weight=current, effective_at=now + RAISE_DELAY_SECONDS)
-    after = replace(after, message=message, ranges_key=_ranges_key(intent, after))
+    after = replace(after, message=message, ranges_key=ranges_key(intent, after))
     return Transition(
-        _next_epoch(status, after, now), message, {"from": format_percent(current), "to": format_percent(weight)}
+        next_epoch(status, after, now), message, {"from": format_percent(current), "to": format_percent(weight)}
     )
 
 
@@ -186,7 +142,7 @@ def abort(
     current = status.weight_at(now)
     message = f"version {canary} was aborted at weight {format_percent(current)}" + (f": {why}" if why else "")
     after = replace(
-        _at_zero(status),
+        at_zero(status),
         effective_at=now,
         previous_epoch=status.epoch,
         drawn=current,
@@ -195,7 +151,7 @@ def abort(
         reason=reason,
         message=message,
     )
-    after = replace(after, ranges_key=_ranges_key(intent, after))
+    after = replace(after, ranges_key=ranges_key(intent, after))
     return Transition(after, message, {**(detail or {}), "version": canary, "weight": format_percent(current)})
 
 
@@ -209,16 +165,15 @@ def retry(intent: Intent, status: Status, now: float) -> Transition:
     if canary is None or canary not in (*status.aborted, *status.tripped):
         raise Refused.of("not_aborted", f"no version of {intent.key} waits for a retry")
     message = f"version {canary} may be tried again, from weight 0"
-    after = _from_the_start(status, now)
+    after = from_the_start(status, now)
     after = replace(
         after,
         aborted=tuple(version for version in status.aborted if version != canary),
         tripped=tuple(version for version in status.tripped if version != canary),
-        phase="Progressing",
     )
-    after = _settled(intent, after, "retried", message)
-    after = replace(after, ranges_key=_ranges_key(intent, after))
-    return Transition(_next_epoch(status, after, now, at_once=True), message, {"version": canary})
+    after = settled(intent, after, "retried", message)
+    after = replace(after, ranges_key=ranges_key(intent, after))
+    return Transition(next_epoch(status, after, now, at_once=True), message, {"version": canary})
 
 
 def pause(intent: Intent, status: Status) -> Transition | None:
@@ -246,7 +201,7 @@ def resume(intent: Intent, status: Status, now: float) -> Transition:
             "not_paused", f"{intent.key} was not paused by hand; `dropout rollout promote` ends a pause step"
         )
     message = "resumed"
-    return Transition(_going_on(status, now, "resumed", message), message)
+    return Transition(going_on(status, now, "resumed", message), message)
 
 
 def promote(intent: Intent, status: Status, now: float) -> Transition:
@@ -262,7 +217,7 @@ def promote(intent: Intent, status: Status, now: float) -> Transition:
     if status.phase != "Paused":
         raise Refused.of("not_paused", f"{intent.key} is not paused; `promote --full` makes its canary stable now")
     message = f"step {status.step} was ended by hand ({status.reason})"
-    after = _going_on(status, now, "promoted", message)
+    after = going_on(status, now, "promoted", message)
     if status.reason in STEP_PAUSES:
         after = replace(after, step=status.step + 1)
     accepted = status.epoch if status.reason == "sample_ratio_mismatch" else status.analysis.get(ACCEPTED_EPOCH)
@@ -281,7 +236,7 @@ def promote_fully(
     _refuse_taken_away(intent, status, canary)
     message = f"version {canary} is stable in place of {status.stable}: {why}"
     after = replace(
-        _at_zero(status),
+        at_zero(status),
         stable=canary,
         effective_at=now,
         drawn=0,
@@ -291,7 +246,7 @@ def promote_fully(
         reason="promoted",
         message=message,
     )
-    after = _with_epoch(intent, status, _with_stable(intent, after), now)
+    after = with_epoch(intent, status, with_stable(intent, after), now)
     return Transition(after, message, {"stable": canary, "before": status.stable})
 
 
@@ -304,47 +259,6 @@ def trip(intent: Intent, status: Status, version: str, attempt: int, why: str) -
     message = f"version {version} was tripped: {why}"
     after = replace(status, tripped=(*status.tripped, version), reason="breaker_open", message=message)
     return Transition(after, message, {"version": version})
-
-
-def from_commit_on(now: float, clock: Clock) -> Callable[[Status], Status]:
-    """What a ``Write`` of a transition made at ``now`` does at its commit: count a rise from there.
-
-    A rise falls due so long after its commit, not after it began to wait for the store's lock; a step that begins
-    with it begins with it then, too.
-    """
-
-    def at_commit(status: Status) -> Status:
-        if not status.is_pending(now):
-            return status
-        due = clock.now() + status.effective_at - now
-        step_at = due if status.step_at == status.effective_at else status.step_at
-        return replace(status, effective_at=due, step_at=step_at)
-
-    return at_commit
-
-
-def _refuse_taken_away(intent: Intent, status: Status, canary: str) -> None:
-    if canary in (*status.aborted, *status.tripped):
-        how = "aborted" if canary in status.aborted else "tripped by the breaker"
-        raise Refused.of("version_aborted", f"version {canary} of {intent.key} was {how}; retry it first")
-
-
-def _under_way(intent: Intent, status: Status) -> None:
-    canary = _moving_canary(intent, status)
-    if not _is_under_way(status):
-        raise Refused.of(
-            "not_progressing", f"version {canary} of {intent.key} is {status.phase.lower()}, not under way"
-        )
-
-
-def _is_under_way(status: Status) -> bool:
-    return status.canary not in (None, status.stable) and status.phase in ("Progressing", "Paused")
-
-
-def _going_on(status: Status, now: float, reason: str, message: str) -> Status:
-    """The status under way again. A step's time counts from now, or from when a pending rise is due."""
-    step_at = status.effective_at if status.is_pending(now) else now
-    return replace(status, phase="Progressing", reason=reason, message=message, step_at=step_at)
 
 
 def kill(status: Status) -> Transition | None:
@@ -362,9 +276,23 @@ def restore(status: Status, now: float) -> Transition | None:
     after = replace(status, killed=False)
     if status.weight:
         after = replace(after, previous_weight=0, effective_at=now + RAISE_DELAY_SECONDS)
-        after = _next_epoch(status, after, now, at_once=True)
+        after = next_epoch(status, after, now, at_once=True)
         message = f"restored: weight {format_percent(status.weight)}"
     return Transition(after, message)
+
+
+def _refuse_taken_away(intent: Intent, status: Status, canary: str) -> None:
+    if canary in (*status.aborted, *status.tripped):
+        how = "aborted" if canary in status.aborted else "tripped by the breaker"
+        raise Refused.of("version_aborted", f"version {canary} of {intent.key} was {how}; retry it first")
+
+
+def _under_way(intent: Intent, status: Status) -> None:
+    canary = _moving_canary(intent, status)
+    if not is_under_way(status):
+        raise Refused.of(
+            "not_progressing", f"version {canary} of {intent.key} is {status.phase.lower()}, not under way"
+        )
 
 
 def _moving_canary(intent: Intent, status: Status) -> str:
@@ -374,78 +302,6 @@ def _moving_canary(intent: Intent, status: Status) -> str:
     if status.canary == status.stable:
         raise Refused.of("no_canary", f"version {status.canary} of {intent.key} is stable already")
     return status.canary
-
-
-def _with_stable(intent: Intent, status: Status) -> Status:
-    """The status with what spec.stable means for it: live, agreeing with what was adopted, or drifted."""
-    live = intent.experiment or (status.canary is None and not _drifts(status))
-    if live or intent.stable == status.stable:
-        return replace(status, stable=intent.stable, spec_stable=intent.stable, conditions=_without_drift(status))
-    if intent.stable == status.spec_stable:
-        return replace(status, conditions=_without_drift(status))
-    drift = {
-        "type": STABLE_DRIFT,
-        "status": "True",
-        "message": f"spec.stable is version {intent.stable} now; version {status.stable} stays stable until "
-        f"`dropout rollout adopt {intent.key}`",
-    }
-    return replace(status, conditions=(*_without_drift(status), drift))
-
-
-def _drifts(status: Status) -> bool:
-    return any(condition["type"] == STABLE_DRIFT for condition in status.conditions)
-
-
-def _without_drift(status: Status) -> tuple[Mapping[str, Any], ...]:
-    return tuple(condition for condition in status.conditions if condition["type"] != STABLE_DRIFT)
-
-
-def _settled(intent: Intent, status: Status, reason: str, message: str) -> Status:
-    """The status with the phase that its versions imply; ``reason`` is why it progresses, if it does."""
-    if status.canary is None:
-        what = "experiment" if intent.experiment else "shadow"
-        return replace(status, phase="Healthy", reason="live", message=f"the {what} is live")
-    if status.canary == status.stable:
-        message = f"version {status.canary} is stable"
-        return replace(_at_zero(status), phase="Healthy", reason="canary_is_stable", message=message)
-    if status.canary in status.aborted:
-        message = f"version {status.canary} was aborted; `dropout rollout retry {intent.key}` lifts that"
-        return replace(_at_zero(status), phase="Degraded", reason="aborted", message=message)
-    phase = status.phase if status.phase in ("Progressing", "Paused") else "Progressing"
-    return replace(status, phase=phase, reason=reason, message=message)
-
-
-def _at_zero(status: Status) -> Status:
-    return replace(status, weight=0, previous_weight=0, shadow=0, analysis={})
-
-
-def _from_the_start(status: Status, now: float) -> Status:
-    """The status before the first step, for another attempt."""
-    at_zero = _at_zero(status)
-    return replace(at_zero, effective_at=now, drawn=0, step=0, step_at=now, attempt=status.attempt + 1)
-
-
-def _ranges_key(intent: Intent, status: Status) -> str:
-    """A fingerprint of what decides who is in which arm, and which versions the arms are."""
-    weight = status.drawn if status.canary in status.aborted else status.weight
-    return xxh64_hexdigest(orjson.dumps([intent.draw, status.stable, status.canary, weight]))
-
-
-def _with_epoch(intent: Intent, before: Status, after: Status, now: float) -> Status:
-    """``after`` in an epoch of its own if its ranges are not those of ``before``."""
-    key = _ranges_key(intent, after)
-    if key == before.ranges_key:
-        return after
-    return _next_epoch(before, replace(after, ranges_key=key), now, at_once=True)
-
-
-def _next_epoch(before: Status, after: Status, now: float, *, at_once: bool = False) -> Status:
-    """``after`` in a new epoch; ``at_once``: what holds until a pending rise is new too, and gets one of its own."""
-    if not after.is_pending(now):
-        return replace(after, epoch=before.epoch + 1, previous_epoch=before.epoch + 1)
-    if at_once:
-        return replace(after, epoch=before.epoch + 2, previous_epoch=before.epoch + 1)
-    return replace(after, epoch=before.epoch + 1, previous_epoch=before.epoch_at(now))
 
 
 def _versions(status: Status) -> dict[str, Any]:

@@ -7,7 +7,8 @@ from dataclasses import replace
 import pytest
 
 from extproc.control import transitions
-from extproc.control.transitions import ACCEPTED_EPOCH, Intent, Transition
+from extproc.control.intent import Intent, Transition
+from extproc.control.transitions import ACCEPTED_EPOCH
 from extproc.errors import Refused
 from extproc.snapshot.store import CLOCK_SET_BACK_SECONDS, RAISE_DELAY_SECONDS, Remains, Status
 

@@ -10,7 +10,7 @@ from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, precondition, rule
 
 from extproc.control import transitions
-from extproc.control.transitions import Intent, Transition, intent_of
+from extproc.control.intent import Intent, Transition, intent_of
 from extproc.errors import Refused
 from extproc.resources.loading import parse_rollout
 from extproc.snapshot.store import RAISE_DELAY_SECONDS, Remains, Status
