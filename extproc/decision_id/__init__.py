@@ -1,0 +1,27 @@
+"""Decision ids: made for every decision, opened again for labels and outcomes that name one.
+
+An id says when it was made, by which worker, in which epoch of which rollout, and for which arm and group of units.
+The last three are masked: only who has the key can read them, so that an id tells a client neither which model judged
+it nor that two requests came from one user. It ends in a code that only who has the key can make: an id that opens is
+one of ours. That attributes a label; it authorises nobody to send one.
+"""
+
+from extproc.decision_id.codec import DecisionIds, IdFault, Nonce, Opened, open_id
+from extproc.decision_id.codes import EXCLUDED_CODE, MAX_VARIANTS, arm_codes, epoch_number
+from extproc.decision_id.key_file import KeyFile
+from extproc.decision_id.keys import IdKey, IdKeys
+
+__all__ = [
+    "EXCLUDED_CODE",
+    "MAX_VARIANTS",
+    "DecisionIds",
+    "IdFault",
+    "IdKey",
+    "IdKeys",
+    "KeyFile",
+    "Nonce",
+    "Opened",
+    "arm_codes",
+    "epoch_number",
+    "open_id",
+]

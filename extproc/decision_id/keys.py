@@ -1,0 +1,47 @@
+"""The keys of decision ids: one makes ids, all that are known open them."""
+
+from __future__ import annotations
+
+import secrets
+from collections.abc import Sequence
+from hashlib import blake2b
+from typing import Final, Self
+
+KEY_BYTES: Final = 32
+MASK_BYTES: Final = 16
+MAC_BYTES: Final = 8
+
+
+class IdKey:
+    """One key. ``name`` is its fingerprint in ids, 8 bits; ``mask`` and ``mac`` are hash states to be copied."""
+
+    __slots__ = ("mac", "mask", "name")
+
+    def __init__(self, secret: bytes) -> None:
+        self.name = blake2b(key=secret, person=b"decision-id name", digest_size=1).digest()[0]
+        self.mask = blake2b(key=secret, person=b"decision-id mask", digest_size=MASK_BYTES)
+        self.mac = blake2b(key=secret, person=b"decision-id mac", digest_size=MAC_BYTES)
+
+
+class IdKeys:
+    """Keys in force: ``first`` makes ids, ``get`` finds the one that opens an id.
+
+    Raises:
+        ValueError: when two of them have one fingerprint, or there is none.
+    """
+
+    def __init__(self, secrets_: Sequence[bytes]) -> None:
+        keys = [IdKey(secret) for secret in secrets_]
+        self._by_name = {key.name: key for key in keys}
+        if len(self._by_name) != len(keys) or not keys:
+            raise ValueError("each key needs a fingerprint of its own")
+        self.first = keys[0]
+
+    @classmethod
+    def throwaway(cls) -> Self:
+        """A key that nobody else has and nothing keeps: for decisions that are not carried out."""
+        return cls([secrets.token_bytes(KEY_BYTES)])
+
+    def get(self, name: int) -> IdKey | None:
+        """The key of that fingerprint."""
+        return self._by_name.get(name)
