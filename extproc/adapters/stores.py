@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from pathlib import Path
+
 from extproc.adapters.sqlite_store import WAIT_SECONDS, SqliteStore
 from extproc.errors import InvalidInput
 from extproc.snapshot.store import RolloutStore
@@ -21,3 +23,9 @@ def open_store(url: str, *, create: bool = False, wait: float = WAIT_SECONDS) ->
     if scheme != "sqlite" or not path:
         raise InvalidInput.of("store_url", f"{url!r} is not a store; write sqlite:PATH", field="--store")
     return SqliteStore(path, create=create, wait=wait)
+
+
+def beside(url: str, suffix: str) -> Path:
+    """The file that belongs to the store at ``url`` and is called as it is, with ``suffix`` behind: its keys."""
+    path = Path(url.partition(":")[2])
+    return path.with_name(f"{path.name}{suffix}")

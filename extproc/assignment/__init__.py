@@ -3,6 +3,7 @@
 from extproc.assignment.hashing import (
     BUCKETS,
     bucket_of,
+    draw_of,
     holdout_bucket,
     layer_bucket,
     shadow_bucket,
@@ -14,6 +15,7 @@ __all__ = [
     "BucketRange",
     "bucket_of",
     "canary_range",
+    "draw_of",
     "holdout_bucket",
     "layer_bucket",
     "parse_percent",

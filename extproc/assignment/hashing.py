@@ -19,6 +19,14 @@ def bucket_of(seed: bytes, unit: bytes) -> int:
     return xxh64_intdigest(b"%b:%b" % (seed, unit), 0) % BUCKETS
 
 
+def draw_of(seed: bytes, unit: bytes) -> tuple[int, int]:
+    """What the bucket leaves of the hash of ``unit``, in [0, 2**64 / 10000), and its bucket.
+
+    The first says nothing about the second: units are sampled and grouped by it.
+    """
+    return divmod(xxh64_intdigest(b"%b:%b" % (seed, unit), 0), BUCKETS)
+
+
 def holdout_bucket(name: bytes, unit: bytes) -> int:
     """The bucket that says whether ``unit`` is kept out by the holdout ``name``."""
     return bucket_of(b"holdout:" + name, unit)

@@ -27,6 +27,7 @@ from extproc.datapath.ports import FeatureRow
 from extproc.datapath.record import record_of, unit_text
 from extproc.datapath.replay import Replay, Replayed
 from extproc.datapath.words import explain as in_words
+from extproc.decision_id import DecisionIds, IdKeys
 from extproc.errors import InvalidInput, Refused, Unreachable
 from extproc.names import Reason
 from extproc.resources.loading import LoadedDocument, load_valid
@@ -71,7 +72,8 @@ def explain(
     snapshot = _snapshot(rollouts, store, clock)
     engine = _engine(policies) if policies is not None else None
     caught = _Catcher()
-    pipeline = Pipeline(_Held(snapshot), _Held(engine), features, [caught], clock)
+    ids = DecisionIds(_Held(IdKeys.throwaway()), 0, clock)
+    pipeline = Pipeline(_Held(snapshot), _Held(engine), features, [caught], ids, clock)
     mutation = asyncio.run(pipeline.process(request))
     decision = caught.decision
     sentences = in_words(snapshot, request, decision, caught.facts, caught.rollout, caught.overlay, mutation)

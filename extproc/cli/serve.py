@@ -79,7 +79,7 @@ def _folder(*, exists: bool) -> click.Path:
 @click.option(
     "--transport", type=click.Choice(TRANSPORTS), default=GRPC, show_default=True, help="How Envoy asks: its two ways."
 )
-@click.option("--workers", type=click.IntRange(1, 512), default=None, help="Worker processes.  [default: the cores]")
+@click.option("--workers", type=click.IntRange(1, 256), default=None, help="Worker processes.  [default: the cores]")
 @click.option(
     "--admin",
     default="127.0.0.1:9902",

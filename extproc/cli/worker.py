@@ -7,13 +7,14 @@ here, at once: the supervisor starts it before it knows what there is to serve.
 from __future__ import annotations
 
 import gc
+import logging
 import sys
 from pathlib import Path
 from typing import Any, Final, cast
 
 from extproc.adapters.regorus_policy import RegorusEngine
 from extproc.adapters.sqlite_features import open_features
-from extproc.adapters.stores import open_store
+from extproc.adapters.stores import beside, open_store
 from extproc.clock import Clock, SystemClock
 from extproc.datapath.decision_log import DecisionLog
 from extproc.datapath.features import FeatureReader
@@ -23,6 +24,8 @@ from extproc.datapath.policy_input import Reads, build_input
 from extproc.datapath.ports import DecisionSink, InputReads, PolicyEngine
 from extproc.datapath.pseudonym import load_or_create_key
 from extproc.datapath.transports.exchange import Process
+from extproc.decision_id import DecisionIds, KeyFile
+from extproc.errors import DropoutError
 from extproc.metrics import (
     CACHE_HITS,
     CACHE_MISSES,
@@ -40,6 +43,8 @@ from extproc.serve.worker_config import WorkerConfig
 from extproc.settings import settings
 from extproc.snapshot.holder import SnapshotHolder
 from extproc.snapshot.model import CompiledRollout, Overlay, Snapshot
+
+logger = logging.getLogger(__name__)
 
 _TRIAL_PATH: Final = "/"
 _WORTH_FREEZING: Final = 1000
@@ -60,16 +65,19 @@ class RouterApplication:
         self._traffic = _Traffic()
         self._features = _open_features(config.features, clock) if config.features else None
         self._log = self._open_log(config) if config.decision_log else None
+        self._id_keys = KeyFile(beside(config.store, ".ids"), clock)
         self._holder.on_swap.append(self._swapped)
         self._watch()
         sinks: list[DecisionSink] = [self._metrics, self._traffic]
         if self._log is not None:
             sinks.append(self._log)
-        self._pipeline = Pipeline(self._holder, policies, self._features, sinks, clock)
+        self._pipeline = Pipeline(
+            self._holder, policies, self._features, sinks, DecisionIds(self._id_keys, config.index, clock), clock
+        )
 
     def _open_log(self, config: WorkerConfig) -> DecisionLog:
         assert config.decision_log is not None
-        key = load_or_create_key(key_path(config.store))
+        key = load_or_create_key(beside(config.store, ".key"))
         labels = {"app": "dropout", "worker": str(config.index)}
         return DecisionLog(Path(config.decision_log), labels, key, self._clock, reads=self._reads)
 
@@ -177,7 +185,11 @@ class RouterApplication:
             self._metrics.policy(revision)
 
     def reload(self) -> None:
-        """Open the decision log again, by its name; the store needs no telling."""
+        """Read the keys and open the decision log again, by their names; the store needs no telling."""
+        try:
+            self._id_keys.reload()
+        except DropoutError as error:
+            logger.warning("The keys of decision ids stay as they were: %s", error)
         if self._log is not None:
             self._log.reopen()
 
@@ -227,12 +239,6 @@ def _described(rollout: CompiledRollout, overlay: Overlay) -> dict[str, Any]:
         "tripped": sorted(overlay.tripped),
         "aborted": sorted(rollout.aborted),
     }
-
-
-def key_path(store: str) -> Path:
-    """Where the key for pseudonyms is kept: beside the store."""
-    path = Path(store.partition(":")[2])
-    return path.with_name(f"{path.name}.key")
 
 
 def main(arguments: list[str]) -> int:

@@ -49,7 +49,6 @@ def decide(
     overlay: Overlay,
     facts: Facts,
     *,
-    decision_id: str = "",
     revision: int = 0,
     policy_revision: str = "",
 ) -> Decision:
@@ -68,7 +67,6 @@ def decide(
             arm = ARM_EXCLUDED
         shadow = _shadow(narrowing, rollout, facts, version)
     return Decision(
-        decision_id=decision_id,
         revision=revision,
         policy_revision=policy_revision,
         rollout=rollout.key,

@@ -369,7 +369,7 @@ def _input(constants: _Constants, entry: _Entry, facts: Facts, erased: list[str]
     """What the policy read, pruned, and the facts that ``decide`` had; ``erased`` gets what was taken out."""
     document = {} if facts.policy_input is None else _pruned(constants, facts.policy_input, erased)
     document["rollout"] = constants.policy_input
-    unit, holdout, layer, shadow = facts.buckets
+    unit, holdout, layer, shadow, _ = facts.buckets
     document["buckets"] = {"unit": unit, "holdout": holdout, "layer": layer, "shadow": shadow}
     document["unit_fault"] = facts.unit.fault
     document["per_request"] = facts.unit.per_request

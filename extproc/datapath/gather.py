@@ -14,6 +14,7 @@ from extproc.datapath.model import NO_FEATURES, Facts, Features, PolicyVerdict, 
 from extproc.datapath.policy_input import build_input
 from extproc.datapath.ports import PolicyEngine
 from extproc.datapath.unit import draw, read_source, unit_of
+from extproc.decision_id import Nonce
 from extproc.names import Reason
 from extproc.snapshot.model import CompiledRollout, FeatureNeed
 
@@ -29,7 +30,7 @@ class Gatherer:
         self,
         rollout: CompiledRollout,
         request: Request,
-        decision_id: str,
+        nonce: Nonce,
         engine: PolicyEngine | None,
         stages: dict[str, float],
     ) -> Facts:
@@ -37,7 +38,7 @@ class Gatherer:
 
         ``stages`` collects the microseconds that each step took.
         """
-        unit = unit_of(rollout.unit, request, decision_id)
+        unit = unit_of(rollout.unit, request, nonce)
         features = NO_FEATURES
         if rollout.features is not None:
             start = perf_counter_ns()

@@ -45,12 +45,16 @@ class Unit(NamedTuple):
 
 
 class Buckets(NamedTuple):
-    """The unit's draws; None where the rollout has no such stage or there is no unit. Replay starts from these."""
+    """The unit's draws; None where the rollout has no such stage or there is no unit. Replay starts from these.
+
+    ``quotient`` is what the bucket leaves of the unit's hash, 0 without a unit: no decision depends on it.
+    """
 
     unit: int | None = None
     holdout: int | None = None
     layer: int | None = None
     shadow: int | None = None
+    quotient: int = 0
 
 
 class FeatureValue(NamedTuple):
@@ -117,12 +121,12 @@ class Denial(NamedTuple):
 class Decision:
     """What was decided and everything that it was decided from: one record per request.
 
-    ``unit`` is the raw unit here; the log writes a pseudonym. ``ranges`` are the arms' buckets at the time.
+    ``decision_id`` is made last, because it says how the decision came out. ``unit`` is the raw unit here; the log
+    writes a pseudonym. ``ranges`` are the arms' buckets at the time.
     ``fallbacks`` name what could not be had (a unit, a feature, a verdict), whether or not it changed the outcome.
     ``stage_us`` are microseconds per stage.
     """
 
-    decision_id: str
     revision: int
     policy_revision: str
     rollout: str | None
@@ -136,6 +140,7 @@ class Decision:
     shadow: str | None
     reason: Reason
     features: Mapping[str, FeatureValue]
+    decision_id: str = ""
     fallbacks: tuple[str, ...] = ()
     stage_us: Mapping[str, float] = field(default_factory=dict)
     denial: Denial | None = None

@@ -5,8 +5,6 @@ Every transport calls ``Pipeline.process``; there is no other way to a decision.
 
 from __future__ import annotations
 
-import os
-from binascii import b2a_base64
 from collections.abc import Sequence
 from time import perf_counter_ns
 from typing import Protocol
@@ -20,6 +18,8 @@ from extproc.datapath.model import Decision, Facts, Mutation, Request
 from extproc.datapath.mutation import mutation_for, without_room
 from extproc.datapath.ports import DecisionSink, PolicyEngine
 from extproc.datapath.unit import unit_of
+from extproc.decision_id import EXCLUDED_CODE, DecisionIds, Nonce
+from extproc.measure import UNIT_GROUPS
 from extproc.names import Reason
 from extproc.snapshot.model import NO_OVERLAY, CompiledRollout, Snapshot
 
@@ -45,10 +45,12 @@ class Pipeline:
         policies: CurrentPolicies,
         features: FeatureReader | None,
         sinks: Sequence[DecisionSink],
+        ids: DecisionIds,
         clock: Clock,
     ) -> None:
         self._holder = holder
         self._policies = policies
+        self._ids = ids
         self._clock = clock
         self._gatherer = Gatherer(features, clock)
         self._sinks = tuple(sinks)
@@ -63,25 +65,29 @@ class Pipeline:
         start = perf_counter_ns()
         # Read once: a swap while a feature is awaited must not mix two revisions in one decision.
         snapshot, engine = self._holder.current, self._policies.current
-        decision_id = new_decision_id()
-        rollout = select(snapshot.find(request.host, request.path, request.headers), request, decision_id)
+        nonce = self._ids.nonce()
+        rollout = select(snapshot.find(request.host, request.path, request.headers), request, nonce)
         stages: dict[str, float] = {"match": (perf_counter_ns() - start) / 1000}
         facts: Facts | None = None
         overlay = NO_OVERLAY
         if rollout is None:
-            decision = _no_match(decision_id, snapshot.revision)
+            decision = _no_match(snapshot.revision)
+            decision.decision_id = self._ids.seal(nonce, 0, EXCLUDED_CODE, 0)
         else:
             rollout = rollout.at(self._clock)
             overlay = snapshot.overlay_of(rollout.key)
-            facts = await self._gatherer.gather(rollout, request, decision_id, engine, stages)
+            facts = await self._gatherer.gather(rollout, request, nonce, engine, stages)
             gathered = perf_counter_ns()
             decision = decide(
                 rollout,
                 overlay,
                 facts,
-                decision_id=decision_id,
                 revision=snapshot.revision,
                 policy_revision=engine.revision if engine is not None else "",
+            )
+            assert decision.arm is not None
+            decision.decision_id = self._ids.seal(
+                nonce, rollout.number, rollout.arm_codes[decision.arm], facts.buckets.quotient % UNIT_GROUPS
             )
             stages["decide"] = (perf_counter_ns() - gathered) / 1000
         mutation = mutation_for(decision)
@@ -94,28 +100,7 @@ class Pipeline:
         return mutation, decision
 
 
-class _Ids:
-    """Random names, from bytes that are fetched for many at once: the system call costs more than the name."""
-
-    BYTES = 24
-    AT_ONCE = 256
-
-    def __init__(self) -> None:
-        self._left: list[bytes] = []
-
-    def __call__(self) -> str:
-        if not self._left:
-            pool = os.urandom(self.BYTES * self.AT_ONCE)
-            self._left = [pool[start : start + self.BYTES] for start in range(0, len(pool), self.BYTES)]
-        return b2a_base64(self._left.pop(), newline=False).translate(_URL_SAFE).decode()
-
-
-_URL_SAFE = bytes.maketrans(b"+/", b"-_")
-new_decision_id = _Ids()
-"""A decision's name: 32 characters of base64url, 192 random bits."""
-
-
-def select(candidates: Sequence[CompiledRollout], request: Request, decision_id: str) -> CompiledRollout | None:
+def select(candidates: Sequence[CompiledRollout], request: Request, nonce: Nonce) -> CompiledRollout | None:
     """The rollout that decides: the only candidate, or in a layer the one in whose range the unit falls.
 
     A unit in nobody's range, or no unit at all, is left to the first, which gives its control.
@@ -124,7 +109,7 @@ def select(candidates: Sequence[CompiledRollout], request: Request, decision_id:
         return None
     if len(candidates) > 1:
         for rollout in candidates:
-            unit = unit_of(rollout.unit, request, decision_id)
+            unit = unit_of(rollout.unit, request, nonce)
             if rollout.layer is None or unit.value is None:
                 continue
             if layer_bucket(rollout.layer.name, unit.value) in rollout.layer.range:
@@ -132,9 +117,8 @@ def select(candidates: Sequence[CompiledRollout], request: Request, decision_id:
     return candidates[0]
 
 
-def _no_match(decision_id: str, revision: int) -> Decision:
+def _no_match(revision: int) -> Decision:
     return Decision(
-        decision_id=decision_id,
         revision=revision,
         policy_revision="",
         rollout=None,

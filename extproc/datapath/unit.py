@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
-from extproc.assignment import bucket_of, holdout_bucket, layer_bucket, shadow_bucket
+from extproc.assignment import draw_of, holdout_bucket, layer_bucket, shadow_bucket
 from extproc.datapath.model import Buckets, Request, Unit
+from extproc.decision_id import Nonce
 from extproc.names import Reason
 from extproc.snapshot.model import CompiledRollout, UnitSource
 
@@ -27,7 +28,7 @@ def read_source(source: UnitSource, request: Request) -> bytes | Reason:
     return (values and values[0]) or Reason.UNIT_MISSING
 
 
-def unit_of(source: UnitSource, request: Request, decision_id: str) -> Unit:
+def unit_of(source: UnitSource, request: Request, nonce: Nonce) -> Unit:
     """The unit of ``request``; with ``missing: request`` a draw of its own stands in for one that is not there.
 
     An ambiguous one is there, twice: it ends at stable either way.
@@ -36,7 +37,7 @@ def unit_of(source: UnitSource, request: Request, decision_id: str) -> Unit:
     if not isinstance(found, Reason):
         return Unit(found)
     if source.per_request and found is Reason.UNIT_MISSING:
-        return Unit(request.headers.get(_REQUEST_ID) or decision_id.encode(), found, per_request=True)
+        return Unit(request.headers.get(_REQUEST_ID) or nonce.draw(), found, per_request=True)
     return Unit(None, found)
 
 
@@ -45,11 +46,13 @@ def draw(rollout: CompiledRollout, unit: Unit) -> Buckets:
     value = unit.value
     if value is None:
         return _NO_BUCKETS
+    quotient, bucket = draw_of(rollout.seed, value)
     return Buckets(
-        bucket_of(rollout.seed, value),
+        bucket,
         holdout_bucket(rollout.holdout.name, value) if rollout.holdout else None,
         layer_bucket(rollout.layer.name, value) if rollout.layer else None,
         shadow_bucket(rollout.seed, value) if rollout.shadow else None,
+        quotient,
     )
 
 

@@ -48,8 +48,8 @@ def test_the_canary_owns_the_buckets_below_its_weight(weight: int, bucket: int, 
 
 
 def test_a_decision_names_what_it_was_made_from() -> None:
-    decision = decide(canary(500), NO_OVERLAY, facts(7), decision_id="d", revision=9, policy_revision="p")
-    assert (decision.decision_id, decision.revision, decision.policy_revision) == ("d", 9, "p")
+    decision = decide(canary(500), NO_OVERLAY, facts(7), revision=9, policy_revision="p")
+    assert (decision.revision, decision.policy_revision) == (9, "p")
     assert (decision.rollout, decision.upstream) == ("payments/fraud-detector", "fraud-detector-v4")
     assert (decision.bucket, decision.ranges) == (7, {"canary": (0, 500)})
 

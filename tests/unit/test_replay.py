@@ -24,6 +24,7 @@ from extproc.resources.loading import parse_rollout
 from extproc.snapshot.model import CompiledRollout, Overlay
 from tests.support.clock import FakeClock
 from tests.support.decisions import KEY
+from tests.support.ids import make_ids
 from tests.support.rollouts import CANARY, canary, document, experiment, snapshot
 
 POLICY = {"path": "routing/decision"}
@@ -80,7 +81,7 @@ def log_of(
     file = tmp_path / "decisions.jsonl"
     log = DecisionLog(file, {}, KEY, FakeClock(), reads=lambda path: engine.reads(path).paths, flush_seconds=0)
     holder = SimpleNamespace(current=snapshot(rollout, overlay={rollout.key: overlay} if overlay else None))
-    pipeline = Pipeline(holder, SimpleNamespace(current=engine), FakeFeatures(risk), [log], FakeClock())
+    pipeline = Pipeline(holder, SimpleNamespace(current=engine), FakeFeatures(risk), [log], make_ids(), FakeClock())
 
     async def send() -> None:
         for number in range(units):

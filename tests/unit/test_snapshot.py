@@ -14,6 +14,7 @@ from extproc.snapshot.compile import compile_rollout
 from extproc.snapshot.holder import SnapshotHolder
 from extproc.snapshot.store import RAISE_DELAY_SECONDS, Status
 from tests.support.clock import FakeClock
+from tests.support.ids import make_ids
 from tests.support.memory_store import MemoryStore
 from tests.support.rollouts import CANARY, canary, document, experiment
 
@@ -173,7 +174,7 @@ async def test_a_rise_takes_effect_at_its_instant_before_any_worker_looks_again(
     holder.load()
     store.put(weight=10_000, previous_weight=0, effective_at=clock.now() + RAISE_DELAY_SECONDS)
     poll(holder)
-    pipeline = Pipeline(holder, NoPolicies(), None, [], clock)
+    pipeline = Pipeline(holder, NoPolicies(), None, [], make_ids(clock), clock)
     request = Request("POST", PATH, "", "http", {"x-user-id": b"alice"})
     _, before = await pipeline.decide(request)
     clock.advance(RAISE_DELAY_SECONDS)

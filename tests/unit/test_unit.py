@@ -9,13 +9,15 @@ from extproc.datapath.model import Unit
 from extproc.datapath.unit import unit_of
 from extproc.names import Reason
 from extproc.snapshot.model import UnitSource
+from tests.support.ids import make_ids
 
 HEADER = UnitSource(header="x-user-id")
 COOKIE = UnitSource(cookie="user")
+NONCE = make_ids().nonce()
 
 
 def unit(source: UnitSource, *pairs: tuple[str, bytes]) -> Unit:
-    return unit_of(source, AttributeReader().request(pairs), "d-1")
+    return unit_of(source, AttributeReader().request(pairs), NONCE)
 
 
 @pytest.mark.parametrize("value", [b"alice", b" a b ", b"\xff\xfe", b"a\tb", b"a:b"])
@@ -60,4 +62,4 @@ def test_two_units_are_none_and_are_not_drawn_by_the_request(
 def test_a_request_without_a_unit_is_drawn_by_its_own_id_if_the_rollout_says_so() -> None:
     source = UnitSource(header="x-user-id", per_request=True)
     assert unit(source, ("x-request-id", b"r-1")) == Unit(b"r-1", Reason.UNIT_MISSING, per_request=True)
-    assert unit(source) == Unit(b"d-1", Reason.UNIT_MISSING, per_request=True)
+    assert unit(source) == Unit(NONCE.draw(), Reason.UNIT_MISSING, per_request=True)
