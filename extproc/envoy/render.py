@@ -27,6 +27,7 @@ from typing import Any, Final
 import orjson
 from betterproto2 import Message
 from envoy_data_plane.envoy.config.cluster import v3 as cluster_v3
+from envoy_data_plane.envoy.config.core import v3 as core_v3
 from envoy_data_plane.envoy.config.route import v3 as route_v3
 from envoy_data_plane.envoy.extensions.clusters.composite import v3 as composite_v3
 from envoy_data_plane.envoy.extensions.retry.host.previous_hosts import v3 as previous_hosts_v3
@@ -35,7 +36,7 @@ from envoy_data_plane.google.protobuf import Any as PackedMessage
 from envoy_data_plane.xds.core import v3 as xds_core_v3
 
 from extproc.errors import Unreachable
-from extproc.names import HEADER_ROLLOUT, HEADER_SHADOW, HEADER_VERSION
+from extproc.names import HEADER_DECISION_ID, HEADER_ROLLOUT, HEADER_SHADOW, HEADER_VERSION
 from extproc.snapshot.matching import MatchKey
 from extproc.snapshot.model import CompiledRollout
 
@@ -226,6 +227,14 @@ _EVERY_ROUTE: Final = route_v3.VirtualHost(
         ],
         host_selection_retry_max_attempts=3,
     ),
+    # The client learns the decision's id, by which it sends labels; whatever else calls itself so is no id.
+    response_headers_to_remove=[HEADER_DECISION_ID],
+    response_headers_to_add=[
+        core_v3.HeaderValueOption(
+            header=core_v3.HeaderValue(key=HEADER_DECISION_ID, value=f"%REQ({HEADER_DECISION_ID})%"),
+            append_action=core_v3.HeaderValueOptionHeaderAppendAction.OVERWRITE_IF_EXISTS_OR_ADD,
+        )
+    ],
     # A request without the header is not mirrored.
     request_mirror_policies=[
         route_v3.RouteActionRequestMirrorPolicy(cluster_header=HEADER_SHADOW, disable_shadow_host_suffix_append=True)

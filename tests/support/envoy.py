@@ -139,13 +139,15 @@ class EnvoyProcess:
 class Upstreams:
     """Model versions on one event loop in a thread; each answers with its name and the headers it was sent.
 
-    ``seen[name]`` counts the requests of each; ``failing`` holds names that answer 503.
+    ``seen[name]`` counts the requests of each; ``failing`` holds names that answer 503; ``said`` are headers that all
+    add to their answers.
     """
 
     def __init__(self, *names: str) -> None:
         self.ports: dict[str, int] = {}
         self.seen: dict[str, int] = dict.fromkeys(names, 0)
         self.failing: set[str] = set()
+        self.said: dict[str, str] = {}
         self._names = names
         self._loop = asyncio.new_event_loop()
         self._thread = Thread(target=self._loop.run_forever, daemon=True)
@@ -199,7 +201,8 @@ class Upstreams:
                 line = head[0].split(" ")
                 body = json.dumps({"upstream": name, "method": line[0], "path": line[1], "headers": fields}).encode()
                 status = b"503 Service Unavailable" if name in self.failing else b"200 OK"
-                writer.write(b"HTTP/1.1 %s\r\ncontent-length: %d\r\n\r\n%s" % (status, len(body), body))
+                said = "".join(f"{key}: {value}\r\n" for key, value in self.said.items()).encode()
+                writer.write(b"HTTP/1.1 %s\r\n%scontent-length: %d\r\n\r\n%s" % (status, said, len(body), body))
                 await writer.drain()
         writer.close()
 

@@ -110,6 +110,13 @@ def test_routes_mirror_only_to_the_cluster_that_the_decision_names() -> None:
     assert [policy["clusterHeader"] for policy in host["requestMirrorPolicies"]] == ["x-model-shadow"]
 
 
+def test_routes_give_the_client_the_decisions_id_and_no_other() -> None:
+    host = render_routes([canary()])["virtualHosts"][0]
+    assert host["responseHeadersToRemove"] == ["x-decision-id"]
+    (added,) = host["responseHeadersToAdd"]
+    assert added["header"] == {"key": "x-decision-id", "value": "%REQ(x-decision-id)%"}
+
+
 def test_an_undecided_request_is_tried_against_few_routes_however_many_rollouts_there_are() -> None:
     several = [canary(name=f"m{number}", match=[{"path": {"value": f"/v1/models/m{number}"}}]) for number in range(200)]
     assert len(_undecided(render_routes(several), "/v1/models/m77")) == 4  # m77 and m7, two routes each

@@ -1,0 +1,83 @@
+"""The id of a decision comes back to the client through a real Envoy, and nothing else that is called so."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+
+import pytest
+
+from extproc.clock import SystemClock
+from extproc.decision_id import KeyFile, Opened, arm_codes, epoch_number
+from extproc.names import HEADER_DECISION_ID
+from tests.e2e.house import KEY, House
+from tests.support.envoy import wait_until
+
+pytestmark = pytest.mark.e2e
+
+POLICY = """
+package routing
+
+default decision := {"allow": true}
+
+decision := {"allow": false} if input.attributes.request.http.headers["x-role"] == "blocked"
+"""
+
+
+@pytest.fixture(scope="module")
+def house() -> Iterator[House]:
+    house = House(POLICY, {"policy": {"path": "routing/decision"}})
+    try:
+        yield house.start()
+    finally:
+        house.stop()
+
+
+def opened(house: House, text: str) -> Opened:
+    found = KeyFile(house.folder / "dropout.db.ids", SystemClock()).open(text)
+    assert isinstance(found, Opened), found
+    return found
+
+
+@pytest.mark.parametrize(("percent", "arm"), [(0, "control"), (100, "canary")])
+def test_a_client_gets_the_id_that_its_version_got(house: House, percent: int, arm: str) -> None:
+    house.set_weight(percent)
+    seen = set()
+    for number in range(20):
+        answer = house.ask(x_user_id=f"user-{number}", x_decision_id="mine")
+        assert answer.headers[HEADER_DECISION_ID] == answer.sent[HEADER_DECISION_ID]
+        said = opened(house, answer.headers[HEADER_DECISION_ID])
+        assert said.arm == arm_codes([])[arm]
+        assert said.number in {epoch_number(KEY, epoch) for epoch in range(1, 4)}
+        seen.add(answer.headers[HEADER_DECISION_ID])
+    assert len(seen) == 20
+
+
+def test_a_denied_client_gets_an_id_too(house: House) -> None:
+    answer = house.ask(x_user_id="alice", x_role="blocked")
+    assert answer.status == 403
+    assert answer.headers[HEADER_DECISION_ID] == answer.body["decision_id"]
+    assert opened(house, answer.headers[HEADER_DECISION_ID]).arm == 0
+
+
+def test_who_is_not_decided_gets_none_and_a_client_not_its_own(house: House) -> None:
+    assert HEADER_DECISION_ID not in house.ask("/nobody", x_decision_id="mine").headers
+    with house.without_dropout():
+        for headers in ({}, {"x_decision_id": "mine"}):
+            answer = house.ask(x_user_id="alice", **headers)
+            assert answer.status == 200
+            assert HEADER_DECISION_ID not in answer.headers
+            assert HEADER_DECISION_ID not in answer.sent
+    assert house.failed_open() > 0
+    wait_until(lambda: HEADER_DECISION_ID in house.ask(x_user_id="alice").headers, "decisions again")
+
+
+def test_an_id_of_a_versions_own_making_does_not_reach_the_client(house: House) -> None:
+    house.upstreams.said[HEADER_DECISION_ID] = "made-up"
+    try:
+        answer = house.ask(x_user_id="alice")
+        assert answer.headers[HEADER_DECISION_ID] == answer.sent[HEADER_DECISION_ID]
+        with house.without_dropout():
+            answer = house.ask(x_user_id="alice")
+            assert (answer.status, HEADER_DECISION_ID in answer.headers) == (200, False)
+    finally:
+        house.upstreams.said.clear()
