@@ -12,7 +12,8 @@ from extproc.clock import Clock, SystemClock
 from extproc.control.intent import intent_of
 from extproc.control.transitions import create
 from extproc.envoy.render import CLUSTERS_FILE, ROUTES_FILE, write_envoy_dir
-from extproc.resources.loading import load_valid
+from extproc.resources.loading import load_valid, of_kind
+from extproc.resources.rollout import Rollout
 from extproc.snapshot.compile import compile_rollout
 from extproc.snapshot.holder import SnapshotHolder
 from extproc.snapshot.model import CompiledRollout
@@ -66,9 +67,9 @@ def _of_folder(folder: Path, clock: Clock) -> list[CompiledRollout]:
     now = clock.now()
     return [
         compile_rollout(
-            document.rollout,
-            create(intent_of(document.rollout), Remains(), now).status,
+            document.resource,
+            create(intent_of(document.resource), Remains(), now).status,
             now,
         )
-        for document in load_valid([folder])
+        for document in of_kind(load_valid([folder]), Rollout)
     ]

@@ -30,8 +30,9 @@ from extproc.datapath.words import explain as in_words
 from extproc.decision_id import DecisionIds, IdKeys
 from extproc.errors import InvalidInput, Refused, Unreachable
 from extproc.names import Reason
-from extproc.resources.loading import LoadedDocument, load_valid
+from extproc.resources.loading import LoadedDocument, load_valid, of_kind
 from extproc.resources.policies import read_sources
+from extproc.resources.rollout import Rollout
 from extproc.settings import settings
 from extproc.snapshot.compile import compile_rollout
 from extproc.snapshot.holder import SnapshotHolder
@@ -98,7 +99,9 @@ def replay(log: Path, policies: Path, rollouts: Path | None, output: str) -> int
 
     Left out are the decision's id, times and durations. Ends with 1 if anything differs.
     """
-    documents = None if rollouts is None else {d.rollout.key: d.rollout for d in load_valid([rollouts])}
+    documents = (
+        None if rollouts is None else {d.resource.key: d.resource for d in of_kind(load_valid([rollouts]), Rollout)}
+    )
     engine = _engine(policies)
     counts = Counter(dict.fromkeys(("decisions", "reproduced", "different", "not_replayable", "faults"), 0))
     try:
@@ -246,13 +249,13 @@ def _snapshot(rollouts: Path | None, url: str | None, clock: Clock) -> Snapshot:
         holder = SnapshotHolder(open_store(url or settings().store), clock)
         holder.load()
         return holder.current
-    documents = load_valid([rollouts])
+    documents = of_kind(load_valid([rollouts]), Rollout)
     store = _store_if_any(url)
     now = clock.now()
     compiled: dict[str, CompiledRollout] = {}
     overlay: dict[str, Overlay] = {}
     for document in documents:
-        rollout = document.rollout
+        rollout = document.resource
         status = _status(document, store, now)
         compiled[rollout.key] = compile_rollout(rollout, status, now)
         if status.killed:
@@ -271,9 +274,9 @@ def _store_if_any(url: str | None) -> RolloutStore | None:
         return None
 
 
-def _status(document: LoadedDocument, store: RolloutStore | None, now: float) -> Status:
+def _status(document: LoadedDocument[Rollout], store: RolloutStore | None, now: float) -> Status:
     """The status that the rollout would have if the document were applied now."""
-    intent, (namespace, _, name) = intent_of(document.rollout), document.rollout.key.partition("/")
+    intent, (namespace, _, name) = intent_of(document.resource), document.resource.key.partition("/")
     if store is None:
         return create(intent, Remains(), now).status
     row = store.get(namespace, name)

@@ -6,9 +6,11 @@ import click
 import orjson
 
 from extproc.cli.output import output_option, print_json
+from extproc.resources.kinds import KINDS
 from extproc.resources.loading import load_valid
-from extproc.resources.rollout import KIND
-from extproc.resources.schema import rollout_schema
+from extproc.resources.schema import schema_of
+
+_MODELS = {name.lower(): kind.model for name, kind in KINDS.items()}
 
 
 @click.command(short_help="Check documents and list every fault.")
@@ -24,9 +26,9 @@ def validate(paths: tuple[str, ...], output: str) -> None:
     if output == "json":
         listed = [
             {
-                "kind": KIND,
-                "namespace": document.rollout.metadata.namespace,
-                "name": document.rollout.metadata.name,
+                "kind": document.resource.kind,
+                "namespace": document.resource.metadata.namespace,
+                "name": document.resource.metadata.name,
                 "file": document.file,
             }
             for document in documents
@@ -38,10 +40,10 @@ def validate(paths: tuple[str, ...], output: str) -> None:
 
 
 @click.command(short_help="Print a JSON Schema: of documents, or of a policy's parts.")
-@click.argument("what", type=click.Choice(["rollout", "policy-input", "policy-decision"]), default="rollout")
+@click.argument("what", type=click.Choice([*_MODELS, "policy-input", "policy-decision"]), default="rollout")
 @output_option
 def schema(what: str, output: str) -> None:
-    """Print a JSON Schema: of the Rollout document, or of what a policy is given and may answer."""
+    """Print a JSON Schema: of a kind of document, or of what a policy is given and may answer."""
     document = _schema(what)
     if output == "json":
         print_json(document)
@@ -50,8 +52,8 @@ def schema(what: str, output: str) -> None:
 
 
 def _schema(what: str) -> object:
-    if what == "rollout":
-        return rollout_schema()
+    if what in _MODELS:
+        return schema_of(_MODELS[what])
     # The policy's schemas are imported where they are asked for: validate has no use for them.
     from extproc.resources import policy_schema
 

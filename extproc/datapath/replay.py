@@ -22,8 +22,9 @@ from extproc.datapath.ports import PolicyEngine
 from extproc.datapath.record import RECORD_FIELDS, record_of
 from extproc.errors import DropoutError
 from extproc.names import Reason
+from extproc.resources.document import API_VERSION
 from extproc.resources.loading import parse_rollout
-from extproc.resources.rollout import API_VERSION, KIND, Rollout
+from extproc.resources.rollout import KIND, Rollout
 from extproc.snapshot.compile import compile_rollout
 from extproc.snapshot.model import CompiledRollout, Overlay
 from extproc.snapshot.store import Status

@@ -1,4 +1,4 @@
-"""What rollouts say together: one name each, matches that do not collide, layer ranges that do not overlap.
+"""What documents say together: one name each, matches that do not collide, layers and templates that are shared well.
 
 Rollouts are compared through tables and sorted ranges, never pair by pair: ten thousand take well under a second.
 """
@@ -12,12 +12,15 @@ from dataclasses import dataclass
 from typing import NamedTuple
 
 from extproc.errors import Fault
+from extproc.resources.analysis_template import AnalysisTemplate
+from extproc.resources.document import Resource
 from extproc.resources.marked_yaml import Path, dotted
 from extproc.resources.rollout import Rollout
+from extproc.resources.uses import UNKNOWN_ARGUMENT, misuses, template_paths, use_paths, uses
 from extproc.snapshot.matching import MatchKey
 
-Placed = tuple[Rollout, str | None, int | None]
-"""A rollout, its file, and the line where its document begins; both None when it comes from a store."""
+Placed = tuple[Resource, str | None, int | None]
+"""A resource, its file, and the line where its document begins; both None when it comes from a store."""
 
 _NAME: Path = ("metadata", "name")
 _RANGE: Path = ("spec", "layer", "range")
@@ -25,7 +28,7 @@ _RANGE: Path = ("spec", "layer", "range")
 
 @dataclass(frozen=True, slots=True)
 class Conflict:
-    """Two rollouts that cannot both be: indices into what was checked, and the field of the second at fault."""
+    """Two documents that cannot both be: indices into what was checked, and the field of the second at fault."""
 
     code: str
     message: str
@@ -36,59 +39,72 @@ class Conflict:
     line: int | None
 
     def fault(self, line: int | None = None) -> Fault:
-        """The conflict as a fault of the second rollout, at ``line`` if the field's own is known."""
+        """The conflict as a fault of the second document, at ``line`` if the field's own is known."""
         return Fault(self.code, self.message, self.file, self.line if line is None else line, dotted(self.path))
 
 
-def find_conflicts(rollouts: Sequence[Placed]) -> list[Conflict]:
-    """Every conflict, as that of the later rollout with an earlier one, so the accepted ones go first.
+def find_conflicts(resources: Sequence[Placed]) -> list[Conflict]:
+    """Every conflict, as that of the later document with an earlier one, so the accepted ones go first.
 
-    Codes: ``duplicate_rollout``, ``match_collision``, ``layer_overlap``. A rollout that conflicts with many may be
-    reported with one of them only; without every ``second`` no conflict is left.
+    Codes: ``duplicate_rollout``, ``duplicate_template``, ``match_collision``, ``layer_overlap``, and those of
+    ``uses.misuses``. A rollout that conflicts with many may be reported with one of them only; without every
+    ``second`` no conflict is left.
     """
-    return [*_duplicates(rollouts), *_collisions(rollouts), *_overlaps(rollouts)]
+    return [*_duplicates(resources), *_collisions(resources), *_overlaps(resources), *_misuses(resources)]
 
 
-def conflict_paths(rollout: Rollout) -> list[Path]:
-    """The fields that a conflict of ``rollout`` may name."""
-    return [_NAME, _RANGE, *(_match_path(number) for number in range(len(rollout.spec.match)))]
+def conflict_paths(resource: Resource) -> list[Path]:
+    """The fields that a conflict of ``resource`` may name."""
+    paths = [_NAME]
+    if isinstance(resource, Rollout):
+        paths += [_RANGE, *(_match_path(number) for number in range(len(resource.spec.match))), *use_paths(resource)]
+    elif isinstance(resource, AnalysisTemplate):
+        paths += template_paths(resource)
+    return paths
 
 
 def _match_path(number: int) -> Path:
     return ("spec", "match", number)
 
 
-def _duplicates(rollouts: Sequence[Placed]) -> Iterator[Conflict]:
-    """Two documents with one name."""
-    first: dict[str, int] = {}
-    for index, (rollout, _, _) in enumerate(rollouts):
-        earlier = first.setdefault(rollout.key, index)
+def _rollouts(resources: Sequence[Placed]) -> Iterator[tuple[int, Rollout]]:
+    """The rollouts among ``resources``, with their indices."""
+    for index, (resource, _, _) in enumerate(resources):
+        if isinstance(resource, Rollout):
+            yield index, resource
+
+
+def _duplicates(resources: Sequence[Placed]) -> Iterator[Conflict]:
+    """Two documents of one kind with one name."""
+    first: dict[tuple[type[Resource], str], int] = {}
+    for index, (resource, _, _) in enumerate(resources):
+        earlier = first.setdefault((type(resource), resource.key), index)
         if earlier != index:
-            message = f"{_called(rollouts[index])} is also {_place(rollouts[earlier])}"
-            yield _conflict(rollouts, "duplicate_rollout", message, earlier, index, _NAME)
+            code = "duplicate_rollout" if isinstance(resource, Rollout) else "duplicate_template"
+            message = f"{_called(resources[index])} is also {_place(resources[earlier])}"
+            yield _conflict(resources, code, message, earlier, index, _NAME)
 
 
-def _collisions(rollouts: Sequence[Placed]) -> Iterator[Conflict]:
+def _collisions(resources: Sequence[Placed]) -> Iterator[Conflict]:
     """Two rollouts with an identical match entry, unless one layer decides between them.
 
     It is enough to compare with the first that has the entry: it shares its layer with all others or with none that
     may be there. Documents of one name are duplicates, which is said already.
     """
-    first: dict[MatchKey, int] = {}
+    first: dict[MatchKey, tuple[int, Rollout]] = {}
     reported: set[tuple[int, int]] = set()
-    for index, (rollout, _, _) in enumerate(rollouts):
+    for index, rollout in _rollouts(resources):
         for number, entry in enumerate(rollout.spec.match):
             for key in entry.match_keys():
-                earlier = first.setdefault(key, index)
-                other = rollouts[earlier][0]
+                earlier, other = first.setdefault(key, (index, rollout))
                 if other.key == rollout.key or _share_layer(other, rollout) or (earlier, index) in reported:
                     continue
                 reported.add((earlier, index))
                 message = (
-                    f"{_called(rollouts[index])} matches the same requests as {_called(rollouts[earlier])}; "
+                    f"{_called(resources[index])} matches the same requests as {_called(resources[earlier])}; "
                     "that is possible only in one layer, with ranges that do not overlap"
                 )
-                yield _conflict(rollouts, "match_collision", message, earlier, index, _match_path(number))
+                yield _conflict(resources, "match_collision", message, earlier, index, _match_path(number))
 
 
 def _share_layer(one: Rollout, other: Rollout) -> bool:
@@ -96,20 +112,43 @@ def _share_layer(one: Rollout, other: Rollout) -> bool:
     return one.spec.layer is not None and other.spec.layer is not None and one.spec.layer.name == other.spec.layer.name
 
 
-def _overlaps(rollouts: Sequence[Placed]) -> Iterator[Conflict]:
+def _overlaps(resources: Sequence[Placed]) -> Iterator[Conflict]:
     """Two rollouts that claim the same bucket of a layer."""
     layers: dict[str, list[_Claim]] = defaultdict(list)
-    for index, (rollout, _, _) in enumerate(rollouts):
+    for index, rollout in _rollouts(resources):
         layer = rollout.spec.layer
         if layer is None:
             continue
         held = _claim(layers[layer.name], _Claim(*layer.range, index))
-        if held is not None and rollouts[held.holder][0].key != rollout.key:
+        if held is not None and resources[held.holder][0].key != rollout.key:
             message = (
-                f"{_called(rollouts[index])} and {_called(rollouts[held.holder])} "
+                f"{_called(resources[index])} and {_called(resources[held.holder])} "
                 f"both claim bucket {max(held.start, layer.range[0])} of the layer {layer.name!r}"
             )
-            yield _conflict(rollouts, "layer_overlap", message, held.holder, index, _RANGE)
+            yield _conflict(resources, "layer_overlap", message, held.holder, index, _RANGE)
+
+
+def _misuses(resources: Sequence[Placed]) -> Iterator[Conflict]:
+    """A rollout and a template that do not agree. A template that is not there yet may still come."""
+    templates = {
+        resource.key: (index, resource)
+        for index, (resource, _, _) in enumerate(resources)
+        if isinstance(resource, AnalysisTemplate)
+    }
+    if not templates:
+        return
+    for index, rollout in _rollouts(resources):
+        for analysis, path, in_step in uses(rollout):
+            named = [f"{rollout.metadata.namespace}/{ref.template_name}" for ref in analysis.templates]
+            found = [templates.get(key) for key in named]
+            for misuse in misuses(analysis, [known and known[1] for known in found], in_step):
+                place = found[misuse.template]
+                assert place is not None
+                if index > place[0]:
+                    yield _conflict(resources, misuse.code, misuse.message, place[0], index, (*path, *misuse.path))
+                elif misuse.code != UNKNOWN_ARGUMENT:  # an argument that a template no longer has does no harm
+                    message = f"{misuse.message}; {_called(resources[index])} uses it"
+                    yield _conflict(resources, misuse.code, message, index, place[0], misuse.template_path)
 
 
 class _Claim(NamedTuple):
@@ -137,8 +176,8 @@ def _claim(claims: list[_Claim], new: _Claim) -> _Claim | None:
     return held
 
 
-def _conflict(rollouts: Sequence[Placed], code: str, message: str, first: int, second: int, path: Path) -> Conflict:
-    _, file, line = rollouts[second]
+def _conflict(resources: Sequence[Placed], code: str, message: str, first: int, second: int, path: Path) -> Conflict:
+    _, file, line = resources[second]
     return Conflict(code, message, first, second, path, file, line)
 
 

@@ -7,6 +7,7 @@ from typing import Any, Final, NamedTuple
 
 from pydantic import ValidationError
 
+from extproc.resources.document import Resource
 from extproc.resources.fields import FIELD_CODES
 from extproc.resources.marked_yaml import Path, shown
 from extproc.resources.schema import known_fields
@@ -16,6 +17,7 @@ _MISTYPED: Final = {
     "int_type": "must be a whole number",
     "int_from_float": "must be a whole number",
     "float_type": "must be a number",
+    "bool_type": "must be true or false",
     "dict_type": "must be a mapping",
     "model_type": "must be a mapping",
     "model_attributes_type": "must be a mapping",
@@ -32,12 +34,12 @@ class Problem(NamedTuple):
     path: Path
 
 
-def problems_of(error: ValidationError, limit: int) -> list[Problem]:
-    """What pydantic found, the first ``limit`` of it."""
-    return [_problem(found) for found in error.errors(include_url=False)[:limit]]
+def problems_of(error: ValidationError, model: type[Resource], limit: int) -> list[Problem]:
+    """What pydantic found in a document that was to be a ``model``, the first ``limit`` of it."""
+    return [_problem(found, model) for found in error.errors(include_url=False)[:limit]]
 
 
-def _problem(found: Any) -> Problem:
+def _problem(found: Any, model: type[Resource]) -> Problem:
     kind: str = found["type"]
     path: Path = found["loc"]
     if path and path[-1] == "[key]":
@@ -45,7 +47,7 @@ def _problem(found: Any) -> Problem:
     if kind == "missing":
         return Problem("missing_field", f"{path[-1]} is required", path)
     if kind == "extra_forbidden":
-        return Problem("unknown_field", _unknown(path), path)
+        return Problem("unknown_field", _unknown(path, model), path)
     if kind in _MISTYPED:
         return Problem("mistyped_value", _mistyped(kind, found["input"]), path)
     if kind == "literal_error":
@@ -66,8 +68,8 @@ def _mistyped(kind: str, value: object) -> str:
     return f'{wanted}; write it in quotes: "{written}"'
 
 
-def _unknown(path: Path) -> str:
+def _unknown(path: Path, model: type[Resource]) -> str:
     """That the field is unknown, and which one may have been meant."""
-    close = difflib.get_close_matches(str(path[-1]), known_fields(path[:-1]), n=1)
+    close = difflib.get_close_matches(str(path[-1]), known_fields(model, path[:-1]), n=1)
     meant = f"; did you mean {close[0]!r}?" if close else ""
     return f"unknown field {shown(str(path[-1]))}{meant}"

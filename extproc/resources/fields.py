@@ -31,6 +31,7 @@ _TOKEN = r"^[!#$%&'*+.^_`|~0-9A-Za-z-]{1,128}$"  # noqa: S105 - RFC 9110's token
 _VISIBLE = r"^[!-~]{1,128}$"
 _SEED = r"^[!-9;-~]{1,128}$"
 _TEXT = r"^[^\x00-\x1f\x7f]{1,4096}$"
+_EXPRESSION = r"^[^\x00-\x08\x0b-\x1f\x7f]{1,1000}$"
 _PATH = r"""^/[!"$->@-~]{0,1023}$"""
 _HOST = r"^(\*\.)?([a-z0-9]([-a-z0-9]{0,61}[a-z0-9])?\.)*[a-z0-9]([-a-z0-9]{0,61}[a-z0-9])?$"
 _RULE = r"^[A-Za-z_][A-Za-z0-9_]*(/[A-Za-z_][A-Za-z0-9_]*)+$"
@@ -155,6 +156,7 @@ _TEXT_CHECK = _matching(_TEXT, "text of 1 to 4096 characters without control cha
 _PATH_CHECK = _matching(
     _PATH, "a path: it starts with '/', is undecoded visible ASCII, and has no query, so no '?' and no '#'"
 )
+_EXPRESSION_CHECK = _matching(_EXPRESSION, "an expression of 1 to 1000 characters")
 _RULE_CHECK = _matching(_RULE, "the path of a rule, such as routing/decision")
 
 Name = Annotated[str, *_string(_LABEL, _NAME_CHECK)]
@@ -162,6 +164,7 @@ HeaderName = Annotated[str, *_string(_TOKEN, _header_name)]
 CookieName = Annotated[str, *_string(_TOKEN, _COOKIE_CHECK)]
 Value = Annotated[str, *_string(_VISIBLE, _visible)]
 Text = Annotated[str, *_string(_TEXT, _TEXT_CHECK)]
+Expression = Annotated[str, *_string(_EXPRESSION, _EXPRESSION_CHECK)]
 Seed = Annotated[str, *_string(_SEED, _SEED_CHECK)]
 PathValue = Annotated[str, *_string(_PATH, _PATH_CHECK)]
 Host = Annotated[str, *_string(_HOST.replace("a-z", "A-Za-z"), _host)]

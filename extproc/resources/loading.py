@@ -3,49 +3,58 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Callable, Iterable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from itertools import islice
 from pathlib import Path as FilePath
-from typing import Any, Final
+from typing import Any, Final, Generic, TypeVar
 
 from pydantic import ValidationError
 
 from extproc.errors import Fault, InvalidInput
-from extproc.resources.checks import conflict_paths, find_conflicts
+from extproc.resources.analysis_template import AnalysisTemplate
+from extproc.resources.checks import Placed, conflict_paths, find_conflicts
+from extproc.resources.document import API_VERSION, Resource
 from extproc.resources.faults import Problem, problems_of
 from extproc.resources.file_names import is_unicode
+from extproc.resources.kinds import KINDS, Kind
 from extproc.resources.marked_yaml import Document, Path, dotted, read_documents, shown
-from extproc.resources.rollout import API_VERSION, KIND, Rollout
-from extproc.resources.rules import problems_between
+from extproc.resources.rollout import Rollout
 
 MAX_FILE_BYTES: Final = 1024 * 1024
-MAX_UPSTREAM_LENGTH: Final = 256
 MAX_FAULTS: Final = 1000
 """Faults that are listed of one file; a hostile one has a hundred thousand."""
 _ENOUGH: Final = MAX_FAULTS + 1
 SUFFIXES: Final = frozenset({".yaml", ".yml", ".json"})
 
 
+R = TypeVar("R", bound=Resource)
+
+
 @dataclass(frozen=True, slots=True)
-class LoadedDocument:
+class LoadedDocument(Generic[R]):
     """An accepted document: the model, the body as written, and where it stands.
 
     Lines count from 1; ``line`` is the document's, ``lines`` has those that a conflict with another may name.
     """
 
-    rollout: Rollout
+    resource: R
     body: dict[str, Any]
     file: str
     line: int
     lines: Mapping[Path, int]
+
+    @property
+    def placed(self) -> Placed:
+        """The document with its place, as ``checks`` wants it."""
+        return self.resource, self.file, self.line
 
 
 @dataclass(frozen=True, slots=True)
 class Loaded:
     """What a set of paths holds: the documents that are valid by themselves, and every fault of the others."""
 
-    documents: list[LoadedDocument]
+    documents: list[LoadedDocument[Any]]
     faults: list[Fault]
 
 
@@ -66,7 +75,7 @@ def load_paths(paths: Iterable[str | os.PathLike[str]]) -> Loaded:
     return loaded
 
 
-def load_valid(paths: Iterable[str | os.PathLike[str]]) -> list[LoadedDocument]:
+def load_valid(paths: Iterable[str | os.PathLike[str]]) -> list[LoadedDocument[Any]]:
     """The documents of ``paths``, checked one by one and together.
 
     Raises:
@@ -75,11 +84,16 @@ def load_valid(paths: Iterable[str | os.PathLike[str]]) -> list[LoadedDocument]:
     loaded = load_paths(paths)
     documents = loaded.documents
     faults = list(loaded.faults)
-    for conflict in find_conflicts([(d.rollout, d.file, d.line) for d in documents]):
+    for conflict in find_conflicts([document.placed for document in documents]):
         faults.append(conflict.fault(documents[conflict.second].lines[conflict.path]))
     if faults:
         raise InvalidInput(faults)
     return documents
+
+
+def of_kind(documents: Iterable[LoadedDocument[Any]], model: type[R]) -> list[LoadedDocument[R]]:
+    """Those of ``documents`` that are a ``model``."""
+    return [document for document in documents if isinstance(document.resource, model)]
 
 
 def parse_rollout(body: Mapping[str, Any], file: str | None = None) -> Rollout:
@@ -88,47 +102,55 @@ def parse_rollout(body: Mapping[str, Any], file: str | None = None) -> Rollout:
     Raises:
         InvalidInput: with every fault of the document.
     """
-    outcome = _check(body)
-    if isinstance(outcome, Rollout):
+    return _parsed(body, Rollout, file)
+
+
+def parse_template(body: Mapping[str, Any], file: str | None = None) -> AnalysisTemplate:
+    """The AnalysisTemplate that ``body`` is, as read from a store.
+
+    Raises:
+        InvalidInput: with every fault of the document.
+    """
+    return _parsed(body, AnalysisTemplate, file)
+
+
+def _parsed(body: object, model: type[R], file: str | None) -> R:
+    outcome = _check(body, [kind for kind in KINDS.values() if kind.model is model])
+    if isinstance(outcome, model):
         return outcome
+    assert isinstance(outcome, list)
     raise InvalidInput(Fault(p.code, p.message, file=file, field=dotted(p.path)) for p in outcome)
 
 
-def _check(body: object) -> Rollout | list[Problem]:
-    """The document's model, or everything that is wrong with it."""
+def _check(body: object, kinds: Sequence[Kind] = tuple(KINDS.values())) -> Resource | list[Problem]:
+    """The model of a document that is one of ``kinds``, or everything that is wrong with it."""
     if not isinstance(body, Mapping):
         return [Problem("mistyped_value", "a document is a mapping with apiVersion, kind, metadata and spec", ())]
-    if foreign := list(_foreign(body)):
+    if foreign := list(_foreign(body, kinds)):
         return foreign
-    problems = list(islice(problems_between(body), _ENOUGH))
+    # One that does not say what it is is judged as the first.
+    kind = next((kind for kind in kinds if kind.name == body.get("kind")), kinds[0])
+    problems = list(islice(kind.between(body), _ENOUGH))
     try:
-        rollout = Rollout.model_validate(dict(body))
+        resource = kind.model.model_validate(dict(body))
     except ValidationError as error:
-        found = problems_of(error, _ENOUGH)
+        found = problems_of(error, kind.model, _ENOUGH)
         known = {(problem.code, problem.path) for problem in found}
         return found + [problem for problem in problems if (problem.code, problem.path) not in known]
-    if not problems:
-        problems.extend(_upstreams(rollout))
-    return problems or rollout
+    return problems or list(kind.beyond(resource)) or resource
 
 
-def _foreign(body: Mapping[str, Any]) -> Iterator[Problem]:
+def _foreign(body: Mapping[str, Any], kinds: Sequence[Kind]) -> Iterator[Problem]:
     """What makes the document somebody else's: then its fields are not ours to judge."""
     kind, version = body.get("kind"), body.get("apiVersion")
-    if isinstance(kind, str) and kind != KIND:
-        yield Problem("unsupported_kind", f"kind {shown(kind)} is not known here; {KIND} is", ("kind",))
+    names = [kind.name for kind in kinds]
+    if isinstance(kind, str) and kind not in names:
+        known = " and ".join(names) + (" is" if len(names) == 1 else " are")
+        yield Problem("unsupported_kind", f"kind {shown(kind)} is not known here; {known}", ("kind",))
     if isinstance(version, str) and version != API_VERSION:
         yield Problem(
             "unsupported_api_version", f"{shown(version)} is not known here; {API_VERSION} is", ("apiVersion",)
         )
-
-
-def _upstreams(rollout: Rollout) -> Iterator[Problem]:
-    """Clusters are short enough to be a header's value; their characters are legal by the fields' types."""
-    longest = max((rollout.upstream_of(version) for version in rollout.spec.versions()), key=len)
-    if len(longest) > MAX_UPSTREAM_LENGTH:
-        message = f"the cluster {shown(longest)} would have more than {MAX_UPSTREAM_LENGTH} characters"
-        yield Problem("invalid_value", message, ("spec", "upstream"))
 
 
 def _files(path: FilePath, faults: list[Fault]) -> Iterator[FilePath]:
@@ -183,12 +205,12 @@ def _load_file(file: FilePath, loaded: Loaded) -> None:
     loaded.faults.extend(faults + ending)
 
 
-def _load_document(document: Document, file: str) -> LoadedDocument | list[Fault]:
+def _load_document(document: Document, file: str) -> LoadedDocument[Any] | list[Fault]:
     """The document, or what is wrong with it by line."""
     node = document.node
     outcome = _check(node.value)
     faults = list(document.faults)
-    if not isinstance(outcome, Rollout):
+    if isinstance(outcome, list):
         faults.extend(
             Fault(p.code, p.message, file=file, line=node.line_of(p.path), field=dotted(p.path)) for p in outcome
         )

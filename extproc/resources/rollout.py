@@ -7,13 +7,13 @@ here, durations seconds. Attribute docstrings are the descriptions that editors 
 
 from __future__ import annotations
 
-from typing import Annotated, Any, Final, Literal
+from typing import Annotated, Final, Literal
 
-from pydantic import BaseModel, ConfigDict, Field, Strict, ValidationInfo, field_validator
-from pydantic.alias_generators import to_camel
+from pydantic import ConfigDict, Field, Strict, ValidationInfo, field_validator
 
 from extproc.assignment import BUCKETS
 from extproc.errors import InvalidInput
+from extproc.resources.document import EXACTLY_ONE, Part, Resource, one_of, written
 from extproc.resources.fields import (
     CookieName,
     Duration,
@@ -30,35 +30,11 @@ from extproc.resources.fields import (
 )
 from extproc.snapshot.matching import MatchKey
 
-API_VERSION: Final = "dropout.dev/v1alpha1"
 KIND: Final = "Rollout"
 DEFAULT_UPSTREAM: Final = "{model}-v{version}"
 
-_EXACTLY_ONE: Final[dict[str, Any]] = {"minProperties": 1, "maxProperties": 1}
 
-
-def _one_of(*names: str) -> dict[str, Any]:
-    return {"oneOf": [{"required": [name]} for name in names]}
-
-
-def _written(default: str | int) -> Any:
-    """The default as a document would write it, for the schema."""
-    return Field(json_schema_extra={"default": default})
-
-
-class _Part(BaseModel):
-    """A piece of a document: camelCase, nothing unknown, nothing coerced, never changed."""
-
-    model_config = ConfigDict(
-        alias_generator=to_camel,
-        extra="forbid",
-        frozen=True,
-        strict=True,
-        use_attribute_docstrings=True,
-    )
-
-
-class PathMatch(_Part):
+class PathMatch(Part):
     """A path: the whole of it, or a prefix that ends at a '/' or a ':'."""
 
     type: Literal["PathPrefix", "Exact"] = "PathPrefix"
@@ -75,7 +51,7 @@ class PathMatch(_Part):
         return value
 
 
-class HeaderMatch(_Part):
+class HeaderMatch(Part):
     """A request header with exactly this value."""
 
     name: HeaderName
@@ -84,7 +60,7 @@ class HeaderMatch(_Part):
     """The whole value, case-sensitive."""
 
 
-class MatchEntry(_Part):
+class MatchEntry(Part):
     """Requests that fit all of path, headers and hosts."""
 
     model_config = ConfigDict(json_schema_extra={"minProperties": 1})
@@ -104,10 +80,10 @@ class MatchEntry(_Part):
         return [MatchKey(host, exact, path, headers) for host in self.hosts or [""]]
 
 
-class UnitSpec(_Part):
+class UnitSpec(Part):
     """Who is randomised: the header or the cookie that names a user."""
 
-    model_config = ConfigDict(json_schema_extra=_one_of("header", "cookie"))
+    model_config = ConfigDict(json_schema_extra=one_of("header", "cookie"))
 
     header: HeaderName | None = None
     """The request header that holds the unit."""
@@ -117,10 +93,10 @@ class UnitSpec(_Part):
     """What a request without a unit gets: stable, or a draw of its own."""
 
 
-class VersionRef(_Part):
+class VersionRef(Part):
     """A version, by its own name or by an alias."""
 
-    model_config = ConfigDict(json_schema_extra=_one_of("alias", "version"))
+    model_config = ConfigDict(json_schema_extra=one_of("alias", "version"))
 
     alias: Value | None = None
     """A key of spec.aliases."""
@@ -128,10 +104,10 @@ class VersionRef(_Part):
     """The version itself; a string, so a number is written in quotes."""
 
 
-class EntitySpec(_Part):
+class EntitySpec(Part):
     """Whose features are read."""
 
-    model_config = ConfigDict(json_schema_extra=_one_of("header", "cookie"))
+    model_config = ConfigDict(json_schema_extra=one_of("header", "cookie"))
 
     header: HeaderName | None = None
     """The request header that holds the entity."""
@@ -139,7 +115,7 @@ class EntitySpec(_Part):
     """The cookie that holds the entity."""
 
 
-class FeaturesSpec(_Part):
+class FeaturesSpec(Part):
     """Features read from the feature store before the decision."""
 
     entity: EntitySpec
@@ -150,13 +126,13 @@ class FeaturesSpec(_Part):
     """The features of the view."""
     max_age: Duration | None = None
     """A feature older than this counts as missing; left out, any age will do."""
-    timeout: Annotated[Duration, _written("5ms")] = 0.005
+    timeout: Annotated[Duration, written("5ms")] = 0.005
     """How long a decision waits for features that are not in the cache."""
     on_missing: Literal["stable", "policy"] = "stable"
     """What a missing feature does: the request goes to stable, or the policy decides without it."""
 
 
-class PolicySpec(_Part):
+class PolicySpec(Part):
     """The rule that is asked about every request."""
 
     path: RulePath = "routing/decision"
@@ -165,7 +141,7 @@ class PolicySpec(_Part):
     """What a policy that fails does: the request goes to stable, or is denied."""
 
 
-class LogSpec(_Part):
+class LogSpec(Part):
     """What the decision log may hold in clear."""
 
     headers: list[HeaderName] = []
@@ -174,28 +150,28 @@ class LogSpec(_Part):
     """Features."""
 
 
-class ShadowStep(_Part):
+class ShadowStep(Part):
     """Mirror requests to the canary."""
 
     percent: Percent
     """Percent of the units whose requests are mirrored."""
 
 
-class PauseStep(_Part):
+class PauseStep(Part):
     """Wait."""
 
     duration: Duration | None = None
     """For how long; left out, until promoted."""
 
 
-class TemplateRef(_Part):
+class TemplateRef(Part):
     """An AnalysisTemplate, by name."""
 
     template_name: Name
     """The name of the AnalysisTemplate."""
 
 
-class AnalysisArg(_Part):
+class AnalysisArg(Part):
     """An argument of the templates."""
 
     name: Value
@@ -204,7 +180,7 @@ class AnalysisArg(_Part):
     """Its value; a string, so a number is written in quotes."""
 
 
-class AnalysisSpec(_Part):
+class AnalysisSpec(Part):
     """Measurements that a version must pass."""
 
     templates: Annotated[list[TemplateRef], Field(min_length=1)]
@@ -213,10 +189,10 @@ class AnalysisSpec(_Part):
     """What the templates are given."""
 
 
-class Step(_Part):
+class Step(Part):
     """One step of a rollout: exactly one of its fields."""
 
-    model_config = ConfigDict(json_schema_extra=_EXACTLY_ONE)
+    model_config = ConfigDict(json_schema_extra=EXACTLY_ONE)
 
     shadow: ShadowStep | None = None
     """Mirror requests to the canary, which answers nobody."""
@@ -228,10 +204,10 @@ class Step(_Part):
     """Measure, and go on only if it passes."""
 
 
-class BreakerSpec(_Part):
+class BreakerSpec(Part):
     """When a version is taken away for failing, without asking anybody."""
 
-    window: Annotated[Duration, _written("10s")] = 10.0
+    window: Annotated[Duration, written("10s")] = 10.0
     """The time over which errors are counted."""
     min_requests: Annotated[int, Field(ge=1, le=2**31)] = 20
     """Fewer requests than this in a window say nothing."""
@@ -241,7 +217,7 @@ class BreakerSpec(_Part):
     """The number of failing requests in a row that trips a version."""
 
 
-class Variant(_Part):
+class Variant(Part):
     """One arm of an experiment."""
 
     name: Name
@@ -252,7 +228,7 @@ class Variant(_Part):
     """Percent of the enrolled units."""
 
 
-class HoldoutSpec(_Part):
+class HoldoutSpec(Part):
     """Units that are kept out of everything."""
 
     name: Name
@@ -261,7 +237,7 @@ class HoldoutSpec(_Part):
     """Percent of all units."""
 
 
-class LayerSpec(_Part):
+class LayerSpec(Part):
     """A share of a layer, in which experiments exclude one another."""
 
     name: Name
@@ -275,11 +251,11 @@ class LayerSpec(_Part):
 class ShadowSpec(VersionRef):
     """A version that gets copies of requests and answers nobody."""
 
-    percent: Annotated[Percent, _written(100)] = BUCKETS
+    percent: Annotated[Percent, written(100)] = BUCKETS
     """Percent of the units whose requests are mirrored."""
 
 
-class RolloutSpec(_Part):
+class RolloutSpec(Part):
     """What is wanted: which model, which requests, which versions, how fast."""
 
     model_config = ConfigDict(
@@ -365,31 +341,13 @@ class RolloutSpec(_Part):
         return self.aliases[ref.alias]
 
 
-class Metadata(_Part):
-    """What the rollout is called."""
-
-    namespace: Name = "default"
-    """The tenant."""
-    name: Name
-    """The rollout's name, unique in its namespace."""
-
-
-class Rollout(_Part):
+class Rollout(Resource):
     """One model's move to a new version, or an experiment between versions."""
 
-    api_version: Literal["dropout.dev/v1alpha1"]
-    """The version of this format."""
     kind: Literal["Rollout"]
     """What the document is."""
-    metadata: Metadata
-    """What the rollout is called."""
     spec: RolloutSpec
     """What is wanted."""
-
-    @property
-    def key(self) -> str:
-        """``namespace/name``."""
-        return f"{self.metadata.namespace}/{self.metadata.name}"
 
     def upstream_of(self, version: str) -> str:
         """The Envoy cluster that serves ``version``."""

@@ -1,4 +1,4 @@
-"""The JSON Schema of the Rollout document, for editors and for checks outside of Dropout."""
+"""The JSON Schemas of documents, for editors and for checks outside of Dropout."""
 
 from __future__ import annotations
 
@@ -8,8 +8,8 @@ from typing import Any
 from pydantic.json_schema import GenerateJsonSchema, JsonSchemaValue
 from pydantic_core import core_schema
 
+from extproc.resources.document import API_VERSION, Resource
 from extproc.resources.marked_yaml import Path
-from extproc.resources.rollout import API_VERSION, Rollout
 
 
 class _EditorSchema(GenerateJsonSchema):
@@ -29,20 +29,20 @@ class _EditorSchema(GenerateJsonSchema):
 
 
 @cache
-def rollout_schema() -> dict[str, Any]:
-    """The schema (draft 2020-12) of a Rollout document; shared, so not to be changed."""
-    generated = Rollout.model_json_schema(schema_generator=_EditorSchema)
+def schema_of(model: type[Resource]) -> dict[str, Any]:
+    """The schema (draft 2020-12) of a kind of document; shared, so not to be changed."""
+    generated = model.model_json_schema(schema_generator=_EditorSchema)
     return {
         "$schema": GenerateJsonSchema.schema_dialect,
-        "$id": f"https://{API_VERSION}/rollout.schema.json",
+        "$id": f"https://{API_VERSION}/{model.__name__.lower()}.schema.json",
         **generated,
     }
 
 
-def known_fields(path: Path) -> list[str]:
-    """The names that a mapping at ``path`` of a Rollout may have; none where any name goes."""
-    definitions = rollout_schema()["$defs"]
-    schema: dict[str, Any] = rollout_schema()
+def known_fields(model: type[Resource], path: Path) -> list[str]:
+    """The names that a mapping at ``path`` of a document may have; none where any name goes."""
+    schema: dict[str, Any] = schema_of(model)
+    definitions = schema["$defs"]
     for step in path:
         schema = schema.get("items", {}) if isinstance(step, int) else schema.get("properties", {}).get(step, {})
         if "$ref" in schema:

@@ -62,7 +62,7 @@ def test_versions_listen_where_envoy_sends_requests(services: dict[str, Any]) ->
 
 def test_the_document_names_the_clusters_that_are_there() -> None:
     (document,) = load_valid([HERE / "rollouts"])
-    spec = document.rollout.spec
+    spec = document.resource.spec
     for ref in (spec.stable, spec.canary):
         assert ref is not None
         assert _endpoints(spec.upstream.format(model=spec.model, version=spec.resolve(ref)))

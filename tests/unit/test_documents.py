@@ -90,7 +90,7 @@ def test_the_designs_example_is_read_into_hundredths_seconds_and_lower_case(tmp_
     (tmp_path / "r.yaml").write_text(DESIGN)
     loaded = load_paths([tmp_path])
     assert loaded.faults == []
-    spec = loaded.documents[0].rollout.spec
+    spec = loaded.documents[0].resource.spec
     assert [step.set_weight for step in spec.steps if step.set_weight is not None] == [500, 5000]
     assert spec.steps[1].pause is not None
     assert spec.steps[1].pause.duration == 600.0
@@ -101,12 +101,12 @@ def test_the_designs_example_is_read_into_hundredths_seconds_and_lower_case(tmp_
     assert spec.canary is not None
     assert spec.resolve(spec.canary) == "4"
     assert spec.versions() == ["3", "4"]
-    assert loaded.documents[0].rollout.upstream_of("4") == "fraud-detector-v4"
+    assert loaded.documents[0].resource.upstream_of("4") == "fraud-detector-v4"
 
 
 def test_what_is_left_out_has_safe_defaults(tmp_path: Path) -> None:
     (tmp_path / "r.yaml").write_text(MINIMAL)
-    rollout = load_paths([tmp_path]).documents[0].rollout
+    rollout = load_paths([tmp_path]).documents[0].resource
     assert rollout.key == "default/fraud-detector"
     assert rollout.spec.unit.missing == "stable"
     assert (rollout.spec.policy, rollout.spec.features, rollout.spec.seed) == (None, None, None)
@@ -162,7 +162,7 @@ def test_an_alias_that_is_not_there_is_refused_by_resolve_too() -> None:
 
 def test_a_rollout_written_out_and_read_again_is_the_same(tmp_path: Path) -> None:
     (tmp_path / "r.yaml").write_text(DESIGN)
-    rollout = load_paths([tmp_path]).documents[0].rollout
+    rollout = load_paths([tmp_path]).documents[0].resource
     written = rollout.model_dump(by_alias=True, exclude_none=True, exclude_defaults=True, mode="json")
     assert parse_rollout(written) == rollout
     assert written["spec"]["steps"][1:3] == [{"pause": {"duration": "10m"}}, {"setWeight": 5}]
@@ -268,6 +268,11 @@ SPEC_FAULTS: list[tuple[str, dict[str, Any], tuple[str, str]]] = [
         "an argument given twice",
         {"analysis": {"templates": [{"templateName": "a"}], "args": [{"name": "t", "value": "1"}] * 2}},
         ("duplicate_name", "spec.analysis.args[1].name"),
+    ),
+    (
+        "a template named twice",
+        {"steps": [{"analysis": {"templates": [{"templateName": "a"}] * 2}}]},
+        ("duplicate_name", "spec.steps[0].analysis.templates[1].templateName"),
     ),
     (
         "a feature named twice",
@@ -577,7 +582,7 @@ def test_merge_keys_and_foreign_tags_are_refused(tmp_path: Path) -> None:
 @pytest.mark.parametrize("text", ["2026-11-01", "no", "on", ".inf", "1_000", "12:30:45"])
 def test_what_yaml_1_1_would_twist_stays_a_string(tmp_path: Path, text: str) -> None:
     (tmp_path / "r.yaml").write_text(MINIMAL.replace('{version: "4"}', f"{{version: {text}}}"))
-    canary = load_paths([tmp_path]).documents[0].rollout.spec.canary
+    canary = load_paths([tmp_path]).documents[0].resource.spec.canary
     assert canary is not None
     assert canary.version == text
 

@@ -14,10 +14,12 @@ from pydantic import TypeAdapter
 
 from extproc.errors import Fault, InvalidInput
 from extproc.resources.fields import Duration, Percent, format_duration, format_percent, parse_duration
-from extproc.resources.loading import load_paths, parse_rollout
+from extproc.resources.kinds import KINDS
+from extproc.resources.loading import load_paths, parse_rollout, parse_template
 from extproc.resources.rollout import Rollout
-from extproc.resources.schema import rollout_schema
+from extproc.resources.schema import schema_of
 from tests.support.rollouts import CANARY, EXPERIMENT, document
+from tests.support.templates import ERRORS, FALSE_POSITIVES, template
 
 # Not beyond the basic plane: JSON escapes what is there in two halves, which YAML does not know.
 TEXT = st.text(st.characters(max_codepoint=0xFFFF, exclude_categories=["Cs"]), max_size=10)
@@ -30,7 +32,14 @@ SCALARS = st.one_of(
     st.sampled_from(["3", "/v1", "x-user-id", "{model}", "{", "10m", "a:b", "control"]),
 )
 FIELDS = st.sampled_from(
-    sorted({field for definition in rollout_schema()["$defs"].values() for field in definition["properties"]})
+    sorted(
+        {
+            field
+            for kind in KINDS.values()
+            for definition in schema_of(kind.model)["$defs"].values()
+            for field in definition["properties"]
+        }
+    )
 )
 VALUES: st.SearchStrategy[Any] = st.recursive(
     SCALARS,
@@ -71,6 +80,18 @@ def test_any_value_in_a_field_is_taken_or_refused_with_its_field(base: dict[str,
         assert outcome.spec.versions()
     else:
         assert all(fault.field is not None and fault.field.startswith("spec") for fault in outcome)
+
+
+@given(st.sampled_from([ERRORS, FALSE_POSITIVES]), st.dictionaries(FIELDS, VALUES, max_size=3))
+def test_any_value_in_a_metric_is_taken_or_refused_with_its_field(
+    base: dict[str, Any], changes: dict[str, Any]
+) -> None:
+    faults: tuple[Fault, ...] = ()
+    try:
+        parse_template(template({**base, **changes}, args=[{"name": "most"}]))
+    except InvalidInput as error:
+        faults = error.faults
+    assert all(fault.field is not None and fault.field.startswith("spec.metrics[0]") for fault in faults)
 
 
 @given(YAMLISH)

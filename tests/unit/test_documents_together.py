@@ -7,14 +7,18 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+import yaml
 from hypothesis import given
 from hypothesis import strategies as st
 
 from extproc.errors import Fault, InvalidInput
+from extproc.resources.analysis_template import AnalysisTemplate
 from extproc.resources.checks import Conflict, find_conflicts
-from extproc.resources.loading import load_valid, parse_rollout
+from extproc.resources.document import Resource
+from extproc.resources.loading import load_valid, parse_rollout, parse_template
 from extproc.resources.rollout import Rollout
 from tests.support.rollouts import CANARY, document
+from tests.support.templates import metric, template
 
 
 def rollout(name: str, **changes: Any) -> Rollout:
@@ -154,3 +158,97 @@ def test_the_work_grows_with_the_number_of_rollouts_and_not_with_their_pairs(
     rollouts = [(make(i), None, None) for i in range(2000)]
     found: list[Conflict] = find_conflicts(rollouts)
     assert len(found) == expected
+
+
+# Rollouts and templates
+
+
+def health(*metrics: dict[str, Any], name: str = "health", args: list[Any] | None = None) -> AnalysisTemplate:
+    return parse_template(template(*metrics, name=name, args=args))
+
+
+def analysed(*names: str, step: bool = True, number: int = 1, **args: str) -> Rollout:
+    """A rollout whose one step, or whose background, runs the templates ``names``."""
+    analysis = {
+        "templates": [{"templateName": name} for name in names or ("health",)],
+        "args": [{"name": name, "value": value} for name, value in args.items()],
+    }
+    changes: dict[str, Any] = {"steps": [{"setWeight": 5}, {"analysis": analysis}]} if step else {"analysis": analysis}
+    return rollout(f"r{number}", match=elsewhere(number), **changes)
+
+
+def fields(*resources: Resource) -> list[tuple[str, int, str | None]]:
+    """Code, the index at fault, and the field of every conflict."""
+    found = find_conflicts([(resource, f"{i}.yaml", 1) for i, resource in enumerate(resources)])
+    return [(conflict.code, conflict.second, conflict.fault().field) for conflict in found]
+
+
+ENDLESS = metric(interval="10s")
+MOST = [{"name": "most"}]
+
+
+def test_a_template_that_is_not_there_may_still_come() -> None:
+    assert fields(analysed("elsewhere"), health()) == []
+
+
+def test_a_template_of_another_namespace_is_another() -> None:
+    other = parse_template({**template(ENDLESS), "metadata": {"namespace": "other", "name": "health"}})
+    assert fields(other, analysed()) == []
+
+
+def test_one_name_twice_is_refused_for_each_kind_by_itself() -> None:
+    assert fields(health(), health()) == [("duplicate_template", 1, "metadata.name")]
+    assert fields(health(name="r1"), analysed("x")) == []
+
+
+def test_a_metric_without_an_end_is_for_the_background() -> None:
+    assert fields(health(ENDLESS), analysed(step=False)) == []
+    assert fields(health(ENDLESS), analysed()) == [("metric_endless", 1, "spec.steps[1].analysis.templates[0]")]
+    assert fields(health(metric(count=3, interval="10s")), analysed()) == []
+    assert fields(health(), analysed()) == []
+
+
+def test_what_came_later_is_at_fault() -> None:
+    assert fields(analysed(), health(ENDLESS)) == [("metric_endless", 1, "spec.metrics[0]")]
+    (conflict,) = find_conflicts([(analysed(), "r.yaml", 7), (health(ENDLESS), "t.yaml", 1)])
+    assert conflict.message == (
+        "the metric 'errors' of the template payments/health has an interval and no count: in a step it would never "
+        "end; payments/r1 (r.yaml:7) uses it"
+    )
+
+
+def test_an_argument_without_a_value_gets_one_from_the_rollout() -> None:
+    assert fields(health(args=MOST), analysed(most="0.1")) == []
+    assert fields(health(args=[{"name": "most", "value": "0.2"}]), analysed()) == []
+    assert fields(health(args=MOST), analysed()) == [("argument_missing", 1, "spec.steps[1].analysis")]
+    assert fields(analysed(), health(args=MOST)) == [("argument_missing", 1, "spec.args[0]")]
+
+
+def test_an_argument_that_no_template_has_is_a_mistake_of_the_rollout() -> None:
+    other = health(metric(name="other"), name="other", args=MOST)
+    assert fields(health(), analysed(most="1")) == [("argument_unknown", 1, "spec.steps[1].analysis.args[0].name")]
+    assert fields(health(), other, analysed("health", "other", most="1")) == []
+    assert fields(health(), analysed("health", "unknown", most="1")) == []
+    # A template that no longer asks for an argument must not wait for every rollout.
+    assert fields(analysed(most="1"), health()) == []
+
+
+def test_metrics_that_run_together_have_names_of_their_own() -> None:
+    run = analysed("health", "other")
+    assert fields(health(), health(name="other"), run) == [("duplicate_name", 2, "spec.steps[1].analysis.templates[1]")]
+    assert fields(health(), health(metric(name="slow"), name="other"), run) == []
+
+
+def test_templates_and_rollouts_are_checked_together_with_their_lines(tmp_path: Path) -> None:
+    body = document(
+        {**CANARY, "analysis": {"templates": [{"templateName": "health"}], "args": [{"name": "x", "value": "1"}]}}
+    )
+    (tmp_path / "a.yaml").write_text(yaml.safe_dump(template()))
+    (tmp_path / "b.yaml").write_text(yaml.safe_dump(body, sort_keys=False))
+    with pytest.raises(InvalidInput) as caught:
+        load_valid([tmp_path])
+    (fault,) = caught.value.faults
+    assert (fault.code, fault.field) == ("argument_unknown", "spec.analysis.args[0].name")
+    assert fault.line == next(
+        number for number, line in enumerate((tmp_path / "b.yaml").read_text().splitlines(), 1) if "- name: x" in line
+    )

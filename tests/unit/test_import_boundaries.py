@@ -151,6 +151,7 @@ def test_outside_the_demo_only_what_pip_install_brings_is_imported() -> None:
     project = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]
     brought = {re.split(r"[<>=~!\[]", requirement)[0] for requirement in project["dependencies"]}
     by_import = {
+        "cel": "common-expression-language",
         "regorus": "gordon-to-regorus",
         "grpc": "grpcio",
         "grpc_health": "grpcio-health-checking",

@@ -19,7 +19,8 @@ from extproc.datapath.words import REASONS
 from extproc.metrics import METRICS, merge
 from extproc.names import OWN_HEADERS, Reason
 from extproc.resources.loading import load_paths
-from extproc.resources.schema import rollout_schema
+from extproc.resources.rollout import Rollout
+from extproc.resources.schema import schema_of
 from extproc.settings import described
 from tests.support.readme import README, ROOT, blocks, code, links, table
 
@@ -204,7 +205,7 @@ def test_the_documents_are_valid_one_by_one_and_together(tmp_path: Path) -> None
     found = documents()
     assert len(found) >= 5
     for number, document in enumerate(found):
-        jsonschema.validate(document, rollout_schema())
+        jsonschema.validate(document, schema_of(Rollout))
         (tmp_path / f"{number}.yaml").write_text(yaml.safe_dump(document))
     loaded = load_paths([tmp_path])
     # The short document and the long one are of one model, so that they can be compared; they live in two tenants.

@@ -11,10 +11,16 @@ from jsonschema import Draft202012Validator
 
 from extproc.cli import main
 from extproc.errors import InvalidInput
-from extproc.resources.loading import parse_rollout
-from extproc.resources.schema import known_fields, rollout_schema
+from extproc.resources.analysis_template import AnalysisTemplate
+from extproc.resources.document import Resource
+from extproc.resources.kinds import KINDS, Kind
+from extproc.resources.loading import parse_rollout, parse_template
+from extproc.resources.rollout import Rollout
+from extproc.resources.schema import known_fields, schema_of
 from tests.support.rollouts import CANARY, EXPERIMENT, document
+from tests.support.templates import FALSE_POSITIVES, template
 from tests.unit.test_documents import DESIGN, EXPERIMENT_FAULTS, MINIMAL, SPEC_FAULTS, spec_with
+from tests.unit.test_templates import FULL, METRIC_FAULTS
 
 DOCUMENTS = {
     "the design's": yaml.safe_load(DESIGN),
@@ -48,6 +54,28 @@ BEYOND_A_SCHEMA = {
     "a layer without buckets",
     "a match entry with empty lists",
     "a version with a newline",  # Python's $ looks past it; JSON Schema's does not
+    "a template named twice",
+}
+
+TEMPLATES = {
+    "all that can be said": yaml.safe_load(FULL),
+    "the least": template(),
+    "labels": template(FALSE_POSITIVES, args=[{"name": "most"}]),
+}
+
+BEYOND_A_SCHEMA_OF_TEMPLATES = {
+    "an interval of nothing",
+    "several measurements at once",
+    "a limit above the count",
+    "an inconclusive limit above the count",
+    "a quantile of errors",
+    "bounds of a latency",
+    "an outcome without a mean",
+    "a mean of nothing",
+    "an argument that nobody declares",
+    "a field that the result has not",
+    "no CEL",
+    "two conditions that are none",
 }
 
 
@@ -58,14 +86,14 @@ def schema(capsys: pytest.CaptureFixture[str], *arguments: str) -> Any:
     return json.loads(capsys.readouterr().out)
 
 
-def valid(body: object) -> bool:
-    return bool(Draft202012Validator(rollout_schema()).is_valid(body))
+def valid(body: object, model: type[Resource] = Rollout) -> bool:
+    return bool(Draft202012Validator(schema_of(model)).is_valid(body))
 
 
 def test_the_rollout_schema_is_what_schema_prints_by_default(capsys: pytest.CaptureFixture[str]) -> None:
     printed = schema(capsys)
     Draft202012Validator.check_schema(printed)
-    assert printed == rollout_schema() == schema(capsys, "rollout", "-o", "json")
+    assert printed == schema_of(Rollout) == schema(capsys, "rollout", "-o", "json")
     assert printed["$schema"] == "https://json-schema.org/draft/2020-12/schema"
     assert printed["title"] == "Rollout"
 
@@ -75,15 +103,23 @@ def test_the_policys_schemas_are_printed(what: str, capsys: pytest.CaptureFixtur
     Draft202012Validator.check_schema(schema(capsys, what))
 
 
-def test_every_field_is_described_for_editors() -> None:
-    for name, definition in rollout_schema()["$defs"].items():
+def test_the_templates_schema_is_printed(capsys: pytest.CaptureFixture[str]) -> None:
+    printed = schema(capsys, "analysistemplate")
+    Draft202012Validator.check_schema(printed)
+    assert printed == schema_of(AnalysisTemplate)
+    assert printed["$id"].endswith("/analysistemplate.schema.json")
+
+
+@pytest.mark.parametrize("kind", KINDS.values(), ids=KINDS.keys())
+def test_every_field_is_described_for_editors(kind: Kind) -> None:
+    for name, definition in schema_of(kind.model)["$defs"].items():
         assert definition["description"], name
         for field, described in definition["properties"].items():
             assert "description" in described or "$ref" in described, (name, field)
 
 
 def test_defaults_are_shown_as_documents_write_them() -> None:
-    definitions = rollout_schema()["$defs"]
+    definitions = schema_of(Rollout)["$defs"]
     assert definitions["FeaturesSpec"]["properties"]["timeout"]["default"] == "5ms"
     assert definitions["BreakerSpec"]["properties"]["window"]["default"] == "10s"
     assert definitions["ShadowSpec"]["properties"]["percent"]["default"] == 100
@@ -109,7 +145,21 @@ def test_what_is_refused_does_not_fit_it_as_far_as_a_schema_can_say(
     assert valid(body) == (what in BEYOND_A_SCHEMA)
 
 
+@pytest.mark.parametrize("body", TEMPLATES.values(), ids=TEMPLATES.keys())
+def test_a_template_that_is_accepted_fits_its_schema(body: dict[str, Any]) -> None:
+    parse_template(body)
+    assert valid(body, AnalysisTemplate)
+
+
+@pytest.mark.parametrize(("what", "wrong", "expected"), METRIC_FAULTS, ids=[fault[0] for fault in METRIC_FAULTS])
+def test_a_metric_that_is_refused_does_not_fit_it_as_far_as_a_schema_can_say(
+    what: str, wrong: dict[str, Any], expected: object
+) -> None:
+    assert valid(template(wrong), AnalysisTemplate) == (what in BEYOND_A_SCHEMA_OF_TEMPLATES)
+
+
 def test_the_fields_of_a_place_are_known() -> None:
-    assert known_fields(("spec", "steps", 0)) == ["shadow", "pause", "setWeight", "analysis"]
-    assert known_fields(("spec", "aliases")) == []
-    assert "match" in known_fields(("spec",))
+    assert known_fields(AnalysisTemplate, ("spec", "metrics", 0, "provider")) == ["observed", "feedback"]
+    assert known_fields(Rollout, ("spec", "steps", 0)) == ["shadow", "pause", "setWeight", "analysis"]
+    assert known_fields(Rollout, ("spec", "aliases")) == []
+    assert "match" in known_fields(Rollout, ("spec",))

@@ -1,0 +1,47 @@
+"""Documents as they were written, before they are models: for rules that hold however wrong the rest may be."""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Iterable, Iterator, Mapping
+from typing import Any
+
+from extproc.resources.faults import Problem
+from extproc.resources.marked_yaml import Path, shown
+
+
+def given(value: Mapping[str, Any], name: str) -> bool:
+    """Whether the field is there and not null."""
+    return value.get(name) is not None
+
+
+def mapping(value: Any) -> Mapping[str, Any]:
+    """The value if it is a mapping, else an empty one."""
+    return value if isinstance(value, dict) else {}
+
+
+def items(value: Any) -> list[Any]:
+    """The value if it is a list, else an empty one."""
+    return value if isinstance(value, list) else []
+
+
+def duplicates(what: str, names: Iterable[Any], path: Path, *inner: str) -> Iterator[Problem]:
+    """Every name but the first of its kind; ``inner`` leads from an item to its name."""
+    seen: Counter[str] = Counter()
+    for index, name in enumerate(names):
+        if not isinstance(name, str):
+            continue
+        if seen[name]:
+            yield Problem("duplicate_name", f"there is already a {what} called {shown(name)}", (*path, index, *inner))
+        seen[name] += 1
+
+
+def exactly_one(value: Any, names: tuple[str, ...], path: Path) -> Iterator[Problem]:
+    """Exactly one of ``names`` is there; a misspelt one is an unknown field and no second fault."""
+    if not isinstance(value, dict):
+        return
+    there = [name for name in names if given(value, name)]
+    if len(there) > 1:
+        yield Problem("conflicting_fields", f"only one of {' and '.join(there)}", (*path, there[1]))
+    elif not there and not value.keys() - {*names, "missing", "percent"}:
+        yield Problem("missing_field", f"needs {' or '.join(names)}", path)
