@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+from typing import Any
+
 import click
 import yaml
 
@@ -9,15 +12,21 @@ from extproc.cli.options import name_argument, opened, store_option, user
 from extproc.cli.output import output_option, print_json
 from extproc.cli.rollout import print_result, result_json, status_json
 from extproc.clock import SystemClock
-from extproc.control.actions import Apply, Delete, act, load
+from extproc.control.actions import Apply, Delete, DeleteTemplate, Result, act, load
+from extproc.control.templates import TemplateResult, load_template
 from extproc.errors import InvalidInput
+from extproc.resources import analysis_template
+from extproc.resources.kinds import KINDS
 from extproc.resources.loading import load_valid
 
 
 def _kind(context: click.Context, parameter: click.Parameter, value: str) -> str:
-    if value.lower() not in ("rollout", "rollouts"):
-        raise InvalidInput.of("unsupported_kind", f"kind {value!r} is not known here; rollout is", field="KIND")
-    return "rollout"
+    """The kind as documents write it, from any case and the plural."""
+    for name in KINDS:
+        if value.lower() in (name.lower(), f"{name.lower()}s"):
+            return name
+    known = " and ".join(name.lower() for name in KINDS)
+    raise InvalidInput.of("unsupported_kind", f"kind {value!r} is not known here; {known} are", field="KIND")
 
 
 kind_argument = click.argument("kind", callback=_kind)
@@ -40,26 +49,29 @@ def apply(paths: tuple[str, ...], store: str, output: str) -> None:
     documents = load_valid("/dev/stdin" if path == "-" else path for path in paths)
     with opened(store, create=True) as opened_store:
         results = act(opened_store, user(), Apply(documents), SystemClock())
-    if output == "json":
-        print_json({"results": [result_json(result) for result in results]})
-        return
-    for result in results:
-        print_result(result)
+    _print_results(results, output)
 
 
-@click.command()
+@click.command(short_help="Print a document as it was applied.")
 @kind_argument
 @name_argument
 @store_option
 @output_option
 def get(kind: str, name: tuple[str, str], store: str, output: str) -> None:
-    """Print a document as it was applied; with -o json its status too."""
+    """Print a document as it was applied; with -o json a rollout's status too."""
     with opened(store) as opened_store:
-        row = load(opened_store, *name)
+        if kind == analysis_template.KIND:
+            document, standing = load_template(opened_store, *name).document, {}
+        else:
+            row = load(opened_store, *name)
+            document, standing = (
+                row.document,
+                {"status": status_json(row.status), "resourceVersion": row.resource_version},
+            )
     if output == "json":
-        print_json({**row.document, "status": status_json(row.status), "resourceVersion": row.resource_version})
+        print_json({**document, **standing})
     else:
-        click.echo(to_yaml(row.document), nl=False)
+        click.echo(to_yaml(document), nl=False)
 
 
 @click.command()
@@ -70,11 +82,32 @@ def get(kind: str, name: tuple[str, str], store: str, output: str) -> None:
 def delete(kind: str, name: tuple[str, str], store: str, output: str) -> None:
     """Take a document out of the store. Versions that were aborted stay aborted."""
     with opened(store) as opened_store:
-        (result,) = act(opened_store, user(), Delete(*name), SystemClock())
+        action = DeleteTemplate(*name) if kind == analysis_template.KIND else Delete(*name)
+        results = act(opened_store, user(), action, SystemClock())
+    _print_results(results, output)
+
+
+def _print_results(results: Sequence[Result | TemplateResult], output: str) -> None:
     if output == "json":
-        print_json({"results": [result_json(result)]})
-    else:
-        print_result(result)
+        print_json({"results": [_result_json(result) for result in results]})
+        return
+    for result in results:
+        if isinstance(result, Result):
+            print_result(result)
+        else:
+            click.echo(f"{analysis_template.KIND.lower()} {result.row.key} {result.result}")
+
+
+def _result_json(result: Result | TemplateResult) -> dict[str, Any]:
+    if isinstance(result, Result):
+        return result_json(result)
+    row = result.row
+    return {
+        "kind": analysis_template.KIND,
+        "namespace": row.namespace,
+        "name": row.name,
+        "result": result.result,
+    }
 
 
 class _Dumper(yaml.SafeDumper):

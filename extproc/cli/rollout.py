@@ -13,7 +13,7 @@ from extproc.assignment import parse_percent
 from extproc.cli.options import name_argument, opened, store_option, user
 from extproc.cli.output import output_option, print_json
 from extproc.clock import SystemClock
-from extproc.control.actions import Abort, Action, Adopt, Kill, Restore, Result, Retry, SetWeight, act, load
+from extproc.control.actions import Abort, Adopt, Change, Kill, Restore, Result, Retry, SetWeight, act, load
 from extproc.errors import InvalidInput
 from extproc.resources.fields import format_percent
 from extproc.snapshot.store import HistoryEntry, Status, StoredRollout
@@ -135,7 +135,7 @@ def restore(name: tuple[str, str], store: str, output: str) -> None:
     _act(Restore(*name), store, output)
 
 
-def _act(action: Action, store: str, output: str) -> None:
+def _act(action: Change, store: str, output: str) -> None:
     with opened(store) as opened_store:
         (result,) = act(opened_store, user(), action, SystemClock())
     if output == "json":

@@ -6,19 +6,24 @@ together with everything in the store before anything is written, and are writte
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any, Final
+from typing import Any, Final, TypeVar, overload
 
 from extproc.clock import Clock
 from extproc.control import transitions
 from extproc.control.intent import Transition, intent_of
 from extproc.control.standing import from_commit_on
+from extproc.control.templates import TemplateResult, delete_template, plan_templates
 from extproc.errors import InvalidInput, Refused
-from extproc.resources.checks import find_conflicts
-from extproc.resources.loading import LoadedDocument, parse_rollout
+from extproc.resources.analysis_template import AnalysisTemplate
+from extproc.resources.checks import Placed, find_conflicts
+from extproc.resources.document import Resource
+from extproc.resources.loading import LoadedDocument, of_kind, parse_rollout, parse_template
 from extproc.resources.rollout import Rollout
-from extproc.snapshot.store import Documents, HistoryEntry, RolloutStore, StoredRollout, Write
+from extproc.snapshot.store import Documents, HistoryEntry, RolloutStore, StoredRollout, StoredTemplate, Write
+
+R = TypeVar("R")
 
 ATTEMPTS: Final = 10
 """How often an action that lost a race is tried."""
@@ -26,19 +31,28 @@ ATTEMPTS: Final = 10
 
 @dataclass(frozen=True, slots=True)
 class Apply:
-    """Make the store hold ``documents``, and no longer the rollouts ``remove`` (namespace, name): all or nothing.
+    """Make the store hold ``documents``, and no longer what is to be removed (namespace, name): all or nothing.
 
-    ``follow`` writes each document's file down as its source.
+    ``remove`` are rollouts. ``follow`` writes each document's file down as its source.
     """
 
-    documents: Sequence[LoadedDocument]
+    documents: Sequence[LoadedDocument[Any]]
     remove: Sequence[tuple[str, str]] = ()
+    remove_templates: Sequence[tuple[str, str]] = ()
     follow: bool = False
 
 
 @dataclass(frozen=True, slots=True)
 class Delete:
     """Take a rollout out of the store."""
+
+    namespace: str
+    name: str
+
+
+@dataclass(frozen=True, slots=True)
+class DeleteTemplate:
+    """Take an AnalysisTemplate out of the store."""
 
     namespace: str
     name: str
@@ -130,7 +144,8 @@ class Restore:
 
 
 Change = Adopt | SetWeight | Promote | Pause | Resume | Abort | Retry | Kill | Restore | Trip
-Action = Apply | Delete | Change
+OfDocuments = Apply | Delete | DeleteTemplate
+Action = OfDocuments | Change
 
 _VERBS: Final = {
     Adopt: "adopt",
@@ -158,8 +173,16 @@ class Result:
     message: str = ""
 
 
-def act(store: RolloutStore, actor: str, action: Action, clock: Clock) -> Sequence[Result]:
-    """Do ``action`` in the name of ``actor``, and say what became of each rollout that it names.
+@overload
+def act(store: RolloutStore, actor: str, action: Change, clock: Clock) -> Sequence[Result]: ...
+
+
+@overload
+def act(store: RolloutStore, actor: str, action: OfDocuments, clock: Clock) -> Sequence[Result | TemplateResult]: ...
+
+
+def act(store: RolloutStore, actor: str, action: Action, clock: Clock) -> Sequence[Result | TemplateResult]:
+    """Do ``action`` in the name of ``actor``, and say what became of each document that it names.
 
     Raises:
         InvalidInput: ``not_found``, or the faults between documents; nothing was written.
@@ -176,7 +199,7 @@ def act(store: RolloutStore, actor: str, action: Action, clock: Clock) -> Sequen
     raise AssertionError("unreachable: the last attempt returns or raises")
 
 
-def _attempt(store: RolloutStore, actor: str, action: Action, clock: Clock) -> Sequence[Result]:
+def _attempt(store: RolloutStore, actor: str, action: Action, clock: Clock) -> Sequence[Result | TemplateResult]:
     now = clock.now()
     match action:
         case Apply():
@@ -185,6 +208,8 @@ def _attempt(store: RolloutStore, actor: str, action: Action, clock: Clock) -> S
             row = load(store, namespace, name)
             store.write([_deletion(row, actor, now)])
             return [Result(row, "deleted")]
+        case DeleteTemplate(namespace, name):
+            return [delete_template(store, namespace, name)]
         case _:
             row = load(store, action.namespace, action.name)
             transition = _transition(row, action, now)
@@ -258,21 +283,25 @@ def _written(
     return Result(store.write([write])[0], "configured", transition.message)
 
 
-def _apply(store: RolloutStore, actor: str, action: Apply, now: float) -> Sequence[Result]:
+def _apply(store: RolloutStore, actor: str, action: Apply, now: float) -> Sequence[Result | TemplateResult]:
     before = store.documents()
     check_with_store(before, action)
     rows = {(row.namespace, row.name): row for row in before.rollouts}
-    planned = [_planned(store, rows, document, action, actor, now) for document in action.documents]
+    documents = of_kind(action.documents, Rollout)
+    planned = [_planned(store, rows, document, action, actor, now) for document in documents]
     removed = [rows[key] for key in action.remove if key in rows]
     writes = [write for _, _, write in planned if write is not None]
     writes += [_deletion(row, actor, now) for row in removed]
-    written = store.write(writes, documents_at=before.revision) if writes else ()
+    templates, of_templates = plan_templates(
+        before, of_kind(action.documents, AnalysisTemplate), action.remove_templates, follow=action.follow
+    )
+    written = store.write(writes, templates=templates, documents_at=before.revision) if writes or templates else ()
     after = {(row.namespace, row.name): row for row in written}
     results = []
     for document, result, _ in planned:
-        key = _key(document.rollout)
+        key = _key(document.resource)
         results.append(Result(after[key] if key in after else rows[key], result))
-    return [*results, *(Result(row, "deleted") for row in removed)]
+    return [*results, *(Result(row, "deleted") for row in removed), *of_templates]
 
 
 def check_with_store(before: Documents, action: Apply) -> None:
@@ -281,11 +310,16 @@ def check_with_store(before: Documents, action: Apply) -> None:
     Raises:
         InvalidInput: with the faults between its documents, and between them and what stays in the store.
     """
-    replaced = {_key(document.rollout) for document in action.documents} | set(action.remove)
-    staying = [row for row in before.rollouts if (row.namespace, row.name) not in replaced]
-    placed: list[Any] = [(rollout, None, None) for rollout in _parsed(staying)]
+    replaced = {(type(document.resource), document.resource.key) for document in action.documents}
+    replaced |= {(Rollout, f"{namespace}/{name}") for namespace, name in action.remove}
+    replaced |= {(AnalysisTemplate, f"{namespace}/{name}") for namespace, name in action.remove_templates}
+    staying: list[Resource] = [
+        *_parsed(parse_rollout, [row for row in before.rollouts if (Rollout, row.key) not in replaced]),
+        *_parsed(parse_template, [row for row in before.templates if (AnalysisTemplate, row.key) not in replaced]),
+    ]
+    placed: list[Placed] = [(resource, None, None) for resource in staying]
     offset = len(placed)
-    placed += [(document.rollout, document.file, document.line) for document in action.documents]
+    placed += [document.placed for document in action.documents]
     faults = []
     for conflict in find_conflicts(placed):
         if conflict.second >= offset:
@@ -295,11 +329,13 @@ def check_with_store(before: Documents, action: Apply) -> None:
         raise InvalidInput(faults)
 
 
-def _parsed(rows: Sequence[StoredRollout]) -> Iterator[Rollout]:
-    """The rollouts of ``rows``; one that an earlier version accepted and this one does not has no say."""
+def _parsed(
+    parse: Callable[[Mapping[str, Any]], R], rows: Sequence[StoredRollout] | Sequence[StoredTemplate]
+) -> Iterator[R]:
+    """The documents of ``rows``; one that an earlier version accepted and this one does not has no say."""
     for row in rows:
         try:
-            yield parse_rollout(row.document)
+            yield parse(row.document)
         except InvalidInput:
             continue
 
@@ -307,19 +343,19 @@ def _parsed(rows: Sequence[StoredRollout]) -> Iterator[Rollout]:
 def _planned(
     store: RolloutStore,
     rows: dict[tuple[str, str], StoredRollout],
-    document: LoadedDocument,
+    document: LoadedDocument[Rollout],
     action: Apply,
     actor: str,
     now: float,
-) -> tuple[LoadedDocument, str, Write | None]:
+) -> tuple[LoadedDocument[Rollout], str, Write | None]:
     """What applying ``document`` comes to, and the write that does it, if one is needed."""
-    namespace, name = _key(document.rollout)
+    namespace, name = _key(document.resource)
     row = rows.get((namespace, name))
     source = document.file if action.follow else None
     if row is not None and row.document == document.body:
         moved = source is not None and source != row.source
         return document, "unchanged", Write(namespace, name, row.resource_version, source=source) if moved else None
-    intent = intent_of(document.rollout)
+    intent = intent_of(document.resource)
     if row is None:
         expect, result = None, "created"
         transition = transitions.create(intent, store.remains(namespace, name), now)

@@ -1,6 +1,6 @@
 """A folder of documents that the store follows: what is in it is applied, what leaves it is deleted.
 
-The last good is kept for each file: one that is broken leaves its rollouts as they are and does not hold up the
+The last good is kept for each file: one that is broken leaves its documents as they are and does not hold up the
 changes of others. A folder that was emptied deletes what it applied; one that cannot be read deletes nothing.
 """
 
@@ -11,18 +11,22 @@ import stat
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 from extproc.clock import Clock
 from extproc.control.actions import Apply, Result, act
+from extproc.control.templates import TemplateResult
 from extproc.errors import Fault, InvalidInput, Unreachable
+from extproc.resources.analysis_template import AnalysisTemplate
+from extproc.resources.document import Resource
 from extproc.resources.loading import SUFFIXES, Loaded, LoadedDocument, load_paths
-from extproc.snapshot.store import REPLACED_CODES, RolloutStore, StoredRollout
+from extproc.resources.rollout import Rollout
+from extproc.snapshot.store import REPLACED_CODES, RolloutStore, StoredRollout, StoredTemplate
 
 
 @dataclass(frozen=True, slots=True)
 class FolderReport:
-    """What a sync did: keys of rollouts that were applied and deleted, how many were as they should be, what is bad.
+    """What a sync did: keys of documents that were applied and deleted, how many were as they should be, what is bad.
 
     ``faults`` are by file, or by folder where a folder cannot be read.
     """
@@ -94,14 +98,24 @@ class FollowedFolder:
             faults=faults,
         )
 
-    def _apply(self, documents: Sequence[LoadedDocument], faults: dict[str, tuple[Fault, ...]]) -> Sequence[Result]:
+    def _apply(
+        self, documents: Sequence[LoadedDocument[Any]], faults: dict[str, tuple[Fault, ...]]
+    ) -> Sequence[Result | TemplateResult]:
         """Apply ``documents``; files whose documents collide with others join ``faults`` and are left out."""
-        rows = self._store.documents().rollouts
-        held = {row.key: row.document for row in rows}
+        before = self._store.documents()
+        held: dict[tuple[type[Resource], str], Mapping[str, Any]] = {
+            **{(Rollout, row.key): row.document for row in before.rollouts},
+            **{(AnalysisTemplate, row.key): row.document for row in before.templates},
+        }
         # A conflict is the later one's: what the store holds already comes first.
-        documents = sorted(documents, key=lambda document: held.get(document.rollout.key) != document.body)
+        documents = sorted(documents, key=lambda document: held.get(_identity(document)) != document.body)
         while True:
-            action = Apply(documents, remove=self._gone(rows, documents, faults), follow=True)
+            action = Apply(
+                documents,
+                remove=self._gone(Rollout, before.rollouts, documents, faults),
+                remove_templates=self._gone(AnalysisTemplate, before.templates, documents, faults),
+                follow=True,
+            )
             try:
                 return act(self._store, f"folder:{self._directory}", action, self._clock)
             except InvalidInput as error:
@@ -113,15 +127,19 @@ class FollowedFolder:
                 documents = [document for document in documents if document.file not in bad]
 
     def _gone(
-        self, rows: Sequence[StoredRollout], documents: Sequence[LoadedDocument], faults: Mapping[str, object]
+        self,
+        kind: type[Resource],
+        rows: Sequence[StoredRollout] | Sequence[StoredTemplate],
+        documents: Sequence[LoadedDocument[Any]],
+        faults: Mapping[str, object],
     ) -> list[tuple[str, str]]:
-        """The rollouts that this folder applied and no longer holds, as far as it can be read."""
-        kept = {document.rollout.key for document in documents}
+        """What of a kind this folder applied and no longer holds, as far as it can be read."""
+        kept = {_identity(document) for document in documents}
         return [
             (row.namespace, row.name)
             for row in rows
             if row.source is not None
-            and row.key not in kept
+            and (kind, row.key) not in kept
             and Path(row.source).is_relative_to(self._directory)
             and not any(Path(row.source).is_relative_to(place) for place in faults)
         ]
@@ -159,6 +177,11 @@ class FollowedFolder:
                     if stat.S_ISREG(found.st_mode):
                         files[path] = _Stamp(found.st_ino, found.st_mtime_ns, found.st_ctime_ns, found.st_size)
         return _Listing(files, unreadable)
+
+
+def _identity(document: LoadedDocument[Any]) -> tuple[type[Resource], str]:
+    """What names a document among all kinds."""
+    return type(document.resource), document.resource.key
 
 
 def _has_left(path: str) -> bool:

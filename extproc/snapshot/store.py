@@ -176,6 +176,11 @@ class StoredTemplate:
     document: Mapping[str, Any]
     source: str | None = None
 
+    @property
+    def key(self) -> str:
+        """``namespace/name``."""
+        return f"{self.namespace}/{self.name}"
+
 
 @dataclass(frozen=True, slots=True)
 class TemplateWrite:

@@ -222,9 +222,9 @@ class WaitingStore(SqliteStore):
         super().__init__(path, create=True)
         self._waits = clock
 
-    def write(self, writes: Sequence[Write], *, documents_at: int | None = None) -> Sequence[StoredRollout]:
+    def write(self, writes: Sequence[Write], **with_them: Any) -> Sequence[StoredRollout]:
         self._waits.advance(1.5)
-        return super().write(writes, documents_at=documents_at)
+        return super().write(writes, **with_them)
 
 
 def test_a_rise_falls_due_after_its_commit_however_long_it_waited_for_the_lock(
