@@ -1,0 +1,239 @@
+"""An analysis as it runs: what is due, what measurements came to, and when it is decided. Pure: no clock, no I/O.
+
+The rules are Argo Rollouts': a limit is exceeded by one more, not reached; a measurement that could not be taken is an
+Error, which is no bad value, and is tried again soon. What is stricter here: a metric passes only with at least one
+Successful measurement, so that a run that never knew anything is Inconclusive.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from enum import StrEnum
+from math import inf
+from typing import Any, Final
+
+from extproc.errors import InvalidInput
+from extproc.resources.analysis_template import AnalysisTemplate, FeedbackSpec, MetricSpec, ObservedSpec
+from extproc.resources.conditions import Condition, compile_condition
+from extproc.resources.rollout import AnalysisSpec
+from extproc.resources.uses import UNKNOWN_ARGUMENT, given_args, misuses
+
+KEPT_MEASUREMENTS: Final = 10
+"""How many measurements of a metric are remembered; all are counted."""
+
+ERROR_RETRY_SECONDS: Final = 10.0
+"""A measurement that could not be taken is tried again after so long."""
+
+
+class Outcome(StrEnum):
+    """What a measurement, or a whole run, came to."""
+
+    SUCCESSFUL = "Successful"
+    FAILED = "Failed"
+    INCONCLUSIVE = "Inconclusive"
+    ERROR = "Error"
+
+
+@dataclass(frozen=True, slots=True)
+class Metric:
+    """A metric of a run, with all that judging it takes. Durations are seconds.
+
+    ``count`` is None for a metric that is measured until the run is stopped.
+    """
+
+    name: str
+    interval: float | None
+    count: int | None
+    initial_delay: float
+    starting_step: int
+    failure_limit: int
+    inconclusive_limit: int
+    consecutive_error_limit: int
+    dry_run: bool
+    success: Condition | None
+    failure: Condition | None
+    provider: ObservedSpec | FeedbackSpec
+    args: Mapping[str, str]
+
+
+@dataclass(frozen=True, slots=True)
+class RunPlan:
+    """What a run measures; with an ``error`` it cannot, and says why: a template that is missing, say."""
+
+    metrics: tuple[Metric, ...]
+    error: str = ""
+
+
+@dataclass(frozen=True, slots=True)
+class Measured:
+    """One measurement of a metric: when (Unix seconds), what it came to, the value as JSON, and why in words."""
+
+    metric: str
+    at: float
+    outcome: Outcome
+    value: Any = None
+    message: str = ""
+
+
+def run_plan(
+    analysis: AnalysisSpec, template: Callable[[str], AnalysisTemplate | None], *, background: bool = False
+) -> RunPlan:
+    """What running ``analysis`` means, with the templates that ``template`` finds by name.
+
+    A step waits for its analysis; in the ``background`` nothing does, so there a metric may go on for ever.
+    """
+    names = [ref.template_name for ref in analysis.templates]
+    try:
+        templates = [template(name) for name in names]
+        for name, found in zip(names, templates, strict=True):
+            if found is None:
+                return RunPlan((), f"there is no AnalysisTemplate {name}")
+        for misuse in misuses(analysis, templates, in_step=not background):
+            if misuse.code != UNKNOWN_ARGUMENT:
+                return RunPlan((), misuse.message)
+        return RunPlan(tuple(metric for found in templates if found for metric in _metrics(analysis, found)))
+    except InvalidInput as error:
+        return RunPlan((), f"an AnalysisTemplate is not valid: {error}")
+
+
+def _metrics(analysis: AnalysisSpec, template: AnalysisTemplate) -> Iterator[Metric]:
+    args = {name: value for name, value in given_args(analysis, template).items() if value is not None}
+    for spec in template.spec.metrics:
+        provider = spec.provider.observed or spec.provider.feedback
+        assert provider is not None  # the document's rules
+        yield Metric(
+            name=spec.name,
+            interval=spec.interval,
+            count=_count(spec),
+            initial_delay=spec.initial_delay or 0.0,
+            starting_step=spec.starting_step,
+            failure_limit=spec.failure_limit,
+            inconclusive_limit=spec.inconclusive_limit,
+            consecutive_error_limit=spec.consecutive_error_limit,
+            dry_run=spec.dry_run,
+            success=_condition(spec.success_condition),
+            failure=_condition(spec.failure_condition),
+            provider=provider,
+            args=args,
+        )
+
+
+def _condition(source: str | None) -> Condition | None:
+    return None if source is None else compile_condition(source)
+
+
+def _count(spec: MetricSpec) -> int | None:
+    """Without an interval there is one measurement."""
+    return 1 if spec.interval is None else spec.count
+
+
+def start(plan: RunPlan, now: float) -> dict[str, Any]:
+    """The state of a run that begins at ``now`` (Unix seconds): JSON, bounded by the number of metrics."""
+    return {"started": now, "metrics": {metric.name: _unmeasured(metric, now) for metric in plan.metrics}}
+
+
+def due(plan: RunPlan, run: Mapping[str, Any], now: float, step: int) -> list[Metric]:
+    """The metrics to measure at ``now``, while the rollout is at ``step``."""
+    if outcome(plan, run)[0] is not None:
+        return []
+    return [metric for metric in plan.metrics if step >= metric.starting_step and _is_due(metric, run, now)]
+
+
+def record(plan: RunPlan, run: Mapping[str, Any], measured: Sequence[Measured], now: float) -> dict[str, Any]:
+    """The state of the run after these measurements; a decided run, or metric, takes no more of them."""
+    if outcome(plan, run)[0] is not None:
+        return dict(run)
+    states = {metric.name: _state(metric, run) for metric in plan.metrics}
+    metrics = {metric.name: metric for metric in plan.metrics}
+    for one in measured:
+        metric = metrics.get(one.metric)
+        if metric is not None and not _has_ended(metric, states[metric.name]):
+            states[metric.name] = _after(metric, states[metric.name], one, now)
+    return {"started": run["started"], "metrics": states}
+
+
+def outcome(plan: RunPlan, run: Mapping[str, Any]) -> tuple[Outcome | None, str]:
+    """What the run came to and by what measurement, in words; None while it goes on."""
+    if plan.error:
+        return Outcome.ERROR, plan.error
+    states = {metric.name: _state(metric, run) for metric in plan.metrics}
+    deciding = [metric for metric in plan.metrics if not metric.dry_run]
+    for bad in (Outcome.FAILED, Outcome.ERROR, Outcome.INCONCLUSIVE):
+        for metric in deciding:
+            if _exceeds(metric, states[metric.name], bad):
+                return bad, _because(metric, states[metric.name], bad)
+    if not all(_has_ended(metric, states[metric.name]) for metric in plan.metrics):
+        return None, ""
+    for metric in deciding:
+        if not states[metric.name]["counts"][Outcome.SUCCESSFUL]:
+            return Outcome.INCONCLUSIVE, f"metric {metric.name} was never Successful"
+    if not deciding:
+        return Outcome.INCONCLUSIVE, "there are only metrics that never decide (dryRun)"
+    return Outcome.SUCCESSFUL, "; ".join(_because(metric, states[metric.name]) for metric in deciding)
+
+
+def _unmeasured(metric: Metric, started: float) -> dict[str, Any]:
+    return {
+        "counts": {str(kind): 0 for kind in Outcome},
+        "consecutiveErrors": 0,
+        "due": started + metric.initial_delay,
+        "measurements": [],
+    }
+
+
+def _state(metric: Metric, run: Mapping[str, Any]) -> dict[str, Any]:
+    """Where a metric of the run stands; one that its template has only since the run began begins now."""
+    state: dict[str, Any] = run["metrics"].get(metric.name) or _unmeasured(metric, run["started"])
+    return state
+
+
+def _is_due(metric: Metric, run: Mapping[str, Any], now: float) -> bool:
+    state = _state(metric, run)
+    if _has_ended(metric, state):
+        return False
+    if now >= state["due"]:
+        return True
+    last = state["measurements"][-1:]
+    # A clock that was set back a long way would make the next measurement wait for as long.
+    return bool(last) and state["due"] - now > 2 * (state["due"] - last[0]["at"])
+
+
+def _after(metric: Metric, state: Mapping[str, Any], measured: Measured, now: float) -> dict[str, Any]:
+    """The state of a metric after one more measurement."""
+    failed = measured.outcome is Outcome.ERROR
+    one = {"at": measured.at, "outcome": str(measured.outcome), "value": measured.value, "message": measured.message}
+    wait = ERROR_RETRY_SECONDS if failed else metric.interval or 0.0
+    counts = state["counts"]
+    return {
+        "counts": {**counts, str(measured.outcome): counts[measured.outcome] + 1},
+        "consecutiveErrors": state["consecutiveErrors"] + 1 if failed else 0,
+        "due": now + wait,
+        "measurements": [*state["measurements"], one][-KEPT_MEASUREMENTS:],
+    }
+
+
+def _exceeds(metric: Metric, state: Mapping[str, Any], bad: Outcome) -> bool:
+    """Whether there is more of a bad outcome than its limit allows."""
+    if bad is Outcome.ERROR:
+        return bool(state["consecutiveErrors"] > metric.consecutive_error_limit)
+    limit = metric.failure_limit if bad is Outcome.FAILED else metric.inconclusive_limit
+    return bool(state["counts"][bad] > limit)
+
+
+def _has_ended(metric: Metric, state: Mapping[str, Any]) -> bool:
+    """Whether there is nothing more to measure; Errors are no measurements."""
+    taken = sum(state["counts"].values()) - state["counts"][Outcome.ERROR]
+    bad = (Outcome.FAILED, Outcome.ERROR, Outcome.INCONCLUSIVE)
+    return taken >= (inf if metric.count is None else metric.count) or any(
+        _exceeds(metric, state, kind) for kind in bad
+    )
+
+
+def _because(metric: Metric, state: Mapping[str, Any], kind: Outcome = Outcome.SUCCESSFUL) -> str:
+    """The metric, how often it came to ``kind``, and the last measurement that did."""
+    found = [one for one in state["measurements"] if one["outcome"] == kind]
+    times = state["consecutiveErrors"] if kind is Outcome.ERROR else state["counts"][kind]
+    often = "" if times == 1 else f" {times} times"
+    message = f": {found[-1]['message']}" if found and found[-1]["message"] else ""
+    return f"metric {metric.name} was {kind}{often}{message}"

@@ -1,0 +1,275 @@
+"""Measuring a metric, and judging what was measured: providers know numbers, ``judge`` knows conditions.
+
+A provider compares the arms as they were randomised, within one epoch: whatever version served a request, and whatever
+else the policy or a breaker did, it counts for the arm that its unit drew (intention to treat).
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from math import copysign, inf, isfinite
+from typing import Any, Final, Protocol
+
+from extproc.control.analysis import Measured, Metric, Outcome
+from extproc.control.sequential import Comparison, Groups, compare
+from extproc.control.windows import Windows
+from extproc.errors import DropoutError
+from extproc.measure import ArmTotals, EpochTotals, LabelTotals
+from extproc.resources.analysis_template import FeedbackSpec, ObservedSpec
+from extproc.resources.conditions import Condition, ConditionError
+
+STALE_SECONDS: Final = 10.0
+"""Older observations say nothing about now."""
+
+MISSING_SHARE: Final = 0.10
+"""With more decisions than this that have no outcome, outcomes are not those of the arm."""
+
+FALLBACK_SHARE: Final = 0.05
+"""With more of the canary's requests than this answered by another version, its arm is not the canary."""
+
+TRUE_POSITIVE, FALSE_POSITIVE, TRUE_NEGATIVE, FALSE_NEGATIVE = range(4)
+"""Places in ``LabelTotals.confusion``."""
+
+
+@dataclass(frozen=True, slots=True)
+class Subject:
+    """What is measured: an epoch of a rollout (``namespace/name``), at ``now`` (Unix seconds), and its two arms."""
+
+    rollout: str
+    epoch: int
+    now: float
+    canary: str
+    control: str
+
+    def arms(self) -> tuple[tuple[str, str], tuple[str, str]]:
+        """What results call the arms, and what the rollout does."""
+        return ("canary", self.canary), ("control", self.control)
+
+
+@dataclass(frozen=True, slots=True)
+class Reading:
+    """What a provider found: a result, as conditions see it; or why it says nothing; or why there is none."""
+
+    result: Mapping[str, Any] | None = None
+    inconclusive: str = ""
+    error: str = ""
+
+
+class MetricProvider(Protocol):
+    """Where measurements come from. Raises nothing: what goes wrong is in the reading."""
+
+    def measure(self, metric: Metric, of: Subject) -> Reading:
+        """Measure ``metric``."""
+        ...
+
+
+class ObservationSource(Protocol):
+    """What the observers of all hosts counted."""
+
+    def totals(self, rollout: str, epoch: int) -> EpochTotals | None:
+        """The counts of an epoch, since it began; None if none were reported. Raises ``Unreachable``."""
+        ...
+
+
+class LabelSource(Protocol):
+    """The labels that came."""
+
+    def labels(self, rollout: str, epoch: int) -> Mapping[str, LabelTotals]:
+        """The labels of an epoch by arm. Raises ``Unreachable``."""
+        ...
+
+
+class AllMetrics:
+    """The provider of every metric: each is measured where its template says."""
+
+    def __init__(self, observed: MetricProvider, feedback: MetricProvider) -> None:
+        self._observed = observed
+        self._feedback = feedback
+
+    def measure(self, metric: Metric, of: Subject) -> Reading:
+        """Measure ``metric``, whatever its provider."""
+        provider = self._observed if isinstance(metric.provider, ObservedSpec) else self._feedback
+        return provider.measure(metric, of)
+
+
+def judge(metric: Metric, reading: Reading, now: float) -> Measured:
+    """What ``reading`` comes to by the conditions of ``metric``."""
+    if reading.error or (reading.result is None and not reading.inconclusive):
+        return Measured(metric.name, now, Outcome.ERROR, None, reading.error or "nothing was measured")
+    value = _as_json(reading.result)
+    if reading.inconclusive or reading.result is None:
+        return Measured(metric.name, now, Outcome.INCONCLUSIVE, value, reading.inconclusive)
+    try:
+        success = _holds(metric.success, metric, reading.result)
+        failure = _holds(metric.failure, metric, reading.result)
+    except ConditionError as error:
+        return Measured(metric.name, now, Outcome.ERROR, value, str(error))
+    outcome, why = _verdict(metric, success, failure)
+    return Measured(metric.name, now, outcome, value, f"{why} ({described(reading.result)})")
+
+
+def _holds(condition: Condition | None, metric: Metric, result: Mapping[str, Any]) -> bool | None:
+    return None if condition is None else condition.holds(result, metric.args)
+
+
+def _verdict(metric: Metric, success: bool | None, failure: bool | None) -> tuple[Outcome, str]:
+    """The outcome and the condition that made it; None is a condition that is not there."""
+    if failure and metric.failure is not None:
+        return Outcome.FAILED, f"failureCondition is true: {metric.failure.source}"
+    if success and metric.success is not None:
+        return Outcome.SUCCESSFUL, f"successCondition is true: {metric.success.source}"
+    if metric.success is None and metric.failure is not None:
+        return Outcome.SUCCESSFUL, f"failureCondition is false: {metric.failure.source}"
+    if metric.failure is None and metric.success is not None:
+        return Outcome.FAILED, f"successCondition is false: {metric.success.source}"
+    return Outcome.INCONCLUSIVE, "neither successCondition nor failureCondition is true"
+
+
+def described(result: Mapping[str, Any]) -> str:
+    """A result in a line: ``canary requests 1200, rate 0.0702; control ...; difference 0.0202; ...``."""
+    parts = []
+    for name, value in result.items():
+        numbers = value.items() if isinstance(value, Mapping) else [("", value)]
+        parts.append(f"{name} " + ", ".join(f"{field} {_number(number)}".strip() for field, number in numbers))
+    return "; ".join(parts)
+
+
+def _number(value: float) -> str:
+    return str(value) if isinstance(value, int) else f"{value:.4g}"
+
+
+def _as_json(value: Any) -> Any:
+    """The value as JSON has it; a bound that is infinite is null."""
+    if isinstance(value, Mapping):
+        return {name: _as_json(inner) for name, inner in value.items()}
+    return value if not isinstance(value, float) or isfinite(value) else None
+
+
+# Requests, as observed
+
+
+class ObservedMetrics:
+    """The provider of ``observed`` metrics. It remembers counts for ``window``, so keep one for as long as possible."""
+
+    def __init__(self, source: ObservationSource) -> None:
+        self._source = source
+        self._windows = Windows()
+
+    def measure(self, metric: Metric, of: Subject) -> Reading:
+        """Measure ``metric``, whose provider is ``observed``."""
+        spec = metric.provider
+        assert isinstance(spec, ObservedSpec)
+        try:
+            totals = self._source.totals(of.rollout, of.epoch)
+        except DropoutError as error:
+            return Reading(error=str(error))
+        if totals is None:
+            return Reading(inconclusive="nothing was observed in this epoch")
+        if (age := of.now - totals.updated_at) > STALE_SECONDS:
+            return Reading(inconclusive=f"the observations are {age:.0f} s old")
+        arms = [totals.arms.get(arm, ArmTotals()) for _, arm in of.arms()]
+        if spec.window is not None:
+            arms = self._windows.within(spec.window, of.rollout, of.epoch, of.now, arms)
+        if reason := _not_comparable(arms[0], arms[1], spec):
+            return Reading(inconclusive=reason)
+        return Reading(_observed(arms[0], arms[1], spec))
+
+
+def _not_comparable(canary: ArmTotals, control: ArmTotals, spec: ObservedSpec) -> str:
+    """Why the counts say nothing about the two versions; empty if they do."""
+    at_least = spec.min_requests if spec.metric == "requests" else max(spec.min_requests, 1)
+    for name, arm in (("canary", canary), ("control", control)):
+        if arm.requests < at_least:
+            return f"{arm.requests} requests in the {name} arm, fewer than {at_least}"
+        if (missing := arm.decided - arm.requests) > MISSING_SHARE * arm.decided:
+            return f"{missing} of {arm.decided} decisions of the {name} arm have no outcome"
+    if canary.fallbacks > FALLBACK_SHARE * canary.requests:
+        return f"{canary.fallbacks} of {canary.requests} requests of the canary arm were answered by another version"
+    return ""
+
+
+def _observed(canary: ArmTotals, control: ArmTotals, spec: ObservedSpec) -> dict[str, Any]:
+    arms = {"canary": canary, "control": control}
+    counts: dict[str, dict[str, Any]] = {name: {"requests": arm.requests} for name, arm in arms.items()}
+    if spec.metric == "requests":
+        difference = canary.requests - control.requests
+        return {**counts, "difference": difference, "ratio": _times(canary.requests, control.requests)}
+    if spec.metric == "latency":
+        for name, arm in arms.items():
+            counts[name]["value"] = arm.latency.quantile(spec.quantile) or 0.0
+        return {**counts, **_differing(counts["canary"]["value"], counts["control"]["value"])}
+    for name, arm in arms.items():
+        counts[name] |= {"failures": arm.failures, "rate": arm.failures / arm.requests}
+    found = compare(canary.groups, control.groups, spec.alpha, share=True)
+    return {**counts, **_differing(counts["canary"]["rate"], counts["control"]["rate"]), **_bounds(found)}
+
+
+def _differing(canary: float, control: float) -> dict[str, float]:
+    return {"difference": canary - control, "ratio": _times(canary, control)}
+
+
+def _times(canary: float, control: float) -> float:
+    """How many times the control's value the canary's is: infinitely many where the control's is 0 and it is not."""
+    if control == 0:
+        return 1.0 if canary == 0 else copysign(inf, canary)
+    return canary / control
+
+
+def _bounds(found: Comparison | None) -> dict[str, float]:
+    """The bounds of the difference; infinite where the groups of units say nothing."""
+    return {"lower": -inf, "upper": inf} if found is None else {"lower": found.lower, "upper": found.upper}
+
+
+# Labels
+
+
+class FeedbackMetrics:
+    """The provider of ``feedback`` metrics."""
+
+    def __init__(self, source: LabelSource) -> None:
+        self._source = source
+
+    def measure(self, metric: Metric, of: Subject) -> Reading:
+        """Measure ``metric``, whose provider is ``feedback``."""
+        spec = metric.provider
+        assert isinstance(spec, FeedbackSpec)
+        try:
+            labels = self._source.labels(of.rollout, of.epoch)
+        except DropoutError as error:
+            return Reading(error=str(error))
+        return _of_labels({name: _counted(labels.get(arm), spec) for name, arm in of.arms()}, spec)
+
+
+def _of_labels(groups: Mapping[str, Groups], spec: FeedbackSpec) -> Reading:
+    """The reading of labels, which are by arm and group: how many, and how much of what is looked for."""
+    share = spec.metric != "mean"
+    result: dict[str, Any] = {}
+    for name, of_arm in groups.items():
+        labelled, part = (sum(counts[i] for counts in of_arm.values()) for i in (0, 1))
+        at_least = max(spec.min_labels, 1)
+        if labelled < at_least:
+            return Reading(inconclusive=f"{labelled:.0f} labels in the {name} arm, fewer than {at_least}")
+        result[name] = {"labels": int(labelled), "rate" if share else "value": part / labelled}
+    values = [result[name]["rate" if share else "value"] for name in groups]
+    found = compare(groups["canary"], groups["control"], spec.alpha, share=share)
+    return Reading({**result, **_differing(*values), **_bounds(found)})
+
+
+_OF_CONFUSION: Final = {
+    "false_positive_rate": (FALSE_POSITIVE, (FALSE_POSITIVE, TRUE_NEGATIVE)),
+    "false_negative_rate": (FALSE_NEGATIVE, (FALSE_NEGATIVE, TRUE_POSITIVE)),
+    "precision": (TRUE_POSITIVE, (TRUE_POSITIVE, FALSE_POSITIVE)),
+    "recall": (TRUE_POSITIVE, (TRUE_POSITIVE, FALSE_NEGATIVE)),
+}
+"""By metric: what is looked for, and among what."""
+
+
+def _counted(labels: LabelTotals | None, spec: FeedbackSpec) -> Groups:
+    """By group of units: how many labels the metric is about, and how much of them it looks for."""
+    if labels is None:
+        return {}
+    if spec.metric == "mean":
+        return labels.outcomes.get(spec.outcome or "", {})
+    part, among = _OF_CONFUSION[spec.metric]
+    return {group: (sum(counts[place] for place in among), counts[part]) for group, counts in labels.confusion.items()}

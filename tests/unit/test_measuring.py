@@ -1,0 +1,430 @@
+"""Measuring and judging: what conditions see, when a measurement says nothing, and what it comes to."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from math import inf
+from typing import Any
+
+import orjson
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from extproc.control.analysis import Metric, Outcome, run_plan
+from extproc.control.measuring import (
+    AllMetrics,
+    FeedbackMetrics,
+    ObservedMetrics,
+    Reading,
+    Subject,
+    described,
+    judge,
+)
+from extproc.control.windows import MOST_WINDOWS, SNAPSHOTS, Windows
+from extproc.errors import Unreachable
+from extproc.measure import UNIT_GROUPS, ArmTotals, EpochTotals, LabelTotals
+from extproc.resources.analysis_template import EXAMPLE_RESULTS
+from extproc.resources.loading import parse_rollout, parse_template
+from tests.support.rollouts import CANARY, document
+from tests.support.templates import metric, template
+
+NOW = 1_800_000_000.0
+SUBJECT = Subject("payments/fraud-detector", 3, NOW, "canary", "control")
+
+
+def one(provider: dict[str, Any], **changes: Any) -> Metric:
+    """A metric of this provider, whose arguments have values."""
+    changes = {"failureCondition": "result.ratio > 1000.0", **changes}
+    body = template(metric(provider=provider, **changes), args=[{"name": "most", "value": "0.06"}])
+    spec = parse_rollout(document({**CANARY, "analysis": {"templates": [{"templateName": "health"}]}})).spec.analysis
+    assert spec is not None
+    planned = run_plan(spec, lambda name: parse_template(body), background=True)
+    assert planned.error == ""
+    return planned.metrics[0]
+
+
+def observed(metric: str = "error_rate", **fields: Any) -> dict[str, Any]:
+    return {"observed": {"metric": metric, **fields}}
+
+
+def feedback(metric: str = "false_positive_rate", **fields: Any) -> dict[str, Any]:
+    return {"feedback": {"metric": metric, **fields}}
+
+
+def arm(
+    requests: int, failures: int, *, latency: float = 10.0, decided: int | None = None, fallbacks: int = 0
+) -> ArmTotals:
+    """Requests and failures spread evenly over all groups of units."""
+    totals = ArmTotals(decided=requests if decided is None else decided, fallbacks=fallbacks)
+    for number in range(requests):
+        totals.requests += 1
+        totals.failures += number < failures
+        totals.latency.add(latency)
+        counts = totals.groups.setdefault(number % UNIT_GROUPS, [0, 0])
+        counts[0] += 1
+        counts[1] += number < failures
+    return totals
+
+
+class Observations:
+    """Totals as an observer would report them."""
+
+    def __init__(self, canary: ArmTotals | None = None, control: ArmTotals | None = None, *, age: float = 0.0) -> None:
+        self.epoch = EpochTotals(SUBJECT.rollout, SUBJECT.epoch, NOW - age)
+        self.epoch.arms = {"canary": canary or arm(1000, 50), "control": control or arm(1000, 50)}
+        self.away = False
+
+    def totals(self, rollout: str, epoch: int) -> EpochTotals | None:
+        if self.away:
+            raise Unreachable.of("store_unreachable", "the observations are away")
+        return self.epoch if (rollout, epoch) == (SUBJECT.rollout, SUBJECT.epoch) else None
+
+
+class Labels:
+    """Labels as feedback would have counted them."""
+
+    def __init__(self, **arms: LabelTotals) -> None:
+        self.arms = arms
+        self.away = False
+
+    def labels(self, rollout: str, epoch: int) -> Mapping[str, LabelTotals]:
+        if self.away:
+            raise Unreachable.of("store_unreachable", "the labels are away")
+        return self.arms
+
+
+def confusion(true_positives: int, false_positives: int, true_negatives: int, false_negatives: int) -> LabelTotals:
+    """So many of each, dealt out to the groups of units."""
+    totals = LabelTotals()
+    for place, count in enumerate((true_positives, false_positives, true_negatives, false_negatives)):
+        for number in range(count):
+            totals.confusion.setdefault(number % UNIT_GROUPS, [0, 0, 0, 0])[place] += 1
+    return totals
+
+
+def measured(asked: Metric, *arms: ArmTotals, age: float = 0.0) -> Reading:
+    return ObservedMetrics(Observations(*arms, age=age)).measure(asked, SUBJECT)
+
+
+# What conditions see
+
+
+def test_error_rates_come_with_bounds_of_their_difference() -> None:
+    reading = measured(one(observed()), arm(2000, 200), arm(2000, 100))
+    result = reading.result
+    assert result is not None
+    assert result["canary"] == {"requests": 2000, "failures": 200, "rate": 0.1}
+    assert result["control"] == {"requests": 2000, "failures": 100, "rate": 0.05}
+    assert (result["difference"], result["ratio"]) == (0.05, 2.0)
+    assert 0 < result["lower"] < 0.05 < result["upper"] < 0.1
+
+
+def test_a_smaller_alpha_widens_the_bounds() -> None:
+    usual, strict = measured(one(observed())).result, measured(one(observed(alpha=0.001))).result
+    assert usual is not None
+    assert strict is not None
+    assert strict["upper"] > usual["upper"]
+
+
+def test_latencies_are_milliseconds_at_a_quantile() -> None:
+    fast, slow = arm(900, 0, latency=10), arm(1000, 0, latency=40)
+    fast.merge(arm(100, 0, latency=500))
+    reading = measured(one(observed("latency", quantile=0.5)), slow, fast)
+    assert reading.result is not None
+    assert reading.result["canary"]["value"] == pytest.approx(40, rel=0.06)
+    assert reading.result["control"]["value"] == pytest.approx(10, rel=0.06)
+    high = measured(one(observed("latency")), slow, fast).result
+    assert high is not None
+    assert high["control"]["value"] == pytest.approx(500, rel=0.06)
+    assert high["ratio"] == pytest.approx(40 / 500, rel=0.1)
+
+
+def test_requests_are_counted() -> None:
+    reading = measured(one(observed("requests")), arm(200, 0), arm(800, 0))
+    assert reading.result == {
+        "canary": {"requests": 200}, "control": {"requests": 800}, "difference": -600, "ratio": 0.25
+    }  # fmt: skip
+
+
+@pytest.mark.parametrize(
+    ("name", "canary", "control"),
+    [
+        ("false_positive_rate", (100, 80 / 400), (100, 40 / 400)),
+        ("false_negative_rate", (60, 20 / 60), (60, 10 / 60)),
+        ("precision", (120, 40 / 120), (90, 50 / 90)),
+        ("recall", (60, 40 / 60), (60, 50 / 60)),
+    ],
+)
+def test_labels_become_rates(name: str, canary: tuple[int, float], control: tuple[int, float]) -> None:
+    labels = Labels(canary=confusion(40, 80, 320, 20), control=confusion(50, 40, 360, 10))
+    result = FeedbackMetrics(labels).measure(one(feedback(name)), SUBJECT).result
+    assert result is not None
+    assert result["canary"]["rate"] == pytest.approx(canary[1])
+    assert result["control"]["rate"] == pytest.approx(control[1])
+    assert result["lower"] < result["difference"] < result["upper"]
+
+
+def test_the_labels_that_count_are_those_that_the_rate_is_about() -> None:
+    labels = Labels(canary=confusion(400, 5, 44, 0), control=confusion(400, 5, 45, 0))
+    reading = FeedbackMetrics(labels).measure(one(feedback()), SUBJECT)
+    assert reading.inconclusive == "49 labels in the canary arm, fewer than 50"
+    enough = FeedbackMetrics(labels).measure(one(feedback(minLabels=49)), SUBJECT).result
+    assert enough is not None
+    assert (enough["canary"]["labels"], enough["control"]["labels"]) == (49, 50)
+
+
+def test_outcomes_have_means() -> None:
+    def paid(each: float) -> LabelTotals:
+        return LabelTotals(outcomes={"revenue": {group: [4, 4 * each + group % 3] for group in range(UNIT_GROUPS)}})
+
+    asked = one(feedback("mean", outcome="revenue"))
+    result = FeedbackMetrics(Labels(canary=paid(12), control=paid(10))).measure(asked, SUBJECT).result
+    assert result is not None
+    assert result["canary"] == {"labels": 1024, "value": pytest.approx(12.25, abs=0.01)}
+    assert result["difference"] == pytest.approx(2)
+    assert 0 < result["lower"] < 2 < result["upper"]
+    other = FeedbackMetrics(Labels(canary=paid(12), control=paid(10))).measure(
+        one(feedback("mean", outcome="other")), SUBJECT
+    )
+    assert other.inconclusive == "0 labels in the canary arm, fewer than 50"
+
+
+def shape(result: Mapping[str, Any]) -> dict[str, Any]:
+    return {name: shape(value) if isinstance(value, Mapping) else type(value) for name, value in result.items()}
+
+
+@pytest.mark.parametrize(
+    ("provider", "name"), [(p, name) for p, metrics in EXAMPLE_RESULTS.items() for name in metrics]
+)
+def test_results_look_like_the_examples_that_conditions_are_checked_against(provider: str, name: str) -> None:
+    paid = {"x": {group: [4, 8.5 + group] for group in range(UNIT_GROUPS)}}
+    labels = [confusion(40, 80, 320, 20), confusion(50, 40, 360, 10)]
+    for totals in labels:
+        totals.outcomes.update(paid)
+    all_metrics = AllMetrics(
+        ObservedMetrics(Observations()), FeedbackMetrics(Labels(canary=labels[0], control=labels[1]))
+    )
+    asked = one({provider: {"metric": name, **({"outcome": "x"} if name == "mean" else {})}})
+    reading = all_metrics.measure(asked, SUBJECT)
+    assert reading.result is not None
+    assert shape(reading.result) == shape(EXAMPLE_RESULTS[provider][name])
+
+
+@pytest.mark.parametrize(("canary", "ratio"), [(0, 1.0), (10, inf)])
+def test_a_control_without_failures_has_a_ratio_too(canary: int, ratio: float) -> None:
+    reading = measured(one(observed()), arm(1000, canary), arm(1000, 0))
+    assert reading.result is not None
+    assert reading.result["ratio"] == ratio
+
+
+def test_counts_without_units_have_no_bounds() -> None:
+    bare = ArmTotals(decided=1000, requests=1000, failures=500)
+    reading = measured(one(observed()), bare, arm(1000, 10))
+    assert reading.result is not None
+    assert (reading.result["lower"], reading.result["upper"]) == (-inf, inf)
+
+
+# When a measurement says nothing
+
+
+@pytest.mark.parametrize(
+    ("asked", "canary", "control", "reason"),
+    [
+        (observed(), arm(99, 0), arm(1000, 0), "99 requests in the canary arm, fewer than 100"),
+        (observed(), arm(1000, 0), arm(99, 0), "99 requests in the control arm, fewer than 100"),
+        (observed(minRequests=0), ArmTotals(), arm(9, 0), "0 requests in the canary arm, fewer than 1"),
+        (
+            observed("latency", minRequests=2000),
+            arm(1000, 0),
+            arm(9000, 0),
+            "1000 requests in the canary arm, fewer than 2000",
+        ),
+        (
+            observed(),
+            arm(890, 0, decided=1000),
+            arm(1000, 0),
+            "110 of 1000 decisions of the canary arm have no outcome",
+        ),
+        (
+            observed(),
+            arm(900, 0),
+            arm(880, 0, decided=1000),
+            "120 of 1000 decisions of the control arm have no outcome",
+        ),
+        (
+            observed("requests"),
+            arm(1000, 0, fallbacks=51),
+            arm(900, 0),
+            "51 of 1000 requests of the canary arm were answered by another version",
+        ),
+    ],
+)
+def test_what_does_not_compare_is_inconclusive_with_a_reason(
+    asked: dict[str, Any], canary: ArmTotals, control: ArmTotals, reason: str
+) -> None:
+    assert measured(one(asked), canary, control) == Reading(inconclusive=reason)
+
+
+@pytest.mark.parametrize(
+    ("canary", "control"),
+    [
+        (arm(900, 0, decided=1000), arm(1000, 0)),
+        (arm(1000, 0, decided=700), arm(1000, 0)),  # decisions that were not reported yet are none that are missing
+        (arm(1000, 0, fallbacks=50), arm(1000, 0, fallbacks=900)),
+        (arm(100, 0), arm(100, 0)),
+    ],
+)
+def test_what_is_just_enough_is_measured(canary: ArmTotals, control: ArmTotals) -> None:
+    assert measured(one(observed()), canary, control).result is not None
+
+
+def test_requests_may_be_asked_for_when_there_are_none() -> None:
+    assert measured(one(observed("requests", minRequests=0)), ArmTotals(), arm(9, 0)).result is not None
+
+
+def test_old_observations_and_none_are_inconclusive_never_good() -> None:
+    assert measured(one(observed()), age=10).result is not None
+    assert measured(one(observed()), age=11).inconclusive == "the observations are 11 s old"
+    other = Subject("payments/fraud-detector", 4, NOW, "canary", "control")
+    nothing = ObservedMetrics(Observations()).measure(one(observed()), other)
+    assert nothing.inconclusive == "nothing was observed in this epoch"
+
+
+def test_a_source_that_is_away_is_an_error() -> None:
+    observations, labels = Observations(), Labels()
+    observations.away = labels.away = True
+    for reading in (
+        ObservedMetrics(observations).measure(one(observed()), SUBJECT),
+        FeedbackMetrics(labels).measure(one(feedback()), SUBJECT),
+    ):
+        assert "are away" in reading.error
+
+
+# Windows
+
+
+def test_a_window_counts_what_is_recent() -> None:
+    observations = Observations(arm(1000, 500), arm(1000, 50))
+    provider, asked = ObservedMetrics(observations), one(observed(window="1m"))
+
+    def at(seconds: float) -> Mapping[str, Any]:
+        observations.epoch.updated_at = NOW + seconds
+        reading = provider.measure(asked, Subject(SUBJECT.rollout, SUBJECT.epoch, NOW + seconds, "canary", "control"))
+        assert reading.result is not None
+        return reading.result
+
+    assert at(0)["canary"]["rate"] == 0.5
+    observations.epoch.arms["canary"].merge(arm(1000, 0, latency=70))
+    observations.epoch.arms["control"].merge(arm(1000, 50))
+    assert at(30)["canary"]["rate"] == 0.25
+    assert at(60)["canary"] == {"requests": 1000, "failures": 0, "rate": 0.0}
+    assert at(60)["control"]["rate"] == 0.05
+
+
+def test_a_window_has_the_latencies_and_groups_of_its_requests() -> None:
+    windows, before = Windows(), arm(1000, 10, latency=10)
+    windows.within(60, "a", 1, 0, [before])
+    before.merge(arm(256, 8, latency=90))
+    (within,) = windows.within(60, "a", 1, 60, [before])
+    assert within.latency.count == 256
+    assert within.latency.quantile(0.1) == pytest.approx(90, rel=0.06)
+    assert sum(counts[0] for counts in within.groups.values()) == 256
+    assert sum(counts[1] for counts in within.groups.values()) == 8
+
+
+def test_a_new_epoch_a_new_run_and_a_clock_set_back_begin_a_new_window() -> None:
+    for epoch, requests, now in ((2, 500, 90.0), (1, 20, 90.0), (1, 500, -10.0)):
+        windows = Windows()
+        windows.within(60, "a", 1, 0, [arm(100, 0)])
+        (within,) = windows.within(60, "a", epoch, now, [arm(requests, 0)])
+        assert within.requests == requests
+
+
+def test_windows_are_bounded() -> None:
+    windows = Windows()
+    for number in range(MOST_WINDOWS + 10):
+        windows.within(60, f"r{number}", 1, 0, [ArmTotals()])
+    assert len(windows._windows) == MOST_WINDOWS
+    for second in range(1000):
+        windows.within(60, "r9", 1, second / 10, [ArmTotals()])
+    assert len(windows._windows["r9", 60].snapshots) <= SNAPSHOTS + 2
+
+
+@given(st.lists(st.tuples(st.integers(0, 20), st.integers(0, 50)), min_size=1, max_size=40))
+def test_a_window_is_never_shorter_than_asked_and_not_much_longer(steps: list[tuple[int, int]]) -> None:
+    """Steps of (seconds, requests): the window counts all of the last 60 seconds, and nothing much older."""
+    windows, totals, now, seen = Windows(), ArmTotals(), 0.0, [(-1.0, 0)]
+    for seconds, requests in steps:
+        now += seconds
+        totals.requests += requests
+        seen.append((now, requests))
+        (within,) = windows.within(60, "a", 1, now, [totals])
+        recent = sum(count for at, count in seen if at > now - 60)
+        looked = max((at for at, _ in seen if at <= now - 60), default=-1.0) - 60 / SNAPSHOTS
+        assert recent <= within.requests <= sum(count for at, count in seen if at > looked)
+
+
+# Judging
+
+
+RESULT = {
+    "canary": {"requests": 1000, "rate": 0.07},
+    "control": {"requests": 900, "rate": 0.05},
+    "lower": 0.01,
+    "upper": inf,
+}
+
+
+@pytest.mark.parametrize(
+    ("success", "failure", "expected"),
+    [
+        (True, None, Outcome.SUCCESSFUL),
+        (False, None, Outcome.FAILED),
+        (None, True, Outcome.FAILED),
+        (None, False, Outcome.SUCCESSFUL),
+        (True, False, Outcome.SUCCESSFUL),
+        (True, True, Outcome.FAILED),
+        (False, True, Outcome.FAILED),
+        (False, False, Outcome.INCONCLUSIVE),
+    ],
+)
+def test_conditions_make_the_outcome_as_in_argo_rollouts(
+    success: bool | None, failure: bool | None, expected: Outcome
+) -> None:
+    conditions = {True: "result.lower > 0", False: "result.lower < 0", None: None}
+    asked = one(observed(), successCondition=conditions[success], failureCondition=conditions[failure])
+    assert judge(asked, Reading(RESULT), NOW).outcome is expected
+
+
+def test_a_measurement_says_what_was_measured_and_by_which_condition() -> None:
+    found = judge(one(observed(), failureCondition="result.lower > 0"), Reading(RESULT), NOW)
+    assert (found.metric, found.at) == ("errors", NOW)
+    assert found.message == (
+        "failureCondition is true: result.lower > 0 "
+        "(canary requests 1000, rate 0.07; control requests 900, rate 0.05; lower 0.01; upper inf)"
+    )
+    assert found.value == {**RESULT, "upper": None}
+    assert orjson.loads(orjson.dumps(found.value)) == found.value
+
+
+def test_arguments_are_text_that_conditions_convert() -> None:
+    asked = one(observed(), successCondition="result.canary.rate < double(args.most)", failureCondition=None)
+    assert judge(asked, Reading(RESULT), NOW).outcome is Outcome.FAILED
+
+
+def test_a_reading_that_says_nothing_is_inconclusive_whatever_the_conditions() -> None:
+    found = judge(one(observed()), Reading(inconclusive="too few"), NOW)
+    assert (found.outcome, found.message) == (Outcome.INCONCLUSIVE, "too few")
+
+
+def test_what_could_not_be_measured_or_evaluated_is_an_error_never_a_bad_value() -> None:
+    assert judge(one(observed()), Reading(error="away"), NOW).outcome is Outcome.ERROR
+    assert judge(one(observed()), Reading(), NOW).outcome is Outcome.ERROR
+    found = judge(one(observed(), failureCondition="1 / 0 > result.ratio"), Reading({"ratio": 1.0}), NOW)
+    assert found.outcome is Outcome.ERROR
+    assert "division by zero" in found.message
+
+
+def test_large_counts_are_written_out() -> None:
+    assert described({"canary": {"requests": 123_456_789}}) == "canary requests 123456789"
