@@ -1,17 +1,11 @@
 """The embedded store: documents, status, history, tombstones, epochs and the lease in one SQLite file.
 
-Readers hold one read-only connection; every write opens a connection of its own and closes it. SQLite deletes the
-write-ahead log *by name* when the last writing connection closes, so a writer that outlived its file would take away
-the log of the file that was made in its place. A read-only connection never does.
+Readers hold one read-only connection; every write opens a connection of its own and closes it, see ``SqliteFile``.
 """
 
 from __future__ import annotations
 
-import errno
-import os
 import sqlite3
-import stat
-import time
 import uuid
 from collections.abc import Iterator, Sequence
 from contextlib import closing, contextmanager, suppress
@@ -20,6 +14,7 @@ from typing import Any, Final, NamedTuple
 
 import orjson
 
+from extproc.adapters.sqlite_file import Identity, SqliteFile, execute_all, is_empty, kind
 from extproc.clock import Clock, SystemClock
 from extproc.errors import Refused, Unreachable
 from extproc.snapshot.epochs import epochs_begun
@@ -78,38 +73,6 @@ INSERT INTO lease VALUES (1, '', 0, 0);
 """
 _COLUMNS = "namespace, name, document, status, revision, source, deleted_at"
 
-_PRIMARY_CODES = {
-    sqlite3.SQLITE_BUSY: "store_locked",
-    sqlite3.SQLITE_LOCKED: "store_locked",
-    sqlite3.SQLITE_READONLY: "store_read_only",
-    sqlite3.SQLITE_PERM: "store_read_only",
-    sqlite3.SQLITE_FULL: "store_full",
-    sqlite3.SQLITE_CORRUPT: "store_corrupt",
-    sqlite3.SQLITE_NOTADB: "store_corrupt",
-    sqlite3.SQLITE_ERROR: "store_corrupt",  # a table is missing
-}
-_EXTENDED_CODES = {
-    sqlite3.SQLITE_READONLY_DBMOVED: "store_recreated",
-    sqlite3.SQLITE_IOERR_SHORT_READ: "store_corrupt",
-    # A disk or a quota that is full while the log grows shows as a failed write.
-    sqlite3.SQLITE_IOERR_WRITE: "store_full",
-    sqlite3.SQLITE_IOERR_SHMSIZE: "store_full",
-}
-_SYSTEM_CODES = {
-    errno.EACCES: "store_read_only",
-    errno.EPERM: "store_read_only",
-    errno.EROFS: "store_read_only",
-    errno.ENOSPC: "store_full",
-    errno.EDQUOT: "store_full",
-}
-
-
-class _Identity(NamedTuple):
-    """Which file this is: a path may name another one later."""
-
-    device: int
-    inode: int
-
 
 class _Meta(NamedTuple):
     store_id: str
@@ -133,8 +96,7 @@ class SqliteStore:
         wait: float = WAIT_SECONDS,
         clock: Clock | None = None,
     ) -> None:
-        self._path = Path(path)
-        self._wait = wait
+        self._file = SqliteFile(path, "store", wait)
         self._clock = clock or SystemClock()
         self._wrote = False
         if create:
@@ -147,7 +109,7 @@ class SqliteStore:
 
     def changes(self, since: int) -> Changes | None:
         """See ``RolloutStore``. Costs two system calls and one pragma when nothing changed."""
-        with self._mapped():
+        with self._file.mapped():
             self._check_identity()
             # The pragma comes first: what commits between the two is seen, or makes the next call look again.
             (version,) = self._reader.execute("PRAGMA data_version").fetchone()
@@ -169,7 +131,7 @@ class SqliteStore:
     def reopen(self) -> None:
         """See ``RolloutStore``."""
         reader, identity, meta = self._open()
-        with self._mapped():
+        with self._file.mapped():
             if not self._holds_rollouts(reader):
                 reader.close()
                 raise self._recreated()
@@ -178,14 +140,14 @@ class SqliteStore:
 
     def get(self, namespace: str, name: str) -> StoredRollout | None:
         """See ``RolloutStore``."""
-        with self._mapped():
+        with self._file.mapped():
             self._check_identity()
             row = _row(self._reader, namespace, name)
         return None if row is None or row.deleted else row
 
     def documents(self) -> Documents:
         """See ``RolloutStore``."""
-        with self._mapped():
+        with self._file.mapped():
             self._check_identity()
             # The revision is read first: a document that commits between the two makes the caller's write a conflict.
             revision = self._meta().documents
@@ -199,7 +161,7 @@ class SqliteStore:
 
     def template(self, namespace: str, name: str) -> StoredTemplate | None:
         """See ``RolloutStore``."""
-        with self._mapped():
+        with self._file.mapped():
             self._check_identity()
             row = self._reader.execute(
                 "SELECT namespace, name, document, source FROM templates WHERE namespace = ? AND name = ?",
@@ -216,7 +178,7 @@ class SqliteStore:
         return self._epochs("namespace = ? AND name = ?", (namespace, name))
 
     def _epochs(self, where: str, values: tuple[Any, ...]) -> Sequence[EpochRecord]:
-        with self._mapped():
+        with self._file.mapped():
             self._check_identity()
             rows = self._reader.execute(
                 f"SELECT number, namespace, name, epoch, began, arms FROM epochs WHERE {where}"  # noqa: S608 - ours
@@ -227,7 +189,7 @@ class SqliteStore:
 
     def remains(self, namespace: str, name: str) -> Remains:
         """See ``RolloutStore``."""
-        with self._mapped():
+        with self._file.mapped():
             self._check_identity()
             row = _row(self._reader, namespace, name)
             versions = self._reader.execute(
@@ -237,7 +199,7 @@ class SqliteStore:
 
     def history(self, namespace: str, name: str, limit: int = 100) -> Sequence[HistoryEntry]:
         """See ``RolloutStore``."""
-        with self._mapped():
+        with self._file.mapped():
             self._check_identity()
             rows = self._reader.execute(
                 "SELECT at, namespace, name, actor, action, message, detail FROM history"
@@ -257,7 +219,7 @@ class SqliteStore:
         lease: Lease | None = None,
     ) -> Sequence[StoredRollout]:
         """See ``RolloutStore``."""
-        with self._mapped(), self._writing() as (connection, meta):
+        with self._file.mapped(), self._writing() as (connection, meta):
             if documents_at is not None and documents_at != meta.documents:
                 raise Refused.of("conflict", "another document was applied or deleted at the same time; try again")
             if lease is not None and _lease(connection)[:2] != (lease.holder, lease.token):
@@ -279,7 +241,7 @@ class SqliteStore:
 
     def acquire(self, holder: str, seconds: float) -> Lease | None:
         """See ``RolloutStore``. The clock is the machine's since it started, and so is the file this machine's."""
-        with self._mapped(), self._writing() as (connection, _):
+        with self._file.mapped(), self._writing() as (connection, _):
             now = self._clock.monotonic()
             before, token, expires_at = _lease(connection)
             # A lease from before the machine started anew lies further ahead than any that was taken since.
@@ -293,7 +255,7 @@ class SqliteStore:
 
     def release(self, lease: Lease) -> None:
         """See ``RolloutStore``."""
-        with self._mapped(), self._writing() as (connection, _):
+        with self._file.mapped(), self._writing() as (connection, _):
             connection.execute(
                 "UPDATE lease SET holder = '' WHERE holder = ? AND token = ?", (lease.holder, lease.token)
             )
@@ -313,7 +275,7 @@ class SqliteStore:
         if self._wrote:
             with suppress(sqlite3.Error, Unreachable):
                 self._check_identity()
-                with closing(self._connect("rw")) as connection:
+                with closing(self._file.connect("rw")) as connection:
                     connection.execute("PRAGMA wal_checkpoint(PASSIVE)")
 
     def _write_row(self, connection: sqlite3.Connection, write: Write, revision: int) -> StoredRollout:
@@ -372,42 +334,29 @@ class SqliteStore:
 
     def _create(self) -> None:
         """Make the file, if there is none, and its tables, if it is empty; several processes may try at once."""
-        with self._mapped():
-            with suppress(FileExistsError):
-                os.close(os.open(self._path, os.O_CREAT | os.O_EXCL | os.O_WRONLY | os.O_CLOEXEC, 0o600))
-            with closing(self._connect("rw")) as connection:
-                if _is_empty(connection):
+        with self._file.mapped():
+            self._file.make()
+            with closing(self._file.connect("rw")) as connection:
+                if is_empty(connection):
                     self._make_tables(connection)
-                elif _kind(connection) == (_APPLICATION_ID, 1):
+                elif kind(connection) == (_APPLICATION_ID, 1):
                     _take_over_version_1(connection)
 
     def _make_tables(self, connection: sqlite3.Connection) -> None:
-        self._to_wal(connection)
+        self._file.to_wal(connection)
         connection.execute("BEGIN IMMEDIATE")
-        if _is_empty(connection):
-            _execute_all(connection, _SCHEMA + _SINCE_VERSION_2)
+        if is_empty(connection):
+            execute_all(connection, _SCHEMA + _SINCE_VERSION_2)
             # The first revision is 1, so that asking for all changes since 0 always answers.
             connection.execute("INSERT INTO meta VALUES (?, 1, 1, 0)", (uuid.uuid4().hex,))
             connection.execute(f"PRAGMA application_id = {_APPLICATION_ID}")
             connection.execute(f"PRAGMA user_version = {_SCHEMA_VERSION}")
         connection.execute("COMMIT")
 
-    def _to_wal(self, connection: sqlite3.Connection) -> None:
-        """Switch to a write-ahead log; SQLite does not wait here for another process that does the same."""
-        deadline = time.monotonic() + self._wait
-        while True:
-            try:
-                connection.execute("PRAGMA journal_mode = WAL")
-                return
-            except sqlite3.OperationalError as error:
-                if _primary(error) != sqlite3.SQLITE_BUSY or time.monotonic() > deadline:
-                    raise
-                time.sleep(0.01)
-
-    def _open(self) -> tuple[sqlite3.Connection, _Identity, _Meta]:
-        with self._mapped():
-            identity = self._identity_now()
-            connection = self._connect("ro")
+    def _open(self) -> tuple[sqlite3.Connection, Identity, _Meta]:
+        with self._file.mapped():
+            identity = self._file.identity()
+            connection = self._file.connect("ro")
             try:
                 self._check_kind(connection)
                 meta = _read_meta(connection)
@@ -418,51 +367,22 @@ class SqliteStore:
         return connection, identity, meta
 
     def _check_kind(self, connection: sqlite3.Connection) -> None:
-        if _is_empty(connection):
-            raise Unreachable.of("store_unreachable", f"{self._path} holds no store yet")
-        if _kind(connection) != (_APPLICATION_ID, _SCHEMA_VERSION):
-            raise Unreachable.of(
-                "store_incompatible", f"{self._path} is not a store that this version of dropout reads"
-            )
-
-    def _connect(self, mode: str) -> sqlite3.Connection:
-        return sqlite3.connect(
-            f"{self._path.absolute().as_uri()}?mode={mode}",
-            uri=True,
-            timeout=self._wait,
-            isolation_level=None,
-            check_same_thread=False,
-        )
+        if is_empty(connection):
+            raise self._file.fault("unreachable", "there is no store in it yet")
+        if kind(connection) != (_APPLICATION_ID, _SCHEMA_VERSION):
+            raise self._file.fault("incompatible", "this version of dropout does not read it")
 
     @contextmanager
     def _transaction(self) -> Iterator[sqlite3.Connection]:
         self._check_identity()
-        with closing(self._connect("rw")) as connection:
-            # A status is what requests are routed by: an answered write survives a loss of power.
-            connection.execute("PRAGMA synchronous = FULL")
-            connection.execute("BEGIN IMMEDIATE")
-            try:
-                yield connection
-                connection.execute("COMMIT")
-            except BaseException:
-                if connection.in_transaction:
-                    connection.execute("ROLLBACK")
-                raise
-
-    def _identity_now(self) -> _Identity:
-        try:
-            found = os.stat(self._path)  # noqa: PTH116 - a third of the cost, ten times a second in every worker
-        except OSError as error:
-            raise Unreachable.of("store_unreachable", f"{self._path}: {error.strerror}") from error
-        if not stat.S_ISREG(found.st_mode):  # opening a pipe would wait for its other end
-            raise Unreachable.of("store_unreachable", f"{self._path} is not a file")
-        return _Identity(found.st_dev, found.st_ino)
+        with self._file.transaction() as connection:
+            yield connection
 
     def _check_identity(self) -> None:
         self._check_still(self._identity)
 
-    def _check_still(self, identity: _Identity) -> None:
-        if self._identity_now() != identity:
+    def _check_still(self, identity: Identity) -> None:
+        if self._file.identity() != identity:
             raise self._recreated()
 
     def _meta(self) -> _Meta:
@@ -479,25 +399,14 @@ class SqliteStore:
     def _stream(self, cursor: sqlite3.Cursor, *, with_deleted: bool) -> Iterator[StoredRollout]:
         with closing(cursor):
             while True:
-                with self._mapped():
+                with self._file.mapped():
                     rows = [_parsed(row) for row in cursor.fetchmany(_CHUNK)]
                 if not rows:
                     return
                 yield from (row for row in rows if with_deleted or not row.deleted)
 
     def _recreated(self) -> Unreachable:
-        return Unreachable.of("store_recreated", f"{self._path} was replaced by another store")
-
-    @contextmanager
-    def _mapped(self) -> Iterator[None]:
-        """SQLite's and the system's errors as faults with a stable code."""
-        try:
-            yield
-        except sqlite3.Error as error:
-            raise Unreachable.of(_code(error), f"{self._path}: {error}") from error
-        except OSError as error:
-            code = _SYSTEM_CODES.get(error.errno or 0, "store_unreachable")
-            raise Unreachable.of(code, f"{self._path}: {error.strerror}") from error
+        return self._file.fault("recreated", "another store took its place")
 
 
 def _after(before: StoredRollout | None, write: Write, revision: int) -> StoredRollout:
@@ -515,23 +424,11 @@ def _after(before: StoredRollout | None, write: Write, revision: int) -> StoredR
     return StoredRollout(write.namespace, write.name, document, status, revision, source, write.delete)
 
 
-def _execute_all(connection: sqlite3.Connection, statements: str) -> None:
-    for statement in statements.split(";\n"):
-        connection.execute(statement)
-
-
-def _kind(connection: sqlite3.Connection) -> tuple[int, int]:
-    """Whose file this is, and in which version of its format."""
-    (application,) = connection.execute("PRAGMA application_id").fetchone()
-    (schema,) = connection.execute("PRAGMA user_version").fetchone()
-    return application, schema
-
-
 def _take_over_version_1(connection: sqlite3.Connection) -> None:
     """Add what version 2 has beside; nothing of version 1 changes. Several processes may try at once."""
     connection.execute("BEGIN IMMEDIATE")
-    if _kind(connection) == (_APPLICATION_ID, 1):
-        _execute_all(connection, _SINCE_VERSION_2)
+    if kind(connection) == (_APPLICATION_ID, 1):
+        execute_all(connection, _SINCE_VERSION_2)
         connection.execute(f"PRAGMA user_version = {_SCHEMA_VERSION}")
     connection.execute("COMMIT")
 
@@ -635,20 +532,3 @@ def _read_meta(connection: sqlite3.Connection) -> _Meta:
     if found is None or not all(isinstance(number, int) for number in found[1:]):
         raise Unreachable.of("store_corrupt", "the store's revision cannot be read")
     return _Meta(*found)
-
-
-def _is_empty(connection: sqlite3.Connection) -> bool:
-    return connection.execute("SELECT 1 FROM sqlite_schema LIMIT 1").fetchone() is None
-
-
-def _primary(error: sqlite3.Error) -> int:
-    """SQLite's primary result code; 0 where Python raised without asking SQLite."""
-    return getattr(error, "sqlite_errorcode", 0) & 0xFF
-
-
-def _code(error: sqlite3.Error) -> str:
-    """The stable code of what SQLite says."""
-    primary, extended = _primary(error), getattr(error, "sqlite_errorcode", 0)
-    if extended in _EXTENDED_CODES:
-        return _EXTENDED_CODES[extended]
-    return _PRIMARY_CODES.get(primary, "store_unreachable")

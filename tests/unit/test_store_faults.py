@@ -12,7 +12,7 @@ from pathlib import Path
 
 import pytest
 
-from extproc.adapters import sqlite_store
+from extproc.adapters.sqlite_file import SqliteFile
 from extproc.adapters.sqlite_store import SqliteStore
 from extproc.errors import DropoutError, Unreachable
 from extproc.snapshot.store import Status, Write
@@ -203,13 +203,13 @@ def test_a_missing_folder_a_folder_and_an_empty_file_are_unreachable(tmp_path: P
 
 
 def test_a_full_store_keeps_what_it_had(store: SqliteStore, path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    def bounded(self: SqliteStore, mode: str) -> sqlite3.Connection:
+    def bounded(self: SqliteFile, mode: str) -> sqlite3.Connection:
         connection = original(self, mode)
         connection.execute("PRAGMA max_page_count = 20")
         return connection
 
-    original = SqliteStore._connect
-    monkeypatch.setattr(SqliteStore, "_connect", bounded)
+    original = SqliteFile.connect
+    monkeypatch.setattr(SqliteFile, "connect", bounded)
     assert code_of(lambda: put(store, "large", size=200_000)) == "store_full"
     monkeypatch.undo()
     assert [row.name for row in store.documents().rollouts] == ["fraud"]
@@ -294,8 +294,12 @@ def test_errors_name_the_file(path: Path) -> None:
         SqliteStore(path)
 
 
-def test_every_code_that_sqlite_answers_with_is_known() -> None:
-    assert sqlite_store._code(sqlite3.ProgrammingError("closed")) == "store_unreachable"
+def test_every_error_of_sqlite_has_a_code(path: Path) -> None:
+    def fail() -> None:
+        with SqliteFile(path, "store", 0).mapped():
+            raise sqlite3.ProgrammingError("closed")
+
+    assert code_of(fail) == "store_unreachable"
 
 
 @pytest.mark.parametrize(
