@@ -3,6 +3,63 @@
 from __future__ import annotations
 
 from dataclasses import dataclass, field
+from typing import Final, NamedTuple
+
+TRUE_POSITIVE: Final = 0
+FALSE_POSITIVE: Final = 1
+TRUE_NEGATIVE: Final = 2
+FALSE_NEGATIVE: Final = 3
+"""Where each count stands in ``LabelTotals.confusion``."""
+
+
+class Confusion(NamedTuple):
+    """Predictions against what was true. A rate is None where there is nothing to divide by.
+
+    The names and formulas are the usual ones: Fawcett, "An introduction to ROC analysis", 2006, figure 1.
+    """
+
+    true_positives: int = 0
+    false_positives: int = 0
+    true_negatives: int = 0
+    false_negatives: int = 0
+
+    @property
+    def labels(self) -> int:
+        """All of them."""
+        return sum(self)
+
+    @property
+    def false_positive_rate(self) -> float | None:
+        """FP / (FP + TN): the share of what is negative that was called positive."""
+        return _ratio(self.false_positives, self.false_positives + self.true_negatives)
+
+    @property
+    def false_negative_rate(self) -> float | None:
+        """FN / (FN + TP): the share of what is positive that was called negative."""
+        return _ratio(self.false_negatives, self.false_negatives + self.true_positives)
+
+    @property
+    def precision(self) -> float | None:
+        """TP / (TP + FP): the share of what was called positive that is."""
+        return _ratio(self.true_positives, self.true_positives + self.false_positives)
+
+    @property
+    def recall(self) -> float | None:
+        """TP / (TP + FN): the share of what is positive that was called so."""
+        return _ratio(self.true_positives, self.true_positives + self.false_negatives)
+
+
+@dataclass(frozen=True, slots=True)
+class NumericOutcome:
+    """A numeric outcome: how often, and the sum."""
+
+    count: int = 0
+    sum: float = 0.0
+
+    @property
+    def mean(self) -> float | None:
+        """sum / count."""
+        return _ratio(self.sum, self.count)
 
 
 @dataclass(slots=True)
@@ -15,3 +72,16 @@ class LabelTotals:
 
     confusion: dict[int, list[int]] = field(default_factory=dict)
     outcomes: dict[str, dict[int, list[float]]] = field(default_factory=dict)
+
+    def total(self) -> Confusion:
+        """The labels of all groups."""
+        return Confusion(*(sum(column) for column in zip(*self.confusion.values(), strict=True)))
+
+    def outcome(self, name: str) -> NumericOutcome:
+        """A numeric outcome over all groups; none of it if there is no such name."""
+        groups = self.outcomes.get(name, {}).values()
+        return NumericOutcome(int(sum(count for count, _ in groups)), sum(total for _, total in groups))
+
+
+def _ratio(part: float, whole: float) -> float | None:
+    return part / whole if whole else None

@@ -9,7 +9,7 @@ from collections import Counter
 from hypothesis import given
 from hypothesis import strategies as st
 
-from extproc.measure import ArmTotals, EpochTotals, LatencySketch, UnitSample
+from extproc.measure import ArmTotals, Confusion, EpochTotals, LabelTotals, LatencySketch, UnitSample
 from extproc.measure.sketch import HIGHEST_MS, LOWEST_MS, RELATIVE_ERROR
 from extproc.measure.units import KEPT
 
@@ -119,3 +119,28 @@ def test_an_epochs_totals_add_up_arm_by_arm_and_are_as_old_as_the_latest() -> No
     one.merge(two)
     assert {name: totals.requests for name, totals in one.arms.items()} == {"canary": 5, "control": 5}
     assert (one.updated_at, one.units.counts()) == (20.0, {"canary": 1})
+
+
+def test_error_rates_are_shares_of_what_is_true_and_precision_of_what_was_said() -> None:
+    labels = LabelTotals({1: [6, 2, 10, 0], 9: [2, 1, 17, 2]}).total()
+    assert labels == Confusion(8, 3, 27, 2)
+    assert labels.labels == 40
+    assert labels.false_positive_rate == 3 / 30
+    assert labels.false_negative_rate == 2 / 10
+    assert labels.precision == 8 / 11
+    assert labels.recall == 8 / 10
+
+
+def test_a_rate_of_nothing_is_none() -> None:
+    nothing = LabelTotals().total()
+    assert nothing.labels == 0
+    rates = (nothing.false_positive_rate, nothing.false_negative_rate, nothing.precision, nothing.recall)
+    assert rates == (None, None, None, None)
+    assert LabelTotals().outcome("amount").mean is None
+    only_negatives = Confusion(true_negatives=5, false_positives=5)
+    assert (only_negatives.false_positive_rate, only_negatives.recall) == (0.5, None)
+
+
+def test_an_outcome_is_the_mean_over_all_groups() -> None:
+    outcome = LabelTotals(outcomes={"amount": {1: [2, 10.0], 7: [3, -4.0]}}).outcome("amount")
+    assert (outcome.count, outcome.sum, outcome.mean) == (5, 6.0, 1.2)

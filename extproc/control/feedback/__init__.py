@@ -1,0 +1,39 @@
+"""Feedback: what became of decisions, told by who knows, counted for the arm that each decision was made for.
+
+A record names a decision by its id and says what was predicted and what turned out to be true, or any number. A label
+that comes after its prediction comes with it, in one record: the first record of an id counts and there is no second.
+"""
+
+from extproc.control.feedback.attribution import Attributed, Attribution
+from extproc.control.feedback.ports import EpochSource, FeedbackStore
+from extproc.control.feedback.recorder import Feedback
+from extproc.control.feedback.records import (
+    MAX_OUTCOME_NAMES,
+    MAX_OUTCOMES,
+    MAX_RECORDS,
+    MESSAGES,
+    Code,
+    Entry,
+    FeedbackRecord,
+    Result,
+    Tally,
+    Unreadable,
+)
+
+__all__ = [
+    "MAX_OUTCOMES",
+    "MAX_OUTCOME_NAMES",
+    "MAX_RECORDS",
+    "MESSAGES",
+    "Attributed",
+    "Attribution",
+    "Code",
+    "Entry",
+    "EpochSource",
+    "Feedback",
+    "FeedbackRecord",
+    "FeedbackStore",
+    "Result",
+    "Tally",
+    "Unreadable",
+]

@@ -1,0 +1,51 @@
+"""What feedback asks of the outside: a place for counts, and the epochs that there were."""
+
+from __future__ import annotations
+
+from collections.abc import Collection, Mapping, Sequence
+from typing import Protocol
+
+from extproc.control.feedback.records import Code, Entry
+from extproc.measure import LabelTotals
+from extproc.snapshot.store import EpochRecord
+
+
+class FeedbackStore(Protocol):
+    """Counts that survive. Synchronous; one object is used from one thread at a time.
+
+    Every method raises ``Unreachable`` with a ``feedback_store_...`` code when it cannot do what was asked; nothing is
+    then half done. What was answered survives a loss of power.
+    """
+
+    def record(self, entries: Sequence[Entry], keep_from: float) -> Sequence[Code]:
+        """Count what was not counted before, in one transaction; what became of each.
+
+        ``RECORDED``, ``DUPLICATE``, ``SERVED_BY_FALLBACK``, ``INVALID`` when an epoch has all the outcome names it may
+        have, or ``EXPIRED``. Ids of decisions made before ``keep_from`` (Unix seconds) are forgotten, their counts
+        stay; an id that may have been forgotten is never counted again, whatever later clocks say.
+        """
+        ...
+
+    def mark_fallbacks(self, keys: Collection[bytes]) -> None:
+        """These decisions were served by a fallback: they do not count, and what was counted of them is taken back."""
+        ...
+
+    def labels(self, rollout: str, epoch: int) -> Mapping[str, LabelTotals]:
+        """What was counted in an epoch of ``namespace/name``, by arm."""
+        ...
+
+    def close(self) -> None:
+        """Let go of the store."""
+        ...
+
+
+class EpochSource(Protocol):
+    """The epochs that there were: what attribution needs of a ``RolloutStore``."""
+
+    def epochs(self, number: int) -> Sequence[EpochRecord]:
+        """See ``RolloutStore``."""
+        ...
+
+    def epochs_of(self, namespace: str, name: str) -> Sequence[EpochRecord]:
+        """See ``RolloutStore``."""
+        ...
