@@ -2,8 +2,8 @@
 
 It differs from uvicorn's in two more things that make a request several times cheaper: the application is called
 when a request is complete, and it runs at once, without a task, for as long as it waits for nothing; and headers of
-requests are checked but not kept, because the application reads none. Headers, bodies and clients that are too large
-or too slow are refused; pipelined requests are answered one after the other.
+requests are checked but not kept, except those that the application reads. Headers, bodies and clients that are too
+large or too slow are refused; pipelined requests are answered one after the other.
 """
 
 from __future__ import annotations
@@ -54,6 +54,9 @@ class HttpLimits:
     connections: int = 1024
 
 
+_Headers = tuple[tuple[bytes, bytes], ...]
+
+
 class _Phase(Enum):
     IDLE = auto()
     RECEIVING = auto()
@@ -69,6 +72,7 @@ class _Asked(NamedTuple):
     target: bytes
     body: bytes
     keep: bool
+    headers: _Headers
 
 
 class _Refusal(NamedTuple):
@@ -80,11 +84,17 @@ class _Refusal(NamedTuple):
 
 
 class Connections:
-    """All open connections of one server. ``protocol`` is what uvicorn makes each of them with."""
+    """All open connections of one server. ``protocol`` is what uvicorn makes each of them with.
 
-    def __init__(self, app: Application, limits: HttpLimits, on_fault: OnFault) -> None:
+    ``headers`` are the names, in small letters, of those that the application reads.
+    """
+
+    def __init__(
+        self, app: Application, limits: HttpLimits, on_fault: OnFault, headers: frozenset[bytes] = frozenset()
+    ) -> None:
         self.app = app
         self.limits = limits
+        self.headers = headers
         self.on_fault = on_fault
         self.draining = False
         """Every answer is the last on its connection, so that none is cut off when the server closes."""
@@ -101,7 +111,8 @@ class Connections:
 
     def protocol(self, *, server_state: Any, **_: Any) -> asyncio.Protocol:
         """A connection, with the arguments that uvicorn gives its protocols."""
-        return Connection(self, server_state.connections)
+        kind = HeaderConnection if self.headers else Connection
+        return kind(self, server_state.connections)
 
     def __len__(self) -> int:
         """Open connections."""
@@ -153,6 +164,7 @@ class Connection(asyncio.Protocol):
         self._in_message = self._deciding = self._stuck = self._closing = False
         self._paused = self._eof = False
         # The request that is being received.
+        self._headers: _Headers = ()
         self._in_head = True
         self._received = self._size = 0
         self._target = b""
@@ -252,7 +264,7 @@ class Connection(asyncio.Protocol):
         parts = self._parts
         body = parts[0] if len(parts) == 1 else b"".join(parts)
         method = self._parser.get_method().decode("ascii")
-        self._asked.append(_Asked(method, self._target, body, self._parser.should_keep_alive()))
+        self._asked.append(_Asked(method, self._target, body, self._parser.should_keep_alive(), self._headers))
         parts.clear()
         self._received = self._size = 0
         self._in_head = True
@@ -356,7 +368,7 @@ class Connection(asyncio.Protocol):
             "path": path.decode("latin-1"),
             "raw_path": path,
             "query_string": query,
-            "headers": (),
+            "headers": asked.headers,
         }
         running = self._all.app(scope, self._receive, self._send)
         try:
@@ -418,6 +430,21 @@ class Connection(asyncio.Protocol):
         if not self._paused and not self._transport.is_closing():
             self._paused = True
             self._transport.pause_reading()
+
+
+class HeaderConnection(Connection):
+    """One that keeps the headers that are read."""
+
+    def on_message_begin(self) -> None:
+        """A request's first byte."""
+        super().on_message_begin()
+        self._headers = ()
+
+    def on_header(self, name: bytes, value: bytes) -> None:
+        """A header, or a trailer, which is none."""
+        name = name.lower()
+        if self._in_head and name in self._all.headers:
+            self._headers = (*self._headers, (name, value))
 
 
 @types.coroutine
