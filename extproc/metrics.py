@@ -35,6 +35,7 @@ CACHE_HITS: Final = "dropout_feature_cache_hits_total"
 CACHE_MISSES: Final = "dropout_feature_cache_misses_total"
 FEATURE_ERRORS: Final = "dropout_feature_read_errors_total"
 STREAM_ERRORS: Final = "dropout_stream_errors_total"
+FEEDBACK: Final = "dropout_feedback_total"
 
 STAGE_BUCKETS: Final = (
     *(5e-6, 10e-6, 25e-6, 50e-6, 100e-6, 250e-6, 500e-6),
@@ -93,6 +94,7 @@ METRICS: Final[tuple[MetricInfo, ...]] = (
     MetricInfo(CACHE_MISSES, "counter", (), "Reads of the feature store, because the cache had no answer."),
     MetricInfo(FEATURE_ERRORS, "counter", (), "Reads of the feature store that failed."),
     MetricInfo(STREAM_ERRORS, "counter", (), "Streams that ended in an error of the client or of Dropout."),
+    MetricInfo(FEEDBACK, "counter", ("code",), "Records of feedback by what became of them: `recorded`, or why not."),
 )
 """Every metric there is. The README's table is tested against it."""
 

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import math
 import re
-from collections import Counter
 from collections.abc import Callable, Iterable, Sequence
 from typing import Final
 
@@ -34,7 +33,7 @@ class Feedback:
     """Takes feedback and hands it to ``store``. Synchronous; used from one thread at a time.
 
     ``open_id`` opens an id, as ``KeyFile.open`` does. Decisions older than ``retention`` (seconds) are not labelled any
-    more. ``count`` is told how many records got which code.
+    more.
     """
 
     def __init__(
@@ -45,14 +44,12 @@ class Feedback:
         clock: Clock,
         *,
         retention: float,
-        count: Callable[[Code, int], None] = lambda _code, _records: None,
     ) -> None:
         self._store = store
         self._epochs = epochs
         self._open_id = open_id
         self._clock = clock
         self._retention = retention
-        self._count = count
 
     def record(self, records: Sequence[FeedbackRecord | Unreadable]) -> list[Result]:
         """Count ``records`` and say what became of each, in their order. What was not recorded may be sent again.
@@ -68,8 +65,6 @@ class Feedback:
         entries = [entry for entry in found if isinstance(entry, Entry)]
         stored = iter(self._store.record(entries, keep_from) if entries else ())
         codes = [next(stored) if isinstance(each, Entry) else each for each in found]
-        for code, number in Counter(codes).items():
-            self._count(code, number)
         return [_result(record, code) for record, code in zip(records, codes, strict=True)]
 
     def mark_fallbacks(self, ids: Iterable[str]) -> None:

@@ -1,0 +1,59 @@
+"""The service ``dropout.v1.Feedback``: feedback over gRPC, for who may open the controller's socket."""
+
+from __future__ import annotations
+
+from collections import Counter
+from typing import Any, Final
+
+import grpc
+import grpc.aio
+from google.protobuf.message import DecodeError
+
+from extproc._gen.dropout.v1 import feedback_pb2 as pb
+from extproc.control.api.feedback_thread import FeedbackThread
+from extproc.control.feedback import FeedbackRecord, Result
+from extproc.errors import DropoutError, InvalidInput
+
+SERVICE: Final = pb.DESCRIPTOR.services_by_name["Feedback"].full_name
+
+Context = grpc.aio.ServicerContext[Any, Any]
+
+
+class FeedbackRpc:
+    """Answers calls with what ``thread`` makes of them."""
+
+    def __init__(self, thread: FeedbackThread) -> None:
+        self._thread = thread
+
+    def handler(self) -> grpc.GenericRpcHandler:
+        """What a ``grpc.aio.server`` is given in ``add_generic_rpc_handlers``."""
+        method: grpc.RpcMethodHandler[bytes, bytes] = grpc.unary_unary_rpc_method_handler(self._record)
+        return grpc.method_handlers_generic_handler(SERVICE, {"Record": method})
+
+    async def _record(self, data: bytes, context: Context) -> bytes:
+        try:
+            request = pb.RecordRequest.FromString(data)
+        except DecodeError:
+            await context.abort(grpc.StatusCode.INVALID_ARGUMENT, "message_malformed: this is no RecordRequest")
+        try:
+            results = await self._thread.record([_read(record) for record in request.records])
+        except DropoutError as error:
+            invalid = isinstance(error, InvalidInput)
+            status = grpc.StatusCode.INVALID_ARGUMENT if invalid else grpc.StatusCode.UNAVAILABLE
+            await context.abort(status, str(error))
+        return _response(results).SerializeToString()
+
+
+def _read(message: pb.FeedbackRecord) -> FeedbackRecord:
+    return FeedbackRecord(
+        decision_id=message.decision_id,
+        prediction=message.prediction if message.HasField("prediction") else None,
+        label=message.label if message.HasField("label") else None,
+        outcomes=dict(message.outcomes),
+        version=message.version if message.HasField("version") else None,
+    )
+
+
+def _response(results: list[Result]) -> pb.RecordResponse:
+    shown = [pb.RecordResult(decision_id=id_, code=code, message=message) for id_, code, message in results]
+    return pb.RecordResponse(results=shown, counts=Counter(result.code.value for result in results))

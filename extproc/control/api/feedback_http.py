@@ -1,0 +1,128 @@
+"""``POST /v1/feedback``: feedback as JSON, one record or ``{"records": [...]}``, as a raw ASGI callable.
+
+Callers show a token. A request that is no feedback gets a 4xx with ``{"code", "message"}``; one that is gets 200, with
+a code for each of its records. The server below holds the limits on bytes and time (``serve/http_protocol.py``).
+"""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Awaitable, Callable, Mapping, Sequence
+from hmac import compare_digest
+from typing import Any, Final
+
+import orjson
+from pydantic import BaseModel, ConfigDict, ValidationError
+
+from extproc.control.feedback import FeedbackRecord, Result, Unreadable
+from extproc.errors import DropoutError, InvalidInput
+
+PATH: Final = "/v1/feedback"
+AUTHORIZATION: Final = b"authorization"
+
+Receive = Callable[[], Awaitable[Mapping[str, Any]]]
+Send = Callable[[Mapping[str, Any]], Awaitable[None]]
+Record = Callable[[Sequence[FeedbackRecord | Unreadable]], Awaitable[list[Result]]]
+
+_JSON: Final = (b"content-type", b"application/json")
+
+
+class _Record(BaseModel):
+    """A record as JSON."""
+
+    model_config = ConfigDict(strict=True, extra="forbid")
+
+    decision_id: str
+    prediction: bool | None = None
+    label: bool | None = None
+    outcomes: dict[str, float] = {}
+    version: str | None = None
+
+
+class FeedbackApplication:
+    """Hands what is posted to ``record`` if the caller shows ``token``."""
+
+    def __init__(self, record: Record, token: bytes) -> None:
+        self._record = record
+        self._token = token
+
+    async def __call__(self, scope: Mapping[str, Any], receive: Receive, send: Send) -> None:
+        """One request, as ASGI has it."""
+        if scope["path"] != PATH:
+            await _refuse(send, 404, "not_found", f"there is {PATH}")
+        elif scope["method"] != "POST":
+            await _refuse(send, 405, "method_not_allowed", f"{PATH} takes POST", (b"allow", b"POST"))
+        elif not self._knows(scope["headers"]):
+            challenge = (b"www-authenticate", b'Bearer realm="dropout"')
+            await _refuse(send, 401, "unauthorized", "show the token: 'Authorization: Bearer TOKEN'", challenge)
+        else:
+            await self._take((await receive())["body"], send)
+
+    def _knows(self, headers: Sequence[tuple[bytes, bytes]]) -> bool:
+        """Whether there is one token and it is ours; how long that takes says nothing about it."""
+        given = [value for name, value in headers if name == AUTHORIZATION]
+        if len(given) != 1:
+            return False
+        scheme, _, token = given[0].partition(b" ")
+        return scheme.lower() == b"bearer" and compare_digest(token.strip(b" "), self._token)
+
+    async def _take(self, body: bytes, send: Send) -> None:
+        try:
+            results = await self._record(parse_records(body))
+        except DropoutError as error:
+            status = 400 if isinstance(error, InvalidInput) else 503
+            await _refuse(send, status, error.code, error.faults[0].message)
+        else:
+            await _answer(send, 200, {"results": [_shown(result) for result in results], "counts": _counts(results)})
+
+
+def parse_records(body: bytes) -> list[FeedbackRecord | Unreadable]:
+    """The records of a request's body. One that is none does not keep the others from being counted.
+
+    Raises:
+        InvalidInput: ``feedback_body_malformed``.
+    """
+    try:
+        document = orjson.loads(body)
+    except orjson.JSONDecodeError as error:
+        raise InvalidInput.of("feedback_body_malformed", f"this is no JSON: {error}") from None
+    if not isinstance(document, dict):
+        raise InvalidInput.of("feedback_body_malformed", 'give a record, or {"records": [...]}')
+    if "records" not in document:
+        return [_parsed(document)]
+    records = document["records"]
+    if len(document) > 1 or not isinstance(records, list):
+        raise InvalidInput.of("feedback_body_malformed", "records is a list, and there is nothing beside it")
+    return [_parsed(record) for record in records]
+
+
+def _parsed(given: Any) -> FeedbackRecord | Unreadable:
+    try:
+        record = _Record.model_validate(given)
+    except ValidationError as error:
+        first = error.errors(include_url=False, include_input=False, include_context=False)[0]
+        where = ".".join(str(part) for part in first["loc"])
+        named = given.get("decision_id") if isinstance(given, dict) else None
+        message = f"{where}: {first['msg']}" if where else first["msg"]
+        return Unreadable(named if isinstance(named, str) else None, message)
+    return FeedbackRecord(record.decision_id, record.prediction, record.label, record.outcomes, record.version)
+
+
+def _shown(result: Result) -> dict[str, Any]:
+    shown = {"decision_id": result.decision_id, "code": result.code}
+    return {**shown, "message": result.message} if result.message else shown
+
+
+def _counts(results: Sequence[Result]) -> dict[str, int]:
+    return dict(Counter(result.code.value for result in results))
+
+
+async def _refuse(send: Send, status: int, code: str, message: str, *headers: tuple[bytes, bytes]) -> None:
+    await _answer(send, status, {"code": code, "message": message}, *headers)
+
+
+async def _answer(send: Send, status: int, document: Mapping[str, Any], *headers: tuple[bytes, bytes]) -> None:
+    body = orjson.dumps(document)
+    length = (b"content-length", b"%d" % len(body))
+    await send({"type": "http.response.start", "status": status, "headers": (_JSON, *headers, length)})
+    await send({"type": "http.response.body", "body": body})

@@ -1,0 +1,70 @@
+"""Feedback on a thread of its own: whoever asks waits, and the event loop does not."""
+
+from __future__ import annotations
+
+import asyncio
+from collections import Counter
+from collections.abc import Callable, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from functools import partial
+from typing import Final, TypeVar
+
+from extproc.control.feedback import MAX_RECORDS, Code, Feedback, FeedbackRecord, Result, Unreadable
+from extproc.errors import InvalidInput, Unreachable
+
+MAX_WAITING: Final = 64
+"""Batches that may wait for their turn; one more is refused."""
+
+CALL_SECONDS: Final = 15.0
+"""What a batch may take with its wait. One that takes longer may still count: an id that is sent again counts once."""
+
+_T = TypeVar("_T")
+
+
+class FeedbackThread:
+    """Gives ``feedback`` one batch after the other. Belongs to one event loop.
+
+    ``count`` is told there how many records got which code.
+    """
+
+    def __init__(self, feedback: Feedback, count: Callable[[Code, int], None]) -> None:
+        self._feedback = feedback
+        self._count = count
+        self._thread = ThreadPoolExecutor(1, "feedback")
+        self._waiting = 0
+
+    async def record(self, records: Sequence[FeedbackRecord | Unreadable]) -> list[Result]:
+        """See ``Feedback``.
+
+        Raises:
+            InvalidInput: ``feedback_too_many`` for more than ``MAX_RECORDS``.
+            Unreachable: ``feedback_busy`` when too many wait or it takes too long, and as ``Feedback``.
+        """
+        if len(records) > MAX_RECORDS:
+            raise InvalidInput.of("feedback_too_many", f"there are at most {MAX_RECORDS} records in a batch")
+        results = await self._call(partial(self._feedback.record, records))
+        for code, number in Counter(result.code for result in results).items():
+            self._count(code, number)
+        return results
+
+    async def mark_fallbacks(self, ids: Sequence[str]) -> None:
+        """See ``Feedback``. Raises as ``record``."""
+        await self._call(partial(self._feedback.mark_fallbacks, ids))
+
+    def close(self) -> None:
+        """Finish the batch that is under way; those that wait are not begun."""
+        self._thread.shutdown(wait=True, cancel_futures=True)
+
+    async def _call(self, call: Callable[[], _T]) -> _T:
+        if self._waiting >= MAX_WAITING:
+            raise Unreachable.of("feedback_busy", "too many batches wait; try again later")
+        self._waiting += 1
+        running = asyncio.get_running_loop().run_in_executor(self._thread, call)
+        running.add_done_callback(self._done)
+        try:
+            return await asyncio.wait_for(running, CALL_SECONDS)
+        except TimeoutError:
+            raise Unreachable.of("feedback_busy", "this takes too long; try again later") from None
+
+    def _done(self, _running: asyncio.Future[_T]) -> None:
+        self._waiting -= 1
