@@ -27,6 +27,7 @@ COMMANDS = {
     "explain": ("extproc.cli.explain", "explain"),
     "replay": ("extproc.cli.explain", "replay"),
     "policy": ("extproc.cli.policy", "policy"),
+    "feedback": ("extproc.cli.feedback", "feedback"),
     "features": ("extproc.cli.features", "features"),
     "envoy": ("extproc.cli.envoy", "envoy"),
     "demo": ("extproc.cli.demo", "demo"),

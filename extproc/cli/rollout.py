@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Sequence
 from datetime import UTC, datetime
 from typing import Any
 
@@ -11,7 +10,7 @@ import click
 
 from extproc.assignment import parse_percent
 from extproc.cli.options import name_argument, opened, store_option, user
-from extproc.cli.output import output_option, print_json
+from extproc.cli.output import aligned, output_option, print_json
 from extproc.clock import SystemClock
 from extproc.control.actions import Abort, Adopt, Change, Kill, Restore, Result, Retry, SetWeight, act, load
 from extproc.errors import InvalidInput
@@ -39,7 +38,7 @@ def list_command(store: str, output: str) -> None:
         print_json({"rollouts": [row_json(row) for row in rows]})
         return
     heads = ("NAMESPACE", "NAME", "STABLE", "CANARY", "WEIGHT", "PHASE", "REASON", "KILLED", "CONDITIONS")
-    for line in _aligned([heads, *(_cells(row) for row in rows)]):
+    for line in aligned([heads, *(_cells(row) for row in rows)]):
         click.echo(line)
 
 
@@ -54,7 +53,7 @@ def get_command(name: tuple[str, str], store: str, output: str) -> None:
     if output == "json":
         print_json(row_json(row))
         return
-    for line in _aligned(_details(row)):
+    for line in aligned(_details(row)):
         click.echo(line)
 
 
@@ -72,7 +71,7 @@ def history(name: tuple[str, str], limit: int, store: str, output: str) -> None:
     if output == "json":
         print_json({"history": [entry_json(entry) for entry in entries]})
         return
-    for line in _aligned([(timestamp(e.at), e.actor, e.action, e.message) for e in entries]):
+    for line in aligned([(timestamp(e.at), e.actor, e.action, e.message) for e in entries]):
         click.echo(line)
 
 
@@ -225,9 +224,3 @@ def _details(row: StoredRollout) -> list[tuple[str, str]]:
         ("resource version:", str(row.resource_version)),
     ]
     return lines + [(f"{condition['type']}:", condition["message"]) for condition in status.conditions]
-
-
-def _aligned(rows: Sequence[Sequence[str]]) -> list[str]:
-    """Rows as lines with columns two spaces apart."""
-    widths = [max(map(len, column)) for column in zip(*rows, strict=True)]
-    return ["  ".join(cell.ljust(width) for cell, width in zip(row, widths, strict=True)).rstrip() for row in rows]
