@@ -1,0 +1,190 @@
+"""Whatever is specified, observed, done by hand or told by the clock: what a rollout never does."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from typing import Any
+
+from hypothesis import settings
+from hypothesis import strategies as st
+from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, rule
+
+from extproc.control import transitions
+from extproc.control.analysis import Measured, Outcome
+from extproc.control.intent import Transition
+from extproc.control.rollout import BACKGROUND, STEP, Observations, Plan, advance, due, plan_of
+from extproc.errors import Refused
+from extproc.resources.analysis_template import AnalysisTemplate
+from extproc.resources.loading import parse_rollout
+from extproc.snapshot.store import CLOCK_SET_BACK_SECONDS, Remains, Status
+from tests.support.rollouts import CANARY, document
+from tests.support.templates import metric, template
+
+TEMPLATES = {
+    "health": AnalysisTemplate.model_validate(template(metric(interval="10s", count=3, inconclusiveLimit=1))),
+    "live": AnalysisTemplate.model_validate(template(metric(name="live", interval="10s", failureLimit=1), name="live")),
+}
+DOUBTS = frozenset({Outcome.INCONCLUSIVE, Outcome.ERROR})
+
+steps = st.lists(
+    st.one_of(
+        st.sampled_from([0, 1, 5, 25.5, 50, 100]).map(lambda weight: {"setWeight": weight}),
+        st.sampled_from(["1s", "30s", "10m"]).map(lambda duration: {"pause": {"duration": duration}}),
+        st.just({"pause": {}}),
+        st.sampled_from([0, 50, 100]).map(lambda percent: {"shadow": {"percent": percent}}),
+        st.just({"analysis": {"templates": [{"templateName": "health"}]}}),
+    ),
+    min_size=1,
+    max_size=6,
+)
+
+
+def plan_for(ramp: list[dict[str, Any]], canary: str, *, background: bool) -> Plan:
+    spec: dict[str, Any] = {**CANARY, "canary": {"version": canary}, "steps": ramp}
+    if background:
+        spec["analysis"] = {"templates": [{"templateName": "live"}]}
+    return plan_of(parse_rollout(document(spec)), TEMPLATES.get)
+
+
+class Rollout(RuleBasedStateMachine):
+    """One rollout, a clock that may jump, a controller that may be late, people who do what they like."""
+
+    @initialize(ramp=steps, background=st.booleans())
+    def create(self, ramp: list[dict[str, Any]], background: bool) -> None:
+        self.now = 1_000_000.0
+        self.ramp, self.background = ramp, background
+        self.plan = plan_for(ramp, "4", background=background)
+        self.status = transitions.create(self.plan.intent, Remains(), self.now).status
+        self.observations = Observations()
+        self.by_hand = {0}
+
+    @property
+    def weights_of_the_steps(self) -> set[int]:
+        return {0, *(step.set_weight for step in self.plan.steps if step.set_weight is not None)}
+
+    # -- the world
+
+    @rule(seconds=st.sampled_from([0.05, 0.3, 1, 9, 31, 700]))
+    def wait(self, seconds: float) -> None:
+        self.now += seconds
+
+    @rule(seconds=st.sampled_from([1, 60, 3600]))
+    def set_the_clock_back(self, seconds: float) -> None:
+        self.now -= seconds
+
+    @rule(unready=st.sampled_from(["", "no endpoint is healthy"]), ratio=st.sampled_from(["", "", "", "off"]))
+    def observe(self, unready: str, ratio: str) -> None:
+        self.observations = Observations(unready=unready, sample_ratio=ratio)
+
+    # -- the controller
+
+    @rule(outcomes=st.lists(st.sampled_from(list(Outcome)), min_size=1, max_size=3))
+    def look(self, outcomes: list[Outcome]) -> None:
+        wanted = due(self.plan, self.status, self.now)
+        measured = {
+            kind: [
+                Measured(metric.name, self.now, outcome, None, "seen")
+                for metric, outcome in zip(metrics, outcomes, strict=False)
+            ]
+            for kind, metrics in wanted.items()
+        }
+        observations = replace(self.observations, measured=measured)
+        for _ in range(30):
+            transition = advance(self.plan, self.status, observations, self.now)
+            if transition is None:
+                return
+            self.check(transition, observations)
+            self.status = transition.status
+            observations = replace(observations, measured={})
+        raise AssertionError("it never comes to rest")
+
+    def check(self, transition: Transition, observations: Observations) -> None:
+        before, after = self.status, transition.status
+        seen = {measured.outcome for several in observations.measured.values() for measured in several}
+        assert before.phase in ("Progressing", "Paused"), "what is over does not move"
+        routed = ("stable", "canary", "weight", "step", "phase", "shadow", "aborted", "tripped", "epoch")
+        if any(getattr(before, name) != getattr(after, name) for name in routed):
+            assert transition.message, "what moved is in the history"
+        if after.weight != before.weight and after.phase in ("Progressing", "Paused"):
+            step = self.plan.steps[before.step]
+            assert (step.set_weight, after.step) == (after.weight, before.step + 1), "weights are what the steps say"
+        if after.aborted != before.aborted:
+            assert (after.weight, after.weight_at(self.now), after.phase) == (0, 0, "Degraded")
+            assert before.tripped or Outcome.FAILED in seen or _failed_before(before)
+        if after.stable != before.stable:
+            assert (after.stable, before.step, after.phase) == (before.canary, len(self.plan.steps), "Healthy")
+            assert before.weight_at(self.now) == before.weight, "no promotion before a rise is in force"
+        if before.step_at - self.now > CLOCK_SET_BACK_SECONDS and not before.tripped:
+            assert replace(after, step_at=0, analysis={}) == replace(before, step_at=0, analysis={})
+        if after.weight > before.weight or after.stable != before.stable:
+            assert not observations.unready, "nothing is given to what cannot serve"
+        if after.step > before.step or after.stable != before.stable:
+            assert not (seen & DOUBTS and before.phase == "Paused"), "nothing goes forward in doubt"
+            assert before.phase == "Progressing" or before.reason == "pause_step"
+            assert not before.killed
+
+    # -- people
+
+    @rule(
+        action=st.sampled_from(
+            ["promote", "pause", "resume", "abort", "retry", "trip", "kill", "restore", "move", "set"]
+        )
+    )
+    def act(self, action: str) -> None:
+        try:
+            transition = self.transition(action)
+        except Refused:
+            return
+        if transition is not None:
+            assert transition.message
+            self.status = transition.status
+
+    def transition(self, action: str) -> Transition | None:
+        intent, status, now = self.plan.intent, self.status, self.now
+        match action:
+            case "promote":
+                return transitions.promote(intent, status, now)
+            case "pause":
+                return transitions.pause(intent, status)
+            case "resume":
+                return transitions.resume(intent, status, now)
+            case "abort":
+                return transitions.abort(intent, status, now)
+            case "retry":
+                return transitions.retry(intent, status, now)
+            case "trip":
+                return transitions.trip(intent, status, status.canary or "", status.attempt, "it fails")
+            case "kill":
+                return transitions.kill(status)
+            case "restore":
+                return transitions.restore(status, now)
+            case "set":
+                self.by_hand.add(3300)
+                return transitions.set_weight(intent, status, 3300, now)
+        versions = {"4": "5", "5": "6", "6": "4"}
+        self.plan = plan_for(self.ramp, versions[status.canary or "4"], background=self.background)
+        return transitions.configure(self.plan.intent, status, now)
+
+    # -- always
+
+    @invariant()
+    def only_known_weights(self) -> None:
+        assert self.status.weight in self.weights_of_the_steps | self.by_hand
+
+    @invariant()
+    def what_is_taken_away_has_no_weight(self) -> None:
+        if self.status.canary in self.status.aborted:
+            assert self.status.weight == 0
+
+    @invariant()
+    def a_status_is_written_and_read_as_it_is(self) -> None:
+        assert Status.from_dict(self.status.as_dict()) == self.status
+
+
+def _failed_before(status: Status) -> bool:
+    """Whether a run under way had failed by what it holds already."""
+    return any("Failed" in str(status.analysis.get(kind, "")) for kind in (STEP, BACKGROUND))
+
+
+Rollout.TestCase.settings = settings(max_examples=150, stateful_step_count=40, deadline=None)
+TestRollout = Rollout.TestCase
