@@ -40,7 +40,7 @@ FORGET_DELETED_SECONDS: Final = 30 * 24 * 3600.0
 """A deleted rollout's row and history are dropped after this long; its tombstones stay."""
 
 FORGET_EPOCHS_SECONDS: Final = 366 * 24 * 3600.0
-"""Epochs are remembered for this long after they began; labels for them may still come."""
+"""Epochs are remembered for this long after the next one began; labels for their decisions may still come."""
 
 WAIT_SECONDS: Final = 2.0
 """How long one operation waits for another process's lock."""
@@ -310,9 +310,11 @@ class SqliteStore:
             [(one.namespace, one.name, one.epoch, one.number, one.began, _dumped(one.arms)) for one in begun],
         )
         if begun:
+            key = (after.namespace, after.name)
             connection.execute(
-                "DELETE FROM epochs WHERE namespace = ? AND name = ? AND began < ?",
-                (after.namespace, after.name, now - FORGET_EPOCHS_SECONDS),
+                "DELETE FROM epochs WHERE namespace = ? AND name = ? AND epoch <"
+                " (SELECT max(epoch) FROM epochs WHERE namespace = ? AND name = ? AND began < ?)",
+                (*key, *key, now - FORGET_EPOCHS_SECONDS),
             )
 
     def _forget(self, connection: sqlite3.Connection) -> None:

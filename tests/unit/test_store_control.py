@@ -101,13 +101,23 @@ def test_an_experiments_arms_are_its_variants(store: SqliteStore) -> None:
     assert found.arms == (EpochArm(0, "excluded", ""), EpochArm(16, "a", "8"), EpochArm(17, "control", "7"))
 
 
-def test_epochs_outlive_their_rollout_and_are_forgotten_after_a_year(store: SqliteStore, clock: FakeClock) -> None:
+def test_epochs_outlive_their_rollout(store: SqliteStore) -> None:
     (row,) = store.write([Write("a", "r", None, {}, STATUS)])
     store.write([Write("a", "r", row.resource_version, delete=True)])
     assert [one.epoch for one in store.epochs_of("a", "r")] == [1]
-    clock.advance(FORGET_EPOCHS_SECONDS + 1)
-    store.write([Write("a", "r", None, {}, replace(STATUS, epoch=2, previous_epoch=2))])
-    assert [one.epoch for one in store.epochs_of("a", "r")] == [2]
+
+
+def test_an_epoch_is_forgotten_a_year_after_the_next_began_however_long_it_was(
+    store: SqliteStore, clock: FakeClock
+) -> None:
+    (row,) = store.write([Write("a", "r", None, {}, STATUS)])
+    known = []
+    for epoch, seconds in ((2, 2 * FORGET_EPOCHS_SECONDS), (3, FORGET_EPOCHS_SECONDS - 1), (4, 2)):
+        clock.advance(seconds)
+        status = replace(STATUS, epoch=epoch, previous_epoch=epoch)
+        (row,) = store.write([Write("a", "r", row.resource_version, status=status)])
+        known.append([one.epoch for one in store.epochs_of("a", "r")])
+    assert known == [[1, 2], [1, 2, 3], [2, 3, 4]]
 
 
 # -- the lease
