@@ -46,7 +46,7 @@ class Settings:
     )
     policy_poll: float = _setting(0.2, "seconds between two looks at the policies' folder")
     rollouts_poll: float = _setting(0.2, "seconds between two looks at the rollouts' folder")
-    label_retention: float = _setting(90.0, "days after which a decision takes no labels any more")
+    label_retention: float = _setting(90.0, "days after which a decision takes no labels any more; 365 at most")
 
 
 @dataclass(frozen=True, slots=True)
