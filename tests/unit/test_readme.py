@@ -18,8 +18,10 @@ from extproc.cli import COMMANDS, cli
 from extproc.datapath.words import REASONS
 from extproc.metrics import METRICS, merge
 from extproc.names import OWN_HEADERS, Reason
+from extproc.resources.analysis_template import EXAMPLE_RESULTS, RATES, FeedbackSpec, MetricSpec, ObservedSpec
+from extproc.resources.document import Part
+from extproc.resources.kinds import KINDS
 from extproc.resources.loading import load_paths
-from extproc.resources.rollout import Rollout
 from extproc.resources.schema import schema_of
 from extproc.settings import described
 from tests.support.readme import README, ROOT, blocks, code, links, table
@@ -66,6 +68,45 @@ def test_the_metrics_are_those_that_are_exported() -> None:
     }
     rows = table(TEXT, "metric", "type", "labels", "meaning")
     assert {(code(name)[0], kind, meaning) for name, kind, _, meaning in rows} == exported
+
+
+def test_the_fields_of_metrics_are_those_of_the_code() -> None:
+    rows = table(TEXT, "field of a metric", "default", "meaning")
+    assert sorted(code(name)[0] for name, _, _ in rows) == sorted(fields_of(MetricSpec))
+    rows = table(TEXT, "provider", "field", "default", "meaning")
+    for provider, model in (("observed", ObservedSpec), ("feedback", FeedbackSpec)):
+        assert [code(name)[0] for of, name, _, _ in rows if code(of) == [provider]] == fields_of(model)
+
+
+@pytest.mark.parametrize(
+    ("model", "row"),
+    [
+        (MetricSpec, ("field of a metric", "default", "meaning")),
+        (ObservedSpec, ("provider", "field", "default", "meaning")),
+        (FeedbackSpec, ("provider", "field", "default", "meaning")),
+    ],
+)
+def test_the_defaults_of_metrics_are_those_of_the_code(model: type[Part], row: tuple[str, ...]) -> None:
+    provider = {ObservedSpec: "observed", FeedbackSpec: "feedback"}.get(model)
+    defaults = {field.alias: field.default for field in model.model_fields.values()}
+    for *of, name, default, _ in table(TEXT, *row):
+        if (not of or code(of[0]) == [provider]) and code(default):
+            assert code(default)[0] == str(defaults[code(name)[0]]).lower()
+
+
+def test_what_conditions_see_is_what_providers_give() -> None:
+    rows = table(TEXT, "provider", "metric", "what `result` has")
+    named = {
+        (code(provider)[0], code(metric)[0] if code(metric) else "rates"): code(has) for provider, metric, has in rows
+    }
+    for provider, metrics in EXAMPLE_RESULTS.items():
+        for metric, result in metrics.items():
+            has = named[provider, "rates" if metric in RATES else metric]
+            assert sorted(has) == sorted([*result, *result["canary"]])
+
+
+def fields_of(model: type[Part]) -> list[str]:
+    return [field.alias or name for name, field in model.model_fields.items()]
 
 
 def test_every_reason_is_there_once_in_the_order_of_the_stages() -> None:
@@ -205,7 +246,7 @@ def test_the_documents_are_valid_one_by_one_and_together(tmp_path: Path) -> None
     found = documents()
     assert len(found) >= 5
     for number, document in enumerate(found):
-        jsonschema.validate(document, schema_of(Rollout))
+        jsonschema.validate(document, schema_of(KINDS[document["kind"]].model))
         (tmp_path / f"{number}.yaml").write_text(yaml.safe_dump(document))
     loaded = load_paths([tmp_path])
     # The short document and the long one are of one model, so that they can be compared; they live in two tenants.
