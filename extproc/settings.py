@@ -24,6 +24,8 @@ class Settings:
     """All settings. A field ``orphan_grace`` is the variable ``DROPOUT_ORPHAN_GRACE``; times are in seconds."""
 
     store: str = _setting("sqlite:dropout.db", "the store that commands use when `--store` is left out")
+    control: str = _setting("", "`unix:PATH` of the controller that commands ask when `--store` is left out")
+    control_policies: str = _setting("", "the folder of policies that is asked about actions on the store itself")
     features: str = _setting(
         "", "the feature store; without it `serve` has none, and `dropout features` uses `sqlite:features.db`"
     )
@@ -47,6 +49,7 @@ class Settings:
     policy_poll: float = _setting(0.2, "seconds between two looks at the policies' folder")
     rollouts_poll: float = _setting(0.2, "seconds between two looks at the rollouts' folder")
     label_retention: float = _setting(90.0, "days after which a decision takes no labels any more; 365 at most")
+    lease: float = _setting(10.0, "seconds after which another controller leads when one is gone without a word")
 
 
 @dataclass(frozen=True, slots=True)

@@ -40,7 +40,9 @@ def validate(paths: tuple[str, ...], output: str) -> None:
 
 
 @click.command(short_help="Print a JSON Schema: of documents, or of a policy's parts.")
-@click.argument("what", type=click.Choice([*_MODELS, "policy-input", "policy-decision"]), default="rollout")
+@click.argument(
+    "what", type=click.Choice([*_MODELS, "policy-input", "policy-decision", "control-input"]), default="rollout"
+)
 @output_option
 def schema(what: str, output: str) -> None:
     """Print a JSON Schema: of a kind of document, or of what a policy is given and may answer."""
@@ -55,6 +57,10 @@ def _schema(what: str) -> object:
     if what in _MODELS:
         return schema_of(_MODELS[what])
     # The policy's schemas are imported where they are asked for: validate has no use for them.
-    from extproc.resources import policy_schema
+    from extproc.resources import control_schema, policy_schema
 
-    return policy_schema.POLICY_INPUT_SCHEMA if what == "policy-input" else policy_schema.POLICY_DECISION_SCHEMA
+    return {
+        "policy-input": policy_schema.POLICY_INPUT_SCHEMA,
+        "policy-decision": policy_schema.POLICY_DECISION_SCHEMA,
+        "control-input": control_schema.CONTROL_INPUT_SCHEMA,
+    }[what]

@@ -13,12 +13,14 @@ from typing import Any, Final, TypeVar, overload
 from extproc.clock import Clock
 from extproc.control import transitions
 from extproc.control.intent import Transition, intent_of
+from extproc.control.policy import Asked, ControlPolicy
 from extproc.control.standing import from_commit_on
 from extproc.control.templates import TemplateResult, delete_template, plan_templates
 from extproc.errors import InvalidInput, Refused
 from extproc.resources.analysis_template import AnalysisTemplate
 from extproc.resources.checks import Placed, find_conflicts
 from extproc.resources.document import Resource
+from extproc.resources.fields import format_percent
 from extproc.resources.loading import LoadedDocument, of_kind, parse_rollout, parse_template
 from extproc.resources.rollout import Rollout
 from extproc.snapshot.store import Documents, HistoryEntry, RolloutStore, StoredRollout, StoredTemplate, Write
@@ -174,38 +176,51 @@ class Result:
 
 
 @overload
-def act(store: RolloutStore, actor: str, action: Change, clock: Clock) -> Sequence[Result]: ...
+def act(
+    store: RolloutStore, actor: str, action: Change, clock: Clock, policy: ControlPolicy | None = None
+) -> Sequence[Result]: ...
 
 
 @overload
-def act(store: RolloutStore, actor: str, action: OfDocuments, clock: Clock) -> Sequence[Result | TemplateResult]: ...
+def act(
+    store: RolloutStore, actor: str, action: OfDocuments, clock: Clock, policy: ControlPolicy | None = None
+) -> Sequence[Result | TemplateResult]: ...
 
 
-def act(store: RolloutStore, actor: str, action: Action, clock: Clock) -> Sequence[Result | TemplateResult]:
+def act(
+    store: RolloutStore, actor: str, action: Action, clock: Clock, policy: ControlPolicy | None = None
+) -> Sequence[Result | TemplateResult]:
     """Do ``action`` in the name of ``actor``, and say what became of each document that it names.
+
+    ``policy`` is asked about everything that would change a rollout; without one everything is allowed.
 
     Raises:
         InvalidInput: ``not_found``, or the faults between documents; nothing was written.
-        Refused: when the action makes no sense for the rollout as it is (the codes of ``transitions``), or when
+        Refused: when the action makes no sense for the rollout as it is (the codes of ``transitions``), when the
+            policy forbids it (``control_denied``, which stands in the history of a rollout that there is), or when
             others keep writing first (``conflict``).
         Unreachable: when the store cannot be read or written.
     """
     for attempt in range(ATTEMPTS):
         try:
-            return _attempt(store, actor, action, clock)
+            return _attempt(store, actor, action, clock, policy)
         except Refused as error:
             if error.code != "conflict" or attempt == ATTEMPTS - 1:
                 raise
     raise AssertionError("unreachable: the last attempt returns or raises")
 
 
-def _attempt(store: RolloutStore, actor: str, action: Action, clock: Clock) -> Sequence[Result | TemplateResult]:
+def _attempt(
+    store: RolloutStore, actor: str, action: Action, clock: Clock, policy: ControlPolicy | None
+) -> Sequence[Result | TemplateResult]:
     now = clock.now()
+    asked = Asked(store, policy, actor, now)
     match action:
         case Apply():
-            return _apply(store, actor, action, now)
+            return _apply(store, actor, action, now, asked)
         case Delete(namespace, name):
             row = load(store, namespace, name)
+            asked.about("delete", row)
             store.write([_deletion(row, actor, now)])
             return [Result(row, "deleted")]
         case DeleteTemplate(namespace, name):
@@ -213,7 +228,20 @@ def _attempt(store: RolloutStore, actor: str, action: Action, clock: Clock) -> S
         case _:
             row = load(store, action.namespace, action.name)
             transition = _transition(row, action, now)
-            return [_written(store, row, actor, _VERBS[type(action)], transition, clock, now)]
+            verb = _VERBS[type(action)]
+            if transition is not None and not isinstance(action, Trip):
+                asked.about(verb, row, arguments=_arguments(action))
+            return [_written(store, row, actor, verb, transition, clock, now)]
+
+
+def _arguments(action: Change) -> Mapping[str, Any]:
+    match action:
+        case SetWeight(_, _, weight):
+            return {"weight": format_percent(weight)}
+        case Promote(_, _, full):
+            return {"full": full}
+        case _:
+            return {}
 
 
 def load(store: RolloutStore, namespace: str, name: str) -> StoredRollout:
@@ -283,13 +311,20 @@ def _written(
     return Result(store.write([write])[0], "configured", transition.message)
 
 
-def _apply(store: RolloutStore, actor: str, action: Apply, now: float) -> Sequence[Result | TemplateResult]:
+def _apply(
+    store: RolloutStore, actor: str, action: Apply, now: float, asked: Asked
+) -> Sequence[Result | TemplateResult]:
     before = store.documents()
     check_with_store(before, action)
     rows = {(row.namespace, row.name): row for row in before.rollouts}
     documents = of_kind(action.documents, Rollout)
     planned = [_planned(store, rows, document, action, actor, now) for document in documents]
     removed = [rows[key] for key in action.remove if key in rows]
+    for document, result, _ in planned:
+        if result != "unchanged":
+            asked.about("apply", rows.get(_key(document.resource)), document=document.body)
+    for row in removed:
+        asked.about("delete", row)
     writes = [write for _, _, write in planned if write is not None]
     writes += [_deletion(row, actor, now) for row in removed]
     templates, of_templates = plan_templates(

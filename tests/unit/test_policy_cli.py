@@ -38,7 +38,7 @@ def errors(text: str) -> list[dict[str, Any]]:
 def test_the_shipped_policies_are_fine_and_pass(capsys: pytest.CaptureFixture[str]) -> None:
     code, out, err = run(capsys, "policy", "check", POLICIES)
     assert (code, err) == (0, "")
-    assert out.startswith("1 policy file can be served, revision ")
+    assert out.startswith("2 policy files can be served, revision ")
     code, out, err = run(capsys, "policy", "test", POLICIES)
     assert (code, err) == (0, "")
     assert out.endswith(" tests, none failed\n")

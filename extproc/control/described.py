@@ -1,0 +1,49 @@
+"""Rollouts and their history as JSON, in the style of the documents: for ``-o json``, and for policies."""
+
+from __future__ import annotations
+
+import re
+from datetime import UTC, datetime
+from typing import Any
+
+from extproc.resources.fields import format_percent
+from extproc.snapshot.store import HistoryEntry, Status, StoredRollout
+
+_CAMEL = re.compile(r"_([a-z])")
+_PERCENTS = ("weight", "previous_weight", "drawn", "shadow")
+_INTERNAL = ("ranges_key", "steps_key")
+
+
+def row_json(row: StoredRollout) -> dict[str, Any]:
+    """A rollout's status with its name."""
+    return {
+        "namespace": row.namespace,
+        "name": row.name,
+        "resourceVersion": row.resource_version,
+        "source": row.source,
+        **status_json(row.status),
+    }
+
+
+def status_json(status: Status) -> dict[str, Any]:
+    """A status: camelCase, weights in percent, times in RFC 3339."""
+    body = {name: value for name, value in status.as_dict().items() if name not in _INTERNAL}
+    body |= {name: format_percent(body[name]) for name in _PERCENTS}
+    body |= {name: timestamp(body[name]) for name in ("effective_at", "step_at")}
+    return {_CAMEL.sub(lambda found: found[1].upper(), name): value for name, value in body.items()}
+
+
+def entry_json(entry: HistoryEntry) -> dict[str, Any]:
+    """An entry of history."""
+    return {
+        "at": timestamp(entry.at),
+        "actor": entry.actor,
+        "action": entry.action,
+        "message": entry.message,
+        "detail": entry.detail,
+    }
+
+
+def timestamp(at: float) -> str:
+    """RFC 3339 in UTC, to the millisecond."""
+    return datetime.fromtimestamp(at, UTC).isoformat(timespec="milliseconds").replace("+00:00", "Z")
