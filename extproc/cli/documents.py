@@ -8,11 +8,13 @@ from typing import Any
 import click
 import yaml
 
-from extproc.cli.options import name_argument, opened, store_option, user
+from extproc.cli.options import direct_policy, name_argument, opened, store_option
 from extproc.cli.output import output_option, print_json
-from extproc.cli.rollout import print_result, result_json, status_json
+from extproc.cli.rollout_text import print_result, result_json
 from extproc.clock import SystemClock
+from extproc.control.access import this_user
 from extproc.control.actions import Apply, Delete, DeleteTemplate, Result, act, load
+from extproc.control.described import status_json
 from extproc.control.templates import TemplateResult, load_template
 from extproc.errors import InvalidInput
 from extproc.resources import analysis_template
@@ -48,7 +50,7 @@ def apply(paths: tuple[str, ...], store: str, output: str) -> None:
     """Put documents into the store: all of them, or none if anything is wrong with one."""
     documents = load_valid("/dev/stdin" if path == "-" else path for path in paths)
     with opened(store, create=True) as opened_store:
-        results = act(opened_store, user(), Apply(documents), SystemClock())
+        results = act(opened_store, this_user(), Apply(documents), SystemClock(), direct_policy())
     _print_results(results, output)
 
 
@@ -83,7 +85,7 @@ def delete(kind: str, name: tuple[str, str], store: str, output: str) -> None:
     """Take a document out of the store. Versions that were aborted stay aborted."""
     with opened(store) as opened_store:
         action = DeleteTemplate(*name) if kind == analysis_template.KIND else Delete(*name)
-        results = act(opened_store, user(), action, SystemClock())
+        results = act(opened_store, this_user(), action, SystemClock(), direct_policy())
     _print_results(results, output)
 
 

@@ -11,9 +11,9 @@ from extproc.adapters.sqlite_feedback import SqliteFeedback
 from extproc.adapters.stores import beside
 from extproc.cli.options import name_argument, opened, store_option
 from extproc.cli.output import aligned, output_option, print_json
-from extproc.cli.rollout import timestamp
 from extproc.clock import SystemClock
 from extproc.control.actions import load
+from extproc.control.described import timestamp
 from extproc.errors import InvalidInput
 from extproc.measure import LabelTotals
 from extproc.snapshot.store import EpochArm, EpochRecord, RolloutStore

@@ -2,17 +2,20 @@
 
 from __future__ import annotations
 
-import os
-import pwd
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from typing import Any
 
 import click
+from click.core import ParameterSource
 
 from extproc.adapters.stores import open_store
+from extproc.clock import SystemClock
+from extproc.control.access import Control, DirectControl, this_user
+from extproc.control.policy import ControlPolicy
 from extproc.errors import InvalidInput
 from extproc.resources.file_names import is_unicode
+from extproc.settings import settings
 from extproc.snapshot.store import RolloutStore
 
 DEFAULT_STORE = "sqlite:dropout.db"
@@ -26,6 +29,18 @@ store_option: Callable[[Any], Any] = click.option(
     metavar="URL",
     help="Where rollouts are kept.",
 )
+_control: Callable[[Any], Any] = click.option(
+    "--control",
+    envvar="DROPOUT_CONTROL",
+    show_envvar=True,
+    metavar="unix:PATH",
+    help="Ask the controller at this socket; an explicit --store acts on the store itself.",
+)
+
+
+def control_options(command: Any) -> Any:
+    """``--store`` and ``--control``: the two ways to the rollouts, for ``reached``."""
+    return store_option(_control(command))
 
 
 def _split(context: click.Context, parameter: click.Parameter, value: str) -> tuple[str, str]:
@@ -49,9 +64,33 @@ def opened(url: str, *, create: bool = False) -> Iterator[RolloutStore]:
         store.close()
 
 
-def user() -> str:
-    """Who runs this command, as the system knows them: the actor in history."""
-    try:
-        return pwd.getpwuid(os.getuid()).pw_name
-    except KeyError:
-        return str(os.getuid())
+@contextmanager
+def reached(store: str, control: str | None) -> Iterator[Control]:
+    """The rollouts of the controller at ``control``, or of the store: an explicit ``--store`` wins.
+
+    Raises:
+        InvalidInput: ``control_invalid``, ``store_url``, or what is wrong with DROPOUT_CONTROL_POLICIES.
+        Unreachable: as ``open_store``.
+    """
+    explicit = click.get_current_context().get_parameter_source("store") is ParameterSource.COMMANDLINE
+    if control and not explicit:
+        from extproc.control.api.client import RemoteControl
+
+        remote = RemoteControl(control)
+        try:
+            yield remote
+        finally:
+            remote.close()
+        return
+    with opened(store) as opened_store:
+        yield DirectControl(opened_store, this_user(), SystemClock(), direct_policy())
+
+
+def direct_policy() -> ControlPolicy | None:
+    """The policy on control actions that act on the store directly, if the environment names a folder."""
+    folder = settings().control_policies
+    if not folder:
+        return None
+    from extproc.adapters.control_policy import load_control_policy
+
+    return load_control_policy(folder)

@@ -2,24 +2,30 @@
 
 from __future__ import annotations
 
-import re
-from datetime import UTC, datetime
-from typing import Any
-
 import click
 
 from extproc.assignment import parse_percent
-from extproc.cli.options import name_argument, opened, store_option, user
+from extproc.cli.options import control_options, name_argument, reached
 from extproc.cli.output import aligned, output_option, print_json
-from extproc.clock import SystemClock
-from extproc.control.actions import Abort, Adopt, Change, Kill, Restore, Result, Retry, SetWeight, act, load
+from extproc.cli.rollout_text import details, print_result, result_json, table
+from extproc.cli.watching import show, wait_for
+from extproc.control.actions import (
+    Abort,
+    Adopt,
+    Change,
+    Kill,
+    Pause,
+    Promote,
+    Restore,
+    Resume,
+    Retry,
+    SetWeight,
+)
+from extproc.control.described import entry_json, row_json, status_json, timestamp
 from extproc.errors import InvalidInput
-from extproc.resources.fields import format_percent
-from extproc.snapshot.store import HistoryEntry, Status, StoredRollout
+from extproc.resources.fields import parse_duration
 
-_CAMEL = re.compile(r"_([a-z])")
-_PERCENTS = ("weight", "previous_weight", "drawn", "shadow")
-_INTERNAL = ("ranges_key", "steps_key")
+PHASES = ("progressing", "paused", "degraded", "healthy")
 
 
 @click.group()
@@ -28,46 +34,79 @@ def rollout() -> None:
 
 
 @rollout.command(name="list")
-@store_option
+@control_options
 @output_option
-def list_command(store: str, output: str) -> None:
+def list_command(store: str, control: str | None, output: str) -> None:
     """List all rollouts."""
-    with opened(store) as opened_store:
-        rows = opened_store.documents().rollouts
+    with reached(store, control) as rollouts:
+        rows = rollouts.rollouts()
     if output == "json":
         print_json({"rollouts": [row_json(row) for row in rows]})
         return
-    heads = ("NAMESPACE", "NAME", "STABLE", "CANARY", "WEIGHT", "PHASE", "REASON", "KILLED", "CONDITIONS")
-    for line in aligned([heads, *(_cells(row) for row in rows)]):
+    for line in table(rows):
         click.echo(line)
 
 
 @rollout.command(name="get")
 @name_argument
-@store_option
+@control_options
 @output_option
-def get_command(name: tuple[str, str], store: str, output: str) -> None:
-    """Show where one rollout stands."""
-    with opened(store) as opened_store:
-        row = load(opened_store, *name)
+def get_command(name: tuple[str, str], store: str, control: str | None, output: str) -> None:
+    """Show where one rollout stands, step by step."""
+    with reached(store, control) as rollouts:
+        row = rollouts.get(*name)
     if output == "json":
         print_json(row_json(row))
         return
-    for line in aligned(_details(row)):
+    for line in details(row):
         click.echo(line)
+
+
+@rollout.command(short_help="Show a rollout, and every change of it, until stopped.")
+@name_argument
+@control_options
+@output_option
+def watch(name: tuple[str, str], store: str, control: str | None, output: str) -> None:
+    """Show a rollout, and every change of it, until stopped or until it is deleted.
+
+    A terminal shows where it stands; elsewhere each change is a line, with -o json one document a line.
+    """
+    with reached(store, control) as rollouts:
+        show(rollouts.watch(*name), output)
+
+
+@rollout.command(short_help="Wait until a rollout is in a phase; exit with 1 if it will not be.")
+@name_argument
+@click.option("--for", "phase", type=click.Choice(PHASES), default="healthy", show_default=True, help="The phase.")
+@click.option("--timeout", default="30m", show_default=True, metavar="DURATION", help="How long at most.")
+@control_options
+@output_option
+def wait(name: tuple[str, str], phase: str, timeout: str, store: str, control: str | None, output: str) -> None:
+    """Wait until a rollout is in a phase: exit code 0 then, 1 if the time is up or it cannot come to that any more.
+
+    Healthy and Degraded are final: somebody has to do something before a rollout leaves them.
+    """
+    try:
+        seconds = parse_duration(timeout)
+    except ValueError as error:
+        raise InvalidInput.of("duration_invalid", str(error), field="--timeout") from None
+    with reached(store, control) as rollouts:
+        row = wait_for(rollouts, name, phase.title(), seconds)
+    if output == "json":
+        print_json(row_json(row))
+    else:
+        click.echo(f"rollout {row.key} is {row.status.phase}: {row.status.message or row.status.reason}")
 
 
 @rollout.command(short_help="Show what happened to a rollout: when, by whom, what.")
 @name_argument
 @click.option("--limit", type=click.IntRange(1, 1000), default=100, show_default=True, help="How many, newest last.")
-@store_option
+@control_options
 @output_option
-def history(name: tuple[str, str], limit: int, store: str, output: str) -> None:
+def history(name: tuple[str, str], limit: int, store: str, control: str | None, output: str) -> None:
     """Show what happened to a rollout: when, by whom, what, why. A deleted rollout's history stays for a while."""
-    with opened(store) as opened_store:
-        entries = opened_store.history(*name, limit)
-        if not entries:
-            load(opened_store, *name)
+    with reached(store, control) as rollouts:
+        entries = rollouts.history(*name, limit)
     if output == "json":
         print_json({"history": [entry_json(entry) for entry in entries]})
         return
@@ -77,150 +116,98 @@ def history(name: tuple[str, str], limit: int, store: str, output: str) -> None:
 
 @rollout.command()
 @name_argument
-@store_option
+@control_options
 @output_option
-def adopt(name: tuple[str, str], store: str, output: str) -> None:
+def adopt(name: tuple[str, str], store: str, control: str | None, output: str) -> None:
     """Take as stable the version that spec.stable names now."""
-    _act(Adopt(*name), store, output)
+    _act(Adopt(*name), store, control, output)
 
 
 @rollout.command(name="set-weight", short_help="Give the canary a percentage of the units.")
 @name_argument
 @click.argument("percent")
-@store_option
+@control_options
 @output_option
-def set_weight(name: tuple[str, str], percent: str, store: str, output: str) -> None:
-    """Give the canary PERCENT of the units: a fall at once, a rise in all workers together a moment later."""
+def set_weight(name: tuple[str, str], percent: str, store: str, control: str | None, output: str) -> None:
+    """Give the canary PERCENT of the units: a fall at once, a rise in all workers together a moment later.
+
+    A rollout with steps is paused by that, until it is resumed.
+    """
     try:
         weight = parse_percent(percent)
     except ValueError as error:
         raise InvalidInput.of("weight_invalid", str(error), field="PERCENT") from None
-    _act(SetWeight(*name, weight), store, output)
+    _act(SetWeight(*name, weight), store, control, output)
 
 
-@rollout.command(short_help="Take the canary away now, and keep it away until a retry.")
+@rollout.command(short_help="End the pause that a rollout is in; --full: promote now.")
 @name_argument
-@store_option
+@click.option("--full", is_flag=True, help="Make the canary stable now, whatever steps are left.")
+@control_options
 @output_option
-def abort(name: tuple[str, str], store: str, output: str) -> None:
-    """Take the canary away now, and keep its version away until a retry."""
-    _act(Abort(*name), store, output)
+def promote(name: tuple[str, str], full: bool, store: str, control: str | None, output: str) -> None:
+    """End the pause that a rollout is in, whatever it waits for."""
+    _act(Promote(*name, full), store, control, output)
 
 
 @rollout.command()
 @name_argument
-@store_option
+@control_options
 @output_option
-def retry(name: tuple[str, str], store: str, output: str) -> None:
+def pause(name: tuple[str, str], store: str, control: str | None, output: str) -> None:
+    """Stay at the step in force, until resumed."""
+    _act(Pause(*name), store, control, output)
+
+
+@rollout.command()
+@name_argument
+@control_options
+@output_option
+def resume(name: tuple[str, str], store: str, control: str | None, output: str) -> None:
+    """Undo a pause, or the one that set-weight made."""
+    _act(Resume(*name), store, control, output)
+
+
+@rollout.command(short_help="Take the canary away now, and keep it away until a retry.")
+@name_argument
+@control_options
+@output_option
+def abort(name: tuple[str, str], store: str, control: str | None, output: str) -> None:
+    """Take the canary away now, and keep its version away until a retry."""
+    _act(Abort(*name), store, control, output)
+
+
+@rollout.command()
+@name_argument
+@control_options
+@output_option
+def retry(name: tuple[str, str], store: str, control: str | None, output: str) -> None:
     """Let the aborted canary start over, from weight 0."""
-    _act(Retry(*name), store, output)
+    _act(Retry(*name), store, control, output)
 
 
 @click.command()
 @name_argument
-@store_option
+@control_options
 @output_option
-def kill(name: tuple[str, str], store: str, output: str) -> None:
+def kill(name: tuple[str, str], store: str, control: str | None, output: str) -> None:
     """Serve only stable, at once, until restored."""
-    _act(Kill(*name), store, output)
+    _act(Kill(*name), store, control, output)
 
 
 @click.command()
 @name_argument
-@store_option
+@control_options
 @output_option
-def restore(name: tuple[str, str], store: str, output: str) -> None:
+def restore(name: tuple[str, str], store: str, control: str | None, output: str) -> None:
     """Undo a kill."""
-    _act(Restore(*name), store, output)
+    _act(Restore(*name), store, control, output)
 
 
-def _act(action: Change, store: str, output: str) -> None:
-    with opened(store) as opened_store:
-        (result,) = act(opened_store, user(), action, SystemClock())
+def _act(action: Change, store: str, control: str | None, output: str) -> None:
+    with reached(store, control) as rollouts:
+        result = rollouts.act(action)
     if output == "json":
         print_json({**result_json(result), "message": result.message, "status": status_json(result.row.status)})
     else:
         print_result(result)
-
-
-def print_result(result: Result) -> None:
-    """``rollout payments/fraud-detector configured: weight 5 to 25``."""
-    click.echo(f"rollout {result.row.key} {result.result}" + (f": {result.message}" if result.message else ""))
-
-
-def result_json(result: Result) -> dict[str, Any]:
-    """What became of a rollout, for ``-o json``."""
-    row = result.row
-    return {
-        "kind": "Rollout",
-        "namespace": row.namespace,
-        "name": row.name,
-        "result": result.result,
-        "resourceVersion": row.resource_version,
-    }
-
-
-def row_json(row: StoredRollout) -> dict[str, Any]:
-    """A rollout's status with its name, for ``-o json``."""
-    return {
-        "namespace": row.namespace,
-        "name": row.name,
-        "resourceVersion": row.resource_version,
-        "source": row.source,
-        **status_json(row.status),
-    }
-
-
-def status_json(status: Status) -> dict[str, Any]:
-    """A status in the documents' style: camelCase, weights in percent, times in RFC 3339."""
-    body = {name: value for name, value in status.as_dict().items() if name not in _INTERNAL}
-    body |= {name: format_percent(body[name]) for name in _PERCENTS}
-    body |= {name: timestamp(body[name]) for name in ("effective_at", "step_at")}
-    return {_CAMEL.sub(lambda found: found[1].upper(), name): value for name, value in body.items()}
-
-
-def entry_json(entry: HistoryEntry) -> dict[str, Any]:
-    """An entry of history, for ``-o json``."""
-    return {
-        "at": timestamp(entry.at),
-        "actor": entry.actor,
-        "action": entry.action,
-        "message": entry.message,
-        "detail": entry.detail,
-    }
-
-
-def timestamp(at: float) -> str:
-    """RFC 3339 in UTC, to the millisecond."""
-    return datetime.fromtimestamp(at, UTC).isoformat(timespec="milliseconds").replace("+00:00", "Z")
-
-
-def _cells(row: StoredRollout) -> tuple[str, ...]:
-    status = row.status
-    conditions = ",".join(condition["type"] for condition in status.conditions)
-    weight = "-" if status.canary is None else str(format_percent(status.weight))
-    killed = "yes" if status.killed else "no"
-    names = (row.namespace, row.name, status.stable, status.canary or "-", weight)
-    return (*names, status.phase, status.reason, killed, conditions or "-")
-
-
-def _details(row: StoredRollout) -> list[tuple[str, str]]:
-    status = row.status
-    lines = [
-        ("name:", row.key),
-        ("phase:", f"{status.phase} ({status.reason})"),
-        ("message:", status.message or "-"),
-        ("stable:", status.stable),
-        ("canary:", status.canary or "-"),
-    ]
-    if status.canary is not None:
-        lines.append(("weight:", f"{format_percent(status.weight)} since {timestamp(status.effective_at)}"))
-        lines.append(("step:", str(status.step)))
-    lines += [
-        ("epoch:", str(status.epoch)),
-        ("killed:", "yes" if status.killed else "no"),
-        ("aborted:", ", ".join(status.aborted) or "-"),
-        ("source:", row.source or "-"),
-        ("resource version:", str(row.resource_version)),
-    ]
-    return lines + [(f"{condition['type']}:", condition["message"]) for condition in status.conditions]

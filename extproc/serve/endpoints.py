@@ -18,7 +18,7 @@ import socket
 import stat
 import struct
 import time
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Final
@@ -128,6 +128,16 @@ def _unix_endpoints(template: str, workers: int) -> tuple[UnixEndpoint, ...]:
                 field="--listen",
             )
     return tuple(endpoints)
+
+
+@contextlib.contextmanager
+def private_sockets() -> Iterator[None]:
+    """Within it, a Unix socket that is bound is for its owner alone (mode 0600)."""
+    before = os.umask(0o177)
+    try:
+        yield
+    finally:
+        os.umask(before)
 
 
 def prepare_folder(folder: Path) -> None:

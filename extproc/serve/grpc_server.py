@@ -15,8 +15,7 @@ from grpc_health.v1 import health, health_pb2, health_pb2_grpc
 from extproc.datapath.transports.exchange import OnFault, Process
 from extproc.datapath.transports.grpc import SERVICE, ExtProcService, server_options
 from extproc.errors import Fault, InvalidInput
-from extproc.serve.endpoints import UnixEndpoint
-from extproc.serve.server import private_sockets
+from extproc.serve.endpoints import UnixEndpoint, private_sockets
 from extproc.serve.tls import Certificates
 from extproc.serve.worker_config import WorkerConfig
 

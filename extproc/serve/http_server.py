@@ -8,9 +8,8 @@ from extproc.datapath.transports.exchange import OnFault, Process
 from extproc.datapath.transports.http import ExtProcApplication
 from extproc.errors import InvalidInput
 from extproc.serve.asgi import AsgiServer
-from extproc.serve.endpoints import UnixEndpoint, bind_tcp, tcp_fault
+from extproc.serve.endpoints import UnixEndpoint, bind_tcp, private_sockets, tcp_fault
 from extproc.serve.http_protocol import Connections, HttpLimits
-from extproc.serve.server import private_sockets
 from extproc.serve.worker_config import WorkerConfig
 
 

@@ -2,9 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager
-from os import umask
+from collections.abc import Callable
 from typing import Protocol
 
 from extproc.datapath.transports.exchange import OnFault, Process
@@ -43,13 +41,3 @@ def server_maker(transport: str) -> MakeServer:
     from extproc.serve.grpc_server import GrpcServer
 
     return GrpcServer
-
-
-@contextmanager
-def private_sockets() -> Iterator[None]:
-    """Within it, a Unix socket that is bound is for its owner alone (mode 0600)."""
-    before = umask(0o177)
-    try:
-        yield
-    finally:
-        umask(before)

@@ -153,9 +153,9 @@ def test_list_is_a_table(applied: Dropout) -> None:
     applied("rollout", "set-weight", KEY, "12.5")
     lines = [line.split() for line in applied("rollout", "list").out.splitlines()]
     assert lines == [
-        ["NAMESPACE", "NAME", "STABLE", "CANARY", "WEIGHT", "PHASE", "REASON", "KILLED", "CONDITIONS"],
-        ["payments", "b", "3", "-", "-", "Healthy", "live", "no", "-"],
-        ["payments", "fraud-detector", "3", "4", "12.5", "Progressing", "weight_set", "no", "-"],
+        ["NAMESPACE", "NAME", "STABLE", "CANARY", "WEIGHT", "STEP", "PHASE", "REASON", "KILLED", "CONDITIONS"],
+        ["payments", "b", "3", "-", "-", "-", "Healthy", "live", "no", "-"],
+        ["payments", "fraud-detector", "3", "4", "12.5", "0", "Progressing", "weight_set", "no", "-"],
     ]
     assert [row["name"] for row in applied("rollout", "list", "-o", "json").json["rollouts"]] == ["b", "fraud-detector"]
 

@@ -1,0 +1,141 @@
+"""The two ways to the rollouts have one face: ``DirectControl`` on the store, and the client of a controller."""
+
+from __future__ import annotations
+
+import os
+import pwd
+import time
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import replace
+from typing import Final, Protocol, TypeVar
+
+from extproc.clock import Clock
+from extproc.control.actions import Change, Result, act, load
+from extproc.control.policy import ControlPolicy
+from extproc.errors import Unreachable
+from extproc.snapshot.store import REPLACED_CODES, HistoryEntry, RolloutStore, StoredRollout
+
+WATCH_SECONDS: Final = 0.2
+"""How often a rollout that is watched is looked at."""
+
+_T = TypeVar("_T")
+
+
+class Control(Protocol):
+    """Where rollouts stand, and what can be done to them.
+
+    Every method raises ``Unreachable`` when the store or the controller cannot be reached.
+    """
+
+    def rollouts(self) -> Sequence[StoredRollout]:
+        """All rollouts by namespace and name; their documents may be left out."""
+        ...
+
+    def get(self, namespace: str, name: str) -> StoredRollout:
+        """One rollout. Raises ``InvalidInput`` with ``not_found``."""
+        ...
+
+    def history(self, namespace: str, name: str, limit: int) -> Sequence[HistoryEntry]:
+        """The newest ``limit`` entries, oldest first. Raises ``InvalidInput``: ``not_found`` if it never was."""
+        ...
+
+    def watch(self, namespace: str, name: str, seconds: float | None = None) -> Iterator[StoredRollout]:
+        """The rollout as it stands, then again after each change, for ``seconds``, or for ever.
+
+        One that is deleted comes once more, ``deleted``, as the last. Raises ``InvalidInput`` with ``not_found``.
+        """
+        ...
+
+    def act(self, action: Change) -> Result:
+        """Do it. Raises as ``control.actions.act``."""
+        ...
+
+    def close(self) -> None:
+        """Let go of what it holds."""
+        ...
+
+
+class DirectControl:
+    """A ``Control`` on the store itself, in the name of ``actor``. Use it from one thread, and close the store."""
+
+    def __init__(
+        self,
+        store: RolloutStore,
+        actor: str,
+        clock: Clock,
+        policy: ControlPolicy | None = None,
+        *,
+        wait: Callable[[float], None] = time.sleep,
+    ) -> None:
+        self._store = store
+        self._actor = actor
+        self._clock = clock
+        self._policy = policy
+        self._wait = wait
+
+    def rollouts(self) -> Sequence[StoredRollout]:
+        """See ``Control``."""
+        return self._on_the_store_there_is(lambda: self._store.documents().rollouts)
+
+    def get(self, namespace: str, name: str) -> StoredRollout:
+        """See ``Control``."""
+        return self._on_the_store_there_is(lambda: load(self._store, namespace, name))
+
+    def history(self, namespace: str, name: str, limit: int) -> Sequence[HistoryEntry]:
+        """See ``Control``."""
+        entries = self._on_the_store_there_is(lambda: self._store.history(namespace, name, limit))
+        if not entries:
+            self.get(namespace, name)
+        return entries
+
+    def watch(self, namespace: str, name: str, seconds: float | None = None) -> Iterator[StoredRollout]:
+        """See ``Control``."""
+        until = None if seconds is None else self._clock.monotonic() + seconds
+        row = self.get(namespace, name)
+        yield row
+        while not row.deleted and (until is None or self._clock.monotonic() < until):
+            self._wait(WATCH_SECONDS)
+            after = self.changed(row)
+            if after is not None:
+                row = after
+                yield row
+
+    def changed(self, row: StoredRollout) -> StoredRollout | None:
+        """The rollout as it stands, if that is not how ``row`` shows it; ``deleted`` if it is no more."""
+        after = self._on_the_store_there_is(lambda: self._store.get(row.namespace, row.name))
+        if after is None:
+            return replace(row, deleted=True)
+        return after if after.resource_version != row.resource_version else None
+
+    def act(self, action: Change) -> Result:
+        """See ``Control``."""
+        (result,) = self._on_the_store_there_is(
+            lambda: act(self._store, self._actor, action, self._clock, self._policy)
+        )
+        return result
+
+    def close(self) -> None:
+        """The store is whoever's who opened it."""
+
+    def _on_the_store_there_is(self, do: Callable[[], _T]) -> _T:
+        """What ``do`` gives; a store that took the place of the one that was opened is opened first."""
+        try:
+            return do()
+        except Unreachable as error:
+            if error.code not in REPLACED_CODES:
+                raise
+            self._store.reopen()
+            return do()
+
+
+def user_name(uid: int) -> str:
+    """A user as the system knows them, or their number: who acts, in history."""
+    try:
+        return pwd.getpwuid(uid).pw_name
+    except KeyError:
+        return str(uid)
+
+
+def this_user() -> str:
+    """Who runs this process."""
+    return user_name(os.getuid())

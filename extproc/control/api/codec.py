@@ -1,0 +1,156 @@
+"""Between what this package works with and the messages of ``control.proto``; errors too, there and back."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping
+from dataclasses import fields
+from typing import Any, Final
+
+import grpc
+import orjson
+
+from extproc._gen.dropout.v1 import control_pb2 as pb
+from extproc.control.actions import Result
+from extproc.errors import DropoutError, Fault, InvalidInput, Refused, Unreachable
+from extproc.snapshot.store import HistoryEntry, Status, StoredRollout
+
+FAULTS_TRAILER: Final = "dropout-faults-bin"
+"""The faults of a refusal, as JSON; ``-bin`` keeps gRPC from reading anything into the bytes."""
+
+MAX_FAULTS_BYTES: Final = 4096
+"""gRPC drops answers whose trailers exceed 8 KiB; what is longer is told by the status alone."""
+
+_AS_JSON: Final = ("conditions", "analysis")
+_AS_TUPLE: Final = ("aborted", "tripped")
+
+_STATUS_CODES: Final[Mapping[type[DropoutError], grpc.StatusCode]] = {
+    InvalidInput: grpc.StatusCode.INVALID_ARGUMENT,
+    Refused: grpc.StatusCode.FAILED_PRECONDITION,
+    Unreachable: grpc.StatusCode.UNAVAILABLE,
+}
+_CODES_OF_ITS_OWN: Final = {
+    "not_found": grpc.StatusCode.NOT_FOUND,
+    "conflict": grpc.StatusCode.ABORTED,
+    "control_denied": grpc.StatusCode.PERMISSION_DENIED,
+    "peer_unknown": grpc.StatusCode.UNAUTHENTICATED,
+}
+_ERRORS: Final[Mapping[grpc.StatusCode, type[DropoutError]]] = {
+    **{status: kind for kind, status in _STATUS_CODES.items()},
+    grpc.StatusCode.NOT_FOUND: InvalidInput,
+    grpc.StatusCode.ABORTED: Refused,
+    grpc.StatusCode.PERMISSION_DENIED: Refused,
+    grpc.StatusCode.UNAUTHENTICATED: Refused,
+}
+
+
+def to_rollout(row: StoredRollout, *, document: bool = True) -> pb.Rollout:
+    """A row as a message; its document only if asked for."""
+    return pb.Rollout(
+        namespace=row.namespace,
+        name=row.name,
+        resource_version=row.resource_version,
+        source=row.source,
+        deleted=row.deleted,
+        status=_to_status(row.status),
+        document_json=orjson.dumps(row.document).decode() if document else "",
+    )
+
+
+def from_rollout(message: pb.Rollout) -> StoredRollout:
+    """The reverse of ``to_rollout``; a document that was left out is empty."""
+    return StoredRollout(
+        namespace=message.namespace,
+        name=message.name,
+        document=orjson.loads(message.document_json) if message.document_json else {},
+        status=_from_status(message.status),
+        resource_version=message.resource_version,
+        source=message.source if message.HasField("source") else None,
+        deleted=message.deleted,
+    )
+
+
+def _to_status(status: Status) -> pb.Status:
+    values: dict[str, Any] = {}
+    for each in fields(Status):
+        value = getattr(status, each.name)
+        if each.name in _AS_JSON:
+            values[f"{each.name}_json"] = orjson.dumps(value).decode()
+        else:
+            values[each.name] = value
+    return pb.Status(**values)
+
+
+def _from_status(message: pb.Status) -> Status:
+    values: dict[str, Any] = {}
+    for each in fields(Status):
+        if each.name in _AS_JSON:
+            values[each.name] = orjson.loads(getattr(message, f"{each.name}_json") or "null")
+        else:
+            values[each.name] = getattr(message, each.name)
+    values |= {name: tuple(values[name] or ()) for name in (*_AS_TUPLE, "conditions")}
+    values["analysis"] = values["analysis"] or {}
+    values["canary"] = message.canary if message.HasField("canary") else None
+    return Status(**values)
+
+
+def to_entry(entry: HistoryEntry) -> pb.HistoryEntry:
+    """An entry of history as a message."""
+    return pb.HistoryEntry(
+        at=entry.at,
+        namespace=entry.namespace,
+        name=entry.name,
+        actor=entry.actor,
+        action=entry.action,
+        message=entry.message,
+        detail_json=orjson.dumps(entry.detail).decode(),
+    )
+
+
+def from_entry(message: pb.HistoryEntry) -> HistoryEntry:
+    """The reverse of ``to_entry``."""
+    return HistoryEntry(
+        at=message.at,
+        namespace=message.namespace,
+        name=message.name,
+        actor=message.actor,
+        action=message.action,
+        message=message.message,
+        detail=orjson.loads(message.detail_json or "{}"),
+    )
+
+
+def to_result(result: Result) -> pb.ActionResult:
+    """What became of an action as a message."""
+    return pb.ActionResult(rollout=to_rollout(result.row), result=result.result, message=result.message)
+
+
+def from_result(message: pb.ActionResult) -> Result:
+    """The reverse of ``to_result``."""
+    return Result(from_rollout(message.rollout), message.result, message.message)
+
+
+def status_code(error: DropoutError) -> grpc.StatusCode:
+    """The gRPC status of an error: by its code if that has one of its own, else by its kind."""
+    return _CODES_OF_ITS_OWN.get(error.code) or _STATUS_CODES[type(error)]
+
+
+def to_trailer(error: DropoutError) -> tuple[tuple[str, bytes], ...]:
+    """The trailers that carry an error's faults."""
+    body = orjson.dumps([fault.as_dict() for fault in error.faults])
+    return ((FAULTS_TRAILER, body),) if len(body) <= MAX_FAULTS_BYTES else ()
+
+
+def to_error(code: grpc.StatusCode, details: str, trailers: Iterable[tuple[str, Any]]) -> DropoutError:
+    """The error that a call ended with.
+
+    One without faults did not come from the service: nobody listens (``control_unreachable``), nobody answered in
+    time (``control_timeout``), or it is something else that speaks gRPC (``control_failed``).
+    """
+    for name, value in trailers:
+        if name == FAULTS_TRAILER and code in _ERRORS:
+            return _ERRORS[code]([Fault(**fault) for fault in orjson.loads(value)])
+    if code == grpc.StatusCode.UNAVAILABLE:
+        return Unreachable.of("control_unreachable", f"no controller answers: {details}", field="--control")
+    if code == grpc.StatusCode.DEADLINE_EXCEEDED:
+        return Unreachable.of("control_timeout", "the controller did not answer in time", field="--control")
+    return Unreachable.of("control_failed", f"the controller answered {code.name}: {details}", field="--control")

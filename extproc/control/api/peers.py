@@ -1,0 +1,112 @@
+"""Who is at the other end of the control socket: gRPC does not tell, so the socket that clients connect to is ours.
+
+The system says who made each connection (SO_PEERCRED). Its bytes are relayed to gRPC through a socket bound to a
+random abstract name, which gRPC gives as the peer of each call. Only names that were noted here are believed, and
+nobody but this process has a way to gRPC's own socket: it is unlinked as soon as it is bound.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import os
+import secrets
+import socket
+import struct
+from contextlib import suppress
+from pathlib import Path
+from typing import Final, NamedTuple
+
+from extproc.serve.endpoints import UnixEndpoint, private_sockets
+
+MAX_CONNECTIONS: Final = 64
+"""Connections at a time; one more is closed at once."""
+
+_CHUNK: Final = 65536
+_CREDENTIALS: Final = struct.Struct("3i")
+
+
+class Peer(NamedTuple):
+    """A process at the other end: its user and its id, when it connected."""
+
+    uid: int
+    pid: int
+
+
+class PeerRelay:
+    """Takes connections at ``endpoint`` and relays them to the Unix socket that ``hidden`` holds. One event loop's.
+
+    ``hidden`` is an O_PATH descriptor, so that the socket needs no name.
+    """
+
+    def __init__(self, endpoint: UnixEndpoint, hidden: int) -> None:
+        self._endpoint = endpoint
+        self._hidden = hidden
+        self._peers: dict[str, Peer] = {}
+        self._server: asyncio.Server | None = None
+        self._inode = 0
+
+    async def start(self) -> None:
+        """Listen, for this user alone (0600); what was at the path is replaced in one step."""
+        listener = socket.socket(socket.AF_UNIX)
+        with private_sockets():
+            listener.bind(str(self._endpoint.temporary))
+        self._server = await asyncio.start_unix_server(self._connected, sock=listener)
+        self._inode = self._endpoint.temporary.stat().st_ino
+        self._endpoint.temporary.rename(self._endpoint.path)
+
+    def peer(self, name: str) -> Peer | None:
+        """Who makes a call whose peer gRPC calls ``name``; None for a connection that did not come this way."""
+        return self._peers.get(name)
+
+    def close(self) -> None:
+        """Take no more connections, and leave no socket behind."""
+        if self._server is not None:
+            self._server.close()
+        with suppress(OSError):
+            if self._endpoint.path.stat().st_ino == self._inode:  # a successor may have put its own there
+                self._endpoint.path.unlink()
+
+    async def _connected(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        client: socket.socket = writer.get_extra_info("socket")
+        name = f"dropout-control-{secrets.token_hex(16)}"
+        try:
+            if len(self._peers) < MAX_CONNECTIONS:
+                self._peers[f"unix-abstract:{name}"] = _peer_of(client)
+                await self._relay(reader, writer, name)
+        except OSError:
+            pass  # one of the two ends went away
+        finally:
+            self._peers.pop(f"unix-abstract:{name}", None)
+            writer.close()
+
+    async def _relay(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter, name: str) -> None:
+        inner = socket.socket(socket.AF_UNIX)
+        inner.bind(f"\0{name}")
+        inner.connect(f"/proc/self/fd/{self._hidden}")
+        to_grpc: tuple[asyncio.StreamReader, asyncio.StreamWriter] = await asyncio.open_unix_connection(sock=inner)
+        pumps = [asyncio.create_task(_pump(reader, to_grpc[1])), asyncio.create_task(_pump(to_grpc[0], writer))]
+        try:
+            await asyncio.wait(pumps, return_when=asyncio.FIRST_COMPLETED)
+        finally:
+            for pump in pumps:
+                pump.cancel()
+            await asyncio.gather(*pumps, return_exceptions=True)
+            to_grpc[1].close()
+
+
+async def _pump(source: asyncio.StreamReader, sink: asyncio.StreamWriter) -> None:
+    while data := await source.read(_CHUNK):
+        sink.write(data)
+        await sink.drain()
+
+
+def _peer_of(connection: socket.socket) -> Peer:
+    pid, uid, _ = _CREDENTIALS.unpack(connection.getsockopt(socket.SOL_SOCKET, socket.SO_PEERCRED, _CREDENTIALS.size))
+    return Peer(uid, pid)
+
+
+def hide(path: Path) -> int:
+    """A descriptor of the socket at ``path``, which no longer has a name then: nobody else can connect to it."""
+    hidden = os.open(path, os.O_PATH | os.O_CLOEXEC)
+    path.unlink()
+    return hidden

@@ -1,0 +1,335 @@
+"""The control API on its socket: who may, who did, and how errors come back."""
+
+from __future__ import annotations
+
+import os
+import pwd
+import socket
+import stat
+import subprocess
+import sys
+from collections.abc import Iterator
+from dataclasses import fields
+from pathlib import Path
+from tempfile import TemporaryDirectory
+from typing import Any
+
+import grpc
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from extproc._gen.dropout.v1 import control_pb2 as pb
+from extproc.adapters.sqlite_store import SqliteStore
+from extproc.control.actions import Abort, Adopt, Kill, Promote, Retry, SetWeight
+from extproc.control.api import client, service
+from extproc.control.api.client import RemoteControl
+from extproc.control.api.codec import MAX_FAULTS_BYTES, from_rollout, status_code, to_error, to_rollout, to_trailer
+from extproc.control.api.peers import MAX_CONNECTIONS
+from extproc.control.api.service import SERVICE
+from extproc.errors import DropoutError, Fault, InvalidInput, Refused, Unreachable
+from extproc.snapshot.store import Status, StoredRollout, Write
+from tests.support.control import ServedControl
+from tests.support.rollouts import CANARY, document
+
+KEY = ("payments", "fraud-detector")
+ROOT = Path(__file__).resolve().parents[2]
+
+
+def put(store: SqliteStore, name: str = "fraud-detector", **status: Any) -> None:
+    standing = Status(**{"stable": "3", "canary": "4", **status})
+    store.write([Write("payments", name, None, document(CANARY, name), standing)])
+
+
+@pytest.fixture
+def store(tmp_path: Path) -> Iterator[SqliteStore]:
+    store = SqliteStore(tmp_path / "dropout.db", create=True)
+    put(store)
+    yield store
+    store.close()
+
+
+@pytest.fixture
+def served(store: SqliteStore, tmp_path: Path) -> Iterator[ServedControl]:
+    with ServedControl(tmp_path / "dropout.db", tmp_path / "run" / "c.sock") as served:
+        yield served
+
+
+@pytest.fixture
+def remote(served: ServedControl) -> Iterator[RemoteControl]:
+    remote = RemoteControl(served.target)
+    yield remote
+    remote.close()
+
+
+# -- messages
+
+
+def test_every_field_of_a_status_is_in_the_message_and_none_else() -> None:
+    written = {field.name.removesuffix("_json") for field in pb.Status.DESCRIPTOR.fields}
+    assert written == {field.name for field in fields(Status)}
+
+
+names = st.text(min_size=1, max_size=8)
+statuses = st.builds(
+    Status,
+    stable=names,
+    canary=st.none() | names,
+    weight=st.integers(0, 10000),
+    previous_weight=st.integers(0, 10000),
+    effective_at=st.floats(0, 1e12),
+    drawn=st.integers(0, 10000),
+    shadow=st.integers(0, 10000),
+    step=st.integers(0, 1000),
+    step_at=st.floats(0, 1e12),
+    attempt=st.integers(1, 2**31),
+    epoch=st.integers(1, 2**40),
+    previous_epoch=st.integers(1, 2**40),
+    phase=names,
+    reason=names,
+    message=st.text(),
+    killed=st.booleans(),
+    aborted=st.lists(names).map(tuple),
+    tripped=st.lists(names).map(tuple),
+    spec_stable=st.text(),
+    ranges_key=st.text(),
+    steps_key=st.text(),
+    conditions=st.lists(st.dictionaries(names, st.text())).map(tuple),
+    analysis=st.dictionaries(names, st.integers(-9, 9) | st.floats(-9, 9) | st.text() | st.none()),
+)
+
+
+@given(statuses, st.none() | names, st.booleans())
+def test_a_rollout_comes_back_from_its_message_as_it_was(status: Status, source: str | None, deleted: bool) -> None:
+    row = StoredRollout("payments", "a", {"spec": {"coverage": 20, "x": 1.5}}, status, 2**50, source, deleted)
+    assert from_rollout(pb.Rollout.FromString(to_rollout(row).SerializeToString())) == row
+
+
+def test_a_list_carries_no_documents() -> None:
+    row = StoredRollout("payments", "a", {"spec": {}}, Status("3"), 1)
+    assert from_rollout(to_rollout(row, document=False)).document == {}
+
+
+@pytest.mark.parametrize("kind", [InvalidInput, Refused, Unreachable])
+@pytest.mark.parametrize("code", ["not_aborted", "store_locked", "weight_invalid"])
+def test_an_error_comes_back_as_it_was(kind: type[DropoutError], code: str) -> None:
+    error = kind([Fault(code, "a sentence with ü", field="x"), Fault("other", "another", "file", 3)])
+    back = to_error(status_code(error), str(error), to_trailer(error))
+    assert (type(back), back.faults) == (kind, error.faults)
+
+
+@pytest.mark.parametrize(
+    ("error", "status"),
+    [
+        (InvalidInput.of("not_found", "x"), grpc.StatusCode.NOT_FOUND),
+        (Refused.of("conflict", "x"), grpc.StatusCode.ABORTED),
+        (Refused.of("control_denied", "x"), grpc.StatusCode.PERMISSION_DENIED),
+        (Refused.of("peer_unknown", "x"), grpc.StatusCode.UNAUTHENTICATED),
+    ],
+)
+def test_what_grpc_has_a_status_for_has_that_status(error: DropoutError, status: grpc.StatusCode) -> None:
+    assert status_code(error) == status
+    assert type(to_error(status, "", to_trailer(error))) is type(error)
+
+
+def test_faults_that_a_trailer_cannot_carry_are_left_out_and_the_kind_stays() -> None:
+    error = Refused.of("not_aborted", "x" * MAX_FAULTS_BYTES)
+    assert to_trailer(error) == ()
+
+
+# -- calls
+
+
+def test_what_is_done_remotely_is_what_is_done_on_the_store(remote: RemoteControl, store: SqliteStore) -> None:
+    result = remote.act(SetWeight(*KEY, 1250))
+    assert (result.result, result.message) == ("configured", "weight 0 to 12.5")
+    assert result.row == store.get(*KEY) == remote.get(*KEY)
+    assert remote.act(SetWeight(*KEY, 1250)).result == "unchanged"
+    assert list(remote.history(*KEY, 10)) == list(store.history(*KEY, 10))
+    (listed,) = remote.rollouts()
+    assert listed.status == result.row.status
+
+
+def test_every_action_has_a_call_of_its_name(remote: RemoteControl) -> None:
+    for method in pb.DESCRIPTOR.services_by_name["Control"].methods:
+        assert method.name == "Watch" or method.name in service._ANSWERS
+    remote.act(Abort(*KEY))
+    remote.act(Retry(*KEY))
+    assert remote.act(Promote(*KEY, full=True)).row.status.stable == "4"
+    remote.act(Kill(*KEY))
+    assert remote.act(Adopt(*KEY)).row.status.killed
+
+
+def test_refusals_keep_their_kind_and_code(remote: RemoteControl) -> None:
+    with pytest.raises(InvalidInput) as missing:
+        remote.get("payments", "nothing")
+    with pytest.raises(Refused) as refused:
+        remote.act(Retry(*KEY))
+    assert (missing.value.code, refused.value.code) == ("not_found", "not_aborted")
+    assert missing.value.exit_code == 2
+    assert refused.value.exit_code == 1
+
+
+def test_a_store_that_is_gone_is_unreachable_and_one_that_comes_back_is_used(
+    remote: RemoteControl, tmp_path: Path
+) -> None:
+    (tmp_path / "dropout.db").rename(tmp_path / "away.db")
+    with pytest.raises(Unreachable) as gone:
+        remote.get(*KEY)
+    assert gone.value.code == "store_unreachable"
+    (tmp_path / "away.db").rename(tmp_path / "dropout.db")
+    assert remote.get(*KEY).name == "fraud-detector"
+
+
+def test_a_watch_gives_the_state_then_every_change_and_ends_with_the_deletion(
+    remote: RemoteControl, store: SqliteStore
+) -> None:
+    rows = remote.watch(*KEY)
+    before = next(rows)
+    remote.act(SetWeight(*KEY, 500))
+    assert (before.status.weight, next(rows).status.weight) == (0, 500)
+    row = store.get(*KEY)
+    assert row is not None
+    store.write([Write(*KEY, row.resource_version, delete=True)])
+    assert [row.deleted for row in rows] == [True]
+
+
+def test_a_watch_ends_when_its_time_is_up(remote: RemoteControl) -> None:
+    assert [row.status.weight for row in remote.watch(*KEY, 0.5)] == [0]
+
+
+def test_a_watch_of_what_is_not_there_is_not_found(remote: RemoteControl) -> None:
+    with pytest.raises(InvalidInput) as missing:
+        next(remote.watch("payments", "nothing"))
+    assert missing.value.code == "not_found"
+
+
+def test_no_controller_is_a_sentence(tmp_path: Path) -> None:
+    with pytest.raises(Unreachable) as away:
+        RemoteControl(f"unix:{tmp_path}/nobody.sock").rollouts()
+    assert (away.value.code, away.value.exit_code) == ("control_unreachable", 3)
+
+
+@pytest.mark.parametrize("target", ["", "unix:", "127.0.0.1:80", "/run/x.sock"])
+def test_an_address_that_is_no_socket_is_refused(target: str) -> None:
+    with pytest.raises(InvalidInput) as refused:
+        RemoteControl(target)
+    assert refused.value.code == "control_invalid"
+
+
+def test_a_controller_that_does_not_answer_is_given_up(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(client, "CALL_SECONDS", -0.5)
+    with socket.socket(socket.AF_UNIX) as deaf:
+        deaf.bind(str(tmp_path / "deaf.sock"))
+        deaf.listen()
+        with pytest.raises(Unreachable) as silent:
+            RemoteControl(f"unix:{tmp_path}/deaf.sock").rollouts()
+    assert silent.value.code == "control_timeout"
+
+
+@pytest.mark.parametrize("data", [b"\xff\xff", b"\x0a\xff"])
+def test_bytes_that_are_no_message_are_refused(served: ServedControl, data: bytes) -> None:
+    with grpc.insecure_channel(served.target) as channel, pytest.raises(grpc.RpcError) as refused:
+        channel.unary_unary(f"/{SERVICE}/Get")(data, timeout=5)
+    assert refused.value.code() == grpc.StatusCode.INVALID_ARGUMENT
+
+
+def test_a_weight_beyond_all_buckets_and_a_message_beyond_all_measure_are_refused(
+    served: ServedControl, remote: RemoteControl
+) -> None:
+    with pytest.raises(InvalidInput) as refused:
+        remote.act(SetWeight(*KEY, 10001))
+    assert refused.value.code == "weight_invalid"
+    request = pb.RolloutName(name="x" * 100_000).SerializeToString()
+    with grpc.insecure_channel(served.target) as channel, pytest.raises(grpc.RpcError) as too_large:
+        channel.unary_unary(f"/{SERVICE}/Get")(request, timeout=5)
+    assert too_large.value.code() == grpc.StatusCode.RESOURCE_EXHAUSTED
+
+
+# -- the socket, and who is at its other end
+
+
+def test_the_socket_is_its_owners_alone_and_the_only_one(served: ServedControl) -> None:
+    folder = served.endpoint.path.parent
+    assert stat.S_IMODE(folder.stat().st_mode) == 0o700
+    assert stat.S_IMODE(served.endpoint.path.stat().st_mode) == 0o600
+    # gRPC's own socket has no name: nobody can walk around the one where callers are asked who they are.
+    assert [path.name for path in folder.iterdir()] == ["c.sock"]
+
+
+def test_the_actor_is_the_user_that_the_system_names(
+    remote: RemoteControl, store: SqliteStore, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("USER", "somebody-else")
+    remote.act(Kill(*KEY))
+    assert store.history(*KEY)[-1].actor == pwd.getpwuid(os.getuid()).pw_name
+
+
+@pytest.mark.skipif(os.getuid() != 0, reason="only root can be another user")
+def test_another_user_who_was_let_in_acts_in_their_own_name(store: SqliteStore, tmp_path: Path) -> None:
+    script = (
+        "import os, sys\nfrom extproc.control.api.client import RemoteControl\n"
+        "from extproc.control.actions import Kill\nos.setgid(65534)\nos.setuid(65534)\n"
+        f"RemoteControl(sys.argv[1]).act(Kill(*{KEY!r}))\n"
+    )
+    with TemporaryDirectory(prefix="dropout-") as name:
+        Path(name).chmod(0o711)
+        with ServedControl(tmp_path / "dropout.db", Path(name) / "c.sock") as served:
+            served.endpoint.path.chmod(0o666)
+            environment = {**os.environ, "USER": "root", "LOGNAME": "root", "PYTHONPATH": str(ROOT)}
+            command = [sys.executable, "-c", script, served.target]
+            done = subprocess.run(command, env=environment, capture_output=True, text=True, timeout=60)
+    assert done.returncode == 0, done.stderr
+    assert store.history(*KEY)[-1].actor == pwd.getpwuid(65534).pw_name
+
+
+def test_a_caller_that_did_not_come_through_the_socket_is_nobody(served: ServedControl) -> None:
+    """Even with this process's own descriptor of gRPC's socket, and with a name that looks like one of ours."""
+    assert served._server is not None
+    hidden = f"/proc/self/fd/{served._server._hidden}"
+    with grpc.insecure_channel(f"unix:{hidden}") as channel, pytest.raises(grpc.RpcError) as refused:
+        channel.unary_unary(f"/{SERVICE}/List")(b"", timeout=5)
+    assert refused.value.code() == grpc.StatusCode.UNAUTHENTICATED
+
+
+def test_connections_beyond_the_limit_are_closed_and_those_before_are_served(
+    served: ServedControl, remote: RemoteControl
+) -> None:
+    assert remote.rollouts()
+    held = []
+    for _ in range(MAX_CONNECTIONS + 5):
+        connection = socket.socket(socket.AF_UNIX)
+        connection.settimeout(10)
+        connection.connect(str(served.endpoint.path))
+        held.append(connection)
+    assert held[-1].recv(1) == b""
+    assert remote.rollouts()
+    for connection in held:
+        connection.close()
+
+
+def test_a_second_server_on_the_same_socket_is_refused(served: ServedControl, tmp_path: Path) -> None:
+    with pytest.raises(InvalidInput) as refused, ServedControl(tmp_path / "dropout.db", served.endpoint.path):
+        pass
+    assert refused.value.code == "address_in_use"
+    assert RemoteControl(served.target).rollouts()
+
+
+def test_a_socket_that_nobody_listens_on_any_more_is_replaced(store: SqliteStore, tmp_path: Path) -> None:
+    (tmp_path / "run").mkdir(mode=0o700)
+    with socket.socket(socket.AF_UNIX) as left_over:
+        left_over.bind(str(tmp_path / "run" / "c.sock"))
+    with ServedControl(tmp_path / "dropout.db", tmp_path / "run" / "c.sock") as served:
+        assert RemoteControl(served.target).rollouts()
+    assert list((tmp_path / "run").iterdir()) == []
+
+
+def test_a_folder_that_others_can_write_to_is_refused(store: SqliteStore, tmp_path: Path) -> None:
+    (tmp_path / "run").mkdir()
+    (tmp_path / "run").chmod(0o777)
+    with (
+        pytest.raises(InvalidInput) as refused,
+        ServedControl(tmp_path / "dropout.db", tmp_path / "run" / "c.sock"),
+    ):
+        pass
+    assert refused.value.code == "socket_folder_open"

@@ -1,0 +1,277 @@
+"""Policy on control actions: asked about everything, recorded when it says no, and in nobody's way when it fails."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping
+from pathlib import Path
+from typing import Any
+
+import jsonschema
+import pytest
+import yaml
+
+from extproc.adapters.control_policy import ControlPolicies
+from extproc.adapters.sqlite_store import SqliteStore
+from extproc.cli import main
+from extproc.control.actions import (
+    Abort,
+    Action,
+    Apply,
+    Delete,
+    Kill,
+    Promote,
+    Restore,
+    Result,
+    Retry,
+    SetWeight,
+    Trip,
+    act,
+)
+from extproc.control.policy import Verdict
+from extproc.errors import InvalidInput, Refused
+from extproc.resources.control_schema import CONTROL_ACTIONS, CONTROL_INPUT_SCHEMA
+from extproc.resources.loading import LoadedDocument, load_paths
+from extproc.settings import settings
+from tests.support.clock import FakeClock
+from tests.support.policies import POLICIES
+from tests.support.rollouts import CANARY, document
+
+NAME = ("payments", "fraud-detector")
+
+
+class Answers:
+    """A policy that gives one answer and keeps what it was asked."""
+
+    def __init__(self, verdict: Verdict) -> None:
+        self.verdict = verdict
+        self.asked: list[Mapping[str, Any]] = []
+
+    def decide(self, question: Mapping[str, Any]) -> Verdict:
+        jsonschema.validate(question, CONTROL_INPUT_SCHEMA)
+        self.asked.append(question)
+        return self.verdict
+
+
+YES = Verdict(True)
+NO = Verdict(False, "frozen over the holidays")
+BROKEN = Verdict(False, "it takes too long", failed=True)
+
+
+@pytest.fixture
+def store(tmp_path: Path) -> Iterator[SqliteStore]:
+    store = SqliteStore(tmp_path / "dropout.db", create=True)
+    yield store
+    store.close()
+
+
+@pytest.fixture
+def clock() -> FakeClock:
+    return FakeClock()
+
+
+def documents(folder: Path, **spec: Any) -> list[LoadedDocument]:
+    file = folder / "document.yaml"
+    file.write_text(yaml.safe_dump(document({**CANARY, **spec})))
+    return list(load_paths([file]).documents)
+
+
+@pytest.fixture
+def applied(store: SqliteStore, clock: FakeClock, tmp_path: Path) -> SqliteStore:
+    act(store, "alice", Apply(documents(tmp_path)), clock)
+    return store
+
+
+def done(store: SqliteStore, action: Action, clock: FakeClock, verdict: Verdict, actor: str = "bob") -> Result | str:
+    """What became of the rollout, or the code of the refusal."""
+    try:
+        (result,) = act(store, actor, action, clock, Answers(verdict))
+    except Refused as refused:
+        return refused.code
+    return result
+
+
+def test_a_policy_is_told_who_wants_what_of_which_rollout_and_when(applied: SqliteStore, clock: FakeClock) -> None:
+    policy = Answers(YES)
+    act(applied, "bob", SetWeight(*NAME, 1250), clock, policy)
+    (asked,) = policy.asked
+    assert (asked["actor"], asked["action"], asked["arguments"]) == ("bob", "set-weight", {"weight": 12.5})
+    assert asked["time"] == int(clock.now() * 1e9)
+    rollout = asked["rollout"]
+    assert (rollout["namespace"], rollout["name"], rollout["appliedBy"]) == (*NAME, "alice")
+    assert (rollout["status"]["weight"], rollout["spec"]["canary"]) == (0, {"version": "4"})
+
+
+def test_what_a_policy_forbids_is_refused_with_its_reason_and_recorded(applied: SqliteStore, clock: FakeClock) -> None:
+    before = applied.get(*NAME)
+    with pytest.raises(Refused) as refused:
+        act(applied, "bob", Promote(*NAME, full=True), clock, Answers(NO))
+    assert refused.value.code == "control_denied"
+    assert "bob may not promote payments/fraud-detector: frozen over the holidays" in str(refused.value)
+    entry = applied.history(*NAME)[-1]
+    assert (entry.actor, entry.action, entry.detail) == ("bob", "promote", {"denied": True})
+    assert entry.message.startswith("denied: ")
+    after = applied.get(*NAME)
+    assert before is not None
+    assert after is not None
+    assert after.status == before.status
+
+
+@pytest.mark.parametrize("action", [Kill(*NAME), Abort(*NAME)])
+def test_a_policy_that_fails_does_not_keep_a_version_in_traffic(
+    applied: SqliteStore, clock: FakeClock, action: Action
+) -> None:
+    assert done(applied, action, clock, NO) == "control_denied"
+    result = done(applied, action, clock, BROKEN)
+    assert isinstance(result, Result)
+    assert result.result == "configured"
+
+
+@pytest.mark.parametrize("action", [SetWeight(*NAME, 500), Promote(*NAME, full=True), Delete(*NAME)])
+def test_a_policy_that_fails_holds_up_everything_else(applied: SqliteStore, clock: FakeClock, action: Action) -> None:
+    assert done(applied, action, clock, BROKEN) == "control_denied"
+    assert applied.get(*NAME) is not None
+
+
+def test_a_breaker_is_never_asked_about(applied: SqliteStore, clock: FakeClock) -> None:
+    result = done(applied, Trip(*NAME, "4", 1, "10 failures in a row"), clock, NO)
+    assert isinstance(result, Result)
+    assert result.row.status.tripped == ("4",)
+
+
+def test_what_would_change_nothing_is_not_asked_about(applied: SqliteStore, clock: FakeClock, tmp_path: Path) -> None:
+    policy = Answers(NO)
+    act(applied, "bob", SetWeight(*NAME, 0), clock, policy)
+    act(applied, "bob", Restore(*NAME), clock, policy)
+    act(applied, "bob", Apply(documents(tmp_path)), clock, policy)
+    with pytest.raises(Refused):
+        act(applied, "bob", Retry(*NAME), clock, policy)
+    assert policy.asked == []
+
+
+def test_an_apply_and_a_delete_are_asked_about_too(store: SqliteStore, clock: FakeClock, tmp_path: Path) -> None:
+    policy = Answers(NO)
+    with pytest.raises(Refused):
+        act(store, "bob", Apply(documents(tmp_path)), clock, policy)
+    assert store.get(*NAME) is None
+    assert policy.asked[0]["rollout"] == {
+        "namespace": "payments",
+        "name": "fraud-detector",
+        "spec": CANARY,
+        "status": None,
+        "appliedBy": None,
+    }
+    act(store, "alice", Apply(documents(tmp_path)), clock)
+    with pytest.raises(Refused):
+        act(store, "bob", Apply(documents(tmp_path, canary={"version": "5"})), clock, policy)
+    assert policy.asked[1]["rollout"]["spec"]["canary"] == {"version": "5"}
+    with pytest.raises(Refused):
+        act(store, "bob", Delete(*NAME), clock, policy)
+    # A refused apply is no apply: who applied is still who did.
+    assert [question["rollout"]["appliedBy"] for question in policy.asked] == [None, "alice", "alice"]
+
+
+# -- by regorus
+
+
+def put(folder: Path, text: str) -> Path:
+    (folder / "control").mkdir(parents=True, exist_ok=True)
+    (folder / "control" / "decision.rego").write_text(f"package control\n\n{text}\n")
+    return folder
+
+
+def question(**changes: Any) -> dict[str, Any]:
+    rollout = {"namespace": "payments", "name": "a", "spec": {}, "status": None, "appliedBy": None}
+    asked = {"actor": "bob", "action": "promote", "arguments": {}, "rollout": rollout, "time": 0, **changes}
+    jsonschema.validate(asked, CONTROL_INPUT_SCHEMA)
+    return asked
+
+
+@pytest.mark.parametrize(
+    ("rule", "verdict"),
+    [
+        ('decision := {"allow": true}', Verdict(True)),
+        ('decision := {"allow": false, "reason": input.actor}', Verdict(False, "bob")),
+        ('decision := {"allow": input.action != "kill"}', Verdict(True)),
+    ],
+)
+def test_the_engine_answers(tmp_path: Path, rule: str, verdict: Verdict) -> None:
+    policies = ControlPolicies(put(tmp_path, rule))
+    assert policies.asked
+    assert policies.decide(question()) == verdict
+    policies.close()
+
+
+@pytest.mark.parametrize(
+    ("rule", "what"),
+    [
+        ('decision := {"allow": true} if input.actor == "alice"', "no value"),
+        ("decision := true", "not an object"),
+        ('decision := {"allow": true, "version": "4"}', "a field other than"),
+        ('decision := {"allow": 1 / (count(input.actor) - 3) > 0}', "divide by zero"),
+        (
+            'decision := {"allow": count([1 | some i in numbers.range(0, 5000); some j in numbers.range(0, 5000); '
+            "(i * j) % 7 == 9])  == 0}",
+            "takes too long",
+        ),
+    ],
+    ids=["undefined", "no object", "another field", "an error", "an endless evaluation"],
+)
+def test_an_answer_that_is_none_is_a_failure_that_says_why(tmp_path: Path, rule: str, what: str) -> None:
+    policies = ControlPolicies(put(tmp_path, rule), answer_seconds=0.5)
+    verdict = policies.decide(question())
+    assert (verdict.allow, verdict.failed) == (False, True)
+    assert what in verdict.reason
+    assert policies.decide(question()).failed  # also when its process had to be ended
+    policies.close()
+
+
+def test_without_a_rule_for_control_everything_is_allowed(tmp_path: Path) -> None:
+    (tmp_path / "routing.rego").write_text('package routing\n\ndecision := {"allow": true}\n')
+    policies = ControlPolicies(tmp_path)
+    assert not policies.asked
+    assert policies.decide(question()) == Verdict(True)
+
+
+def test_an_edit_is_taken_over_and_a_broken_one_is_not(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("extproc.adapters.control_policy.LOOK_SECONDS", 0.0)
+    policies = ControlPolicies(put(tmp_path, 'decision := {"allow": true}'))
+    assert policies.decide(question()).allow
+    put(tmp_path, 'decision := {"allow": false, "reason": "no"}')
+    assert policies.decide(question()) == Verdict(False, "no")
+    put(tmp_path, "decision := {")
+    assert policies.decide(question()) == Verdict(False, "no")
+    put(tmp_path, 'decision := {"allow": true}')
+    assert policies.decide(question()).allow
+    policies.close()
+
+
+def test_policies_that_cannot_be_served_are_refused_at_the_start(tmp_path: Path) -> None:
+    with pytest.raises(InvalidInput) as refused:
+        ControlPolicies(put(tmp_path, 'decision := {"allow": time.now_ns() > 0}'))
+    assert refused.value.code == "policy_builtin_forbidden"
+
+
+def test_the_shipped_policy_allows_every_action(tmp_path: Path) -> None:
+    policies = ControlPolicies(POLICIES)
+    assert policies.asked
+    assert [action for action in CONTROL_ACTIONS if not policies.decide(question(action=action)).allow] == []
+    policies.close()
+
+
+def test_commands_on_the_store_ask_the_policies_that_the_environment_names(
+    applied: SqliteStore, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    put(tmp_path / "policies", 'decision := {"allow": input.action == "kill", "reason": "only kills"}')
+    monkeypatch.setenv("DROPOUT_CONTROL_POLICIES", str(tmp_path / "policies"))
+    settings.cache_clear()
+    name, store = "/".join(NAME), f"sqlite:{tmp_path}/dropout.db"
+    try:
+        codes = []
+        for command in (["kill", name], ["restore", name], ["delete", "rollout", name]):
+            with pytest.raises(SystemExit) as ended:
+                main([*command, "--store", store])
+            codes.append(ended.value.code)
+    finally:
+        settings.cache_clear()
+    assert codes == [0, 1, 1]
+    assert "only kills (control_denied)" in capsys.readouterr().err
