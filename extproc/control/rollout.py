@@ -60,11 +60,13 @@ class Observations:
     """What was seen since the last look.
 
     ``measured`` are measurements by run (``STEP``, ``BACKGROUND``). ``unready`` says why the canary's upstream cannot
-    take more requests, ``sample_ratio`` why the arms do not have the units that they should; empty: nothing is wrong.
+    take more requests, ``held`` why a policy does not let it have more, ``sample_ratio`` why the arms do not have the
+    units that they should; empty: nothing is wrong.
     """
 
     measured: Mapping[str, Sequence[Measured]] = field(default_factory=dict)
     unready: str = ""
+    held: str = ""
     sample_ratio: str = ""
 
 
@@ -213,8 +215,8 @@ def _step(plan: Plan, status: Status, observations: Observations, now: float) ->
 
 def _set_weight(plan: Plan, status: Status, weight: int, observations: Observations, now: float) -> Transition | None:
     """The canary serves from here on, so a shadow step before is over."""
-    if weight > status.weight and observations.unready:
-        return _waiting(status, observations.unready)
+    if weight > status.weight and (gate := _gate(observations)) is not None:
+        return _waiting(status, *gate)
     if weight == status.weight:
         return _next(replace(status, shadow=0), "weight_set", f"the weight is {format_percent(weight)} already", now)
     set_ = transitions.weighted(plan.intent, replace(status, shadow=0), weight, now)
@@ -223,8 +225,8 @@ def _set_weight(plan: Plan, status: Status, weight: int, observations: Observati
 
 
 def _shadow(status: Status, percent: int, observations: Observations, now: float) -> Transition | None:
-    if percent > status.shadow and observations.unready:
-        return _waiting(status, observations.unready)
+    if percent > status.shadow and (gate := _gate(observations)) is not None:
+        return _waiting(status, *gate)
     message = f"{format_percent(percent)} percent of the units' requests are mirrored"
     return _next(replace(status, shadow=percent), "shadow_set", message, now)
 
@@ -256,16 +258,23 @@ def _analysis(plan: Plan, status: Status, now: float) -> Transition | None:
 
 def _finish(plan: Plan, status: Status, observations: Observations, now: float) -> Transition | None:
     """After the last step the canary is stable, once it can take what stable takes."""
-    if observations.unready:
-        return _waiting(status, observations.unready)
+    if (gate := _gate(observations)) is not None:
+        return _waiting(status, *gate)
     return transitions.promote_fully(plan.intent, status, len(plan.steps), now, why="all steps are done")
 
 
-def _waiting(status: Status, why: str) -> Transition | None:
-    """A weight that nobody could serve is not given: the rollout waits, and says why, once."""
-    if (status.reason, status.message) == ("upstream_not_ready", why):
+def _gate(observations: Observations) -> tuple[str, str] | None:
+    """Why the canary gets no more for now: the reason, and in words."""
+    if observations.unready:
+        return "upstream_not_ready", observations.unready
+    return ("control_denied", observations.held) if observations.held else None
+
+
+def _waiting(status: Status, reason: str, why: str) -> Transition | None:
+    """More than could be served, or than is allowed, is not given: the rollout waits, and says why, once."""
+    if (status.reason, status.message) == (reason, why):
         return None
-    return Transition(replace(status, reason="upstream_not_ready", message=why), f"waits: {why}")
+    return Transition(replace(status, reason=reason, message=why), f"waits: {why}")
 
 
 def _next(status: Status, reason: str, message: str, now: float) -> Transition:

@@ -1,0 +1,115 @@
+"""What Envoys know of clusters, from their admin endpoints: asked in the background, so that nobody waits for one."""
+
+from __future__ import annotations
+
+import http.client
+import threading
+import time
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import Any, Final
+
+import orjson
+
+POLL_SECONDS: Final = 1.0
+"""How often each Envoy is asked; less often where its answer takes long, so that it has other things to do, too."""
+
+DEADLINE_SECONDS: Final = 2.0
+"""What a whole answer may take."""
+
+STALE_SECONDS: Final = 10.0
+"""An answer older than this says nothing any more."""
+
+MAX_BYTES: Final = 256 * 1024 * 1024
+"""What an answer may have: that of Envoy about ten thousand clusters has tens of megabytes."""
+
+_PATH: Final = "/clusters?format=json"
+_CHUNK: Final = 1 << 20
+_SHARE: Final = 0.1
+_FAILED: Final = ("failed_active_health_check", "failed_outlier_check", "pending_active_hc", "pending_dynamic_removal")
+_TAKES_REQUESTS: Final = (None, "UNKNOWN", "HEALTHY", "DEGRADED")
+
+
+@dataclass(slots=True)
+class _Answer:
+    """What one Envoy said last: by cluster what is wrong with it, when that was, and why there is no newer one."""
+
+    clusters: Mapping[str, str] = field(default_factory=dict)
+    at: float = float("-inf")
+    fault: str = "was not asked yet"
+
+
+class EnvoyClusters:
+    """``control.observing.Clusters`` of the Envoys whose admin endpoints (host, port) are ``addresses``."""
+
+    def __init__(self, addresses: Sequence[tuple[str, int]]) -> None:
+        self._answers = {f"{host}:{port}": _Answer() for host, port in addresses}
+        self._stopping = threading.Event()
+        self._threads = [
+            threading.Thread(target=self._follow, args=address, name="envoy-admin", daemon=True)
+            for address in addresses
+        ]
+
+    def start(self) -> None:
+        """Begin to ask."""
+        for thread in self._threads:
+            thread.start()
+
+    def close(self) -> None:
+        """Ask no more."""
+        self._stopping.set()
+
+    def unready(self, cluster: str) -> str:
+        """Why ``cluster`` cannot take more requests, by the first Envoy that says so; empty if none does."""
+        for address, answer in self._answers.items():
+            if time.monotonic() - answer.at > STALE_SECONDS:
+                return f"Envoy at {address} {answer.fault}"
+            wrong = answer.clusters.get(cluster, "is not known")
+            if wrong:
+                return f"cluster {cluster} {wrong}, says Envoy at {address}"
+        return ""
+
+    def _follow(self, host: str, port: int) -> None:
+        address = f"{host}:{port}"
+        while not self._stopping.is_set():
+            began = time.monotonic()
+            before = self._answers[address]
+            try:
+                self._answers[address] = _Answer(dict(_clusters(_fetch(host, port))), time.monotonic(), "is silent")
+            except (OSError, http.client.HTTPException, ValueError, TypeError, KeyError, AttributeError):
+                self._answers[address] = _Answer(before.clusters, before.at, "does not answer")
+            self._stopping.wait(max(POLL_SECONDS, (time.monotonic() - began) / _SHARE))
+
+
+def _fetch(host: str, port: int) -> bytes:
+    """The page, within the deadline however slowly it comes."""
+    until = time.monotonic() + DEADLINE_SECONDS
+    connection = http.client.HTTPConnection(host, port, timeout=DEADLINE_SECONDS)
+    try:
+        connection.request("GET", _PATH)
+        answer = connection.getresponse()
+        if answer.status != 200:
+            raise ValueError(f"status {answer.status}")
+        body = bytearray()
+        while chunk := answer.read1(_CHUNK):
+            body += chunk
+            if time.monotonic() > until or len(body) > MAX_BYTES:
+                raise TimeoutError
+        return bytes(body)
+    finally:
+        connection.close()
+
+
+def _clusters(page: bytes) -> Iterator[tuple[str, str]]:
+    """Each cluster, and what is wrong with it; empty if it can take requests."""
+    for cluster in orjson.loads(page)["cluster_statuses"]:
+        hosts: Sequence[Mapping[str, Any]] = cluster.get("host_statuses", ())
+        if not hosts:
+            yield cluster["name"], "has no endpoint"
+        else:
+            yield cluster["name"], "" if any(map(_takes_requests, hosts)) else "has no healthy endpoint"
+
+
+def _takes_requests(host: Mapping[str, Any]) -> bool:
+    health = host.get("health_status", {})
+    return health.get("eds_health_status") in _TAKES_REQUESTS and not any(health.get(flag) for flag in _FAILED)

@@ -1,0 +1,147 @@
+"""The rollouts that are under way, kept current from the store's changes; nothing that did not change is parsed."""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass, field
+
+from extproc.control.rollout import Plan, plan_of
+from extproc.control.standing import is_under_way
+from extproc.errors import InvalidInput, Unreachable
+from extproc.resources.analysis_template import AnalysisTemplate
+from extproc.resources.loading import parse_rollout, parse_template
+from extproc.resources.rollout import Rollout
+from extproc.snapshot.store import REPLACED_CODES, Changes, RolloutStore, StoredRollout, StoredTemplate
+
+logger = logging.getLogger(__name__)
+
+Key = tuple[str, str]
+"""Namespace and name."""
+
+
+@dataclass(slots=True, eq=False, weakref_slot=True)
+class Followed:
+    """A rollout under way: its row as it was last seen, and what its document and templates ask for.
+
+    ``templates`` are those that the plan was made from; one may be missing. Another document, or another template,
+    is another ``Followed``: what is remembered about one goes with it.
+    """
+
+    row: StoredRollout
+    rollout: Rollout
+    plan: Plan
+    templates: frozenset[Key] = frozenset()
+
+    @property
+    def key(self) -> str:
+        """``namespace/name``."""
+        return self.row.key
+
+
+@dataclass(slots=True)
+class _Template:
+    row: StoredTemplate | None
+    parsed: AnalysisTemplate | None = field(default=None)
+
+
+class UnderWay:
+    """The rollouts under way in ``store``. Use it from the store's thread."""
+
+    def __init__(self, store: RolloutStore) -> None:
+        self._store = store
+        self._revision = 0
+        self._followed: dict[str, Followed] = {}
+        self._templates: dict[Key, _Template] = {}
+
+    def __iter__(self) -> Iterator[Followed]:
+        return iter(list(self._followed.values()))
+
+    def __len__(self) -> int:
+        return len(self._followed)
+
+    def get(self, key: str) -> Followed | None:
+        """The rollout called ``key``, if it is under way."""
+        return self._followed.get(key)
+
+    def refresh(self) -> None:
+        """Take over what changed since the last look. Raises ``Unreachable``; then nothing is forgotten."""
+        changes = self._changes()
+        if changes is None:
+            return
+        self._refresh_templates()
+        seen = set()
+        for row in changes.rollouts:
+            seen.add(row.key)
+            self.put(row)
+        if changes.complete:
+            for key in self._followed.keys() - seen:
+                del self._followed[key]
+        self._revision = changes.revision
+
+    def put(self, row: StoredRollout) -> None:
+        """Take over one rollout as it stands; it is forgotten if it is not under way any more."""
+        before = self._followed.get(row.key)
+        if row.deleted or not is_under_way(row.status):
+            self._followed.pop(row.key, None)
+        elif before is None or before.row.document != row.document:
+            self._plan(row)
+        else:
+            before.row = row
+
+    def _changes(self) -> Changes | None:
+        try:
+            return self._store.changes(self._revision)
+        except Unreachable as error:
+            if error.code not in REPLACED_CODES:
+                raise
+            self._store.reopen()
+            return self._store.changes(0)
+
+    def _plan(self, row: StoredRollout) -> None:
+        used: set[Key] = set()
+        try:
+            rollout = parse_rollout(row.document)
+            plan = plan_of(rollout, self._lookup(row.namespace, used))
+        except InvalidInput as error:
+            # An earlier version of Dropout took it; requests are routed by its status, which nobody moves.
+            logger.warning("%s is left as it is: %s", row.key, error.faults[0])
+            self._followed.pop(row.key, None)
+            return
+        self._followed[row.key] = Followed(row, rollout, plan, frozenset(used))
+
+    def _lookup(self, namespace: str, used: set[Key]) -> Callable[[str], AnalysisTemplate | None]:
+        def find(name: str) -> AnalysisTemplate | None:
+            key = (namespace, name)
+            used.add(key)
+            if key not in self._templates:
+                self._templates[key] = _template(self._store.template(*key))
+            return self._templates[key].parsed
+
+        return find
+
+    def _refresh_templates(self) -> None:
+        """Read the templates in use again: a change of one is no change of any rollout."""
+        used: set[Key] = set()
+        for followed in self._followed.values():
+            used |= followed.templates
+        kept: dict[Key, _Template] = {}
+        changed: set[Key] = set()
+        for key in used:
+            row = self._store.template(*key)
+            if row == self._templates[key].row:
+                kept[key] = self._templates[key]
+            else:
+                kept[key] = _template(row)
+                changed.add(key)
+        self._templates = kept
+        for followed in self if changed else ():
+            if followed.templates & changed:
+                self._plan(followed.row)
+
+
+def _template(row: StoredTemplate | None) -> _Template:
+    try:
+        return _Template(row, parse_template(row.document) if row is not None else None)
+    except InvalidInput:
+        return _Template(row)

@@ -1,0 +1,243 @@
+"""The loop that moves rollouts: one leader, a look at everything under way each second, every step written at once.
+
+It may end at any point and begin again anywhere: all it knows is in the store. Each transition is written with the
+row's version and the leader's lease, so whoever lost either has moved nothing, and looks again at the next tick.
+"""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass, replace
+from typing import Final, Protocol
+
+from extproc.clock import Clock
+from extproc.control.following import Followed, UnderWay
+from extproc.control.intent import Transition
+from extproc.control.rollout import Observations, advance
+from extproc.control.standing import from_commit_on
+from extproc.errors import Fault, Refused, Unreachable
+from extproc.snapshot.store import HistoryEntry, Lease, RolloutStore, Status, Write
+
+logger = logging.getLogger(__name__)
+
+TICK_SECONDS: Final = 1.0
+"""From one look to the next."""
+
+MOST_TRANSITIONS: Final = 50
+"""How far a rollout goes in one tick; no document has as many steps that wait for nothing."""
+
+BATCH: Final = 50
+"""Rollouts that are written together: the store is held for a few milliseconds at a time."""
+
+
+class Observe(Protocol):
+    """What a rollout is judged by. Blocks, for a bounded time; never raises."""
+
+    def observe(self, followed: Followed, now: float) -> Observations:
+        """What there is to see of a rollout at ``now`` (Unix seconds)."""
+        ...
+
+
+Hold = Callable[[Followed, Transition, float], str]
+"""Why a transition that gives the canary more may not be made; empty: it may."""
+
+
+@dataclass(slots=True)
+class _Moving:
+    """A rollout within a tick. What was measured counts for its first transition alone."""
+
+    followed: Followed
+    observations: Observations
+
+
+Planned = tuple[_Moving, Transition]
+
+
+class _LeaseLost(Exception):
+    """Somebody else leads."""
+
+
+class Reconciler:
+    """Moves the rollouts of ``store`` while ``holder``, a name that no other process has, leads. One thread's.
+
+    ``actor`` is who did it, in history. ``say`` is told of every transition, in a line. ``leading`` and ``fault`` (why
+    the store cannot be worked with at the moment) may be read from anywhere.
+    """
+
+    def __init__(
+        self,
+        store: RolloutStore,
+        clock: Clock,
+        observe: Observe,
+        *,
+        holder: str,
+        actor: str,
+        lease_seconds: float,
+        hold: Hold = lambda _followed, _transition, _now: "",
+        say: Callable[[str], None] = lambda _line: None,
+    ) -> None:
+        self._store = store
+        self._clock = clock
+        self._observe = observe
+        self._holder = holder
+        self._actor = actor
+        self._lease_seconds = lease_seconds
+        self._hold = hold
+        self._say = say
+        self._under_way = UnderWay(store)
+        self._lease: Lease | None = None
+        self._renew_at = 0.0
+        self._broken: set[str] = set()
+        self.fault: Fault | None = None
+        self.transitions = 0
+
+    @property
+    def leading(self) -> bool:
+        """Whether this is the controller that acts."""
+        return self._lease is not None and self._clock.monotonic() < self._lease.expires_at
+
+    @property
+    def under_way(self) -> int:
+        """Rollouts under way, as of the last tick."""
+        return len(self._under_way)
+
+    def tick(self) -> None:
+        """One look at everything. What fails is in ``fault``, and is tried again at the next tick."""
+        try:
+            lease = self._lead()
+            if lease is not None:
+                self._under_way.refresh()
+                self._move(lease)
+            self._note(None)
+        except _LeaseLost:
+            self._lose("another one took over")
+        except Unreachable as error:
+            self._note(error.faults[0])
+            if not self.leading and self._lease is not None:
+                self._lose("the lease could not be renewed")
+        except Refused as error:
+            self._note(error.faults[0])
+
+    def release(self) -> None:
+        """Let another lead at once."""
+        lease, self._lease = self._lease, None
+        if lease is not None:
+            try:
+                self._store.release(lease)
+            except (Unreachable, Refused) as error:
+                logger.warning("the lease runs out by itself: %s", error)
+
+    # -- leading
+
+    def _lead(self) -> Lease | None:
+        now = self._clock.monotonic()
+        if self._lease is not None and now < self._renew_at:
+            return self._lease
+        lease = self._store.acquire(self._holder, self._lease_seconds)
+        if lease is None and self._lease is not None:
+            raise _LeaseLost
+        if lease is not None and self._lease is None:
+            self._say(f"leads as {self._holder}")
+        self._lease, self._renew_at = lease, now + self._lease_seconds / 3
+        return lease
+
+    def _lose(self, why: str) -> None:
+        self._lease = None
+        self._say(f"leads no longer: {why}")
+
+    def _note(self, fault: Fault | None) -> None:
+        """Say what is wrong with the store once, and when it is over."""
+        if fault is not None and (self.fault is None or fault.code != self.fault.code):
+            self._say(f"waits: {fault}")
+        elif fault is None and self.fault is not None:
+            self._say(f"goes on after {self.fault.code}")
+        self.fault = fault
+
+    # -- moving
+
+    def _move(self, lease: Lease) -> None:
+        """Take every rollout as far as it goes now."""
+        now = self._clock.now()
+        moving = [_Moving(followed, self._observe.observe(followed, now)) for followed in self._under_way]
+        for _ in range(MOST_TRANSITIONS):
+            planned = [(one, found) for one in moving if (found := self._next(one, now)) is not None]
+            moving = []
+            for batch in batched(planned, BATCH):
+                moving += self._write(batch, now, lease)
+            if not moving:
+                return
+
+    def _next(self, moving: _Moving, now: float) -> Transition | None:
+        """What is to be done with a rollout, if anything."""
+        followed, status = moving.followed, moving.followed.row.status
+        try:
+            found = advance(followed.plan, status, moving.observations, now)
+            if found is not None and gives_more(status, found.status):
+                held = self._hold(followed, found, now)
+                if held:
+                    found = advance(followed.plan, status, replace(moving.observations, held=held), now)
+        except Unreachable:
+            raise
+        except Exception:  # whatever one rollout holds, it must not hold up another
+            if followed.key not in self._broken:
+                logger.exception("%s is left as it is", followed.key)
+            self._broken.add(followed.key)
+            return None
+        self._broken.discard(followed.key)
+        return found
+
+    def _write(self, planned: Sequence[Planned], now: float, lease: Lease) -> list[_Moving]:
+        """Write what was planned, and give what was moved by it. What others wrote first waits for the next tick."""
+        try:
+            rows = self._store.write([self._as_write(one, found, now) for one, found in planned], lease=lease)
+        except Refused as error:
+            if error.code == "lease_lost":
+                raise _LeaseLost from error
+            if len(planned) == 1:
+                return []
+            return [moved for one in planned for moved in self._write([one], now, lease)]
+        moved = []
+        for (one, found), row in zip(planned, rows, strict=True):
+            self.transitions += bool(found.message)
+            if found.message:
+                self._say(f"rollout {row.key}: {found.message}")
+            self._under_way.put(row)
+            if (followed := self._under_way.get(row.key)) is not None:
+                moved.append(_Moving(followed, replace(one.observations, measured={})))
+        return moved
+
+    def _as_write(self, moving: _Moving, found: Transition, now: float) -> Write:
+        row = moving.followed.row
+        verb = verb_of(row.status, found.status)
+        entry = HistoryEntry(now, row.namespace, row.name, self._actor, verb, found.message, found.detail)
+        return Write(
+            row.namespace,
+            row.name,
+            row.resource_version,
+            status=found.status,
+            at_commit=from_commit_on(now, self._clock),
+            history=[entry] if found.message else [],
+        )
+
+
+def gives_more(before: Status, after: Status) -> bool:
+    """Whether ``after`` gives the canary more requests, copies of them included."""
+    return after.stable != before.stable or after.weight > before.weight or after.shadow > before.shadow
+
+
+def verb_of(before: Status, after: Status) -> str:
+    """What history calls a step of the controller's: as the command that does the same, else ``advance``."""
+    if after.stable != before.stable:
+        return "promote"
+    if len(after.aborted) > len(before.aborted):
+        return "abort"
+    if after.phase == "Paused" != before.phase:
+        return "pause"
+    return "advance"
+
+
+def batched(planned: Sequence[Planned], size: int) -> Iterator[Sequence[Planned]]:
+    """``planned`` in pieces of at most ``size``."""
+    for start in range(0, len(planned), size):
+        yield planned[start : start + size]

@@ -1,0 +1,91 @@
+"""A store, a clock, and controllers on it, ticked by the test."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+import yaml
+
+from extproc.adapters.sqlite_store import SqliteStore
+from extproc.control.actions import Apply, act
+from extproc.control.following import Followed
+from extproc.control.reconciler import Reconciler
+from extproc.control.rollout import Observations
+from extproc.resources.loading import load_paths
+from extproc.snapshot.store import HistoryEntry, StoredRollout
+from tests.support.clock import FakeClock
+from tests.support.rollouts import CANARY, document
+
+NAME = ("payments", "fraud-detector")
+KEY = "payments/fraud-detector"
+STEPS: list[dict[str, Any]] = [
+    {"setWeight": 5},
+    {"pause": {"duration": "10s"}},
+    {"setWeight": 50},
+    {"pause": {"duration": "10s"}},
+]
+LEASE_SECONDS = 10.0
+
+
+class Seen:
+    """What a test lets the controller see."""
+
+    def __init__(self) -> None:
+        self.observations = Observations()
+
+    def observe(self, followed: Followed, now: float) -> Observations:
+        return self.observations
+
+
+class House:
+    """The store in ``folder``."""
+
+    def __init__(self, folder: Path) -> None:
+        self.folder = folder
+        self.clock = FakeClock()
+        self.seen = Seen()
+        self.said: list[str] = []
+        self.store = SqliteStore(folder / "dropout.db", create=True, clock=self.clock, wait=0.1)
+
+    def apply_template(self, body: dict[str, Any]) -> None:
+        file = self.folder / "template.yaml"
+        file.write_text(yaml.safe_dump(body))
+        act(self.store, "alice", Apply(load_paths([file]).documents), self.clock)
+
+    def apply(self, name: str = NAME[1], steps: Sequence[dict[str, Any]] = STEPS, **spec: Any) -> None:
+        body = {**CANARY, "match": [{"path": {"value": f"/{name}"}}], "steps": list(steps), **spec}
+        file = self.folder / "document.yaml"
+        file.write_text(yaml.safe_dump(document(body, name)))
+        act(self.store, "alice", Apply(load_paths([file]).documents), self.clock)
+
+    def controller(self, holder: str = "a", **options: Any) -> Reconciler:
+        store = SqliteStore(self.folder / "dropout.db", clock=self.clock, wait=0.1)
+        return Reconciler(
+            store,
+            self.clock,
+            options.pop("observe", self.seen),
+            holder=holder,
+            actor=f"controller@{holder}",
+            lease_seconds=LEASE_SECONDS,
+            say=self.said.append,
+            **options,
+        )
+
+    def run(self, controller: Reconciler, seconds: float) -> None:
+        """Tick once a second for ``seconds``."""
+        for _ in range(int(seconds)):
+            controller.tick()
+            self.clock.advance(1)
+
+    def row(self, name: str = NAME[1]) -> StoredRollout:
+        row = self.store.get("payments", name)
+        assert row is not None
+        return row
+
+    def history(self, name: str = NAME[1]) -> list[HistoryEntry]:
+        return list(self.store.history("payments", name))
+
+    def weight(self) -> int:
+        return self.row().status.weight_at(self.clock.now())

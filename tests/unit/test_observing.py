@@ -1,0 +1,179 @@
+"""What the controller sees of a rollout, and that nothing which goes wrong with looking is the rollout's fault."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+from extproc.control.analysis import Metric
+from extproc.control.measuring import Reading, Subject
+from extproc.control.observing import SPLIT_SECONDS, Senses
+from extproc.errors import Unreachable
+from extproc.measure import EpochTotals
+from extproc.snapshot.store import TemplateWrite
+from tests.support.reconciling import KEY, House
+from tests.support.templates import metric, template
+
+ANALYSIS = {"analysis": {"templates": [{"templateName": "health"}]}}
+STEPS = [{"setWeight": 50}, ANALYSIS]
+GOOD = Reading({"lower": -0.1, "canary": {"rate": 0.01}})
+BAD = Reading({"lower": 0.2, "canary": {"rate": 0.5}})
+
+
+class Provider:
+    """Gives one reading; an exception is raised."""
+
+    def __init__(self, reading: Reading | Exception) -> None:
+        self.reading = reading
+        self.asked: list[tuple[str, Subject]] = []
+
+    def measure(self, metric: Metric, of: Subject) -> Reading:
+        self.asked.append((metric.name, of))
+        if isinstance(self.reading, Exception):
+            raise self.reading
+        return self.reading
+
+
+class Split:
+    """An observation source whose arms have so many units."""
+
+    def __init__(self, canary: int, control: int) -> None:
+        self.arms = ["canary"] * canary + ["control"] * control
+        self.looks = 0
+        self.broken = False
+
+    def totals(self, rollout: str, epoch: int) -> EpochTotals | None:
+        self.looks += 1
+        if self.broken:
+            raise Unreachable.of("observations_unreachable", "away")
+        totals = EpochTotals(rollout, epoch)
+        for unit, arm in enumerate(self.arms):
+            totals.units.add(unit, arm)
+        return totals
+
+
+class Clusters:
+    def __init__(self, *known: str) -> None:
+        self.known = known
+
+    def unready(self, cluster: str) -> str:
+        return "" if cluster in self.known else f"cluster {cluster} is not known"
+
+
+@pytest.fixture
+def house(tmp_path: Path) -> Iterator[House]:
+    house = House(tmp_path)
+    house.apply_template(template(metric(interval="10s", count=3)))
+    yield house
+    house.store.close()
+
+
+def senses(house: House, provider: Provider, **options: object) -> Senses:
+    return Senses(provider, house.clock.monotonic, **options)  # type: ignore[arg-type]
+
+
+def test_what_is_due_is_measured_of_the_arms_of_the_epoch_in_force(house: House) -> None:
+    house.apply(steps=STEPS)
+    provider = Provider(GOOD)
+    controller = house.controller(observe=senses(house, provider))
+    house.run(controller, 40)
+    assert [name for name, _ in provider.asked] == ["errors"] * 3
+    of = provider.asked[0][1]
+    assert (of.rollout, of.canary, of.control) == (KEY, "canary", "control")
+    assert of.epoch == house.store.epochs_of(*KEY.split("/"))[-2].epoch  # the last one began with the promotion
+    assert house.row().status.stable == "4"
+
+
+def test_a_failed_analysis_takes_the_canary_away_and_history_has_the_measurement(house: House) -> None:
+    house.apply(steps=STEPS)
+    controller = house.controller(observe=senses(house, Provider(BAD)))
+    house.run(controller, 5)
+    status = house.row().status
+    assert (status.phase, status.weight, status.reason, status.aborted) == ("Degraded", 0, "analysis_failed", ("4",))
+    entry = house.history()[-1]
+    assert entry.action == "abort"
+    assert entry.detail["measurements"]["metrics"]["errors"]["counts"]["Failed"] == 1
+
+
+@pytest.mark.parametrize("error", [RuntimeError("a bug"), Unreachable.of("x", "away")])
+def test_what_cannot_be_measured_is_an_error_of_the_measurement_and_ends_no_rollout(
+    house: House, error: Exception
+) -> None:
+    house.apply(steps=STEPS)
+    controller = house.controller(observe=senses(house, Provider(error)))
+    house.run(controller, 120)
+    status = house.row().status
+    assert (status.phase, status.reason, status.weight) == ("Paused", "analysis_error", 5000)
+
+
+def test_what_was_measured_is_in_the_store_before_the_next_is_due(house: House) -> None:
+    house.apply(steps=STEPS)
+    first = house.controller("a", observe=senses(house, Provider(GOOD)))
+    house.run(first, 14)
+    first.release()
+    provider = Provider(GOOD)
+    house.run(house.controller("b", observe=senses(house, provider)), 40)
+    assert len(provider.asked) == 1  # of three, two were measured by the one before
+    assert house.row().status.stable == "4"
+
+
+def test_a_template_that_changes_counts_from_the_next_tick_on(house: House) -> None:
+    house.apply(steps=STEPS)
+    provider = Provider(GOOD)
+    controller = house.controller(observe=senses(house, provider))
+    house.run(controller, 3)
+    house.apply_template(template(metric(failureCondition="result.canary.rate > 0.001", interval="10s", count=3)))
+    house.run(controller, 12)
+    assert house.row().status.reason == "analysis_failed"
+
+
+def test_a_template_that_is_missing_pauses(house: House) -> None:
+    house.apply(steps=[{"setWeight": 50}, ANALYSIS])
+    row = house.store.documents().templates[0]
+    house.store.write([], templates=[_removed(row.namespace, row.name)])
+    house.run(house.controller(observe=senses(house, Provider(GOOD))), 5)
+    assert (house.row().status.phase, house.row().status.reason) == ("Paused", "analysis_error")
+
+
+def test_a_cluster_that_envoy_does_not_know_holds_the_canary_back(house: House) -> None:
+    house.apply(steps=[{"setWeight": 5}, {"pause": {}}])
+    clusters = Clusters("fraud-detector-v3")
+    controller = house.controller(observe=senses(house, Provider(GOOD), clusters=clusters))
+    house.run(controller, 3)
+    assert house.row().status.message == "cluster fraud-detector-v4 is not known"
+    clusters.known = ("fraud-detector-v3", "fraud-detector-v4")
+    house.run(controller, 2)
+    assert house.weight() == 500
+
+
+def test_a_split_that_nobody_drew_pauses(house: House) -> None:
+    house.apply(steps=[{"setWeight": 50}, {"pause": {"duration": "1m"}}])
+    controller = house.controller(observe=senses(house, Provider(GOOD), source=Split(1000, 2000)))
+    house.run(controller, 20)
+    status = house.row().status
+    assert (status.phase, status.reason) == ("Paused", "sample_ratio_mismatch")
+    assert "canary 1000 where 1500 were expected" in status.message
+
+
+def test_a_healthy_split_and_one_that_cannot_be_counted_pause_nothing(house: House) -> None:
+    house.apply(steps=[{"setWeight": 50}, {"pause": {"duration": "1m"}}])
+    split = Split(1500, 1500)
+    controller = house.controller(observe=senses(house, Provider(GOOD), source=split))
+    house.run(controller, 30)
+    split.broken = True
+    house.run(controller, 50)
+    assert house.row().status.stable == "4"
+
+
+def test_the_units_are_counted_every_few_seconds_and_not_at_every_tick(house: House) -> None:
+    house.apply(steps=[{"setWeight": 50}, {"pause": {}}])
+    split = Split(10, 10)
+    controller = house.controller(observe=senses(house, Provider(GOOD), source=split))
+    house.run(controller, 60)
+    assert 60 / SPLIT_SECONDS - 1 <= split.looks <= 60 / SPLIT_SECONDS + 2
+
+
+def _removed(namespace: str, name: str) -> TemplateWrite:
+    return TemplateWrite(namespace, name, None)
