@@ -36,6 +36,9 @@ CACHE_MISSES: Final = "dropout_feature_cache_misses_total"
 FEATURE_ERRORS: Final = "dropout_feature_read_errors_total"
 STREAM_ERRORS: Final = "dropout_stream_errors_total"
 FEEDBACK: Final = "dropout_feedback_total"
+CONTROLLER_LEADS: Final = "dropout_controller_leads"
+CONTROLLER_ROLLOUTS: Final = "dropout_controller_rollouts"
+CONTROLLER_TRANSITIONS: Final = "dropout_controller_transitions_total"
 
 STAGE_BUCKETS: Final = (
     *(5e-6, 10e-6, 25e-6, 50e-6, 100e-6, 250e-6, 500e-6),
@@ -95,6 +98,11 @@ METRICS: Final[tuple[MetricInfo, ...]] = (
     MetricInfo(FEATURE_ERRORS, "counter", (), "Reads of the feature store that failed."),
     MetricInfo(STREAM_ERRORS, "counter", (), "Streams that ended in an error of the client or of Dropout."),
     MetricInfo(FEEDBACK, "counter", ("code",), "Records of feedback by what became of them: `recorded`, or why not."),
+    MetricInfo(
+        CONTROLLER_LEADS, "gauge", (), "1 in the controller that moves rollouts, 0 in those that stand by.", "max"
+    ),
+    MetricInfo(CONTROLLER_ROLLOUTS, "gauge", (), "Rollouts under way, where the controller leads.", "max"),
+    MetricInfo(CONTROLLER_TRANSITIONS, "counter", (), "Steps that the controller took with rollouts."),
 )
 """Every metric there is. The README's table is tested against it."""
 
@@ -129,6 +137,7 @@ class Metrics:
         self._stages: dict[str, _Histogram] = {}
         self._counters: dict[tuple[str, Labels], float] = {}
         self._watched: list[tuple[str, Labels, Callable[[], float]]] = []
+        self._read_gauges: list[tuple[str, Callable[[], float]]] = []
         self._revision: int | None = None
         self._confirmed = 0.0
         self._policy: tuple[str, float] | None = None
@@ -170,6 +179,11 @@ class Metrics:
         assert _INFO[name].type == "counter", name
         self._watched.append((name, labels, read))
 
+    def gauge(self, name: str, read: Callable[[], float]) -> None:
+        """Have a gauge without labels read at every dump."""
+        assert _INFO[name].type == "gauge", name
+        self._read_gauges.append((name, read))
+
     def snapshot(self, revision: int) -> None:
         """A snapshot of this store revision was taken over."""
         self._revision = revision
@@ -202,7 +216,7 @@ class Metrics:
 
     def _gauges(self) -> list[list[Any]]:
         now = self._clock.monotonic()
-        gauges: list[list[Any]] = []
+        gauges: list[list[Any]] = [[name, [], read()] for name, read in self._read_gauges]
         if self._revision is not None:
             gauges += [[SNAPSHOT_REVISION, [], self._revision], [SNAPSHOT_AGE, [], now - self._confirmed]]
         if self._policy is not None:

@@ -24,6 +24,7 @@ COMMANDS = {
     "kill": ("extproc.cli.rollout", "kill"),
     "restore": ("extproc.cli.rollout", "restore"),
     "serve": ("extproc.cli.serve", "serve"),
+    "controller": ("extproc.cli.controller", "controller"),
     "explain": ("extproc.cli.explain", "explain"),
     "replay": ("extproc.cli.explain", "replay"),
     "policy": ("extproc.cli.policy", "policy"),

@@ -15,6 +15,7 @@ from typing import TYPE_CHECKING, Any, Final, NoReturn
 
 import click
 
+from extproc.cli.with_controller import ControllerFlags, controller_options
 from extproc.errors import Fault, InvalidInput
 from extproc.serve.children import Child, spawn
 from extproc.serve.endpoints import (
@@ -60,6 +61,7 @@ class Options:
     tls: TlsFiles | None
     insecure: bool
     drain_timeout: float
+    controller: ControllerFlags | None
 
 
 def _folder(*, exists: bool) -> click.Path:
@@ -107,11 +109,13 @@ def _folder(*, exists: bool) -> click.Path:
     metavar="SECONDS",
     help="What streams in flight get after SIGTERM. [DROPOUT_DRAIN_TIMEOUT]",
 )
+@controller_options
 def serve(
     workers: int | None,
     tls_cert: str | None,
     tls_key: str | None,
     tls_client_ca: str | None,
+    controller: ControllerFlags | None,
     **flags: Any,
 ) -> None:
     """Decide for Envoy: a supervisor and its workers, one endpoint each.
@@ -121,7 +125,10 @@ def serve(
     # Until there is something to reload; by default it would end a server that only begins.
     signal.signal(signal.SIGHUP, signal.SIG_IGN)
     options = Options(
-        workers=workers or len(os.sched_getaffinity(0)), tls=tls_files(tls_cert, tls_key, tls_client_ca), **flags
+        workers=workers or len(os.sched_getaffinity(0)),
+        tls=tls_files(tls_cert, tls_key, tls_client_ca),
+        controller=controller,
+        **flags,
     )
     endpoints = worker_endpoints(options.listen, options.workers)
     admin = TcpEndpoint(*parse_host_port(options.admin, "--admin"))
@@ -191,6 +198,7 @@ def _supervise(
         admin=admin,
         policies=options.policies,
         drain_timeout=options.drain_timeout,
+        beside=[options.controller.command(options.store, options.policies)] if options.controller else (),
     )
     parts = Parts(
         prepare=lambda: _prepare(options),

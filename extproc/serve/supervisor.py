@@ -25,6 +25,7 @@ from extproc.clock import SystemClock
 from extproc.errors import DropoutError, Fault, InvalidInput, Unreachable
 from extproc.metrics import RELOADS_REFUSED, WORKERS_REPLACED, Metrics, Totals
 from extproc.serve.admin import AdminServer, Page
+from extproc.serve.auxiliary import Auxiliary, AuxiliaryCommand
 from extproc.serve.children import Backoff, Child, spawn
 from extproc.serve.endpoints import FolderLock, TcpEndpoint, UnixEndpoint
 from extproc.serve.heartbeat import BEAT_SECONDS
@@ -71,7 +72,7 @@ class EnvoyFiles(Protocol):
 
 @dataclass(frozen=True, slots=True)
 class Plan:
-    """What to serve. ``configs`` has one entry for each worker."""
+    """What to serve. ``configs`` has one entry for each worker; ``beside`` is what runs beside them."""
 
     configs: Sequence[WorkerConfig]
     worker_command: Sequence[str]
@@ -79,6 +80,7 @@ class Plan:
     admin: TcpEndpoint
     policies: Path | None
     drain_timeout: float
+    beside: Sequence[AuxiliaryCommand] = ()
 
 
 @dataclass(frozen=True, slots=True)
@@ -146,6 +148,7 @@ class Supervisor:
         self._failed = False
         self._store_thread = ThreadPoolExecutor(1, "store")
         self._tasks: list[asyncio.Task[None]] = []
+        self._beside = [Auxiliary(what, self._say, self._heard_beside, self._totals.retire) for what in plan.beside]
         self._admin = AdminServer(
             {
                 "/healthz": self._healthz,
@@ -178,6 +181,8 @@ class Supervisor:
             self._admin.close()
             for slot in self._slots:
                 slot.child.kill()
+            for auxiliary in self._beside:
+                auxiliary.kill()
         return 1 if self._failed else 0
 
     def _told_to_stop(self) -> None:
@@ -397,6 +402,11 @@ class Supervisor:
             self._failed = True
             self._told_to_stop()
 
+    def _heard_beside(self, life: str, message: Message) -> None:
+        """A process that runs beside the workers says something."""
+        if message["kind"] == "metrics":
+            self._totals.update(life, message["dump"])
+
     def _tell(self, kind: str, **body: Any) -> None:
         for slot in self._slots:
             if slot.serving and slot.channel is not None:
@@ -426,6 +436,8 @@ class Supervisor:
     # -- while serving
 
     async def _serve(self) -> None:
+        for auxiliary in self._beside:
+            auxiliary.start()
         self._spawn_task(self._watch_workers())
         self._spawn_task(self._collect_metrics())
         self._spawn_task(self._follow_signals())
@@ -610,6 +622,7 @@ class Supervisor:
             self._lock.release()  # from here on a successor may take the sockets over
         for task in self._tasks:
             task.cancel()
+        ending = [asyncio.ensure_future(auxiliary.stop()) for auxiliary in self._beside]
         for slot in self._slots:
             if slot.restart is not None:
                 slot.restart.cancel()
@@ -623,6 +636,7 @@ class Supervisor:
         for slot in self._slots:
             slot.child.kill()
             slot.child.process.wait()
+        await asyncio.gather(*ending)
         if self._lock is not None:
             endpoints = (slot.config.endpoint for slot in self._slots)
             self._lock.clean_up(endpoint for endpoint in endpoints if isinstance(endpoint, UnixEndpoint))

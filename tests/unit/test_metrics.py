@@ -189,6 +189,8 @@ def test_every_metric_has_the_labels_that_its_row_says() -> None:
     for metric in METRICS:
         if metric.type == "counter":
             metrics.count(metric.name, *metric.labels)
+        elif metric.name.startswith("dropout_controller_"):
+            metrics.gauge(metric.name, lambda: 1.0)
     found = samples(merge([dumped(metrics)]))
     for metric in METRICS:
         names = {metric.name, f"{metric.name}_count"}

@@ -189,7 +189,7 @@ def test_policies_are_served_from_the_folder_that_their_data_is_relative_to() ->
     [
         "dropout serv",
         "dropout serve --transports grpc",
-        "dropout rollout promote x",
+        "dropout rollout demote x",
         "dropout apply -f x --dry-run && y",
     ],
 )

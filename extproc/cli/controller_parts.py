@@ -1,0 +1,222 @@
+"""What a controller is put together from."""
+
+from __future__ import annotations
+
+import asyncio
+import os
+import secrets
+import socket
+import time
+from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import AsyncExitStack, suppress
+from typing import Final
+
+from extproc.adapters.control_policy import ControlPolicies
+from extproc.adapters.envoy_admin import EnvoyClusters
+from extproc.adapters.sqlite_feedback import SqliteFeedback
+from extproc.adapters.stores import beside, open_store
+from extproc.cli.controller import Options, actor
+from extproc.cli.feedback_parts import feedback_service
+from extproc.clock import SystemClock
+from extproc.control.access import DirectControl
+from extproc.control.api.feedback_service import FeedbackService
+from extproc.control.api.server import ControlServer
+from extproc.control.feedback import Code
+from extproc.control.holding import PolicyHold
+from extproc.control.measuring import AllMetrics, FeedbackMetrics, ObservedMetrics
+from extproc.control.observing import Senses
+from extproc.control.reconciler import TICK_SECONDS, Reconciler
+from extproc.measure import EpochTotals
+from extproc.metrics import (
+    CONTROLLER_LEADS,
+    CONTROLLER_ROLLOUTS,
+    CONTROLLER_TRANSITIONS,
+    FEEDBACK,
+    Metrics,
+    merge,
+)
+from extproc.serve.admin import AdminServer, Page
+from extproc.serve.messages import Channel, Message
+from extproc.settings import settings
+from extproc.snapshot.store import RolloutStore
+
+GRACE_SECONDS: Final = 1.0
+"""What calls under way get at the end."""
+
+_TELL_SECONDS: Final = 5.0
+
+
+class Controller:
+    """One run of ``dropout controller``. Belongs to one event loop.
+
+    The reconcile loop has a thread and a store connection of its own, and so has the API: neither waits for the
+    other.
+    """
+
+    def __init__(self, options: Options, say: Callable[[str], None]) -> None:
+        self._options = options
+        self._say = say
+        self._clock = SystemClock()
+        self._metrics = Metrics(self._clock)
+        self._stopping = asyncio.Event()
+
+    def stop(self) -> None:
+        """End it: give up the lease, and let calls under way end."""
+        self._stopping.set()
+
+    async def run(self) -> None:
+        """Work until told to stop.
+
+        Raises:
+            DropoutError: why it could not start.
+        """
+        async with AsyncExitStack() as parts:
+            policy = self._policy(parts)
+            reconciler = self._reconciler(parts, policy)
+            self._watch(reconciler)
+            feedback = self._feedback(parts)
+            server = self._server(parts, policy, feedback)
+            await server.start()
+            parts.push_async_callback(server.stop, GRACE_SECONDS)
+            await self._start_feedback(parts, feedback)
+            await self._start_admin(parts, reconciler)
+            await self._start_pipe(parts)
+            self._say(f"ready: control API on {self._options.listen.target}")
+            await self._reconcile(reconciler)
+
+    # -- parts
+
+    def _store(self, parts: AsyncExitStack, *, create: bool = False) -> RolloutStore:
+        store = open_store(self._options.store, create=create)
+        parts.callback(store.close)
+        return store
+
+    def _policy(self, parts: AsyncExitStack) -> ControlPolicies | None:
+        if self._options.policies is None:
+            return None
+        policies = ControlPolicies(self._options.policies)
+        parts.callback(policies.close)
+        if not policies.asked:
+            self._say("policies: there is no rule control/decision: every control action is allowed")
+        return policies
+
+    def _reconciler(self, parts: AsyncExitStack, policy: ControlPolicies | None) -> Reconciler:
+        store = self._store(parts, create=True)
+        hold = {"hold": PolicyHold(store, policy, actor(), self._clock.monotonic)} if policy is not None else {}
+        return Reconciler(
+            store,
+            self._clock,
+            self._senses(parts),
+            holder=f"{socket.gethostname()}/{os.getpid()}/{secrets.token_hex(4)}",
+            actor=actor(),
+            lease_seconds=settings().lease,
+            say=self._say,
+            **hold,
+        )
+
+    def _senses(self, parts: AsyncExitStack) -> Senses:
+        clusters = None
+        if self._options.envoys:
+            clusters = EnvoyClusters(self._options.envoys)
+            clusters.start()
+            parts.callback(clusters.close)
+        labels = SqliteFeedback(beside(self._options.store, ".feedback"), create=True)
+        parts.callback(labels.close)
+        observed = _NothingObserved()
+        metrics = AllMetrics(ObservedMetrics(observed), FeedbackMetrics(labels))
+        return Senses(metrics, self._clock.monotonic, clusters=clusters, source=observed)
+
+    def _server(
+        self, parts: AsyncExitStack, policy: ControlPolicies | None, feedback: FeedbackService
+    ) -> ControlServer:
+        store = self._store(parts)
+        return ControlServer(
+            self._options.listen,
+            lambda user: DirectControl(store, user, self._clock, policy),
+            [feedback.handler()],
+        )
+
+    def _feedback(self, parts: AsyncExitStack) -> FeedbackService:
+        def count(code: Code, records: int) -> None:
+            self._metrics.count(FEEDBACK, code, amount=records)
+
+        return parts.enter_context(feedback_service(self._options.store, self._clock, count))
+
+    async def _start_feedback(self, parts: AsyncExitStack, feedback: FeedbackService) -> None:
+        parts.push_async_callback(feedback.stop, GRACE_SECONDS)
+        endpoint = self._options.feedback
+        if endpoint is not None:
+            await feedback.start(endpoint.host, endpoint.port)
+            self._say(f"feedback http://{feedback.address}/v1/feedback")
+
+    # -- the loop
+
+    async def _reconcile(self, reconciler: Reconciler) -> None:
+        """Tick on a schedule that no clock can turn back, until told to stop; then let another lead."""
+        loop = asyncio.get_running_loop()
+        with ThreadPoolExecutor(1, "reconcile") as thread:
+            due = time.monotonic()
+            while not self._stopping.is_set():
+                await loop.run_in_executor(thread, reconciler.tick)
+                due = max(due + TICK_SECONDS, time.monotonic())
+                with suppress(TimeoutError):
+                    await asyncio.wait_for(self._stopping.wait(), due - time.monotonic())
+            await loop.run_in_executor(thread, reconciler.release)
+
+    # -- what it says of itself
+
+    def _watch(self, reconciler: Reconciler) -> None:
+        self._metrics.gauge(CONTROLLER_LEADS, lambda: float(reconciler.leading))
+        self._metrics.gauge(CONTROLLER_ROLLOUTS, lambda: float(reconciler.under_way))
+        self._metrics.watch(CONTROLLER_TRANSITIONS, lambda: reconciler.transitions)
+
+    async def _start_admin(self, parts: AsyncExitStack, reconciler: Reconciler) -> None:
+        if self._options.admin is None:
+            return
+
+        async def healthz() -> Page:
+            return Page(200, b"ok\n")
+
+        async def readyz() -> Page:
+            if reconciler.fault is not None:
+                return Page(503, f"{reconciler.fault}\n".encode())
+            return Page(200, b"leads\n" if reconciler.leading else b"stands by\n")
+
+        async def metrics() -> Page:
+            body = merge([self._metrics.dump()]).encode()
+            return Page(200, body, "text/plain; version=0.0.4; charset=utf-8")
+
+        admin = AdminServer({"/healthz": healthz, "/readyz": readyz, "/metrics": metrics})
+        await admin.start(self._options.admin)
+        parts.callback(admin.close)
+        self._say(f"admin http://{admin.address}")
+
+    async def _start_pipe(self, parts: AsyncExitStack) -> None:
+        """Tell the supervisor that started this process what was counted, and end when it does."""
+        if self._options.pipe is None:
+            return
+        channel = Channel(_ignore, self.stop)
+        pipe = socket.socket(fileno=self._options.pipe)
+        await asyncio.get_running_loop().create_unix_connection(lambda: channel, sock=pipe)
+        parts.callback(channel.close)
+
+        async def tell() -> None:
+            while True:
+                channel.send("metrics", dump=self._metrics.dump())
+                await asyncio.sleep(_TELL_SECONDS)
+
+        telling = asyncio.get_running_loop().create_task(tell())
+        parts.callback(telling.cancel)
+
+
+def _ignore(_message: Message) -> None:
+    """A supervisor has nothing to say but that it is there."""
+
+
+class _NothingObserved:
+    """An ``ObservationSource`` where no observer reports."""
+
+    def totals(self, rollout: str, epoch: int) -> EpochTotals | None:
+        """See ``ObservationSource``."""
+        return None

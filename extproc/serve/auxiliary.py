@@ -1,0 +1,136 @@
+"""A process that ``serve`` runs beside its workers: replaced when it ends, and never in the way of serving.
+
+It is started with the number of an inherited socket as its last argument. Both sides send messages over it
+(``messages.Channel``); when it closes, the other side is gone, and an auxiliary process ends.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import os
+import socket
+import subprocess
+import time
+from collections.abc import Callable, Sequence
+from contextlib import suppress
+from dataclasses import dataclass
+from typing import Any, Final
+
+from extproc.serve.children import GRPC_SETTINGS, Backoff
+from extproc.serve.messages import Channel, Message
+
+STOP_SECONDS: Final = 3.0
+"""What it gets to end by itself after SIGTERM."""
+
+
+@dataclass(frozen=True, slots=True)
+class AuxiliaryCommand:
+    """What to run, and what it is called in messages."""
+
+    name: str
+    command: Sequence[str]
+
+
+class Auxiliary:
+    """Keeps one process of ``what`` running. Belongs to one event loop.
+
+    ``say`` is told when it ends, ``received`` gets its messages with the name of the life that sent them, ``ended``
+    the name of a life that is over.
+    """
+
+    def __init__(
+        self,
+        what: AuxiliaryCommand,
+        say: Callable[[str], None],
+        received: Callable[[str, Message], None],
+        ended: Callable[[str], None],
+    ) -> None:
+        self._what = what
+        self._say = say
+        self._received = received
+        self._ended = ended
+        self._backoff = Backoff()
+        self._process: subprocess.Popen[bytes] | None = None
+        self._channel: Channel | None = None
+        self._restart: asyncio.TimerHandle | None = None
+        self._stopping = False
+        self._gone = asyncio.Event()
+
+    @property
+    def pid(self) -> int | None:
+        """The process, while there is one."""
+        return self._process.pid if self._process is not None else None
+
+    def start(self) -> None:
+        """Start it. One that cannot be started is tried again, like one that ended."""
+        self._restart = None
+        try:
+            process, ours = self._spawn()
+        except OSError as error:
+            self._again(0.0, f"cannot be started: {error.strerror}")
+            return
+        self._process = process
+        self._gone.clear()
+        asyncio.get_running_loop().create_task(self._live(process, ours))
+
+    def send(self, kind: str, **body: Any) -> bool:
+        """Send a message; False when there is nobody to take it."""
+        return self._channel is not None and self._channel.send(kind, **body)
+
+    async def stop(self) -> None:
+        """End it: gently, and then not."""
+        self._stopping = True
+        if self._restart is not None:
+            self._restart.cancel()
+        if self._process is not None:
+            self._process.terminate()
+            with suppress(TimeoutError):
+                await asyncio.wait_for(self._gone.wait(), STOP_SECONDS)
+        self.kill()
+
+    def kill(self) -> None:
+        """End it now."""
+        self._stopping = True
+        if self._process is not None and self._process.returncode is None:
+            self._process.kill()
+            self._process.wait()
+
+    def _spawn(self) -> tuple[subprocess.Popen[bytes], socket.socket]:
+        ours, theirs = socket.socketpair()
+        with theirs:
+            try:
+                process = subprocess.Popen(  # noqa: S603  # our own interpreter and module
+                    [*self._what.command, str(theirs.fileno())],
+                    stdin=subprocess.DEVNULL,
+                    pass_fds=(theirs.fileno(),),
+                    env={**GRPC_SETTINGS, **os.environ},
+                )
+            except OSError:
+                ours.close()
+                raise
+        return process, ours
+
+    async def _live(self, process: subprocess.Popen[bytes], ours: socket.socket) -> None:
+        """One life, from its start to what follows its end."""
+        born, life = time.monotonic(), f"{self._what.name}/{process.pid}"
+        loop = asyncio.get_running_loop()
+        self._channel = channel = Channel(lambda message: self._received(life, message), lambda: None)
+        await loop.create_unix_connection(lambda: channel, sock=ours)
+        over = asyncio.Event()
+        exit_fd = os.pidfd_open(process.pid)
+        loop.add_reader(exit_fd, over.set)
+        await over.wait()
+        loop.remove_reader(exit_fd)
+        os.close(exit_fd)
+        status = process.wait()
+        channel.close()
+        self._process = self._channel = None
+        self._ended(life)
+        self._gone.set()
+        if not self._stopping:
+            self._again(time.monotonic() - born, f"(pid {process.pid}) ended with status {status}")
+
+    def _again(self, lived: float, why: str) -> None:
+        wait = self._backoff.after(lived)
+        self._say(f"{self._what.name} {why}; the next starts in {wait:g} s")
+        self._restart = asyncio.get_running_loop().call_later(wait, self.start)

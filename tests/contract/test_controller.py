@@ -1,0 +1,276 @@
+"""``dropout controller`` as a process: alone, beside the workers of ``serve``, ended and killed."""
+
+from __future__ import annotations
+
+import http.client
+import os
+import re
+import signal
+import subprocess
+import sys
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+import yaml
+
+from extproc.adapters.sqlite_store import SqliteStore
+from extproc.clock import SystemClock
+from extproc.control.actions import Abort, Apply, act
+from extproc.control.api.client import RemoteControl
+from extproc.errors import DropoutError, Refused
+from extproc.resources.loading import load_paths
+from extproc.snapshot.store import StoredRollout
+from tests.support.dropout import DropoutServer, alive, children_of, wait_for
+from tests.support.rollouts import CANARY, document
+
+NAME = ("payments", "fraud-detector")
+STEPS: list[dict[str, Any]] = [{"setWeight": 5}, {"pause": {}}]
+
+
+class ControllerProcess:
+    """A real controller in ``folder``; as a context it is ready, and ended at the end."""
+
+    def __init__(self, folder: Path, *options: str, name: str = "c") -> None:
+        self.folder = folder
+        self.target = f"unix:{folder / 'run' / name}.sock"
+        self.store = f"sqlite:{folder / 'dropout.db'}"
+        self._log = folder / f"{name}.log"
+        self._command = [sys.executable, "-m", "extproc.cli", "controller", "--store", self.store]
+        self._command += ["--listen", self.target, *options]
+        self.process: subprocess.Popen[bytes] | None = None
+
+    def __enter__(self) -> ControllerProcess:
+        with self._log.open("ab") as log:
+            self.process = subprocess.Popen(self._command, stderr=log, env={**os.environ, "DROPOUT_LEASE": "3"})
+        self.says("ready: ")
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        assert self.process is not None
+        if self.process.poll() is None:
+            self.process.terminate()
+        self.process.wait(20)
+
+    def log(self) -> str:
+        return self._log.read_text()
+
+    def says(self, sign: str) -> str:
+        """The log, once ``sign`` is in it."""
+        assert self.process is not None
+        process = self.process
+
+        def said() -> bool:
+            assert process.poll() is None, self.log()
+            return sign in self.log()
+
+        wait_for(said, f"a controller that says {sign!r}")
+        return self.log()
+
+
+def row(folder: Path) -> StoredRollout:
+    store = SqliteStore(folder / "dropout.db")
+    found = store.get(*NAME)
+    store.close()
+    assert found is not None
+    return found
+
+
+def wait_for_phase(folder: Path, phase: str) -> StoredRollout:
+    wait_for(lambda: row(folder).status.phase == phase, f"a rollout that is {phase}")
+    return row(folder)
+
+
+@pytest.fixture
+def folder(tmp_path: Path) -> Path:
+    """With a rollout in the store that stops at 5 percent until it is promoted."""
+    store = SqliteStore(tmp_path / "dropout.db", create=True)
+    (tmp_path / "a.yaml").write_text(yaml.safe_dump(document({**CANARY, "steps": STEPS})))
+    act(store, "alice", Apply(load_paths([tmp_path / "a.yaml"]).documents), SystemClock())
+    store.close()
+    return tmp_path
+
+
+def test_it_moves_rollouts_and_takes_commands(folder: Path) -> None:
+    with ControllerProcess(folder) as controller:
+        assert wait_for_phase(folder, "Paused").status.weight == 500
+        remote = RemoteControl(controller.target)
+        remote.act(Abort(*NAME))
+        assert remote.get(*NAME).status.phase == "Degraded"
+        remote.close()
+        log = controller.says("paused by step 1")
+    assert [line for line in log.splitlines() if line.startswith("dropout: rollout ")] == [
+        "dropout: rollout payments/fraud-detector: weight 0 to 5",
+        "dropout: rollout payments/fraud-detector: paused by step 1 until promoted",
+    ]
+
+
+def test_told_to_stop_it_exits_0_and_another_leads_at_once(folder: Path) -> None:
+    with ControllerProcess(folder) as controller:
+        controller.says("leads as")
+        assert controller.process is not None
+        controller.process.send_signal(signal.SIGTERM)
+        assert controller.process.wait(20) == 0
+    store = SqliteStore(folder / "dropout.db")
+    assert store.acquire("another", 1) is not None
+    store.close()
+    assert list((folder / "run").iterdir()) == []
+
+
+def test_killed_it_leaves_its_lease_to_run_out_and_another_takes_over(folder: Path) -> None:
+    with ControllerProcess(folder) as first:
+        first.says("leads as")
+        with ControllerProcess(folder, name="d") as second:
+            wait_for_phase(folder, "Paused")
+            assert first.process is not None
+            first.process.kill()
+            first.process.wait()
+            assert "leads as" not in second.log()
+            second.says("leads as")
+
+
+def test_its_pages_say_whether_it_leads(folder: Path) -> None:
+    with ControllerProcess(folder, "--admin", "127.0.0.1:0") as first:
+        first.says("leads as")
+        with ControllerProcess(folder, "--admin", "127.0.0.1:0", name="d") as second:
+            wait_for(lambda: _page(second, "/readyz") == (200, "stands by\n"), "a page")
+            assert _page(first, "/readyz") == (200, "leads\n")
+            assert _page(first, "/healthz") == (200, "ok\n")
+            wait_for(lambda: "dropout_controller_rollouts 1.0" in _page(first, "/metrics")[1], "a rollout under way")
+            assert "dropout_controller_leads 1.0" in _page(first, "/metrics")[1]
+            assert "dropout_controller_leads 0.0" in _page(second, "/metrics")[1]
+
+
+def _page(controller: ControllerProcess, path: str) -> tuple[int, str]:
+    found = re.search(r"admin http://([\d.]+):(\d+)", controller.log())
+    assert found is not None
+    connection = http.client.HTTPConnection(found[1], int(found[2]), timeout=5)
+    try:
+        connection.request("GET", path)
+        answer = connection.getresponse()
+        return answer.status, answer.read().decode()
+    finally:
+        connection.close()
+
+
+def test_a_policy_on_control_actions_holds_for_commands_and_for_the_controller(folder: Path) -> None:
+    (folder / "policies").mkdir()
+    rule = 'package control\n\ndecision := {"allow": false, "reason": "frozen"}\n'
+    (folder / "policies" / "control.rego").write_text(rule)
+    with ControllerProcess(folder, "--policies", str(folder / "policies")) as controller:
+        controller.says("may not advance payments/fraud-detector: frozen")
+        remote = RemoteControl(controller.target)
+        with pytest.raises(Refused) as refused:
+            remote.act(Abort(*NAME))
+        remote.close()
+    assert refused.value.code == "control_denied"
+    assert row(folder).status.reason == "control_denied"
+
+
+@pytest.mark.parametrize(
+    ("options", "code"),
+    [
+        (("--listen", "127.0.0.1:7000"), "address_invalid"),
+        (("--listen", "unix:" + "x" * 200), "socket_path_too_long"),
+        (("--envoy-admin", "nowhere"), "address_invalid"),
+        (("--feedback-listen", "1:2:3:x"), "address_invalid"),
+        (("--admin", "x"), "address_invalid"),
+        (("--store", "redis:x"), "store_url"),
+    ],
+)
+def test_what_cannot_be_is_a_sentence(tmp_path: Path, options: tuple[str, ...], code: str) -> None:
+    command = [sys.executable, "-m", "extproc.cli", "controller", "--listen", f"unix:{tmp_path}/run/c.sock"]
+    command += ["--store", f"sqlite:{tmp_path}/dropout.db", *options]
+    done = subprocess.run(command, capture_output=True, text=True, timeout=60)
+    assert done.returncode == 2, done.stderr
+    assert f"({code})" in done.stderr
+    assert "Traceback" not in done.stderr
+
+
+# -- beside the workers
+
+
+@pytest.fixture
+def server() -> Iterator[DropoutServer]:
+    server = DropoutServer(workers=1)
+    server.options = ("--with-controller", "--control-listen", f"unix:{server.sockets}/control.sock")
+    server.write_rollout(steps=STEPS)
+    with server:
+        yield server
+
+
+def controller_pid(server: DropoutServer) -> int:
+    assert server.process is not None
+    (pid,) = (
+        pid for pid in children_of(server.process.pid) if b"\0controller\0" in Path(f"/proc/{pid}/cmdline").read_bytes()
+    )
+    return pid
+
+
+def test_serve_runs_one_and_replaces_it(server: DropoutServer) -> None:
+    wait_for_phase(server.folder, "Paused")
+    wait_for(lambda: server.metric("dropout_controller_transitions_total") == 2, "the controller's counts")
+    killed = controller_pid(server)
+    os.kill(killed, signal.SIGKILL)
+    wait_for(lambda: f"controller (pid {killed}) ended with status -9" in server.log(), "a word about it")
+    wait_for(lambda: controller_pid(server) != killed, "another controller")
+    remote = RemoteControl(f"unix:{server.sockets}/control.sock")
+    wait_for(lambda: _answers(remote), "its control API")
+    remote.close()
+    assert server.ask()["x-model-rollout"] == "payments/fraud-detector"
+    wait_for(lambda: server.metric("dropout_controller_transitions_total") == 2, "what the dead one had counted")
+
+
+def _answers(remote: RemoteControl) -> bool:
+    try:
+        return bool(remote.rollouts())
+    except DropoutError:
+        return False
+
+
+def test_it_ends_with_serve(server: DropoutServer) -> None:
+    pid = controller_pid(server)
+    assert server.stop() == 0
+    assert not alive(pid)
+    store = SqliteStore(server.folder / "dropout.db")
+    assert store.acquire("another", 1) is not None
+    store.close()
+
+
+def test_it_ends_when_serve_is_killed(server: DropoutServer) -> None:
+    wait_for_phase(server.folder, "Paused")
+    pid = controller_pid(server)
+    server.stop(signal.SIGKILL)
+    wait_for(lambda: not alive(pid), "the end of the controller")
+
+
+def test_one_that_cannot_start_holds_up_no_request() -> None:
+    server = DropoutServer(workers=1)
+    server.options = ("--with-controller", "--control-listen", f"unix:{server.folder}/not-a-folder/c.sock")
+    (server.folder / "not-a-folder").write_text("")
+    server.write_rollout(steps=STEPS)
+    with server:
+        wait_for(lambda: server.log().count("controller (pid") >= 2, "two tries")
+        assert server.ask()["x-model-version"] == "3"
+        assert server.stop() == 0
+
+
+@pytest.mark.parametrize(
+    ("options", "code"),
+    [
+        (("--control-listen", "unix:/tmp/x/c.sock"), "controller_missing"),
+        (("--envoy-admin", "127.0.0.1:9901"), "controller_missing"),
+        (("--feedback-listen", "127.0.0.1:9903"), "controller_missing"),
+        (("--with-controller", "--envoy-admin", "x"), "address_invalid"),
+        (("--with-controller", "--control-listen", "127.0.0.1:1"), "address_invalid"),
+    ],
+)
+def test_flags_of_a_controller_that_cannot_be_are_refused_before_anything_is_served(
+    options: tuple[str, ...], code: str
+) -> None:
+    server = DropoutServer(*options, workers=1)
+    status, said = server.refused()
+    server.__exit__(None, None, None)
+    assert status == 2
+    assert f"({code})" in said
