@@ -195,7 +195,12 @@ class SqliteStore:
             versions = self._reader.execute(
                 "SELECT version FROM aborted WHERE namespace = ? AND name = ? ORDER BY version", (namespace, name)
             ).fetchall()
-        return Remains(tuple(version for (version,) in versions), row.status.epoch if row else 0)
+            # Epochs are remembered for longer than the row; one number must not come to mean two of them.
+            (epoch,) = self._reader.execute(
+                "SELECT coalesce(max(epoch), 0) FROM epochs WHERE namespace = ? AND name = ?", (namespace, name)
+            ).fetchone()
+        aborted = tuple(version for (version,) in versions)
+        return Remains(aborted, epoch) if row is None else Remains(aborted, max(epoch, row.status.epoch))
 
     def history(self, namespace: str, name: str, limit: int = 100) -> Sequence[HistoryEntry]:
         """See ``RolloutStore``."""

@@ -9,7 +9,7 @@ from pathlib import Path
 
 import pytest
 
-from extproc.adapters.sqlite_store import FORGET_EPOCHS_SECONDS, SqliteStore
+from extproc.adapters.sqlite_store import FORGET_DELETED_SECONDS, FORGET_EPOCHS_SECONDS, SqliteStore
 from extproc.decision_id import epoch_number
 from extproc.errors import Refused, Unreachable
 from extproc.snapshot.store import EpochArm, Lease, Status, StoredTemplate, TemplateWrite, Write
@@ -105,6 +105,18 @@ def test_epochs_outlive_their_rollout(store: SqliteStore) -> None:
     (row,) = store.write([Write("a", "r", None, {}, STATUS)])
     store.write([Write("a", "r", row.resource_version, delete=True)])
     assert [one.epoch for one in store.epochs_of("a", "r")] == [1]
+
+
+def test_a_rollout_that_comes_back_when_it_is_long_forgotten_counts_its_epochs_on(
+    store: SqliteStore, clock: FakeClock
+) -> None:
+    (row,) = store.write([Write("a", "r", None, {}, replace(STATUS, epoch=7, previous_epoch=7))])
+    store.write([Write("a", "r", row.resource_version, delete=True)])
+    (other,) = store.write([Write("a", "other", None, {}, STATUS)])
+    clock.advance(FORGET_DELETED_SECONDS + 1)
+    store.write([Write("a", "other", other.resource_version, delete=True)])
+    assert store.history("a", "r") == []
+    assert store.remains("a", "r").epoch == 7
 
 
 def test_an_epoch_is_forgotten_a_year_after_the_next_began_however_long_it_was(
