@@ -200,7 +200,9 @@ class SqliteStore:
                 "SELECT coalesce(max(epoch), 0) FROM epochs WHERE namespace = ? AND name = ?", (namespace, name)
             ).fetchone()
         aborted = tuple(version for (version,) in versions)
-        return Remains(aborted, epoch) if row is None else Remains(aborted, max(epoch, row.status.epoch))
+        if row is None:
+            return Remains(aborted, epoch)
+        return Remains(aborted, max(epoch, row.status.epoch), row.status.tripped, row.status.attempt)
 
     def history(self, namespace: str, name: str, limit: int = 100) -> Sequence[HistoryEntry]:
         """See ``RolloutStore``."""

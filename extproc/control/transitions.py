@@ -40,7 +40,7 @@ ACCEPTED_EPOCH: Final = "accepted_epoch"
 
 
 def create(intent: Intent, remains: Remains, now: float) -> Transition:
-    """The first apply adopts; what was aborted before a delete stays aborted, and epochs go on from there."""
+    """The first apply adopts; what was taken away before a delete stays so, epochs and attempts go on from there."""
     status = Status(
         stable=intent.stable,
         canary=intent.canary,
@@ -48,7 +48,9 @@ def create(intent: Intent, remains: Remains, now: float) -> Transition:
         step_at=now,
         epoch=remains.epoch + 1,
         previous_epoch=remains.epoch + 1,
+        attempt=remains.attempt + 1,
         aborted=remains.aborted,
+        tripped=remains.tripped,
         spec_stable=intent.stable,
         steps_key=intent.steps,
     )

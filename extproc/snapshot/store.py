@@ -249,10 +249,15 @@ class Documents:
 
 @dataclass(frozen=True, slots=True)
 class Remains:
-    """What outlives a delete: the versions with a tombstone, and the last epoch (0 if there was none)."""
+    """What outlives a delete: the versions with a tombstone, the last epoch and attempt (0 if there was none).
+
+    So does what breakers said, until the row is forgotten: workers may go by it still.
+    """
 
     aborted: tuple[str, ...] = ()
     epoch: int = 0
+    tripped: tuple[str, ...] = ()
+    attempt: int = 0
 
 
 class RolloutStore(Protocol):

@@ -12,7 +12,7 @@ import pytest
 from extproc.adapters.sqlite_store import FORGET_DELETED_SECONDS, FORGET_EPOCHS_SECONDS, SqliteStore
 from extproc.decision_id import epoch_number
 from extproc.errors import Refused, Unreachable
-from extproc.snapshot.store import EpochArm, Lease, Status, StoredTemplate, TemplateWrite, Write
+from extproc.snapshot.store import EpochArm, Lease, Remains, Status, StoredTemplate, TemplateWrite, Write
 from tests.support.clock import FakeClock
 
 STATUS = Status(stable="3", canary="4")
@@ -117,6 +117,12 @@ def test_a_rollout_that_comes_back_when_it_is_long_forgotten_counts_its_epochs_o
     store.write([Write("a", "other", other.resource_version, delete=True)])
     assert store.history("a", "r") == []
     assert store.remains("a", "r").epoch == 7
+
+
+def test_what_a_breaker_said_outlives_a_delete(store: SqliteStore) -> None:
+    (row,) = store.write([Write("a", "r", None, {}, replace(STATUS, tripped=("4",), attempt=3))])
+    store.write([Write("a", "r", row.resource_version, delete=True)])
+    assert store.remains("a", "r") == Remains((), epoch=1, tripped=("4",), attempt=3)
 
 
 def test_an_epoch_is_forgotten_a_year_after_the_next_began_however_long_it_was(

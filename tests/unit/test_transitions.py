@@ -115,6 +115,12 @@ def test_a_tombstone_survives_delete_and_apply() -> None:
     assert (other.aborted, other.phase) == (("4",), "Progressing")
 
 
+def test_a_trip_survives_delete_and_apply_and_what_is_retried_is_another_attempt() -> None:
+    status = transitions.create(INTENT, Remains(tripped=("4",), attempt=3), NOW).status
+    assert (status.tripped, status.attempt) == (("4",), 4)
+    assert transitions.retry(INTENT, status, NOW).status.attempt == 5
+
+
 def test_a_canary_that_moved_starts_over_in_one_write() -> None:
     before = at_weight(5000)
     status = transitions.configure(replace(INTENT, canary="5"), replace(before, step=3), NOW).status
