@@ -48,6 +48,7 @@ WAIT_SECONDS: Final = 2.0
 _CHUNK = 100
 _APPLICATION_ID = 0x64726F70  # "drop"
 _SCHEMA_VERSION = 2
+_VERSION_1 = (_APPLICATION_ID, 1)
 _SCHEMA = """
 CREATE TABLE meta (store_id TEXT NOT NULL, revision INTEGER NOT NULL, documents INTEGER NOT NULL,
                    forgotten INTEGER NOT NULL);
@@ -348,8 +349,8 @@ class SqliteStore:
             with closing(self._file.connect("rw")) as connection:
                 if is_empty(connection):
                     self._make_tables(connection)
-                elif kind(connection) == (_APPLICATION_ID, 1):
-                    _take_over_version_1(connection)
+                elif kind(connection) == _VERSION_1:
+                    self._take_over_version_1(connection)
 
     def _make_tables(self, connection: sqlite3.Connection) -> None:
         self._file.to_wal(connection)
@@ -359,6 +360,20 @@ class SqliteStore:
             # The first revision is 1, so that asking for all changes since 0 always answers.
             connection.execute("INSERT INTO meta VALUES (?, 1, 1, 0)", (uuid.uuid4().hex,))
             connection.execute(f"PRAGMA application_id = {_APPLICATION_ID}")
+            connection.execute(f"PRAGMA user_version = {_SCHEMA_VERSION}")
+        connection.execute("COMMIT")
+
+    def _take_over_version_1(self, connection: sqlite3.Connection) -> None:
+        """Add what version 2 has beside; nothing of version 1 changes. Several processes may try at once.
+
+        Epochs are remembered since version 2, so those in force count from now; decisions before had no ids to label.
+        """
+        connection.execute("BEGIN IMMEDIATE")
+        if kind(connection) == _VERSION_1:
+            execute_all(connection, _SINCE_VERSION_2)
+            live = f"SELECT {_COLUMNS} FROM rollouts WHERE deleted_at IS NULL"  # noqa: S608 - a constant
+            for row in connection.execute(live).fetchall():
+                self._write_epochs(connection, None, _parsed(row))
             connection.execute(f"PRAGMA user_version = {_SCHEMA_VERSION}")
         connection.execute("COMMIT")
 
@@ -378,7 +393,10 @@ class SqliteStore:
     def _check_kind(self, connection: sqlite3.Connection) -> None:
         if is_empty(connection):
             raise self._file.fault("unreachable", "there is no store in it yet")
-        if kind(connection) != (_APPLICATION_ID, _SCHEMA_VERSION):
+        found = kind(connection)
+        if found == _VERSION_1:
+            raise self._file.fault("incompatible", "it is of an earlier version; `dropout apply` or `serve` takes it over")
+        if found != (_APPLICATION_ID, _SCHEMA_VERSION):
             raise self._file.fault("incompatible", "this version of dropout does not read it")
 
     @contextmanager
@@ -431,15 +449,6 @@ def _after(before: StoredRollout | None, write: Write, revision: int) -> StoredR
     if write.delete:
         document = {}
     return StoredRollout(write.namespace, write.name, document, status, revision, source, write.delete)
-
-
-def _take_over_version_1(connection: sqlite3.Connection) -> None:
-    """Add what version 2 has beside; nothing of version 1 changes. Several processes may try at once."""
-    connection.execute("BEGIN IMMEDIATE")
-    if kind(connection) == (_APPLICATION_ID, 1):
-        execute_all(connection, _SINCE_VERSION_2)
-        connection.execute(f"PRAGMA user_version = {_SCHEMA_VERSION}")
-    connection.execute("COMMIT")
 
 
 def _lease(connection: sqlite3.Connection) -> tuple[str, int, float]:

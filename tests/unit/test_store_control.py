@@ -183,18 +183,37 @@ def test_a_lease_from_before_the_machine_started_anew_is_void(path: Path) -> Non
 # -- earlier formats
 
 
-def test_a_store_of_the_first_version_is_taken_over_with_all_that_it_holds(path: Path, store: SqliteStore) -> None:
-    (row,) = store.write([Write("a", "r", None, {"d": 1}, STATUS)])
-    store.close()
+def as_version_1(path: Path) -> None:
+    """Make a store what the first version of its format would have made it."""
     with closing(sqlite3.connect(path, isolation_level=None)) as connection:
         for table in ("templates", "epochs", "lease"):
             connection.execute(f"DROP TABLE {table}")
         older = '{"stable":"3","canary":"4","aborted":[],"conditions":[]}'
         connection.execute("UPDATE rollouts SET status = ?", (older,))
         connection.execute("PRAGMA user_version = 1")
-    with pytest.raises(Unreachable, match="store_incompatible"):
+
+
+def test_a_store_of_the_first_version_is_taken_over_with_all_that_it_holds(path: Path, store: SqliteStore) -> None:
+    (row,) = store.write([Write("a", "r", None, {"d": 1}, STATUS)])
+    store.close()
+    as_version_1(path)
+    with pytest.raises(Unreachable, match="takes it over"):
         SqliteStore(path)
     opened = SqliteStore(path, create=True)
     assert opened.get("a", "r") == row
     assert opened.acquire("one", 5)
     assert opened.documents().templates == []
+
+
+def test_the_epochs_in_force_in_a_store_of_the_first_version_are_remembered_from_then_on(
+    path: Path, store: SqliteStore, clock: FakeClock
+) -> None:
+    store.write([Write("a", "r", None, {"d": 1}, STATUS), Write("a", "gone", None, {"d": 1}, STATUS)])
+    store.write([Write("a", "gone", 3, delete=True)])
+    store.close()
+    as_version_1(path)
+    clock.advance(100)
+    opened = SqliteStore(path, create=True, clock=clock)
+    (found,) = opened.epochs(epoch_number("a/r", 1))
+    assert (found.epoch, found.began, [arm.version for arm in found.arms]) == (1, clock.now(), ["", "3", "4"])
+    assert opened.epochs_of("a", "gone") == []
