@@ -395,7 +395,8 @@ class SqliteStore:
             raise self._file.fault("unreachable", "there is no store in it yet")
         found = kind(connection)
         if found == _VERSION_1:
-            raise self._file.fault("incompatible", "it is of an earlier version; `dropout apply` or `serve` takes it over")
+            why = "it is of an earlier version; `dropout apply` or `serve` takes it over"
+            raise self._file.fault("incompatible", why)
         if found != (_APPLICATION_ID, _SCHEMA_VERSION):
             raise self._file.fault("incompatible", "this version of dropout does not read it")
 
