@@ -17,8 +17,8 @@ POLL_SECONDS: Final = 1.0
 DEADLINE_SECONDS: Final = 2.0
 """What a whole answer may take."""
 
-STALE_SECONDS: Final = 10.0
-"""An answer older than this says nothing any more."""
+STALE_SECONDS: Final = 60.0
+"""An answer older than this says nothing any more, and a larger one takes no longer than this between two polls."""
 
 MAX_BYTES: Final = 256 * 1024 * 1024
 """What an answer may have: that of Envoy about ten thousand clusters has tens of megabytes."""
@@ -32,18 +32,19 @@ _TAKES_REQUESTS: Final = (None, "UNKNOWN", "HEALTHY", "DEGRADED")
 
 @dataclass(slots=True)
 class _Answer:
-    """What one Envoy said last: by cluster what is wrong with it, when that was, and why there is no newer one."""
+    """What one Envoy said last, and when: by cluster what is wrong with it; or why it said nothing."""
 
     clusters: Mapping[str, str] = field(default_factory=dict)
-    at: float = float("-inf")
-    fault: str = "was not asked yet"
+    at: float = field(default_factory=time.monotonic)
+    fault: str = ""
 
 
 class EnvoyClusters:
     """``control.observing.Clusters`` of the Envoys whose admin endpoints (host, port) are ``addresses``."""
 
     def __init__(self, addresses: Sequence[tuple[str, int]]) -> None:
-        self._answers = {f"{host}:{port}": _Answer() for host, port in addresses}
+        self._answers = {f"{host}:{port}": _Answer(fault="was not asked yet") for host, port in addresses}
+        self._asked = {address: threading.Event() for address in self._answers}
         self._stopping = threading.Event()
         self._threads = [
             threading.Thread(target=self._follow, args=address, name="envoy-admin", daemon=True)
@@ -51,9 +52,12 @@ class EnvoyClusters:
         ]
 
     def start(self) -> None:
-        """Begin to ask."""
+        """Begin to ask; done when each has answered, or had the time for it."""
         for thread in self._threads:
             thread.start()
+        until = time.monotonic() + DEADLINE_SECONDS
+        for asked in self._asked.values():
+            asked.wait(max(0.0, until - time.monotonic()))
 
     def close(self) -> None:
         """Ask no more."""
@@ -62,8 +66,8 @@ class EnvoyClusters:
     def unready(self, cluster: str) -> str:
         """Why ``cluster`` cannot take more requests, by the first Envoy that says so; empty if none does."""
         for address, answer in self._answers.items():
-            if time.monotonic() - answer.at > STALE_SECONDS:
-                return f"Envoy at {address} {answer.fault}"
+            if answer.fault or time.monotonic() - answer.at > STALE_SECONDS:
+                return f"Envoy at {address} {answer.fault or 'does not answer'}"
             wrong = answer.clusters.get(cluster, "is not known")
             if wrong:
                 return f"cluster {cluster} {wrong}, says Envoy at {address}"
@@ -73,11 +77,11 @@ class EnvoyClusters:
         address = f"{host}:{port}"
         while not self._stopping.is_set():
             began = time.monotonic()
-            before = self._answers[address]
             try:
-                self._answers[address] = _Answer(dict(_clusters(_fetch(host, port))), time.monotonic(), "is silent")
+                self._answers[address] = _Answer(dict(_clusters(_fetch(host, port))))
             except (OSError, http.client.HTTPException, ValueError, TypeError, KeyError, AttributeError):
-                self._answers[address] = _Answer(before.clusters, before.at, "does not answer")
+                self._answers[address] = _Answer(fault="does not answer")
+            self._asked[address].set()
             self._stopping.wait(max(POLL_SECONDS, (time.monotonic() - began) / _SHARE))
 
 

@@ -169,6 +169,10 @@ class Upstreams:
             self._thread.join(5)
             self._loop.close()
 
+    def restart(self, name: str) -> None:
+        """Have one that was stopped listen again, on its port."""
+        self._call(self._listen(name))
+
     def _call(self, coroutine: Any) -> Any:
         return asyncio.run_coroutine_threadsafe(coroutine, self._loop).result(10)
 
