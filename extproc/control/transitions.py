@@ -138,6 +138,8 @@ def abort(
     Raises:
         Refused: ``not_a_canary_rollout``, ``no_canary``.
     """
+    A pending rise is called off, and its epoch with it: a worker that is ahead may have drawn by it already.
+
     canary = _moving_canary(intent, status)
     if canary in status.aborted:
         return None
@@ -153,7 +155,7 @@ def abort(
         reason=reason,
         message=message,
     )
-    after = replace(after, ranges_key=ranges_key(intent, after))
+    after = with_epoch(intent, status, after, now)
     return Transition(after, message, {**(detail or {}), "version": canary, "weight": format_percent(current)})
 
 

@@ -80,6 +80,7 @@ def test_an_abort_during_a_rise_draws_what_was_in_force() -> None:
     rising = done(transitions.set_weight(INTENT, at_weight(1000), 5000, NOW))
     status = done(transitions.abort(INTENT, rising, NOW + 0.1))
     assert (status.drawn, status.weight_at(NOW + 1)) == (1000, 0)
+    assert status.epoch_at(NOW + 0.1) > rising.epoch, "a worker may have raised it before the abort was there"
 
 
 def test_an_abort_of_what_is_aborted_is_nothing_to_do() -> None:
