@@ -20,14 +20,14 @@ from typing import Any, Final
 from extproc.control import analysis, transitions
 from extproc.control.analysis import Measured, Metric, Outcome, RunPlan, run_plan
 from extproc.control.intent import Intent, Transition, intent_of
-from extproc.control.standing import is_under_way
+from extproc.control.standing import is_under_way, stands_still, step_begun
 from extproc.control.transitions import ACCEPTED_EPOCH
 from extproc.resources.analysis_template import AnalysisTemplate
 from extproc.resources.fields import format_duration, format_percent
 from extproc.resources.rollout import Rollout, Step
 from extproc.snapshot.store import CLOCK_SET_BACK_SECONDS, Status
 
-STEP: Final = "step"
+STEP: Final = transitions.STEP
 BACKGROUND: Final = "background"
 """The two runs that may be under way: their keys in ``Status.analysis``."""
 
@@ -104,7 +104,8 @@ def advance(plan: Plan, status: Status, observations: Observations, now: float) 
     if not is_under_way(status):
         return None
     if status.canary in status.tripped:
-        return transitions.abort(plan.intent, status, now, reason="breaker_open", why=status.message)
+        why = status.message if status.reason == "breaker_open" else "a breaker tripped it"
+        return transitions.abort(plan.intent, status, now, reason="breaker_open", why=why)
     if status.step_at - now > CLOCK_SET_BACK_SECONDS:
         return _clock_set_back(status, now)
     if status.killed or now < status.step_at:
@@ -181,16 +182,11 @@ def _sample_ratio(status: Status, observations: Observations) -> Transition | No
 
 def _paused(status: Status, reason: str, why: str) -> Transition | None:
     """A pause for ``reason``, unless the rollout stands still already for more than the time of a step."""
-    return None if _stands_still(status) else _to_pause(status, reason, why)
+    return None if stands_still(status) else _to_pause(status, reason, why)
 
 
 def _to_pause(status: Status, reason: str, why: str) -> Transition:
     return Transition(replace(status, phase="Paused", reason=reason, message=why), f"paused: {why}", {"reason": reason})
-
-
-def _stands_still(status: Status) -> bool:
-    """Whether only somebody's word makes it go on."""
-    return status.phase == "Paused" and status.reason != "pause_step"
 
 
 # -- steps
@@ -198,7 +194,7 @@ def _stands_still(status: Status) -> bool:
 
 def _step(plan: Plan, status: Status, observations: Observations, now: float) -> Transition | None:
     """Do the step in force, or go on to the next if it is done."""
-    if _stands_still(status):
+    if stands_still(status):
         return None
     if status.step >= len(plan.steps):
         return _finish(plan, status, observations, now) if plan.steps else None
@@ -279,7 +275,6 @@ def _waiting(status: Status, reason: str, why: str) -> Transition | None:
 
 def _next(status: Status, reason: str, message: str, now: float) -> Transition:
     """The step is done. The next one counts from now, or from when a pending rise is due."""
-    step_at = status.effective_at if status.is_pending(now) else now
-    after = replace(status, step=status.step + 1, step_at=step_at, reason=reason, message=message)
+    after = replace(step_begun(status, now), step=status.step + 1, reason=reason, message=message)
     detail: dict[str, Any] = {"step": status.step}
     return Transition(after, message, detail)

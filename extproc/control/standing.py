@@ -22,14 +22,26 @@ def is_under_way(status: Status) -> bool:
     return status.canary not in (None, status.stable) and status.phase in ("Progressing", "Paused")
 
 
+def stands_still(status: Status) -> bool:
+    """Whether it is paused by more than the time of a step: only somebody's word makes it go on."""
+    return status.phase == "Paused" and status.reason != "pause_step"
+
+
+def step_begun(status: Status, now: float) -> Status:
+    """The status whose step's time counts from now, or from when a pending rise is due."""
+    return replace(status, step_at=status.effective_at if status.is_pending(now) else now)
+
+
 def going_on(status: Status, now: float, reason: str, message: str) -> Status:
-    """The status under way again. A step's time counts from now, or from when a pending rise is due."""
-    step_at = status.effective_at if status.is_pending(now) else now
-    return replace(status, phase="Progressing", reason=reason, message=message, step_at=step_at)
+    """The status under way again, with its step begun anew."""
+    return replace(step_begun(status, now), phase="Progressing", reason=reason, message=message)
 
 
 def settled(intent: Intent, status: Status, reason: str, message: str) -> Status:
-    """The status with the phase that its versions imply; ``reason`` is why it progresses, if it does."""
+    """The status with the phase that its versions imply; ``reason`` is why it progresses, if it does.
+
+    What is paused stays so, for the reason that it was paused for.
+    """
     if status.canary is None:
         what = "experiment" if intent.experiment else "shadow"
         return replace(status, phase="Healthy", reason="live", message=f"the {what} is live")
@@ -39,8 +51,9 @@ def settled(intent: Intent, status: Status, reason: str, message: str) -> Status
     if status.canary in status.aborted:
         message = f"version {status.canary} was aborted; `dropout rollout retry {intent.key}` lifts that"
         return replace(at_zero(status), phase="Degraded", reason="aborted", message=message)
-    phase = status.phase if status.phase in ("Progressing", "Paused") else "Progressing"
-    return replace(status, phase=phase, reason=reason, message=message)
+    if status.phase == "Paused":
+        return status
+    return replace(status, phase="Progressing", reason=reason, message=message)
 
 
 def at_zero(status: Status) -> Status:

@@ -20,6 +20,8 @@ from extproc.control.standing import (
     next_epoch,
     ranges_key,
     settled,
+    stands_still,
+    step_begun,
     with_epoch,
     with_stable,
     without_drift,
@@ -34,6 +36,8 @@ MANUAL_PAUSES: Final = frozenset({"paused", "manual_weight"})
 STEP_PAUSES: Final = frozenset({"pause_step", "analysis_inconclusive", "analysis_error"})
 """Reasons of a pause that a step made; to promote is to have done with that step."""
 
+STEP: Final = "step"
+"""Key in ``Status.analysis``: the run of the step in force."""
 
 ACCEPTED_EPOCH: Final = "accepted_epoch"
 """Key in ``Status.analysis``: the epoch whose sample ratio somebody has seen and accepted."""
@@ -61,13 +65,13 @@ def create(intent: Intent, remains: Remains, now: float) -> Transition:
 def configure(intent: Intent, status: Status, now: float) -> Transition:
     """A document that changed: a canary that moved starts over, a stable that moved is reported and not routed.
 
-    Other steps begin with the first of them, from the weight that there is.
+    Other steps begin with the first of them, from the weight that there is; a pause that no step made holds on.
     """
     after = with_stable(intent, status)
     if intent.steps != status.steps_key:
         after = replace(after, steps_key=intent.steps)
         if is_under_way(after):
-            after = replace(going_on(after, now, "steps_changed", "the steps changed"), step=0, analysis={})
+            after = _from_the_first_step(after, now)
     message = "configured"
     if intent.canary != status.canary:
         after = from_the_start(replace(after, canary=intent.canary), now)
@@ -86,6 +90,8 @@ def adopt(intent: Intent, status: Status, now: float) -> Transition | None:
     after = replace(status, stable=intent.stable, spec_stable=intent.stable, conditions=conditions)
     if status.canary == status.stable != intent.stable:  # what was promoted is a canary again
         after = from_the_start(after, now)
+    elif intent.stable != status.stable:  # what was measured against another control counts no more
+        after = replace(step_begun(after, now), analysis={})
     message = f"version {intent.stable} was adopted as stable in place of {status.stable}"
     after = settled(intent, after, "adopted", message)
     return Transition(with_epoch(intent, status, after, now), message, _versions(after))
@@ -94,7 +100,7 @@ def adopt(intent: Intent, status: Status, now: float) -> Transition | None:
 def set_weight(intent: Intent, status: Status, weight: int, now: float) -> Transition | None:
     """Give the canary ``weight`` hundredths of a percent: a fall at once, a rise when every worker has it.
 
-    A rollout with steps is paused by that, or the next step would undo it.
+    A rollout with steps is paused by that, or the next step would undo it; one without has nothing to be paused.
 
     Raises:
         Refused: ``not_a_canary_rollout``, ``no_canary``, ``version_aborted``.
@@ -104,9 +110,8 @@ def set_weight(intent: Intent, status: Status, weight: int, now: float) -> Trans
     if weight == status.weight:
         return None
     set_ = weighted(intent, status, weight, now)
-    if not intent.steps:
-        return set_
-    return replace(set_, status=replace(set_.status, phase="Paused", reason="manual_weight"))
+    phase, reason = ("Paused", "manual_weight") if intent.steps else ("Progressing", "weight_set")
+    return replace(set_, status=replace(set_.status, phase=phase, reason=reason))
 
 
 def weighted(intent: Intent, status: Status, weight: int, now: float) -> Transition:
@@ -133,13 +138,13 @@ def abort(
 ) -> Transition | None:
     """Take the canary away now. Arms stay as they were drawn, and a tombstone keeps the version away.
 
+    A pending rise is called off, and its epoch with it: a worker that is ahead may have drawn by it already.
+
     ``detail`` is what history keeps of why, beside the version and its weight.
 
     Raises:
         Refused: ``not_a_canary_rollout``, ``no_canary``.
     """
-    A pending rise is called off, and its epoch with it: a worker that is ahead may have drawn by it already.
-
     canary = _moving_canary(intent, status)
     if canary in status.aborted:
         return None
@@ -183,11 +188,13 @@ def retry(intent: Intent, status: Status, now: float) -> Transition:
 def pause(intent: Intent, status: Status) -> Transition | None:
     """Stay where the rollout is until it is resumed; what watches over it goes on.
 
+    What stands still already does so for its own reason, so that to resume it does not overrule that.
+
     Raises:
-        Refused: ``not_a_canary_rollout``, ``no_canary``, ``not_progressing``.
+        Refused: ``not_a_canary_rollout``, ``no_canary``, ``not_progressing``, ``version_aborted``.
     """
     _under_way(intent, status)
-    if status.phase == "Paused" and status.reason in MANUAL_PAUSES:
+    if stands_still(status):
         return None
     message = "paused by hand"
     return Transition(replace(status, phase="Paused", reason="paused", message=message), message)
@@ -197,7 +204,7 @@ def resume(intent: Intent, status: Status, now: float) -> Transition:
     """Undo a pause by hand; a timed step begins anew.
 
     Raises:
-        Refused: ``not_a_canary_rollout``, ``no_canary``, ``not_progressing``, ``not_paused``.
+        Refused: ``not_a_canary_rollout``, ``no_canary``, ``not_progressing``, ``version_aborted``, ``not_paused``.
     """
     _under_way(intent, status)
     if status.phase != "Paused" or status.reason not in MANUAL_PAUSES:
@@ -211,11 +218,11 @@ def resume(intent: Intent, status: Status, now: float) -> Transition:
 def promote(intent: Intent, status: Status, now: float) -> Transition:
     """End the pause that the rollout is in, whatever it waits for, and go on with the next step.
 
-    What paused it is taken note of: measurements begin anew, and a sample ratio that was off is accepted for the
-    epoch.
+    What paused it is taken note of: a step's measurements begin anew, and a sample ratio that was off is accepted for
+    the epoch.
 
     Raises:
-        Refused: ``not_a_canary_rollout``, ``no_canary``, ``not_progressing``, ``not_paused``.
+        Refused: ``not_a_canary_rollout``, ``no_canary``, ``not_progressing``, ``version_aborted``, ``not_paused``.
     """
     _under_way(intent, status)
     if status.phase != "Paused":
@@ -224,8 +231,10 @@ def promote(intent: Intent, status: Status, now: float) -> Transition:
     after = going_on(status, now, "promoted", message)
     if status.reason in STEP_PAUSES:
         after = replace(after, step=status.step + 1)
-    accepted = status.epoch if status.reason == "sample_ratio_mismatch" else status.analysis.get(ACCEPTED_EPOCH)
-    return Transition(replace(after, analysis={ACCEPTED_EPOCH: accepted}), message, {"step": status.step})
+    runs = _runs_beside_the_step(status)
+    if status.reason == "sample_ratio_mismatch":
+        runs[ACCEPTED_EPOCH] = status.epoch
+    return Transition(replace(after, analysis=runs), message, {"step": status.step})
 
 
 def promote_fully(
@@ -273,7 +282,7 @@ def kill(status: Status) -> Transition | None:
 
 
 def restore(status: Status, now: float) -> Transition | None:
-    """Undo a kill. A canary's weight rises again from 0, in all workers together."""
+    """Undo a kill. A canary's weight rises again from 0, in all workers together, and its step begins anew."""
     if not status.killed:
         return None
     message = "restored"
@@ -282,7 +291,19 @@ def restore(status: Status, now: float) -> Transition | None:
         after = replace(after, previous_weight=0, effective_at=now + RAISE_DELAY_SECONDS)
         after = next_epoch(status, after, now, at_once=True)
         message = f"restored: weight {format_percent(status.weight)}"
-    return Transition(after, message)
+    return Transition(step_begun(after, now), message)
+
+
+def _from_the_first_step(status: Status, now: float) -> Status:
+    """What is under way, with other steps. What holds it back beside them, a doubt or a trip, still does."""
+    after = replace(step_begun(status, now), step=0, analysis=_runs_beside_the_step(status))
+    held = status.canary in status.tripped or (stands_still(status) and status.reason not in STEP_PAUSES)
+    return after if held else going_on(after, now, "steps_changed", "the steps changed")
+
+
+def _runs_beside_the_step(status: Status) -> dict[str, Any]:
+    """What of ``Status.analysis`` outlasts the step."""
+    return {kind: run for kind, run in status.analysis.items() if kind != STEP}
 
 
 def _refuse_taken_away(intent: Intent, status: Status, canary: str) -> None:
@@ -297,6 +318,7 @@ def _under_way(intent: Intent, status: Status) -> None:
         raise Refused.of(
             "not_progressing", f"version {canary} of {intent.key} is {status.phase.lower()}, not under way"
         )
+    _refuse_taken_away(intent, status, canary)
 
 
 def _moving_canary(intent: Intent, status: Status) -> str:

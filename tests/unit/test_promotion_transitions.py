@@ -72,7 +72,7 @@ def test_to_promote_ends_a_step_that_paused(reason: str) -> None:
     paused = replace(FRESH, phase="Paused", reason=reason, step=1, analysis={"step": {"a": 1}})
     status = done(transitions.promote(INTENT, paused, NOW + 5))
     assert (status.step, status.phase, status.step_at) == (2, "Progressing", NOW + 5)
-    assert status.analysis == {ACCEPTED_EPOCH: None}
+    assert status.analysis == {}
 
 
 @pytest.mark.parametrize("reason", ["background_inconclusive", "background_error", "paused"])
@@ -137,7 +137,8 @@ def test_a_canary_that_moves_is_another_attempt() -> None:
 
 
 def test_other_steps_begin_with_the_first_at_the_weight_that_there_is() -> None:
-    midway = replace(FRESH, step=3, weight=500, previous_weight=500, analysis={"step": {}}, phase="Paused")
+    midway = replace(FRESH, step=3, weight=500, previous_weight=500, analysis={"step": {}})
+    midway = replace(midway, phase="Paused", reason="pause_step")
     status = transitions.configure(replace(INTENT, steps="others"), midway, NOW + 1).status
     assert (status.step, status.weight, status.phase, status.analysis) == (0, 500, "Progressing", {})
     assert status.step_at == NOW + 1
@@ -147,6 +148,67 @@ def test_other_steps_of_a_rollout_that_is_over_change_nothing_but_the_document()
     promoted = done(transitions.promote_fully(INTENT, FRESH, 2, NOW))
     status = transitions.configure(replace(INTENT, steps="others"), promoted, NOW).status
     assert (status.step, status.phase) == (2, "Healthy")
+
+
+def test_another_control_is_measured_anew_and_a_pause_goes_on_being_what_it_is() -> None:
+    drifted = transitions.configure(replace(INTENT, stable="2"), replace(FRESH, step=1), NOW).status
+    for reason in ("pause_step", "paused", "analysis_inconclusive"):
+        paused = replace(drifted, phase="Paused", reason=reason, message="why", analysis={"step": {"a": 1}})
+        after = done(transitions.adopt(replace(INTENT, stable="2"), paused, NOW + 9))
+        assert (after.stable, after.phase, after.reason, after.message) == ("2", "Paused", reason, "why")
+        assert (after.step, after.step_at, after.analysis) == (1, NOW + 9, {})
+
+
+def test_a_step_that_was_killed_begins_anew_when_it_is_restored() -> None:
+    paused = replace(FRESH, phase="Paused", reason="pause_step", step=1, weight=500, previous_weight=500)
+    restored = done(transitions.restore(done(transitions.kill(paused)), NOW + 3600))
+    assert (restored.phase, restored.reason) == ("Paused", "pause_step")
+    assert restored.step_at == restored.effective_at == NOW + 3600 + RAISE_DELAY_SECONDS
+    assert done(transitions.restore(done(transitions.kill(FRESH)), NOW + 3600)).step_at == NOW + 3600
+
+
+@pytest.mark.parametrize("reason", ["background_inconclusive", "background_error", "sample_ratio_mismatch"])
+def test_a_pause_by_hand_and_its_end_do_not_end_a_pause_for_doubt(reason: str) -> None:
+    doubtful = replace(FRESH, phase="Paused", reason=reason, step=1)
+    assert transitions.pause(INTENT, doubtful) is None
+
+
+@pytest.mark.parametrize("reason", ["paused", "manual_weight", "background_inconclusive", "sample_ratio_mismatch"])
+def test_other_steps_end_no_pause_that_no_step_made(reason: str) -> None:
+    paused = replace(FRESH, step=3, phase="Paused", reason=reason, message="why")
+    status = transitions.configure(replace(INTENT, steps="others"), paused, NOW + 1).status
+    assert (status.step, status.step_at, status.phase, status.reason) == (0, NOW + 1, "Paused", reason)
+    assert status.message == "why"
+
+
+def test_other_steps_do_not_take_back_that_a_sample_ratio_was_accepted() -> None:
+    accepted = replace(FRESH, analysis={ACCEPTED_EPOCH: FRESH.epoch, "step": {}, "background": {"seen": 1}})
+    status = transitions.configure(replace(INTENT, steps="others"), accepted, NOW).status
+    assert status.analysis == {ACCEPTED_EPOCH: FRESH.epoch, "background": {"seen": 1}}
+
+
+def test_to_promote_past_a_gate_forgets_nothing_of_what_was_seen_in_the_background() -> None:
+    at_gate = replace(FRESH, phase="Paused", reason="pause_step", analysis={"background": {"failed": 2}})
+    assert transitions.promote(INTENT, at_gate, NOW).status.analysis == {"background": {"failed": 2}}
+
+
+def test_what_a_breaker_took_away_is_neither_paused_nor_promoted_before_a_retry() -> None:
+    tripped = done(transitions.trip(INTENT, replace(FRESH, phase="Paused", reason="paused"), "4", 1, "it fails"))
+    for refuse in (
+        lambda: transitions.pause(INTENT, tripped),
+        lambda: transitions.resume(INTENT, tripped, NOW),
+        lambda: transitions.promote(INTENT, tripped, NOW),
+    ):
+        with pytest.raises(Refused) as refused:
+            refuse()
+        assert code_of(refused) == "version_aborted"
+
+
+def test_a_weight_by_hand_ends_the_pause_of_a_rollout_that_has_no_steps() -> None:
+    bare = replace(INTENT, steps="")
+    paused = done(transitions.pause(bare, FRESH))
+    status = done(transitions.set_weight(bare, paused, 500, NOW))
+    assert (status.phase, status.reason) == ("Progressing", "weight_set")
 
 
 def test_a_clock_that_is_set_back_takes_no_weight_away() -> None:

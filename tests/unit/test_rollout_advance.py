@@ -211,6 +211,16 @@ def test_a_trip_aborts_whatever_else_holds() -> None:
         assert "9 of 10 failed" in after.message
 
 
+def test_history_does_not_blame_a_trip_on_something_else_that_happened_since() -> None:
+    plan = plan_for(RAMP[2:])
+    tripped = moved(transitions.trip(plan.intent, fresh(plan), "4", 1, "9 of 10 failed"))
+    edited = transitions.configure(replace(plan.intent, steps="others"), tripped, NOW).status
+    after = moved(advance(plan, edited, NOTHING, NOW))
+    assert "9 of 10 failed" in after.message
+    again = replace(fresh(plan), tripped=("4",), reason="canary_moved", message="canary moved from 5 to 4")
+    assert "canary moved" not in moved(advance(plan, again, NOTHING, NOW)).message
+
+
 def test_no_weight_is_given_to_what_cannot_serve_and_history_says_so_once() -> None:
     plan = plan_for([{"setWeight": 5}, {"setWeight": 50}, {"setWeight": 10}])
     away = Observations(unready="Envoy knows no cluster fraud-detector-v4")
