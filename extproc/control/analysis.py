@@ -81,7 +81,8 @@ def run_plan(
 ) -> RunPlan:
     """What running ``analysis`` means, with the templates that ``template`` finds by name.
 
-    A step waits for its analysis; in the ``background`` nothing does, so there a metric may go on for ever.
+    A step waits for its analysis; in the ``background`` nothing does, so there a metric may go on for ever, or wait for
+    a later step.
     """
     names = [ref.template_name for ref in analysis.templates]
     try:
@@ -92,12 +93,13 @@ def run_plan(
         for misuse in misuses(analysis, templates, in_step=not background):
             if misuse.code != UNKNOWN_ARGUMENT:
                 return RunPlan((), misuse.message)
-        return RunPlan(tuple(metric for found in templates if found for metric in _metrics(analysis, found)))
+        metrics = (metric for found in templates if found for metric in _metrics(analysis, found, background))
+        return RunPlan(tuple(metrics))
     except InvalidInput as error:
         return RunPlan((), f"an AnalysisTemplate is not valid: {error}")
 
 
-def _metrics(analysis: AnalysisSpec, template: AnalysisTemplate) -> Iterator[Metric]:
+def _metrics(analysis: AnalysisSpec, template: AnalysisTemplate, background: bool) -> Iterator[Metric]:
     args = {name: value for name, value in given_args(analysis, template).items() if value is not None}
     for spec in template.spec.metrics:
         provider = spec.provider.observed or spec.provider.feedback
@@ -107,7 +109,7 @@ def _metrics(analysis: AnalysisSpec, template: AnalysisTemplate) -> Iterator[Met
             interval=spec.interval,
             count=_count(spec),
             initial_delay=spec.initial_delay or 0.0,
-            starting_step=spec.starting_step,
+            starting_step=spec.starting_step if background else 0,
             failure_limit=spec.failure_limit,
             inconclusive_limit=spec.inconclusive_limit,
             consecutive_error_limit=spec.consecutive_error_limit,

@@ -123,6 +123,11 @@ def test_a_metric_waits_for_its_step() -> None:
     assert run.due(step=2) == ["errors"]
 
 
+def test_in_a_step_there_is_no_later_step_to_wait_for() -> None:
+    run = Run(plan(metric(startingStep=2)))
+    assert run.due(step=1) == ["errors"]
+
+
 def test_an_error_is_tried_again_soon_and_does_not_count() -> None:
     run = Run(plan(repeated(count=1)))
     run.take(BROKEN)
