@@ -69,9 +69,10 @@ class SqliteFeedback:
             batch = _Batch(connection)
             return [batch.record(entry) for entry in entries]
 
-    def mark_fallbacks(self, keys: Collection[bytes]) -> None:
+    def mark_fallbacks(self, keys: Collection[bytes], keep_from: float) -> None:
         """See ``FeedbackStore``."""
         with self._file.mapped(), self._writing() as connection:
+            self._forget(connection, keep_from)
             batch = _Batch(connection)
             for key in keys:
                 batch.take_back(key)

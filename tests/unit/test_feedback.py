@@ -370,6 +370,13 @@ def test_fallbacks_are_forgotten_with_their_ids(desk: Desk) -> None:
     assert rows(desk, "ids") == 1
 
 
+def test_fallbacks_are_forgotten_where_nobody_sends_any_feedback_too(desk: Desk) -> None:
+    desk.feedback.mark_fallbacks([make_id(desk.ids) for _ in range(3)])
+    desk.clock.advance(RETENTION + 1)
+    desk.feedback.mark_fallbacks([make_id(desk.ids)])
+    assert rows(desk, "ids") == 1
+
+
 # A flood, and what it leaves
 
 

@@ -26,8 +26,11 @@ class FeedbackStore(Protocol):
         """
         ...
 
-    def mark_fallbacks(self, keys: Collection[bytes]) -> None:
-        """These decisions were served by a fallback: they do not count, and what was counted of them is taken back."""
+    def mark_fallbacks(self, keys: Collection[bytes], keep_from: float) -> None:
+        """These decisions were served by a fallback: they do not count, and what was counted of them is taken back.
+
+        Ids are forgotten as by ``record``.
+        """
         ...
 
     def labels(self, rollout: str, epoch: int) -> Mapping[str, LabelTotals]:

@@ -59,7 +59,7 @@ class Feedback:
         Raises:
             Unreachable: when the epochs or the counts cannot be reached; then none of the records has counted.
         """
-        keep_from = self._clock.now() - self._retention
+        keep_from = self._keep_from()
         attribution = Attribution(self._open_id, self._epochs, keep_from)
         found = [_entry(attribution, record) for record in records]
         entries = [entry for entry in found if isinstance(entry, Entry)]
@@ -75,7 +75,11 @@ class Feedback:
         opened = (self._open_id(text) for text in ids)
         keys = [each.key for each in opened if isinstance(each, Opened)]
         if keys:
-            self._store.mark_fallbacks(keys)
+            self._store.mark_fallbacks(keys, self._keep_from())
+
+    def _keep_from(self) -> float:
+        """Since when decisions are labelled."""
+        return self._clock.now() - self._retention
 
 
 def _result(record: FeedbackRecord | Unreadable, code: Code) -> Result:
