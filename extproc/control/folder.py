@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import os
 import stat
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -109,11 +109,12 @@ class FollowedFolder:
         }
         # A conflict is the later one's: what the store holds already comes first.
         documents = sorted(documents, key=lambda document: held.get(_identity(document)) != document.body)
+        present = {_identity(document) for document in documents}
         while True:
             action = Apply(
                 documents,
-                remove=self._gone(Rollout, before.rollouts, documents, faults),
-                remove_templates=self._gone(AnalysisTemplate, before.templates, documents, faults),
+                remove=self._gone(Rollout, before.rollouts, present, faults),
+                remove_templates=self._gone(AnalysisTemplate, before.templates, present, faults),
                 follow=True,
             )
             try:
@@ -130,16 +131,15 @@ class FollowedFolder:
         self,
         kind: type[Resource],
         rows: Sequence[StoredRollout] | Sequence[StoredTemplate],
-        documents: Sequence[LoadedDocument[Any]],
+        present: Collection[tuple[type[Resource], str]],
         faults: Mapping[str, object],
     ) -> list[tuple[str, str]]:
         """What of a kind this folder applied and no longer holds, as far as it can be read."""
-        kept = {_identity(document) for document in documents}
         return [
             (row.namespace, row.name)
             for row in rows
             if row.source is not None
-            and (kind, row.key) not in kept
+            and (kind, row.key) not in present
             and Path(row.source).is_relative_to(self._directory)
             and not any(Path(row.source).is_relative_to(place) for place in faults)
         ]

@@ -211,6 +211,19 @@ def test_a_newcomer_that_collides_is_refused_and_the_accepted_stays(
     assert names(store) == ["b", "z"]
 
 
+def test_a_document_that_moves_to_another_file_and_collides_there_stays_as_it_was(
+    folder: FollowedFolder, store: SqliteStore, directory: Path
+) -> None:
+    (directory / "a.yaml").write_text(text("a"))
+    (directory / "z.yaml").write_text(text("z", path="/same"))
+    folder.sync()
+    (directory / "a.yaml").unlink()
+    (directory / "b.yaml").write_text(text("a", path="/same"))
+    report = folder.sync()
+    assert (report.deleted, [codes(faults) for faults in report.faults.values()]) == ((), [["match_collision"]])
+    assert names(store) == ["a", "z"]
+
+
 def test_one_name_in_two_files_is_a_fault_of_one(folder: FollowedFolder, store: SqliteStore, directory: Path) -> None:
     (directory / "a.yaml").write_text(text("a", seed="one"))
     (directory / "b.yaml").write_text(text("a", seed="two"))
