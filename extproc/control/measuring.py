@@ -15,7 +15,15 @@ from extproc.control.analysis import Measured, Metric, Outcome
 from extproc.control.sequential import Comparison, Groups, compare
 from extproc.control.windows import Windows
 from extproc.errors import DropoutError
-from extproc.measure import ArmTotals, EpochTotals, LabelTotals
+from extproc.measure import (
+    FALSE_NEGATIVE,
+    FALSE_POSITIVE,
+    TRUE_NEGATIVE,
+    TRUE_POSITIVE,
+    ArmTotals,
+    EpochTotals,
+    LabelTotals,
+)
 from extproc.resources.analysis_template import FeedbackSpec, ObservedSpec
 from extproc.resources.conditions import Condition, ConditionError
 
@@ -27,9 +35,6 @@ MISSING_SHARE: Final = 0.10
 
 FALLBACK_SHARE: Final = 0.05
 """With more of the canary's requests than this answered by another version, its arm is not the canary."""
-
-TRUE_POSITIVE, FALSE_POSITIVE, TRUE_NEGATIVE, FALSE_NEGATIVE = range(4)
-"""Places in ``LabelTotals.confusion``."""
 
 
 @dataclass(frozen=True, slots=True)
