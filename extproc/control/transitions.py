@@ -67,12 +67,11 @@ def configure(intent: Intent, status: Status, now: float) -> Transition:
 
     Other steps begin with the first of them, from the weight that there is; a pause that no step made holds on.
     """
-    after = with_stable(intent, status)
+    after, message = with_stable(intent, status), "configured"
     if intent.steps != status.steps_key:
         after = replace(after, steps_key=intent.steps)
         if is_under_way(after):
-            after = _from_the_first_step(after, now)
-    message = "configured"
+            after, message = _from_the_first_step(after, now), "the steps changed: the first one begins"
     if intent.canary != status.canary:
         after = from_the_start(replace(after, canary=intent.canary), now)
         message = f"canary moved from {status.canary or 'none'} to {intent.canary or 'none'}"

@@ -139,9 +139,11 @@ def test_a_canary_that_moves_is_another_attempt() -> None:
 def test_other_steps_begin_with_the_first_at_the_weight_that_there_is() -> None:
     midway = replace(FRESH, step=3, weight=500, previous_weight=500, analysis={"step": {}})
     midway = replace(midway, phase="Paused", reason="pause_step")
-    status = transitions.configure(replace(INTENT, steps="others"), midway, NOW + 1).status
+    changed = transitions.configure(replace(INTENT, steps="others"), midway, NOW + 1)
+    status = changed.status
     assert (status.step, status.weight, status.phase, status.analysis) == (0, 500, "Progressing", {})
     assert status.step_at == NOW + 1
+    assert "the steps changed" in changed.message
 
 
 def test_other_steps_of_a_rollout_that_is_over_change_nothing_but_the_document() -> None:

@@ -25,6 +25,9 @@ TEMPLATES = {
     "live": AnalysisTemplate.model_validate(template(metric(name="live", interval="10s", failureLimit=1), name="live")),
 }
 DOUBTS = frozenset({Outcome.INCONCLUSIVE, Outcome.ERROR})
+PAUSES_FOR_DOUBT = frozenset({"background_inconclusive", "background_error", "sample_ratio_mismatch"})
+
+ENDS_A_DOUBT = frozenset({"promote", "abort", "retry", "trip", "move", "set"})
 
 steps = st.lists(
     st.one_of(
@@ -127,10 +130,14 @@ class Rollout(RuleBasedStateMachine):
 
     @rule(
         action=st.sampled_from(
-            ["promote", "pause", "resume", "abort", "retry", "trip", "kill", "restore", "move", "set"]
+            [
+                *("promote", "pause", "resume", "abort", "retry", "trip", "kill", "restore", "move", "set"),
+                *("other steps", "other stable"),
+            ]
         )
     )
     def act(self, action: str) -> None:
+        before = self.status
         try:
             transition = self.transition(action)
         except Refused:
@@ -138,6 +145,8 @@ class Rollout(RuleBasedStateMachine):
         if transition is not None:
             assert transition.message
             self.status = transition.status
+        if before.phase == "Paused" and before.reason in PAUSES_FOR_DOUBT and action not in ENDS_A_DOUBT:
+            assert (self.status.phase, self.status.reason) == (before.phase, before.reason), "nothing else ends a doubt"
 
     def transition(self, action: str) -> Transition | None:
         intent, status, now = self.plan.intent, self.status, self.now
@@ -161,6 +170,14 @@ class Rollout(RuleBasedStateMachine):
             case "set":
                 self.by_hand.add(3300)
                 return transitions.set_weight(intent, status, 3300, now)
+            case "other steps":
+                self.by_hand |= self.weights_of_the_steps
+                self.ramp = [*self.ramp[1:], {"setWeight": 1}]
+                self.plan = plan_for(self.ramp, status.canary or "4", background=self.background)
+                return transitions.configure(self.plan.intent, status, now)
+            case "other stable":
+                other = replace(intent, stable="2" if status.stable != "2" else "3")
+                return transitions.adopt(other, transitions.configure(other, status, now).status, now)
         versions = {"4": "5", "5": "6", "6": "4"}
         self.plan = plan_for(self.ramp, versions[status.canary or "4"], background=self.background)
         return transitions.configure(self.plan.intent, status, now)
