@@ -226,10 +226,10 @@ def promote(intent: Intent, status: Status, now: float) -> Transition:
     _under_way(intent, status)
     if status.phase != "Paused":
         raise Refused.of("not_paused", f"{intent.key} is not paused; `promote --full` makes its canary stable now")
-    message = f"step {status.step} was ended by hand ({status.reason})"
-    after = going_on(status, now, "promoted", message)
-    if status.reason in STEP_PAUSES:
-        after = replace(after, step=status.step + 1)
+    done = status.reason in STEP_PAUSES
+    what = f"step {status.step}" if done else f"the pause at step {status.step}"
+    message = f"{what} was ended by hand ({status.reason})"
+    after = replace(going_on(status, now, "promoted", message), step=status.step + done)
     runs = _runs_beside_the_step(status)
     if status.reason == "sample_ratio_mismatch":
         runs[ACCEPTED_EPOCH] = status.epoch
@@ -242,10 +242,12 @@ def promote_fully(
     """Make the canary stable, now; ``steps`` is the number of steps, all of which are done with that.
 
     Raises:
-        Refused: ``not_a_canary_rollout``, ``no_canary``, ``version_aborted``.
+        Refused: ``not_a_canary_rollout``, ``no_canary``, ``version_aborted``, ``rollout_killed``.
     """
     canary = _moving_canary(intent, status)
     _refuse_taken_away(intent, status, canary)
+    if status.killed:  # stable is what a kill leaves: everybody would get what nobody was to get
+        raise Refused.of("rollout_killed", f"{intent.key} was killed; restore it first")
     message = f"version {canary} is stable in place of {status.stable}: {why}"
     after = replace(
         at_zero(status),

@@ -67,6 +67,12 @@ def test_what_was_taken_away_is_not_promoted() -> None:
         assert code_of(refused) == "version_aborted"
 
 
+def test_what_is_killed_is_not_promoted_to_everybody() -> None:
+    with pytest.raises(Refused) as refused:
+        transitions.promote_fully(INTENT, done(transitions.kill(FRESH)), 2, NOW)
+    assert code_of(refused) == "rollout_killed"
+
+
 @pytest.mark.parametrize("reason", ["pause_step", "analysis_inconclusive", "analysis_error"])
 def test_to_promote_ends_a_step_that_paused(reason: str) -> None:
     paused = replace(FRESH, phase="Paused", reason=reason, step=1, analysis={"step": {"a": 1}})
@@ -78,7 +84,9 @@ def test_to_promote_ends_a_step_that_paused(reason: str) -> None:
 @pytest.mark.parametrize("reason", ["background_inconclusive", "background_error", "paused"])
 def test_to_promote_past_what_no_step_paused_goes_on_with_the_same_step(reason: str) -> None:
     paused = replace(FRESH, phase="Paused", reason=reason, step=1)
-    assert transitions.promote(INTENT, paused, NOW).status.step == 1
+    promoted = transitions.promote(INTENT, paused, NOW)
+    assert promoted.status.step == 1
+    assert promoted.message == f"the pause at step 1 was ended by hand ({reason})"
 
 
 def test_a_sample_ratio_that_was_accepted_stays_so_for_its_epoch() -> None:
