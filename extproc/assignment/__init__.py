@@ -8,15 +8,17 @@ from extproc.assignment.hashing import (
     layer_bucket,
     shadow_bucket,
 )
-from extproc.assignment.ranges import BucketRange, canary_range, parse_percent, variant_ranges
+from extproc.assignment.ranges import PROBE_PERCENT, BucketRange, canary_range, is_probe, parse_percent, variant_ranges
 
 __all__ = [
     "BUCKETS",
+    "PROBE_PERCENT",
     "BucketRange",
     "bucket_of",
     "canary_range",
     "draw_of",
     "holdout_bucket",
+    "is_probe",
     "layer_bucket",
     "parse_percent",
     "shadow_bucket",

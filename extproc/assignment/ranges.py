@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from decimal import Decimal, InvalidOperation
-from typing import NamedTuple
+from typing import Final, NamedTuple
 
 from extproc.assignment.hashing import BUCKETS
 
@@ -17,6 +17,10 @@ class BucketRange(NamedTuple):
 
     def __contains__(self, bucket: object) -> bool:
         return isinstance(bucket, int) and self.start <= bucket < self.end
+
+
+PROBE_PERCENT: Final = 5
+"""The share of its buckets that a version gets back to show whether it is well."""
 
 
 def parse_percent(value: int | float | str | Decimal) -> int:
@@ -38,6 +42,11 @@ def parse_percent(value: int | float | str | Decimal) -> int:
     if hundredths != hundredths.to_integral_value():
         raise ValueError(f"{value} has more than two decimals")
     return int(hundredths)
+
+
+def is_probe(bucket: int, owned: BucketRange) -> bool:
+    """Whether ``bucket`` is among the ``PROBE_PERCENT`` of ``owned`` that are asked first: spread evenly over it."""
+    return bucket in owned and (bucket - owned.start) % 100 < PROBE_PERCENT
 
 
 def canary_range(weight: int) -> BucketRange:

@@ -7,6 +7,7 @@ again and nothing takes stable away. The reason is the first stage that applied,
 
 from __future__ import annotations
 
+from extproc.assignment import is_probe
 from extproc.datapath.model import Decision, Denial, Facts, PolicyVerdict
 from extproc.names import ARM_CONTROL, ARM_EXCLUDED, Reason
 from extproc.snapshot.model import CompiledRollout, Overlay
@@ -62,7 +63,8 @@ def decide(
     else:
         narrowing = _Narrowing(rollout)
         pin = _narrow(narrowing, rollout, overlay, facts, arm)
-        version, reason = _served(narrowing, rollout, overlay, pin or drawn, pinned=pin is not None)
+        tripped = _tripped(rollout, overlay, facts.buckets.unit)
+        version, reason = _served(narrowing, rollout, tripped, pin or drawn, pinned=pin is not None)
         if narrowing.excluded:
             arm = ARM_EXCLUDED
         shadow = _shadow(narrowing, rollout, facts, version)
@@ -153,12 +155,20 @@ def _apply_policy(narrowing: _Narrowing, rollout: CompiledRollout, verdict: Poli
     return None
 
 
+def _tripped(rollout: CompiledRollout, overlay: Overlay, bucket: int | None) -> frozenset[str]:
+    """The versions that the breaker takes from the unit: of those that are probed it leaves some of their buckets."""
+    if not overlay.probing or bucket is None:
+        return overlay.tripped
+    probed = {version for _, version, owned in rollout.arms if version in overlay.probing and is_probe(bucket, owned)}
+    return overlay.tripped - probed
+
+
 def _served(
-    narrowing: _Narrowing, rollout: CompiledRollout, overlay: Overlay, wanted: str, *, pinned: bool
+    narrowing: _Narrowing, rollout: CompiledRollout, tripped: frozenset[str], wanted: str, *, pinned: bool
 ) -> tuple[str, Reason]:
     """The version that is served and why: ``wanted`` if it remains, else stable."""
     narrowing.remove(rollout.aborted)
-    narrowing.remove(overlay.tripped)
+    narrowing.remove(tripped)
     if narrowing.remains(wanted):
         served = wanted
         narrowing.applied(Reason.POLICY_PIN if pinned else Reason.WEIGHT)

@@ -124,9 +124,12 @@ class Replay:
             verdict=self._verdict(compiled, event),
             too_large=document["too_large"],
         )
-        overlay = Overlay(document["overlay"]["killed"], frozenset(document["overlay"]["tripped"]))
         decision = decide(
-            compiled, overlay, facts, revision=result["revision"], policy_revision=result["policy_revision"]
+            compiled,
+            _overlay(document["overlay"]),
+            facts,
+            revision=result["revision"],
+            policy_revision=result["policy_revision"],
         )
         return record_of(decision, result["unit"], shown)
 
@@ -204,6 +207,11 @@ def _parse(line: bytes) -> dict[str, Any]:
     if not isinstance(event, dict):
         raise TypeError("an event is an object")
     return event
+
+
+def _overlay(logged: Mapping[str, Any]) -> Overlay:
+    """What was taken away; logs from before versions were probed do not say which were."""
+    return Overlay(logged["killed"], frozenset(logged["tripped"]), frozenset(logged.get("probing", ())))
 
 
 def _reason(text: str | None) -> Reason | None:

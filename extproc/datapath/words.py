@@ -8,6 +8,7 @@ from __future__ import annotations
 from collections.abc import Iterator, Mapping
 from typing import Final
 
+from extproc.assignment import PROBE_PERCENT
 from extproc.datapath.model import Decision, Facts, Mutation, PolicyVerdict, Request
 from extproc.datapath.record import unit_text
 from extproc.names import ARM_CONTROL, ARM_EXCLUDED, Reason
@@ -146,7 +147,8 @@ def _stages(rollout: CompiledRollout, overlay: Overlay, facts: Facts) -> Iterato
     for version in sorted(rollout.aborted & rollout.versions):
         yield f"Abort: version {version} was aborted and is taken away."
     for version in sorted(overlay.tripped & rollout.versions):
-        yield f"Trip: the breaker took version {version} away."
+        tried = f", but for {PROBE_PERCENT} of each 100 of its buckets" if version in overlay.probing else ""
+        yield f"Trip: the breaker took version {version} away{tried}."
 
 
 def _policy(rollout: CompiledRollout, verdict: PolicyVerdict) -> Iterator[str]:

@@ -14,7 +14,7 @@ from extproc.measure.labels import (
 )
 from extproc.measure.sketch import LatencySketch
 from extproc.measure.totals import UNIT_GROUPS, ArmTotals, EpochTotals
-from extproc.measure.units import UnitSample
+from extproc.measure.units import UnitSample, units_each
 
 __all__ = [
     "FALSE_NEGATIVE",
@@ -29,4 +29,5 @@ __all__ = [
     "LatencySketch",
     "NumericOutcome",
     "UnitSample",
+    "units_each",
 ]

@@ -8,11 +8,20 @@ nothing about the bucket: ``unit_hash`` is the part of the unit's draw that the 
 
 from __future__ import annotations
 
-from collections.abc import Iterable
-from typing import Final, Self
+from collections.abc import Iterable, Mapping
+from typing import Any, Final, Self
 
 KEPT: Final = 4096
 """Units in a sample. A sample ratio off by 5 % of the smaller arm shows with as many."""
+
+
+_BUDGET: Final = 64 * KEPT
+_FEWEST: Final = KEPT // 16
+
+
+def units_each(samples: int) -> int:
+    """How many units each of so many samples in one process may keep: all ``KEPT`` until there are more than 64."""
+    return min(KEPT, max(_FEWEST, _BUDGET // max(samples, 1)))
 
 
 class UnitSample:
@@ -24,6 +33,10 @@ class UnitSample:
         self._arms = dict(units)
         self._limit: int | None = None
         self._trim()
+
+    def __len__(self) -> int:
+        """How many units are held at the moment: up to twice as many as are kept."""
+        return len(self._arms)
 
     def add(self, unit_hash: int, arm: str) -> bool:
         """Count a unit; whether the sample changed. A unit that came before costs next to nothing."""
@@ -49,20 +62,26 @@ class UnitSample:
             counts[arm] = counts.get(arm, 0) + 1
         return counts
 
-    def to_json(self) -> list[tuple[int, str]]:
-        """The kept units, by their hash."""
+    def shrink(self, kept: int) -> None:
+        """Keep ``kept`` units at most from among those met so far, where many samples share the memory."""
+        self._trim(kept)
+
+    def to_json(self) -> dict[str, Any]:
+        """The kept units, by their hash, and the hash above which none are kept, if there is one."""
         self._trim()
-        return sorted(self._arms.items())
+        return {"limit": self._limit, "units": sorted(self._arms.items())}
 
     @classmethod
-    def from_json(cls, units: Iterable[tuple[int, str]]) -> Self:
+    def from_json(cls, body: Mapping[str, Any]) -> Self:
         """The reverse of ``to_json``."""
-        return cls((int(unit), str(arm)) for unit, arm in units)
+        sample = cls((int(unit), str(arm)) for unit, arm in body["units"])
+        sample._limit = body["limit"]
+        return sample
 
-    def _trim(self) -> None:
+    def _trim(self, most: int = KEPT) -> None:
         """Leave the smallest hashes; with as many as are kept, larger ones have no place from now on."""
-        if len(self._arms) >= KEPT:
-            kept = sorted(self._arms)[:KEPT]
+        if len(self._arms) >= most:
+            kept = sorted(self._arms)[:most]
             self._limit = kept[-1] if self._limit is None else min(self._limit, kept[-1])
             self._arms = {unit: self._arms[unit] for unit in kept}
         if self._limit is not None:

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import asyncio
 import logging
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
 
@@ -19,6 +19,7 @@ from extproc.snapshot.compile import compile_rollout
 from extproc.snapshot.matching import MatchKey, MatchTable
 from extproc.snapshot.model import CompiledRollout, Overlay, Snapshot
 from extproc.snapshot.store import POLL_SECONDS, REPLACED_CODES, Changes, RolloutStore, StoredRollout
+from extproc.snapshot.trips import LocalTrip, with_trips
 
 logger = logging.getLogger(__name__)
 
@@ -38,6 +39,7 @@ class SnapshotHolder:
         self._store = store
         self._clock = clock
         self._pending: dict[str, StoredRollout] = {}
+        self._trips: Sequence[LocalTrip] = ()
         self.current = EMPTY
         self.errors: Mapping[str, Fault] = {}
         self.store_fault: Fault | None = None
@@ -55,6 +57,11 @@ class SnapshotHolder:
         if changes is not None:
             self._swap(self._rebuild(changes))
         self.confirmed_at = self._clock.monotonic()
+
+    def trip(self, trips: Sequence[LocalTrip]) -> None:
+        """Let ``trips``, all of this host's that are in force, hold from the next request on; on the event loop."""
+        self._trips = trips
+        self.current = with_trips(self.current, trips)
 
     async def follow(self) -> None:
         """Follow the store until cancelled. Whatever fails is tried again at the next poll."""
@@ -106,9 +113,9 @@ class SnapshotHolder:
         return [row for row in self._pending.values() if not row.status.is_pending(now)]
 
     def _swap(self, snapshot: Snapshot) -> None:
-        self.current = snapshot
+        self.current = with_trips(snapshot, self._trips)
         for callback in self.on_swap:
-            callback(snapshot)
+            callback(self.current)
 
     def _rebuild(self, changes: Changes | None, due: Iterable[StoredRollout] = ()) -> Snapshot:
         """The snapshot after ``changes`` and with the rises that fell ``due``; nothing is kept if reading fails."""

@@ -151,10 +151,14 @@ class CompiledRollout:
 
 @dataclass(frozen=True, slots=True)
 class Overlay:
-    """What takes versions away without a compile: an operator's kill, the breaker's trips."""
+    """What takes versions away without a compile: an operator's kill, the breaker's trips.
+
+    ``probing`` are those of the ``tripped`` versions that a few of their buckets get, to see whether they are well.
+    """
 
     killed: bool = False
     tripped: frozenset[str] = frozenset()
+    probing: frozenset[str] = frozenset()
 
 
 NO_OVERLAY = Overlay()
@@ -162,12 +166,17 @@ NO_OVERLAY = Overlay()
 
 @dataclass(frozen=True, slots=True)
 class Snapshot:
-    """Everything that requests are decided from at one revision of the store."""
+    """Everything that requests are decided from at one revision of the store.
+
+    ``overlay`` is what the store says of kills and trips, ``local`` the same with this host's own trips, for the
+    rollouts that have any.
+    """
 
     revision: int
     rollouts: Mapping[str, CompiledRollout]
     table: MatchTable
     overlay: Mapping[str, Overlay] = field(default_factory=dict)
+    local: Mapping[str, Overlay] = field(default_factory=dict)
 
     def find(self, host: str, path: str, headers: Mapping[str, bytes]) -> tuple[CompiledRollout, ...]:
         """The rollouts of a request, see ``MatchTable.find``; more than one only where they share a layer."""
@@ -175,4 +184,4 @@ class Snapshot:
 
     def overlay_of(self, key: str) -> Overlay:
         """The kill and trips of the rollout ``key``."""
-        return self.overlay.get(key, NO_OVERLAY)
+        return self.local.get(key) or self.overlay.get(key, NO_OVERLAY)

@@ -1,0 +1,74 @@
+"""What the number in a decision id means: an epoch of a rollout, with the versions and arms that it had."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Final
+
+from extproc.snapshot.model import CompiledRollout, Snapshot
+
+KEPT_EPOCHS: Final = 4
+"""Epochs of a rollout that are known at a time: requests that are still under way were decided in earlier ones."""
+
+
+@dataclass(frozen=True, slots=True)
+class Epoch:
+    """An epoch as requests were decided in it. ``arms`` are the arms by their codes in ids."""
+
+    rollout: str
+    epoch: int
+    number: int
+    attempt: int
+    stable: str
+    upstreams: Mapping[str, str]
+    arms: Mapping[int, str]
+
+
+class Epochs:
+    """The epochs of all rollouts of the snapshot, the last ``KEPT_EPOCHS`` of each."""
+
+    def __init__(self) -> None:
+        self._rollouts: Mapping[str, CompiledRollout] = {}
+        self._known: dict[str, list[Epoch]] = {}
+
+    def find(self, rollout: str, number: int) -> Epoch | None:
+        """The epoch that ids of ``rollout`` (``namespace/name``) call ``number``."""
+        for epoch in self._known.get(rollout, ()):
+            if epoch.number == number:
+                return epoch
+        return None
+
+    def follow(self, snapshot: Snapshot) -> list[str]:
+        """Take over what ``snapshot`` knows.
+
+        Returns the rollouts of which nothing counts any more that was seen so far: they began another attempt, have
+        other limits, or are gone.
+        """
+        before, self._rollouts = self._rollouts, snapshot.rollouts
+        restarted = [key for key in before if key not in snapshot.rollouts]
+        for key in restarted:
+            self._known.pop(key, None)
+        for key, rollout in snapshot.rollouts.items():
+            old = before.get(key)
+            if rollout is old:
+                continue
+            if old is not None and (old.attempt, old.breaker) != (rollout.attempt, rollout.breaker):
+                restarted.append(key)
+            self._learn(rollout)
+            if rollout.successor is not None:
+                self._learn(rollout.successor)
+        return restarted
+
+    def _learn(self, rollout: CompiledRollout) -> None:
+        epoch = Epoch(
+            rollout.key,
+            rollout.epoch,
+            rollout.number,
+            rollout.attempt,
+            rollout.stable,
+            rollout.upstreams,
+            {code: arm for arm, code in rollout.arm_codes.items()},
+        )
+        others = [other for other in self._known.get(rollout.key, ()) if other.number != epoch.number]
+        self._known[rollout.key] = [epoch, *others][:KEPT_EPOCHS]

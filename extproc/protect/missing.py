@@ -1,0 +1,83 @@
+"""Decisions of which nothing is heard: what workers decided, against what the access log says came of it.
+
+Workers count in the seconds of the wall clock in which they decide, and a decision's id says when it was made, a moment
+before. So of what was made in a second, a little may be counted in the next one, never the other way round.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping
+from typing import Final, NamedTuple
+
+SLACK_SECONDS: Final = 0.75
+"""How long counts and entries of a second may be on their way: workers, Envoy and pipes send them in batches."""
+
+MAX_COUNTS: Final = 100_000
+"""Versions in all seconds that are waited for, some 20 MB."""
+
+Key = tuple[str, str]
+"""A rollout (``namespace/name``) and a version."""
+
+
+class Settled(NamedTuple):
+    """What had become of a version's decisions of one second when they could be waited for no longer."""
+
+    key: Key
+    decided: int
+    missing: int
+
+
+class Missing:
+    """Decisions by second and version, until they are ``limit`` seconds old. Times are Unix seconds.
+
+    Counts begin with the first whole second after ``start``: of decisions before that it heard only in part.
+    ``dropped`` are counts that had no room; then nothing is known of that second.
+    """
+
+    def __init__(self, limit: float, start: float) -> None:
+        self._limit = limit
+        self._settled_until = int(start)
+        self._seconds: dict[int, dict[Key, list[int]]] = {}
+        self._size = 0
+        self._ahead: Mapping[Key, int] = {}
+        self.dropped = 0
+
+    def decided(self, second: int, key: Key, count: int, now: float) -> None:
+        """Workers decided ``count`` requests for a version within ``second``."""
+        self._count(second, key, 0, count, now)
+
+    def seen(self, at: float, key: Key, now: float) -> bool:
+        """An outcome of a decision made at ``at`` came; False if it came too late to be waited for."""
+        if now - at > self._limit + SLACK_SECONDS:
+            return False
+        self._count(int(at), key, 1, 1, now)
+        return True
+
+    def _count(self, second: int, key: Key, which: int, count: int, now: float) -> None:
+        if not self._settled_until < second <= now + 1:
+            return
+        of_second = self._seconds.setdefault(second, {})
+        counts = of_second.get(key)
+        if counts is None:
+            if self._size >= MAX_COUNTS:
+                self.dropped += 1
+                return
+            counts = of_second[key] = [0, 0]
+            self._size += 1
+        counts[which] += count
+
+    def settle(self, now: float) -> Iterator[list[Settled]]:
+        """What became of each second that is over and beyond the limit by now, the earliest first."""
+        last = int(now - self._limit - SLACK_SECONDS) - 1
+        if self._settled_until > now + 1:  # the clock was set back: what was counted then says nothing about now
+            self._seconds.clear()
+            self._size, self._ahead, self._settled_until = 0, {}, int(now)
+        for second in sorted(second for second in self._seconds if second <= last):
+            counts = self._seconds.pop(second)
+            self._size -= len(counts)
+            ahead = self._ahead if second - 1 == self._settled_until else {}
+            self._settled_until = second
+            differences = {key: decided - seen - ahead.get(key, 0) for key, (decided, seen) in counts.items()}
+            self._ahead = {key: -difference for key, difference in differences.items() if difference < 0}
+            yield [Settled(key, decided, max(0, differences[key])) for key, (decided, _) in counts.items()]
+        self._settled_until = max(self._settled_until, last)

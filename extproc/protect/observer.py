@@ -1,0 +1,288 @@
+"""The observer: from what Envoy logs and what workers decided to totals, windows and trips.
+
+Belongs to one event loop and does no I/O: whoever puts it together feeds it and passes on what it says.
+"""
+
+from __future__ import annotations
+
+from collections import deque
+from collections.abc import Iterable, Mapping, Sequence
+from typing import Final, NamedTuple, Protocol
+
+from extproc.clock import Clock
+from extproc.measure import EpochTotals
+from extproc.names import ARM_EXCLUDED
+from extproc.protect.access_log import LogEntry
+from extproc.protect.bounded import Bounded
+from extproc.protect.breaker import Watched
+from extproc.protect.epochs import Epoch, Epochs
+from extproc.protect.missing import Missing, Settled
+from extproc.protect.outcome import FAILURES, OF_STABLE, Outcome, outcome_of
+from extproc.protect.totals import RunTotals
+from extproc.protect.trips import Key, Trips
+from extproc.snapshot.model import CompiledRollout, Snapshot
+from extproc.snapshot.trips import LocalTrip
+
+MAX_WATCHED: Final = 32_768
+"""Versions whose outcomes are watched at a time: 20 MB with windows of ten seconds, 100 MB with the longest."""
+
+MAX_FALLBACKS: Final = 20_000
+"""Ids of requests that stable answered in a version's place, between two times that they are asked for."""
+
+MAX_EARLY: Final = 20_000
+EARLY_SECONDS: Final = 2.0
+"""Entries that name an epoch of which nothing is known yet wait for as long, and as many of them at most."""
+
+_NO_VERDICT: Final = frozenset((Outcome.ABANDONED, Outcome.UNROUTED))
+
+
+class OpenedId(Protocol):
+    """What a decision id says: when it was made (Unix seconds), and the codes of its epoch, arm and group of units."""
+
+    @property
+    def at(self) -> float: ...
+
+    @property
+    def number(self) -> int: ...
+
+    @property
+    def arm(self) -> int: ...
+
+    @property
+    def group(self) -> int: ...
+
+
+class OpenIds(Protocol):
+    """What opens decision ids."""
+
+    def open(self, text: str) -> OpenedId | str:
+        """What the id ``text`` says, or a code for why it says nothing. Never raises."""
+        ...
+
+
+class Events(Protocol):
+    """Who hears of what the observer sees."""
+
+    def outcome(self, rollout: str, version: str, outcome: Outcome, count: int) -> None:
+        """``count`` requests that were decided for a version ended so."""
+        ...
+
+    def dropped(self, why: str, count: int) -> None:
+        """``count`` entries could not be taken into account; ``why`` is one of a closed list."""
+        ...
+
+    def tripped(self, rollout: CompiledRollout, version: str, why: str) -> None:
+        """A version was taken away."""
+        ...
+
+    def trips(self, in_force: Sequence[LocalTrip]) -> None:
+        """The trips in force changed; these are all."""
+        ...
+
+
+class Decided(NamedTuple):
+    """What workers decided within one second of the wall clock: requests of an arm, for a version."""
+
+    rollout: str
+    epoch: int
+    arm: str
+    version: str
+    second: int
+    requests: int
+
+
+class _Early(NamedTuple):
+    """An entry whose epoch is not known yet, and until when (monotonic seconds) it may become so."""
+
+    until: float
+    entry: LogEntry
+    opened: OpenedId
+
+
+class Observer:
+    """Watches all rollouts of the snapshots that it is told of.
+
+    A decision is waited for ``limit`` seconds. ``trips`` are those that an earlier observer left in force.
+    """
+
+    def __init__(
+        self, ids: OpenIds, limit: float, clock: Clock, events: Events, trips: Iterable[LocalTrip] = ()
+    ) -> None:
+        self._ids = ids
+        self._clock = clock
+        self._events = events
+        self._rollouts: Mapping[str, CompiledRollout] = {}
+        self._follows = False
+        self._epochs = Epochs()
+        self._watched: Bounded[Key, Watched] = Bounded(MAX_WATCHED)
+        self._missing = Missing(limit, clock.now())
+        self._totals = RunTotals()
+        self._trips = Trips(trips, clock.monotonic())
+        self._early: deque[_Early] = deque()
+        self._suspects: set[Key] = set()
+        self._fallbacks: list[str] = []
+        self._trips_changed = False
+        self.entries = 0
+        self.heard_at: float | None = None
+
+    @property
+    def forgotten(self) -> int:
+        """Versions, epochs and seconds that had to make room for others, and are known in part only."""
+        return self._watched.dropped + self._totals.dropped + self._missing.dropped
+
+    # -- what it is told
+
+    def follow(self, snapshot: Snapshot) -> None:
+        """Go by ``snapshot`` from now on."""
+        restarted = frozenset(self._epochs.follow(snapshot))
+        for key in [key for key in self._watched if key[0] in restarted] if restarted else ():
+            self._watched.forget(key)
+        self._rollouts, self._follows = snapshot.rollouts, True
+        early, self._early = self._early, deque()
+        for waiting in early:
+            self._take_opened(waiting.entry, waiting.opened, waiting.until)
+        self._settle_trips()
+
+    def take(self, entries: Sequence[LogEntry]) -> None:
+        """Take a batch of the access log, and trip at once what it brings beyond its limit."""
+        now = self.heard_at = self._clock.monotonic()
+        self.entries += len(entries)
+        for entry in entries:
+            if not entry.decision_id:
+                continue  # undecided: nothing was promised of it
+            opened = self._ids.open(entry.decision_id)
+            if isinstance(opened, str):
+                self._events.dropped(opened, 1)
+            else:
+                self._take_opened(entry, opened, now + EARLY_SECONDS)
+        self._settle_trips()
+
+    def decided(self, counts: Iterable[Decided]) -> None:
+        """Workers tell what they decided."""
+        now = self._clock.now()
+        for rollout, epoch, arm, version, second, count in counts:
+            if rollout in self._rollouts:
+                self._totals.decided((rollout, epoch), arm, count, now)
+                self._missing.decided(second, (rollout, version), count, now)
+
+    def units(self, rollout: str, epoch: int, units: Iterable[tuple[int, str]]) -> None:
+        """Workers tell which units they met, and the arm that each drew."""
+        if rollout in self._rollouts:
+            self._totals.units((rollout, epoch), units, self._clock.now())
+
+    def tick(self) -> None:
+        """Do what is due by the clock; called a few times a second."""
+        now = self._clock.monotonic()
+        while self._early and self._early[0].until <= now:
+            self._early.popleft()
+            self._events.dropped("unknown_epoch", 1)
+        self._count_missing(now)
+        self._settle_trips()
+
+    def take_totals(self) -> list[EpochTotals]:
+        """The totals of this run that changed since this was last asked."""
+        return self._totals.take_changed()
+
+    def take_fallbacks(self) -> list[str]:
+        """The ids of requests that stable answered in a version's place, since this was last asked."""
+        fallbacks, self._fallbacks = self._fallbacks, []
+        return fallbacks
+
+    # -- outcomes
+
+    def _take_opened(self, entry: LogEntry, opened: OpenedId, until: float) -> None:
+        epoch = self._epochs.find(entry.rollout, opened.number)
+        if epoch is None:
+            self._wait_for_epoch(_Early(until, entry, opened))
+            return
+        arm = epoch.arms.get(opened.arm)
+        own = epoch.upstreams.get(entry.version)
+        if arm is None or own is None:
+            self._events.dropped("unknown_version", 1)
+            return
+        outcome = outcome_of(entry.answer, epoch.rollout, entry.version, own, epoch.upstreams[epoch.stable])
+        self._events.outcome(epoch.rollout, entry.version, outcome, 1)
+        if outcome in OF_STABLE:
+            self._note_fallback(entry.decision_id)
+        now = self._clock.now()
+        group = None if arm == ARM_EXCLUDED else opened.group
+        self._totals.count(epoch, arm, group, entry.answer, outcome, now)
+        in_time = self._missing.seen(opened.at, (epoch.rollout, entry.version), now)
+        if in_time and outcome not in _NO_VERDICT:
+            self._count(epoch, entry.version, failed=outcome in FAILURES)
+
+    def _wait_for_epoch(self, early: _Early) -> None:
+        if early.until <= self._clock.monotonic() or len(self._early) >= MAX_EARLY:
+            self._events.dropped("unknown_epoch", 1)
+        else:
+            self._early.append(early)
+
+    def _note_fallback(self, decision_id: str) -> None:
+        if len(self._fallbacks) < MAX_FALLBACKS:
+            self._fallbacks.append(decision_id)
+        else:
+            self._events.dropped("fallback_ids", 1)
+
+    def _count(self, epoch: Epoch, version: str, *, failed: bool) -> None:
+        rollout = self._rollouts.get(epoch.rollout)
+        if rollout is not None and (epoch.attempt == rollout.attempt or version == rollout.stable):
+            self._weigh(rollout, version, failed=failed)
+
+    def _weigh(self, rollout: CompiledRollout, version: str, *, failed: bool, count: int = 1) -> None:
+        """Hold outcomes of one kind for or against a version."""
+        limits, key, now = rollout.breaker, (rollout.key, version), self._clock.monotonic()
+        if limits is None or self._trips.is_open(key):
+            return
+        if self._trips.is_probing(key):
+            if self._trips.probed(key, limits, now, failed=failed, count=count):
+                self._trips_changed = True
+            return
+        is_stable = version == rollout.stable
+        stable = None if is_stable else self._watched.find((rollout.key, rollout.stable))
+        watched = self._watched.use(key, lambda: Watched(limits.window))
+        watched.add(now, stable, failed=failed, count=count)
+        if failed and not is_stable:
+            self._suspects.add(key)
+
+    def _count_missing(self, now: float) -> None:
+        for settled in self._missing.settle(self._clock.now()):
+            by_key = {one.key: one for one in settled}
+            for (name, version), _, missing in settled:
+                rollout = self._rollouts.get(name)
+                if rollout is None or not missing or not self._heard_of(rollout, by_key, now):
+                    continue
+                self._events.outcome(name, version, Outcome.MISSING, missing)
+                if version in rollout.versions:
+                    self._weigh(rollout, version, failed=True, count=missing)
+
+    def _heard_of(self, rollout: CompiledRollout, settled: Mapping[Key, Settled], now: float) -> bool:
+        """Whether the log told of stable's requests: otherwise it may be the log that is missing."""
+        key = (rollout.key, rollout.stable)
+        of_stable = settled.get(key)
+        if of_stable is not None and of_stable.decided:
+            return of_stable.missing < of_stable.decided
+        stable = self._watched.find(key)
+        return stable is not None and stable.window.counts(now).requests > 0
+
+    # -- trips
+
+    def _settle_trips(self) -> None:
+        """Judge whoever failed, and tell of what changed."""
+        now = self._clock.monotonic()
+        for key in self._suspects:
+            self._judge(key, now)
+        self._suspects.clear()
+        # Before the first snapshot nothing is known of the rollouts, so whatever was tripped stays tripped.
+        if (self._follows and self._trips.advance(self._rollouts, now)) or self._trips_changed:
+            self._trips_changed = False
+            self._events.trips(self._trips.in_force())
+
+    def _judge(self, key: Key, now: float) -> None:
+        rollout, watched = self._rollouts.get(key[0]), self._watched.find(key)
+        if rollout is None or watched is None or rollout.breaker is None or key[1] == rollout.stable:
+            return
+        if why := watched.judge(rollout.breaker, self._watched.find((key[0], rollout.stable)), now):
+            self._trips.trip(rollout, key[1], now)
+            self._watched.forget(key)
+            self._trips_changed = True
+            self._events.tripped(rollout, key[1], why)

@@ -1,0 +1,98 @@
+"""What a request's end says about the version that it was decided for."""
+
+from __future__ import annotations
+
+from collections.abc import Collection
+from enum import StrEnum
+from typing import Final, NamedTuple
+
+UPSTREAM_FAULTS: Final = frozenset(
+    (
+        "no_healthy_upstream",  # UH
+        "upstream_request_timeout",  # UT
+        "local_reset",  # LR
+        "upstream_remote_reset",  # UR
+        "upstream_connection_failure",  # UF
+        "upstream_connection_termination",  # UC
+        "upstream_overflow",  # UO
+        "no_route_found",  # NR
+        "upstream_max_stream_duration_reached",  # UMSDR
+        "upstream_protocol_error",  # UPE
+        "no_cluster_found",  # NC
+        "dns_resolution_failure",  # DF
+    )
+)
+"""Envoy's response flags for a version that did not answer, or broke its answer off: then the status may be 200."""
+
+CLIENT_LEFT: Final = frozenset(
+    (
+        "downstream_connection_termination",  # DC
+        "downstream_protocol_error",  # DPE
+        "downstream_remote_reset",  # DR
+    )
+)
+"""Envoy's response flags for a request that its client ended."""
+
+
+class Outcome(StrEnum):
+    """How a request ended, for the version that it was decided for.
+
+    SUCCESS   the version answered; a 4xx is an answer too
+    FAILURE   it answered with 5xx, did not answer in time, or broke off
+    FALLBACK  stable answered in its place, because it could not be reached, refused, or said 503: its failure
+    UNROUTED  Envoy has no route to it yet and asked stable: nothing is known of the version
+    ABANDONED the client left before there was an answer: nothing is known of the version
+    MISSING   nothing was heard of the request within the limit, while stable's were heard of: its failure
+    """
+
+    SUCCESS = "success"
+    FAILURE = "failure"
+    FALLBACK = "fallback"
+    UNROUTED = "unrouted"
+    ABANDONED = "abandoned"
+    MISSING = "missing"
+
+
+FAILURES: Final = frozenset((Outcome.FAILURE, Outcome.FALLBACK, Outcome.MISSING))
+"""What counts against a version."""
+
+OF_STABLE: Final = frozenset((Outcome.FALLBACK, Outcome.UNROUTED))
+"""What stable's cluster answered in a version's place."""
+
+
+class Answer(NamedTuple):
+    """A request's end, as Envoy logs it.
+
+    ``status`` is 0 when there was none. ``cluster`` is the cluster that was asked last, empty if none was; behind a
+    composite cluster it is the member, never the composite itself, and two clusters of one address are still two.
+    ``attempts`` counts what was sent upstream: a member that has no endpoint, or that does not exist, is passed over
+    without being counted, so it tells nothing about who answered.
+    """
+
+    status: int
+    flags: Collection[str]
+    cluster: str
+    route: str
+    attempts: int
+    milliseconds: float
+
+
+def failed(answer: Answer) -> bool:
+    """Whether the client got an error, or half an answer."""
+    return answer.status >= 500 or not UPSTREAM_FAULTS.isdisjoint(answer.flags)
+
+
+def outcome_of(answer: Answer, rollout: str, version: str, own: str, stable: str) -> Outcome:
+    """The outcome for ``version`` of ``rollout`` (``namespace/name``), whose cluster is ``own``.
+
+    ``stable`` is the cluster of the rollout's stable when the request was decided. That stable answered is a fallback
+    on the version's own route, and after a retry on a route of anybody's; on the rollout's default route it is what
+    Envoy does with a version that it has no route to.
+    """
+    if answer.cluster == stable and own != stable:
+        default = f"{rollout}@default"
+        routed = answer.route == f"{rollout}@{version}" or (answer.attempts > 1 and answer.route != default)
+        return Outcome.FALLBACK if routed else Outcome.UNROUTED
+    if not CLIENT_LEFT.isdisjoint(answer.flags):
+        return Outcome.ABANDONED
+    return Outcome.FAILURE if failed(answer) else Outcome.SUCCESS

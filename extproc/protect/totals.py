@@ -1,0 +1,70 @@
+"""What became of each arm's requests since this observer began, for whoever judges rollouts."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from typing import Final
+
+from extproc.measure import EpochTotals, units_each
+from extproc.protect.bounded import Bounded
+from extproc.protect.epochs import Epoch
+from extproc.protect.outcome import FAILURES, OF_STABLE, Answer, Outcome, failed
+
+MAX_EPOCHS: Final = 2048
+"""Epochs that are counted at a time, those with the latest news; some 20 KB each, and their units."""
+
+Key = tuple[str, int]
+"""A rollout (``namespace/name``) and an epoch."""
+
+
+class RunTotals:
+    """The counts of every epoch since this run began. ``dropped`` counts epochs that had to make room."""
+
+    def __init__(self) -> None:
+        self._epochs: Bounded[Key, EpochTotals] = Bounded(MAX_EPOCHS)
+        self._changed: set[Key] = set()
+
+    @property
+    def dropped(self) -> int:
+        """Epochs that are counted no more."""
+        return self._epochs.dropped
+
+    def count(self, epoch: Epoch, arm: str, group: int | None, answer: Answer, outcome: Outcome, now: float) -> None:
+        """Count one request's end. A request whose client left has none; ``group`` None is a unit that is unknown."""
+        if outcome is Outcome.ABANDONED:
+            return
+        totals = self._of(epoch.rollout, epoch.epoch, now).arm(arm)
+        fell = outcome in FAILURES or failed(answer)
+        totals.requests += 1
+        totals.failures += fell
+        totals.fallbacks += outcome in OF_STABLE
+        totals.latency.add(answer.milliseconds)
+        if group is not None:
+            counts = totals.groups.setdefault(group, [0, 0])
+            counts[0] += 1
+            counts[1] += fell
+
+    def decided(self, key: Key, arm: str, count: int, now: float) -> None:
+        """Workers decided ``count`` requests of an arm."""
+        self._of(*key, now).arm(arm).decided += count
+
+    def units(self, key: Key, units: Iterable[tuple[int, str]], now: float) -> None:
+        """Workers met these units, each with the arm that it drew."""
+        sample = self._of(*key, now).units
+        for unit, arm in units:
+            sample.add(unit, arm)
+        if len(sample) > 2 * (each := units_each(len(self._epochs))):
+            sample.shrink(each)
+
+    def take_changed(self) -> list[EpochTotals]:
+        """The epochs that changed since this was last asked."""
+        changed = [totals for key in self._changed if (totals := self._epochs.find(key)) is not None]
+        self._changed.clear()
+        return changed
+
+    def _of(self, rollout: str, epoch: int, now: float) -> EpochTotals:
+        key = (rollout, epoch)
+        totals = self._epochs.use(key, lambda: EpochTotals(rollout, epoch))
+        totals.updated_at = now
+        self._changed.add(key)
+        return totals

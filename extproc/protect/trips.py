@@ -1,0 +1,101 @@
+"""The trips that are in force on this host, and what becomes of them.
+
+A canary's trip holds for its attempt: whoever wants it back retries it. A variant of an experiment is tried again, by
+a few of its buckets, after three windows, and after twice as long each time that it fails again.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass, field
+from typing import Final
+
+from extproc.protect.windows import Counts
+from extproc.snapshot.model import Breaker, CompiledRollout
+from extproc.snapshot.trips import LocalTrip
+
+WINDOWS_UNTIL_PROBE: Final = 3
+LONGEST_WAIT_SECONDS: Final = 600.0
+
+Key = tuple[str, str]
+"""A rollout (``namespace/name``) and a version."""
+
+
+@dataclass(slots=True)
+class _Held:
+    """A trip, and since when (monotonic seconds) it stands as it does; ``probed`` is what came of the probe so far."""
+
+    trip: LocalTrip
+    since: float
+    probed: Counts = field(default=Counts())
+    run: int = 0
+
+
+class Trips:
+    """All trips of this host. ``initial`` are those that an earlier observer left; for those time begins now."""
+
+    def __init__(self, initial: Iterable[LocalTrip], now: float) -> None:
+        self._held = {(trip.rollout, trip.version): _Held(trip, now) for trip in initial}
+
+    def in_force(self) -> list[LocalTrip]:
+        """What workers are to go by."""
+        return [held.trip for held in self._held.values()]
+
+    def is_open(self, key: Key) -> bool:
+        """Whether the version is taken away, and not even probed."""
+        held = self._held.get(key)
+        return held is not None and not held.trip.probing
+
+    def is_probing(self, key: Key) -> bool:
+        """Whether a few of the version's buckets get it."""
+        held = self._held.get(key)
+        return held is not None and held.trip.probing
+
+    def trip(self, rollout: CompiledRollout, version: str, now: float) -> LocalTrip:
+        """Take ``version`` away."""
+        trip = LocalTrip(rollout.key, version, rollout.attempt)
+        self._held[(rollout.key, version)] = _Held(trip, now)
+        return trip
+
+    def probed(self, key: Key, limits: Breaker, now: float, *, failed: bool, count: int = 1) -> bool:
+        """Count what a probed version's requests came to; whether that ended the probe, one way or the other."""
+        held = self._held[key]
+        requests, failures = held.probed
+        held.probed = Counts(requests + count, failures + (count if failed else 0))
+        held.run = held.run + count if failed else 0
+        if held.run >= limits.consecutive or (_enough(held, limits) and held.probed.rate > limits.error_rate):
+            again = held.trip._replace(probing=False, probes=held.trip.probes + 1)
+            self._held[key] = _Held(again, now)
+            return True
+        if _enough(held, limits):
+            del self._held[key]
+            return True
+        return False
+
+    def advance(self, rollouts: Mapping[str, CompiledRollout], now: float) -> bool:
+        """Begin the probes that are due, and let go of what holds no more; whether anything changed."""
+        changed = False
+        for key, held in list(self._held.items()):
+            rollout = rollouts.get(key[0])
+            if rollout is None or not _holds(held.trip, rollout):
+                del self._held[key]
+                changed = True
+            elif not held.trip.probing and _is_due(held, rollout, now):
+                self._held[key] = _Held(held.trip._replace(probing=True), now)
+                changed = True
+        return changed
+
+
+def _holds(trip: LocalTrip, rollout: CompiledRollout) -> bool:
+    return trip.attempt == rollout.attempt and trip.version in rollout.versions - {rollout.stable}
+
+
+def _enough(held: _Held, limits: Breaker) -> bool:
+    return held.probed.requests >= limits.min_requests
+
+
+def _is_due(held: _Held, rollout: CompiledRollout, now: float) -> bool:
+    if not rollout.experiment or rollout.breaker is None:
+        return False
+    wait = WINDOWS_UNTIL_PROBE * rollout.breaker.window * 2.0 ** min(held.trip.probes, 32)
+    return now - held.since >= min(wait, LONGEST_WAIT_SECONDS)
