@@ -9,6 +9,7 @@ from __future__ import annotations
 import gc
 import logging
 import sys
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any, Final, cast
 
@@ -23,6 +24,7 @@ from extproc.datapath.pipeline import Pipeline
 from extproc.datapath.policy_input import Reads, build_input
 from extproc.datapath.ports import DecisionSink, InputReads, PolicyEngine
 from extproc.datapath.pseudonym import load_or_create_key
+from extproc.datapath.tally import Tally
 from extproc.datapath.transports.exchange import Process
 from extproc.decision_id import DecisionIds, KeyFile
 from extproc.errors import DropoutError
@@ -43,6 +45,7 @@ from extproc.serve.worker_config import WorkerConfig
 from extproc.settings import settings
 from extproc.snapshot.holder import SnapshotHolder
 from extproc.snapshot.model import CompiledRollout, Overlay, Snapshot
+from extproc.snapshot.trips import LocalTrip
 
 logger = logging.getLogger(__name__)
 
@@ -69,6 +72,9 @@ class RouterApplication:
         self._holder.on_swap.append(self._swapped)
         self._watch()
         sinks: list[DecisionSink] = [self._metrics, self._traffic]
+        self._tally = Tally(clock) if config.observed else None
+        if self._tally is not None:
+            sinks.append(self._tally)
         if self._log is not None:
             sinks.append(self._log)
         self._pipeline = Pipeline(
@@ -100,6 +106,8 @@ class RouterApplication:
     def _swapped(self, snapshot: Snapshot) -> None:
         self._metrics.snapshot(snapshot.revision)
         self._metrics.retain(snapshot.rollouts.keys())
+        if self._tally is not None:
+            self._tally.retain(snapshot.rollouts)
 
     def _freeze_many(self, _snapshot: Snapshot) -> None:
         """Keep full collections from walking ten thousand rollouts.
@@ -184,6 +192,20 @@ class RouterApplication:
         if revision:
             self._metrics.policy(revision)
 
+    def trip(self, trips: Sequence[LocalTrip]) -> None:
+        """Beside what the store says, until the next of its kind."""
+        self._holder.trip(trips)
+
+    def listening(self) -> None:
+        """Tell of every unit again."""
+        if self._tally is not None:
+            self._tally.begin_anew()
+
+    def take_decided(self) -> dict[str, Any] | None:
+        """The tally since the last time."""
+        tallied = self._tally.take() if self._tally is not None else None
+        return {"counts": tallied.counts, "units": tallied.units} if tallied is not None and tallied.counts else None
+
     def reload(self) -> None:
         """Read the keys and open the decision log again, by their names; the store needs no telling."""
         try:
@@ -237,6 +259,7 @@ def _described(rollout: CompiledRollout, overlay: Overlay) -> dict[str, Any]:
         "arms": {arm: list(span) for arm, span in rollout.ranges.items()},
         "killed": overlay.killed,
         "tripped": sorted(overlay.tripped),
+        "probing": sorted(overlay.probing),
         "aborted": sorted(rollout.aborted),
     }
 

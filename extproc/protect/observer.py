@@ -10,6 +10,7 @@ from collections.abc import Iterable, Mapping, Sequence
 from typing import Final, NamedTuple, Protocol
 
 from extproc.clock import Clock
+from extproc.decision_id import IdFault, Opened
 from extproc.measure import EpochTotals
 from extproc.names import ARM_EXCLUDED
 from extproc.protect.access_log import LogEntry
@@ -36,27 +37,11 @@ EARLY_SECONDS: Final = 2.0
 _NO_VERDICT: Final = frozenset((Outcome.ABANDONED, Outcome.UNROUTED))
 
 
-class OpenedId(Protocol):
-    """What a decision id says: when it was made (Unix seconds), and the codes of its epoch, arm and group of units."""
-
-    @property
-    def at(self) -> float: ...
-
-    @property
-    def number(self) -> int: ...
-
-    @property
-    def arm(self) -> int: ...
-
-    @property
-    def group(self) -> int: ...
-
-
 class OpenIds(Protocol):
     """What opens decision ids."""
 
-    def open(self, text: str) -> OpenedId | str:
-        """What the id ``text`` says, or a code for why it says nothing. Never raises."""
+    def open(self, text: str) -> Opened | IdFault:
+        """What the id ``text`` says, or why it says nothing. Never raises."""
         ...
 
 
@@ -96,7 +81,7 @@ class _Early(NamedTuple):
 
     until: float
     entry: LogEntry
-    opened: OpenedId
+    opened: Opened
 
 
 class Observer:
@@ -151,7 +136,7 @@ class Observer:
             if not entry.decision_id:
                 continue  # undecided: nothing was promised of it
             opened = self._ids.open(entry.decision_id)
-            if isinstance(opened, str):
+            if isinstance(opened, IdFault):
                 self._events.dropped(opened, 1)
             else:
                 self._take_opened(entry, opened, now + EARLY_SECONDS)
@@ -190,7 +175,7 @@ class Observer:
 
     # -- outcomes
 
-    def _take_opened(self, entry: LogEntry, opened: OpenedId, until: float) -> None:
+    def _take_opened(self, entry: LogEntry, opened: Opened, until: float) -> None:
         epoch = self._epochs.find(entry.rollout, opened.number)
         if epoch is None:
             self._wait_for_epoch(_Early(until, entry, opened))

@@ -47,9 +47,9 @@ class GrpcServer:
         """Bind and serve."""
         endpoint, tls = self._config.endpoint, self._config.tls
         if isinstance(endpoint, UnixEndpoint):
-            self._bind(f"unix:{endpoint.temporary}", None)
+            bind(self._server, f"unix:{endpoint.temporary}", "--listen")
         else:
-            self._bind(endpoint.target, Certificates(tls).credentials() if tls else None)
+            bind(self._server, endpoint.target, "--listen", Certificates(tls).credentials() if tls else None)
         await self._server.start()
         _put_behind_the_loop()
         for name in HEALTH_SERVICES:
@@ -66,16 +66,21 @@ class GrpcServer:
         self._health.end_watches()
         await self._server.stop(grace)
 
-    def _bind(self, target: str, credentials: grpc.ServerCredentials | None) -> None:
-        try:
-            with private_sockets():
-                if credentials is None:
-                    self._server.add_insecure_port(target)
-                else:
-                    self._server.add_secure_port(target, credentials)
-        except RuntimeError as error:
-            fault = Fault("address_in_use", f"{target} cannot be bound.", field="--listen")
-            raise InvalidInput([fault]) from error
+
+def bind(server: grpc.aio.Server, target: str, flag: str, credentials: grpc.ServerCredentials | None = None) -> None:
+    """Have ``server`` listen on ``target``; a Unix socket is its owner's alone.
+
+    Raises:
+        InvalidInput: ``address_in_use``.
+    """
+    try:
+        with private_sockets():
+            if credentials is None:
+                server.add_insecure_port(target)
+            else:
+                server.add_secure_port(target, credentials)
+    except RuntimeError as error:
+        raise InvalidInput([Fault("address_in_use", f"{target} cannot be bound.", field=flag)]) from error
 
 
 def _put_behind_the_loop() -> None:

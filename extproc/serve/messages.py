@@ -1,15 +1,24 @@
 """The pipe between the supervisor and a worker: one JSON object a line, both ways, over a socket pair.
 
 The supervisor says                     the worker answers
-  start    what to serve                  ready, or failed with its faults
+  start    what to serve, trips in force  ready, or failed with its faults
   policies new sources, their revision    swapped, or policies_refused
   trials   before policies are tried      trials: an input for each rule that a rollout asks
   quarantine  paths of a revision         quarantined
   metrics  for /metrics                   metrics
   describe for /snapshot                  description
+  trips    all that are in force now
+  listening  an observer began            decided, each second: counts and units, see ``datapath.tally``
   reload   on SIGHUP
   drain    on SIGTERM                     draining, at last metrics once more, then it exits
-A question carries an ``id`` and its answer carries the same. A pipe that closes is a message too: the other is gone.
+
+The supervisor says                     the observer answers
+  start    what to observe, trips         ready, or failed with its faults
+  decided  what a worker said
+  metrics  for /metrics                   metrics
+                                          trips: all that are in force now
+A trip is a row of ``snapshot.trips.LocalTrip``. A question carries an ``id`` and its answer carries the same. A pipe
+that closes is a message too: the other is gone.
 """
 
 from __future__ import annotations

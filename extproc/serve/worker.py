@@ -14,7 +14,7 @@ import os
 import signal
 import socket
 import time
-from collections.abc import Callable, Collection
+from collections.abc import Callable, Collection, Sequence
 from pathlib import Path
 from typing import Any, Final, Protocol
 
@@ -30,11 +30,13 @@ from extproc.serve.server import MakeServer, Server
 from extproc.serve.watchdog import WatchedEngine
 from extproc.serve.worker_config import WorkerConfig
 from extproc.settings import Settings, settings
+from extproc.snapshot.trips import LocalTrip
 
 logger = logging.getLogger(__name__)
 
 _IDLE_SECONDS: Final = 0.25
 _TICK_SECONDS: Final = 0.05
+_TELL_SECONDS: Final = 1.0
 
 
 class PolicySlot:
@@ -114,6 +116,18 @@ class Application(Protocol):
 
     def policies_swapped(self, revision: str) -> None:
         """Other policies are in force."""
+        ...
+
+    def trip(self, trips: Sequence[LocalTrip]) -> None:
+        """Go by these trips, all that are in force on this host."""
+        ...
+
+    def listening(self) -> None:
+        """Somebody listens to ``take_decided`` who has heard of nothing yet."""
+        ...
+
+    def take_decided(self) -> dict[str, Any] | None:
+        """What was decided since this was last asked, as JSON; None when nothing was."""
         ...
 
     def reload(self) -> None:
@@ -198,6 +212,7 @@ class Worker:
         if start["policies"] is not None:
             self._slot.swap(app.engine(start["policies"]), start["quarantined"])
         app.load()
+        app.trip([LocalTrip(*trip) for trip in start["trips"]])
         if start["trial"] and self._slot.current is not None:
             for path, document in app.trials().items():
                 self._slot.current.evaluate(path, document)
@@ -209,6 +224,8 @@ class Worker:
         await server.start()
         self._beat(0)
         self._spawn(app.follow())
+        if config.observed:
+            self._spawn(self._tell_decided(app))
         self._channel.send(
             "ready", revision=app.revision, policy_revision=self._slot.revision, target=config.endpoint.target
         )
@@ -259,6 +276,10 @@ class Worker:
             )
         elif kind == "trials":
             self._channel.send("trials", id=message["id"], trials=app.trials())
+        elif kind == "trips":
+            app.trip([LocalTrip(*trip) for trip in message["trips"]])
+        elif kind == "listening":
+            app.listening()
         elif kind == "reload":
             app.reload()
 
@@ -278,6 +299,13 @@ class Worker:
         keys = app.rollouts() if app.revision != self._keys_sent_at else None
         self._keys_sent_at = app.revision
         self._channel.send("metrics", id=question, dump=app.dump(), rollouts=keys, revision=app.revision)
+
+    async def _tell_decided(self, app: Application) -> None:
+        """Tell each second what was decided in it."""
+        while True:
+            await asyncio.sleep(_TELL_SECONDS - time.time() % _TELL_SECONDS)
+            if (decided := app.take_decided()) is not None:
+                self._channel.send("decided", **decided)
 
     def _closed(self) -> None:
         """The supervisor is gone."""

@@ -1,4 +1,4 @@
-"""What a worker is told to serve: known to the supervisor, which loads none of what a worker loads."""
+"""What workers and the observer are told to do: known to the supervisor, which loads none of what they load."""
 
 from __future__ import annotations
 
@@ -31,14 +31,12 @@ class WorkerConfig:
     tls_key: str | None = None
     tls_client_ca: str | None = None
     drain_timeout: float = 10.0
+    observed: bool = False
 
     @property
     def endpoint(self) -> UnixEndpoint | TcpEndpoint:
         """Where to listen."""
-        if self.unix is not None:
-            return UnixEndpoint(Path(self.unix))
-        assert self.host is not None
-        return TcpEndpoint(self.host, self.port)
+        return _endpoint(self.unix, self.host, self.port)
 
     @property
     def tls(self) -> TlsFiles | None:
@@ -48,3 +46,25 @@ class WorkerConfig:
         return TlsFiles(
             Path(self.tls_certificate), Path(self.tls_key), Path(self.tls_client_ca) if self.tls_client_ca else None
         )
+
+
+@dataclass(frozen=True, slots=True)
+class ObserverConfig:
+    """What the observer is told; travels as JSON. Paths as in ``WorkerConfig``."""
+
+    store: str
+    unix: str | None = None
+    host: str | None = None
+    port: int = 0
+
+    @property
+    def endpoint(self) -> UnixEndpoint | TcpEndpoint:
+        """Where Envoy sends its access log."""
+        return _endpoint(self.unix, self.host, self.port)
+
+
+def _endpoint(unix: str | None, host: str | None, port: int) -> UnixEndpoint | TcpEndpoint:
+    if unix is not None:
+        return UnixEndpoint(Path(unix))
+    assert host is not None
+    return TcpEndpoint(host, port)

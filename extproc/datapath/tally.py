@@ -1,0 +1,102 @@
+"""What this worker decided, second by second, for whoever compares it with what came of it.
+
+A decision pays for a look at the clock, an entry in a dictionary, and a look at whether its unit is known.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from dataclasses import dataclass, field
+from typing import Any, Final
+
+from extproc.clock import Clock
+from extproc.datapath.model import Decision, Facts, Request
+from extproc.measure import UnitSample, units_each
+from extproc.names import ARM_EXCLUDED
+from extproc.snapshot.model import CompiledRollout, Overlay
+
+MAX_SAMPLES: Final = 1024
+"""Epochs whose units are remembered; for those of others every request tells of its unit again."""
+
+MAX_NEW_UNITS: Final = 50_000
+"""Units that wait to be told of; more than that are left out until they come again."""
+
+_Counted = tuple[str, int, str, str, int]
+_Epoch = tuple[str, int]
+
+
+@dataclass(slots=True)
+class Tallied:
+    """What is new. ``counts`` are rows of rollout, epoch, arm, version, second and number; ``units`` of epochs.
+
+    An epoch's row is the rollout, the epoch, and pairs of a unit's hash and its arm.
+    """
+
+    counts: list[list[Any]] = field(default_factory=list)
+    units: list[list[Any]] = field(default_factory=list)
+
+
+class Tally:
+    """Counts decisions by rollout, epoch, arm, version and second; a ``DecisionSink``."""
+
+    def __init__(self, clock: Clock) -> None:
+        self._now = clock.now
+        self._counts: dict[_Counted, int] = {}
+        self._samples: dict[_Epoch, UnitSample] = {}
+        self._new: dict[_Epoch, list[tuple[int, str]]] = {}
+        self._waiting = 0
+
+    def record(
+        self,
+        decision: Decision,
+        request: Request,
+        facts: Facts | None,
+        rollout: CompiledRollout | None,
+        overlay: Overlay,
+    ) -> None:
+        """Count a decision that Envoy will tell of: one that named a version, in headers that there was room for."""
+        name, arm, version = decision.rollout, decision.arm, decision.version
+        if name is None or arm is None or version is None or request.full:
+            return
+        key = (name, decision.epoch, arm, version, int(self._now()))
+        counts = self._counts
+        try:
+            counts[key] += 1
+        except KeyError:
+            counts[key] = 1
+        if facts is not None and arm != ARM_EXCLUDED:
+            self._meet((name, decision.epoch), facts.buckets.quotient, arm)
+
+    def _meet(self, epoch: _Epoch, unit: int, arm: str) -> None:
+        sample = self._samples.get(epoch)
+        if sample is None:
+            sample = self._samples[epoch] = UnitSample()
+        if self._waiting < MAX_NEW_UNITS and sample.add(unit, arm):
+            self._waiting += 1
+            self._new.setdefault(epoch, []).append((unit, arm))
+
+    def take(self) -> Tallied:
+        """What was decided since this was last asked."""
+        counts, self._counts = self._counts, {}
+        new, self._new, self._waiting = self._new, {}, 0
+        self._make_room(new)
+        return Tallied([[*key, count] for key, count in counts.items()], [[*key, units] for key, units in new.items()])
+
+    def _make_room(self, recent: Iterable[_Epoch]) -> None:
+        """Forget the units of epochs of which nothing is new, when there are too many, and share out the room."""
+        if len(self._samples) > MAX_SAMPLES:
+            self._samples = {key: self._samples[key] for key in list(recent)[:MAX_SAMPLES]}
+        each = units_each(len(self._samples))
+        for key in recent:
+            sample = self._samples.get(key)
+            if sample is not None and len(sample) > 2 * each:
+                sample.shrink(each)
+
+    def begin_anew(self) -> None:
+        """Somebody listens who has heard of no unit yet."""
+        self._samples.clear()
+
+    def retain(self, rollouts: Iterable[str]) -> None:
+        """Forget the units of rollouts that are not among ``rollouts``."""
+        kept = frozenset(rollouts)
+        self._samples = {key: sample for key, sample in self._samples.items() if key[0] in kept}

@@ -1,0 +1,167 @@
+"""The observer's process: one event loop, one endpoint for Envoy's access log; started and replaced by the supervisor.
+
+No request waits for it. Without a supervisor there is nobody to tell of a trip, so it ends with the pipe.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+import signal
+import socket
+from collections.abc import Callable, Sequence
+from contextlib import suppress
+from typing import Any, Final, Protocol
+
+import grpc
+import grpc.aio
+import uvloop
+
+from extproc.errors import DropoutError
+from extproc.protect.access_log import server_options
+from extproc.serve.endpoints import UnixEndpoint
+from extproc.serve.grpc_server import bind
+from extproc.serve.heartbeat import BEAT_SECONDS, HeartbeatPage
+from extproc.serve.messages import Channel, Message
+from extproc.serve.worker_config import ObserverConfig
+from extproc.snapshot.trips import LocalTrip
+
+logger = logging.getLogger(__name__)
+
+TICK_SECONDS: Final = 0.1
+_GRACE_SECONDS: Final = 0.2
+
+
+class ObserverApplication(Protocol):
+    """What an observer runs, put together by the composition root. Everything happens on the event loop's thread."""
+
+    def handler(self) -> grpc.GenericRpcHandler:
+        """What takes the access log."""
+        ...
+
+    def decided(self, message: Message) -> None:
+        """A worker tells what it decided, see ``datapath.tally``."""
+        ...
+
+    def tick(self) -> None:
+        """Do what is due by the clock."""
+        ...
+
+    async def follow(self) -> None:
+        """Follow the store, until cancelled."""
+        ...
+
+    async def report(self) -> None:
+        """Write down what is observed, until cancelled."""
+        ...
+
+    def dump(self) -> dict[str, Any]:
+        """The metrics."""
+        ...
+
+    async def close(self) -> None:
+        """Write what is still to be written and let go of everything."""
+        ...
+
+
+TellTrips = Callable[[Sequence[LocalTrip]], None]
+Assemble = Callable[[ObserverConfig, Sequence[LocalTrip], TellTrips], ObserverApplication]
+
+
+def run_observer(pipe: int, page: int, assemble: Assemble) -> int:
+    """Observe until told to stop; the exit status. ``pipe`` and ``page`` are inherited descriptors."""
+    signal.signal(signal.SIGINT, signal.SIG_IGN)
+    signal.signal(signal.SIGHUP, signal.SIG_IGN)
+
+    async def live() -> int:
+        return await ObserverProcess(socket.socket(fileno=pipe), HeartbeatPage(page), assemble).run()
+
+    return uvloop.run(live())
+
+
+class ObserverProcess:
+    """The life of one observer."""
+
+    def __init__(self, pipe: socket.socket, page: HeartbeatPage, assemble: Assemble) -> None:
+        self._pipe = pipe
+        self._page = page
+        self._assemble = assemble
+        self._channel = Channel(self._received, self._closed)
+        self._started: asyncio.Future[Message] = asyncio.Future()
+        self._stop = asyncio.Event()
+        self._app: ObserverApplication | None = None
+        self._failed = False
+
+    async def run(self) -> int:
+        """From the first message to the end of the pipe; the exit status."""
+        loop = asyncio.get_running_loop()
+        loop.add_signal_handler(signal.SIGTERM, self._stop.set)
+        await loop.create_unix_connection(lambda: self._channel, sock=self._pipe)
+        try:
+            start = await self._started
+            server, app = await self._start(start)
+        except ConnectionError:
+            return 0
+        except DropoutError as error:
+            self._channel.send("failed", faults=[fault.as_dict() for fault in error.faults])
+            self._channel.close()
+            await asyncio.sleep(0)
+            return error.exit_code
+        tasks = [loop.create_task(work) for work in (app.follow(), app.report(), self._turn(app))]
+        for task in tasks:
+            task.add_done_callback(self._ended)
+        await self._stop.wait()
+        await server.stop(_GRACE_SECONDS)
+        for task in tasks:
+            task.cancel()
+        await asyncio.gather(*tasks, return_exceptions=True)
+        await app.close()
+        return 1 if self._failed else 0
+
+    async def _start(self, start: Message) -> tuple[grpc.aio.Server, ObserverApplication]:
+        """Listen; the socket takes its place when there is somebody behind it."""
+        config = ObserverConfig(**start["config"])
+        app = self._assemble(config, [LocalTrip(*trip) for trip in start["trips"]], self._tell_trips)
+        server = grpc.aio.server(options=server_options())
+        server.add_generic_rpc_handlers((app.handler(),))
+        endpoint = config.endpoint
+        unix = isinstance(endpoint, UnixEndpoint)
+        bind(server, f"unix:{endpoint.temporary}" if unix else endpoint.target, "--access-log-listen")  # type: ignore[union-attr]
+        await server.start()
+        if isinstance(endpoint, UnixEndpoint):
+            endpoint.temporary.rename(endpoint.path)
+        self._app = app
+        self._page.beat()
+        self._channel.send("ready")
+        return server, app
+
+    async def _turn(self, app: ObserverApplication) -> None:
+        while True:
+            self._page.beat()
+            app.tick()
+            await asyncio.sleep(min(TICK_SECONDS, BEAT_SECONDS))
+
+    def _ended(self, task: asyncio.Task[None]) -> None:
+        """A background task that fails is a bug; an observer without it would see nothing, in silence."""
+        if not task.cancelled() and task.exception() is not None:
+            logger.error("a background task of the observer failed; it is replaced", exc_info=task.exception())
+            self._failed = True
+            self._stop.set()
+
+    def _tell_trips(self, trips: Sequence[LocalTrip]) -> None:
+        self._channel.send("trips", trips=trips)
+
+    def _received(self, message: Message) -> None:
+        kind, app = message["kind"], self._app
+        if kind == "start" and not self._started.done():
+            self._started.set_result(message)
+        elif kind == "decided" and app is not None:
+            app.decided(message)
+        elif kind == "metrics" and app is not None:
+            self._channel.send("metrics", id=message["id"], dump=app.dump())
+
+    def _closed(self) -> None:
+        self._stop.set()
+        if not self._started.done():
+            with suppress(asyncio.InvalidStateError):
+                self._started.set_exception(ConnectionError())
