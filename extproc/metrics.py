@@ -35,6 +35,13 @@ CACHE_HITS: Final = "dropout_feature_cache_hits_total"
 CACHE_MISSES: Final = "dropout_feature_cache_misses_total"
 FEATURE_ERRORS: Final = "dropout_feature_read_errors_total"
 STREAM_ERRORS: Final = "dropout_stream_errors_total"
+OUTCOMES: Final = "dropout_outcomes_total"
+TRIPS: Final = "dropout_trips_total"
+OBSERVER_UP: Final = "dropout_observer_up"
+OBSERVER_AGE: Final = "dropout_observer_age_seconds"
+OBSERVER_ENTRIES: Final = "dropout_observer_entries_total"
+OBSERVER_DROPPED: Final = "dropout_observer_dropped_total"
+OBSERVER_REPLACED: Final = "dropout_observer_replaced_total"
 FEEDBACK: Final = "dropout_feedback_total"
 CONTROLLER_LEADS: Final = "dropout_controller_leads"
 CONTROLLER_ROLLOUTS: Final = "dropout_controller_rollouts"
@@ -97,6 +104,20 @@ METRICS: Final[tuple[MetricInfo, ...]] = (
     MetricInfo(CACHE_MISSES, "counter", (), "Reads of the feature store, because the cache had no answer."),
     MetricInfo(FEATURE_ERRORS, "counter", (), "Reads of the feature store that failed."),
     MetricInfo(STREAM_ERRORS, "counter", (), "Streams that ended in an error of the client or of Dropout."),
+    MetricInfo(
+        OUTCOMES,
+        "counter",
+        ("rollout", "version", "outcome"),
+        "How requests ended, by the version that they were decided for.",
+    ),
+    MetricInfo(TRIPS, "counter", ("rollout", "version"), "Versions that the breaker took away."),
+    MetricInfo(OBSERVER_UP, "gauge", (), "Whether the observer takes Envoy's access log; absent without one."),
+    MetricInfo(OBSERVER_AGE, "gauge", (), "Seconds since Envoy last sent some of its access log, or since the start."),
+    MetricInfo(OBSERVER_ENTRIES, "counter", (), "Requests that Envoy told the end of."),
+    MetricInfo(
+        OBSERVER_DROPPED, "counter", ("why",), "What the observer could not take into account, of the log or of counts."
+    ),
+    MetricInfo(OBSERVER_REPLACED, "counter", (), "Observers that died or hung and were replaced."),
     MetricInfo(FEEDBACK, "counter", ("code",), "Records of feedback by what became of them: `recorded`, or why not."),
     MetricInfo(
         CONTROLLER_LEADS, "gauge", (), "1 in the controller that moves rollouts, 0 in those that stand by.", "max"
@@ -201,6 +222,11 @@ class Metrics:
         """Forget every label set of a rollout whose ``namespace/name`` is not among ``keys``."""
         self._decisions = {labels: n for labels, n in self._decisions.items() if not labels[0] or labels[0] in keys}
         self._fallbacks = {labels: n for labels, n in self._fallbacks.items() if not labels[0] or labels[0] in keys}
+        self._counters = {
+            (name, labels): n
+            for (name, labels), n in self._counters.items()
+            if "rollout" not in _INFO[name].labels or labels[0] in keys
+        }
 
     def dump(self) -> Dump:
         """Everything counted so far, ready for JSON."""

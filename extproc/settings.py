@@ -47,6 +47,9 @@ class Settings:
         2.0, "seconds that changed policies may take on a trial input before they are refused"
     )
     policy_poll: float = _setting(0.2, "seconds between two looks at the policies' folder")
+    outcome_limit: float = _setting(
+        15.0, "seconds after which a decision that Envoy's access log has not told the end of counts as failed"
+    )
     rollouts_poll: float = _setting(0.2, "seconds between two looks at the rollouts' folder")
     label_retention: float = _setting(90.0, "days after which a decision takes no labels any more; 365 at most")
     lease: float = _setting(10.0, "seconds after which another controller leads when one is gone without a word")

@@ -15,6 +15,7 @@ from typing import TYPE_CHECKING, Any, Final, NoReturn
 
 import click
 
+from extproc.cli.observing import COMMAND, observer_config, observer_endpoint, take_observer
 from extproc.cli.with_controller import ControllerFlags, controller_options
 from extproc.errors import Fault, InvalidInput
 from extproc.serve.children import Child, spawn
@@ -29,7 +30,7 @@ from extproc.serve.endpoints import (
     worker_endpoints,
 )
 from extproc.serve.tls import TlsFiles, insecure, tls_files
-from extproc.serve.worker_config import GRPC, HTTP, TRANSPORTS, WorkerConfig
+from extproc.serve.worker_config import GRPC, HTTP, TRANSPORTS, ObserverPlan, WorkerConfig, as_config
 from extproc.settings import settings
 
 if TYPE_CHECKING:
@@ -58,6 +59,7 @@ class Options:
     features: str | None
     decision_log: Path | None
     envoy_dir: Path | None
+    access_log_listen: str | None
     tls: TlsFiles | None
     insecure: bool
     drain_timeout: float
@@ -98,6 +100,11 @@ def _folder(*, exists: bool) -> click.Path:
 )
 @click.option("--decision-log", type=click.Path(dir_okay=False, path_type=Path), help="Where decisions are written.")
 @click.option("--envoy-dir", type=_folder(exists=False), help="Where Envoy's routes and clusters are kept current.")
+@click.option(
+    "--access-log-listen",
+    metavar="ADDRESS",
+    help="Where Envoy sends its access log: unix:PATH or HOST:PORT. Versions that fail are then taken away.",
+)
 @click.option("--tls-cert", metavar="FILE", help="The server's certificate chain (PEM); read again when it changes.")
 @click.option("--tls-key", metavar="FILE", help="Its key (PEM).")
 @click.option("--tls-client-ca", metavar="FILE", help="Take only clients with a certificate of this authority (PEM).")
@@ -135,10 +142,11 @@ def serve(
     if options.decision_log is not None:
         _check_log(options.decision_log)
     lock = _take(endpoints, options)
+    observer = _take_observer(endpoints, options)
     children: list[Child] = []
     try:
         children += [spawn(index, _worker_command(options)) for index in range(options.workers)]
-        _supervise(options, endpoints, admin, children, lock)
+        _supervise(options, endpoints, admin, children, lock, observer)
     finally:
         for child in children:
             child.kill()
@@ -177,12 +185,21 @@ def _take(endpoints: Sequence[UnixEndpoint | TcpEndpoint], options: Options) -> 
     return lock
 
 
+def _take_observer(workers: Sequence[UnixEndpoint | TcpEndpoint], options: Options) -> ObserverPlan | None:
+    if options.access_log_listen is None:
+        return None
+    endpoint = observer_endpoint(options.access_log_listen, workers)
+    lock = take_observer(endpoint, allow_insecure=options.insecure)
+    return ObserverPlan(observer_config(endpoint, options.store), COMMAND, lock)
+
+
 def _supervise(
     options: Options,
     endpoints: Sequence[UnixEndpoint | TcpEndpoint],
     admin: TcpEndpoint,
     children: Sequence[Child],
     lock: FolderLock | None,
+    observer: ObserverPlan | None,
 ) -> NoReturn:
     """Everything from here on is imported while the workers import theirs."""
     import asyncio
@@ -199,6 +216,7 @@ def _supervise(
         policies=options.policies,
         drain_timeout=options.drain_timeout,
         beside=[options.controller.command(options.store, options.policies)] if options.controller else (),
+        observer=observer,
     )
     parts = Parts(
         prepare=lambda: _prepare(options),
@@ -218,11 +236,6 @@ def _supervise(
 def _config(
     index: int, endpoint: UnixEndpoint | TcpEndpoint, options: Options, lock: FolderLock | None
 ) -> WorkerConfig:
-    where: dict[str, Any] = (
-        {"unix": str(endpoint.path)}
-        if isinstance(endpoint, UnixEndpoint)
-        else {"host": endpoint.host, "port": endpoint.port}
-    )
     return WorkerConfig(
         index=index,
         store=options.store,
@@ -233,7 +246,8 @@ def _config(
         tls_key=str(options.tls.key) if options.tls else None,
         tls_client_ca=str(options.tls.client_ca) if options.tls and options.tls.client_ca else None,
         drain_timeout=options.drain_timeout,
-        **where,
+        observed=options.access_log_listen is not None,
+        **as_config(endpoint),
     )
 
 

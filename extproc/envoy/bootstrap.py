@@ -17,6 +17,12 @@ TEMPLATES: Final = {"grpc": "envoy.yaml", "http": "envoy-http.yaml"}
 PROCESSOR_CLUSTER: Final = "dropout"
 """The cluster of Dropout's workers."""
 
+OBSERVER_CLUSTER: Final = "observer"
+"""The cluster of Dropout's observer."""
+
+OBSERVER_LOGGER: Final = "envoy.access_loggers.http_grpc"
+"""The access logger that tells the observer."""
+
 
 def bootstrap(
     template: Path,
@@ -26,11 +32,13 @@ def bootstrap(
     worker_sockets: Sequence[Path],
     envoy_dir: Path,
     models: Mapping[str, int],
+    observer_socket: Path | None = None,
 ) -> dict[str, Any]:
     """The template's configuration on 127.0.0.1 with these ports, worker sockets and watched folder.
 
-    ``models`` maps the cluster of each version to its port and replaces the template's own. Write the answer as JSON
-    and pass the file to ``envoy -c``. ``envoy_dir`` must hold the rendered files before Envoy starts.
+    ``models`` maps the cluster of each version to its port and replaces the template's own. Without ``observer_socket``
+    nobody is told what became of requests. Write the answer as JSON and pass the file to ``envoy -c``. ``envoy_dir``
+    must hold the rendered files before Envoy starts.
     """
     config: dict[str, Any] = yaml.safe_load(template.read_text(encoding="utf-8"))
     config["admin"]["address"] = _tcp(admin_port)
@@ -40,11 +48,16 @@ def bootstrap(
     manager = connection_manager(config)
     manager["rds"]["config_source"]["path_config_source"] = _watched(envoy_dir, ROUTES_FILE)
     clusters = {cluster["name"]: cluster for cluster in resources["clusters"]}
-    processor = clusters.pop(PROCESSOR_CLUSTER)
+    processor, observer = clusters.pop(PROCESSOR_CLUSTER), clusters.pop(OBSERVER_CLUSTER)
     workers = [{"pipe": {"path": str(socket)}} for socket in worker_sockets]
     processor["load_assignment"]["endpoints"][0] = _locality(workers)
     sample = next(iter(clusters.values()))
     resources["clusters"] = [processor, *(_model(sample, name, port) for name, port in models.items())]
+    if observer_socket is None:
+        manager["access_log"] = [log for log in manager["access_log"] if log["name"] != OBSERVER_LOGGER]
+    else:
+        observer["load_assignment"] = _assignment(OBSERVER_CLUSTER, [{"pipe": {"path": str(observer_socket)}}])
+        resources["clusters"].append(observer)
     return config
 
 

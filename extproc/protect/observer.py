@@ -11,7 +11,6 @@ from typing import Final, NamedTuple, Protocol
 
 from extproc.clock import Clock
 from extproc.decision_id import IdFault, Opened
-from extproc.measure import EpochTotals
 from extproc.names import ARM_EXCLUDED
 from extproc.protect.access_log import LogEntry
 from extproc.protect.bounded import Bounded
@@ -87,7 +86,8 @@ class _Early(NamedTuple):
 class Observer:
     """Watches all rollouts of the snapshots that it is told of.
 
-    A decision is waited for ``limit`` seconds. ``trips`` are those that an earlier observer left in force.
+    A decision is waited for ``limit`` seconds. ``trips`` are those that an earlier observer left in force. ``totals``
+    are the counts of this run, ``entries`` how many it took, ``heard_at`` when it took the last (monotonic seconds).
     """
 
     def __init__(
@@ -101,7 +101,7 @@ class Observer:
         self._epochs = Epochs()
         self._watched: Bounded[Key, Watched] = Bounded(MAX_WATCHED)
         self._missing = Missing(limit, clock.now())
-        self._totals = RunTotals()
+        self.totals = RunTotals()
         self._trips = Trips(trips, clock.monotonic())
         self._early: deque[_Early] = deque()
         self._suspects: set[Key] = set()
@@ -113,7 +113,7 @@ class Observer:
     @property
     def forgotten(self) -> int:
         """Versions, epochs and seconds that had to make room for others, and are known in part only."""
-        return self._watched.dropped + self._totals.dropped + self._missing.dropped
+        return self._watched.dropped + self.totals.dropped + self._missing.dropped
 
     # -- what it is told
 
@@ -147,13 +147,13 @@ class Observer:
         now = self._clock.now()
         for rollout, epoch, arm, version, second, count in counts:
             if rollout in self._rollouts:
-                self._totals.decided((rollout, epoch), arm, count, now)
+                self.totals.decided((rollout, epoch), arm, count, now)
                 self._missing.decided(second, (rollout, version), count, now)
 
     def units(self, rollout: str, epoch: int, units: Iterable[tuple[int, str]]) -> None:
         """Workers tell which units they met, and the arm that each drew."""
         if rollout in self._rollouts:
-            self._totals.units((rollout, epoch), units, self._clock.now())
+            self.totals.units((rollout, epoch), units, self._clock.now())
 
     def tick(self) -> None:
         """Do what is due by the clock; called a few times a second."""
@@ -163,10 +163,6 @@ class Observer:
             self._events.dropped("unknown_epoch", 1)
         self._count_missing(now)
         self._settle_trips()
-
-    def take_totals(self) -> list[EpochTotals]:
-        """The totals of this run that changed since this was last asked."""
-        return self._totals.take_changed()
 
     def take_fallbacks(self) -> list[str]:
         """The ids of requests that stable answered in a version's place, since this was last asked."""
@@ -191,7 +187,7 @@ class Observer:
             self._note_fallback(entry.decision_id)
         now = self._clock.now()
         group = None if arm == ARM_EXCLUDED else opened.group
-        self._totals.count(epoch, arm, group, entry.answer, outcome, now)
+        self.totals.count(epoch, arm, group, entry.answer, outcome, now)
         in_time = self._missing.seen(opened.at, (epoch.rollout, entry.version), now)
         if in_time and outcome not in _NO_VERDICT:
             self._count(epoch, entry.version, failed=outcome in FAILURES)

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterable
-from typing import Final
+from typing import Final, NamedTuple
 
 from extproc.measure import EpochTotals, units_each
 from extproc.protect.bounded import Bounded
@@ -17,12 +17,20 @@ Key = tuple[str, int]
 """A rollout (``namespace/name``) and an epoch."""
 
 
+class Changed(NamedTuple):
+    """The counts of an epoch that changed, and whether there are new units among them."""
+
+    totals: EpochTotals
+    units: bool
+
+
 class RunTotals:
     """The counts of every epoch since this run began. ``dropped`` counts epochs that had to make room."""
 
     def __init__(self) -> None:
         self._epochs: Bounded[Key, EpochTotals] = Bounded(MAX_EPOCHS)
         self._changed: set[Key] = set()
+        self._with_new_units: set[Key] = set()
 
     @property
     def dropped(self) -> int:
@@ -53,14 +61,25 @@ class RunTotals:
         sample = self._of(*key, now).units
         for unit, arm in units:
             sample.add(unit, arm)
+        self._with_new_units.add(key)
         if len(sample) > 2 * (each := units_each(len(self._epochs))):
             sample.shrink(each)
 
-    def take_changed(self) -> list[EpochTotals]:
+    def take_changed(self) -> list[Changed]:
         """The epochs that changed since this was last asked."""
-        changed = [totals for key in self._changed if (totals := self._epochs.find(key)) is not None]
+        changed = [
+            Changed(totals, key in self._with_new_units)
+            for key in self._changed
+            if (totals := self._epochs.find(key)) is not None
+        ]
         self._changed.clear()
+        self._with_new_units.clear()
         return changed
+
+    def tell_again(self) -> None:
+        """Whoever asked has forgotten everything: all of it is new."""
+        self._changed.update(self._epochs)
+        self._with_new_units.update(self._epochs)
 
     def _of(self, rollout: str, epoch: int, now: float) -> EpochTotals:
         key = (rollout, epoch)

@@ -121,12 +121,7 @@ def _unix_endpoints(template: str, workers: int) -> tuple[UnixEndpoint, ...]:
         UnixEndpoint(folder / Path(template).name.replace(_PLACEHOLDER, str(index))) for index in range(workers)
     ]
     for endpoint in endpoints:
-        if len(os.fsencode(endpoint.path)) > MAX_SOCKET_PATH:
-            raise InvalidInput.of(
-                "socket_path_too_long",
-                f"{str(endpoint.path)!r} is longer than the {MAX_SOCKET_PATH} bytes that a socket's path may have.",
-                field="--listen",
-            )
+        _check_length(endpoint, "--listen")
     return tuple(endpoints)
 
 
@@ -140,7 +135,35 @@ def private_sockets() -> Iterator[None]:
         os.umask(before)
 
 
-def prepare_folder(folder: Path) -> None:
+def single_endpoint(address: str, flag: str) -> UnixEndpoint | TcpEndpoint:
+    """The endpoint at ``address``: ``unix:PATH`` or ``HOST:PORT``.
+
+    Raises:
+        InvalidInput: ``address_invalid`` or ``socket_path_too_long``.
+    """
+    if address.startswith("unix:"):
+        path = address.removeprefix("unix:")
+        if not path or path.endswith("/"):
+            raise InvalidInput.of("address_invalid", "'unix:' needs the path of a socket.", field=flag)
+        endpoint = UnixEndpoint(Path(path).absolute())
+        _check_length(endpoint, flag)
+        return endpoint
+    host, port = parse_host_port(address, flag)
+    if port == 0:
+        raise InvalidInput.of("address_invalid", f"{address!r} has no port.", field=flag)
+    return TcpEndpoint(host, port)
+
+
+def _check_length(endpoint: UnixEndpoint, flag: str) -> None:
+    if len(os.fsencode(endpoint.path)) > MAX_SOCKET_PATH:
+        raise InvalidInput.of(
+            "socket_path_too_long",
+            f"{str(endpoint.path)!r} is longer than the {MAX_SOCKET_PATH} bytes that a socket's path may have.",
+            field=flag,
+        )
+
+
+def prepare_folder(folder: Path, flag: str = "--listen") -> None:
     """Make the sockets' folder with mode 0700, or see that nobody else can put a socket into the one that is there.
 
     Raises:
@@ -152,15 +175,15 @@ def prepare_folder(folder: Path) -> None:
             folder.mkdir(mode=0o700)
         found = folder.stat()
     except OSError as error:
-        raise InvalidInput.of("socket_folder_unusable", f"{folder}: {error.strerror}.", field="--listen") from error
+        raise InvalidInput.of("socket_folder_unusable", f"{folder}: {error.strerror}.", field=flag) from error
     if not stat.S_ISDIR(found.st_mode) or not os.access(folder, os.W_OK | os.X_OK):
-        raise InvalidInput.of("socket_folder_unusable", f"{folder} is no folder to write to.", field="--listen")
+        raise InvalidInput.of("socket_folder_unusable", f"{folder} is no folder to write to.", field=flag)
     if found.st_uid != os.geteuid() or found.st_mode & _ANY_WRITER:
         raise InvalidInput.of(
             "socket_folder_open",
             f"Others can write to {folder}, so they could put a socket of theirs there: "
             "give the sockets a folder of their own (mode 0700).",
-            field="--listen",
+            field=flag,
         )
 
 
@@ -171,7 +194,8 @@ class FolderLock:
     which of the sockets that still answer are left over from its predecessor.
     """
 
-    def __init__(self, endpoint: UnixEndpoint, template: str) -> None:
+    def __init__(self, endpoint: UnixEndpoint, template: str, flag: str = "--listen") -> None:
+        self._flag = flag
         self._path = endpoint.path.parent / f".{Path(template).name}.lock"
         self._fd = -1
         self._leftovers: frozenset[int] = frozenset()
@@ -196,7 +220,7 @@ class FolderLock:
                 raise InvalidInput.of(
                     "address_in_use",
                     f"Another `dropout serve` listens on the sockets in {self._path.parent}.",
-                    field="--listen",
+                    field=self._flag,
                 ) from error
             if self._is_file(fd):
                 self._fd = fd
@@ -256,7 +280,7 @@ def _noted(content: bytes) -> tuple[int, frozenset[int]]:
         return 0, frozenset()
 
 
-def probe_unix(endpoint: UnixEndpoint, leftovers: frozenset[int]) -> None:
+def probe_unix(endpoint: UnixEndpoint, leftovers: frozenset[int], flag: str = "--listen") -> None:
     """See that nobody answers on the endpoint but a worker that outlived the last supervisor.
 
     Raises:
@@ -268,7 +292,7 @@ def probe_unix(endpoint: UnixEndpoint, leftovers: frozenset[int]) -> None:
     except FileNotFoundError:
         return
     if not stat.S_ISSOCK(mode):
-        raise InvalidInput.of("socket_path_taken", f"{path} is there and is no socket.", field="--listen")
+        raise InvalidInput.of("socket_path_taken", f"{path} is there and is no socket.", field=flag)
     with socket.socket(socket.AF_UNIX) as probe:
         probe.settimeout(1)
         try:
@@ -280,10 +304,10 @@ def probe_unix(endpoint: UnixEndpoint, leftovers: frozenset[int]) -> None:
         else:
             owner = struct.unpack("3i", probe.getsockopt(socket.SOL_SOCKET, socket.SO_PEERCRED, 12))[0]
     if owner not in leftovers:
-        raise InvalidInput.of("address_in_use", f"Something else listens on {path}.", field="--listen")
+        raise InvalidInput.of("address_in_use", f"Something else listens on {path}.", field=flag)
 
 
-def probe_tcp(endpoint: TcpEndpoint, patience: float) -> None:
+def probe_tcp(endpoint: TcpEndpoint, patience: float, flag: str = "--listen") -> None:
     """See that the port can be bound, within ``patience`` seconds: workers without a supervisor are leaving it.
 
     Raises:
@@ -298,7 +322,7 @@ def probe_tcp(endpoint: TcpEndpoint, patience: float) -> None:
             if error.errno == errno.EADDRINUSE and time.monotonic() < until:
                 time.sleep(0.05)
                 continue
-            raise InvalidInput([tcp_fault(error, endpoint.target, "--listen")]) from error
+            raise InvalidInput([tcp_fault(error, endpoint.target, flag)]) from error
 
 
 def bind_tcp(host: str, port: int) -> socket.socket:

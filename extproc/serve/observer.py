@@ -149,7 +149,7 @@ class ObserverProcess:
             self._stop.set()
 
     def _tell_trips(self, trips: Sequence[LocalTrip]) -> None:
-        self._channel.send("trips", trips=trips)
+        self._channel.send("trips", trips=[list(trip) for trip in trips])
 
     def _received(self, message: Message) -> None:
         kind, app = message["kind"], self._app

@@ -11,16 +11,16 @@ import os
 import time
 from collections.abc import Callable, Mapping, Sequence
 from contextlib import suppress
-from dataclasses import asdict, dataclass
+from dataclasses import asdict
 from typing import Any, Final
 
 from extproc.metrics import Totals
 from extproc.serve.children import Backoff, Child, spawn
-from extproc.serve.endpoints import FolderLock, UnixEndpoint
+from extproc.serve.endpoints import UnixEndpoint
 from extproc.serve.heartbeat import BEAT_SECONDS
 from extproc.serve.messages import Channel, Message
 from extproc.serve.watchdog import Limits, Watchdog, process_state
-from extproc.serve.worker_config import ObserverConfig
+from extproc.serve.worker_config import ObserverPlan
 from extproc.settings import Settings
 
 OBSERVER: Final = -1
@@ -30,15 +30,6 @@ _ANSWER_SECONDS: Final = 1.0
 _LAST_WORDS_SECONDS: Final = 2.0
 
 Tell = Callable[..., None]
-
-
-@dataclass(frozen=True, slots=True)
-class ObserverPlan:
-    """What is to observe. ``lock`` is that of its socket, None for a port."""
-
-    config: ObserverConfig
-    command: Sequence[str]
-    lock: FolderLock | None = None
 
 
 class Protection:

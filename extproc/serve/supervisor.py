@@ -23,7 +23,7 @@ import orjson
 
 from extproc.clock import SystemClock
 from extproc.errors import DropoutError, Fault, InvalidInput, Unreachable
-from extproc.metrics import RELOADS_REFUSED, WORKERS_REPLACED, Metrics, Totals
+from extproc.metrics import OBSERVER_REPLACED, OBSERVER_UP, RELOADS_REFUSED, WORKERS_REPLACED, Metrics, Totals
 from extproc.serve.admin import AdminServer, Page
 from extproc.serve.auxiliary import Auxiliary, AuxiliaryCommand
 from extproc.serve.children import Backoff, Child, spawn
@@ -31,8 +31,9 @@ from extproc.serve.endpoints import FolderLock, TcpEndpoint, UnixEndpoint
 from extproc.serve.heartbeat import BEAT_SECONDS
 from extproc.serve.messages import Channel, Message
 from extproc.serve.policy_watch import FolderWatch, ReadSources, Sources, Trial, crashed, too_slow
+from extproc.serve.protection import Protection
 from extproc.serve.watchdog import Hung, Limits, Watchdog, process_state
-from extproc.serve.worker_config import WorkerConfig
+from extproc.serve.worker_config import ObserverPlan, WorkerConfig
 from extproc.settings import Settings
 
 logger = logging.getLogger(__name__)
@@ -81,6 +82,7 @@ class Plan:
     policies: Path | None
     drain_timeout: float
     beside: Sequence[AuxiliaryCommand] = ()
+    observer: ObserverPlan | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -137,6 +139,7 @@ class Supervisor:
         self._quarantined: set[str] = set()
         self._metrics = Metrics(SystemClock())
         self._totals = Totals()
+        self._protection = self._protect(plan.observer) if plan.observer is not None else None
         self._watchdog = Watchdog(Limits(tuning.evaluation_limit, tuning.hang_limit), process_state)
         self._questions: dict[int, tuple[Child, asyncio.Future[Message]]] = {}
         self._asked = 0
@@ -157,6 +160,18 @@ class Supervisor:
                 "/snapshot": self._snapshot_page,
             }
         )
+
+    def _protect(self, plan: ObserverPlan) -> Protection:
+        protection = Protection(
+            plan,
+            self._settings,
+            self._totals,
+            tell=self._tell,
+            say=self._say,
+            replaced=lambda: self._metrics.count(OBSERVER_REPLACED),
+        )
+        self._metrics.gauge(OBSERVER_UP, lambda: int(protection.up))
+        return protection
 
     async def run(self) -> int:
         """Serve until a signal says otherwise; 0, or 1 when a bug ended it.
@@ -183,6 +198,8 @@ class Supervisor:
                 slot.child.kill()
             for auxiliary in self._beside:
                 auxiliary.kill()
+            if self._protection is not None:
+                self._protection.kill()
         return 1 if self._failed else 0
 
     def _told_to_stop(self) -> None:
@@ -294,6 +311,7 @@ class Supervisor:
             config=asdict(slot.config),
             policies=self._policies.body if self._policies is not None else None,
             quarantined=sorted(self._quarantined),
+            trips=self._protection.trips if self._protection is not None else (),
             trial=trial,
         )
 
@@ -316,6 +334,8 @@ class Supervisor:
             slot.state = "draining"
         elif kind == "swapped":
             slot.policy_revision = message["policy_revision"]
+        elif kind == "decided" and self._protection is not None:
+            self._protection.decided(message)
         elif kind == "policies_refused":
             self._refuse_policies([Fault(**fault) for fault in message["faults"]])
         elif kind == "metrics":
@@ -335,8 +355,10 @@ class Supervisor:
                 waiting.cancel()
 
     def _catch_up(self, slot: Slot) -> None:
-        """A worker that was starting while the policies changed was told the old ones."""
+        """A worker that was starting while policies or trips changed was told the old ones."""
         assert slot.channel is not None
+        if self._protection is not None:
+            slot.channel.send("trips", trips=self._protection.trips)
         if self._policies is not None and slot.policy_revision != self._policies.revision:
             slot.channel.send("policies", sources=self._policies.body, revision=self._policies.revision)
         elif self._policies is not None and self._quarantined:
@@ -441,6 +463,8 @@ class Supervisor:
         self._spawn_task(self._watch_workers())
         self._spawn_task(self._collect_metrics())
         self._spawn_task(self._follow_signals())
+        if self._protection is not None:
+            self._spawn_task(self._protection.run())
         if self._folder is not None:
             self._spawn_task(self._follow_folder(self._folder))
         if self._plan.policies is not None:
@@ -496,6 +520,8 @@ class Supervisor:
 
     async def _gather_metrics(self) -> None:
         await self._ask(self._serving, "metrics", _ANSWER_SECONDS)
+        if self._protection is not None:
+            await self._protection.gather_metrics()
         serving = self._serving
         if serving:
             self._totals.retain(frozenset().union(*(slot.rollouts for slot in serving)))
@@ -620,6 +646,8 @@ class Supervisor:
         """Drain every worker; those that take too long, or that are told a second time, end now."""
         if self._lock is not None:
             self._lock.release()  # from here on a successor may take the sockets over
+        if self._protection is not None:
+            self._protection.release()
         for task in self._tasks:
             task.cancel()
         ending = [asyncio.ensure_future(auxiliary.stop()) for auxiliary in self._beside]
@@ -637,6 +665,8 @@ class Supervisor:
             slot.child.kill()
             slot.child.process.wait()
         await asyncio.gather(*ending)
+        if self._protection is not None:
+            await self._protection.stop()
         if self._lock is not None:
             endpoints = (slot.config.endpoint for slot in self._slots)
             self._lock.clean_up(endpoint for endpoint in endpoints if isinstance(endpoint, UnixEndpoint))
@@ -668,6 +698,7 @@ class Supervisor:
             "rollouts": newest.get("rollouts", []),
             "errors": errors,
             "workers": [self._worker_entry(slot, answers.get(slot.config.index)) for slot in self._slots],
+            "observer": self._protection.described() if self._protection is not None else None,
         }
         return Page(200, orjson.dumps(body), "application/json")
 

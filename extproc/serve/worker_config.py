@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Final
+from typing import Any, Final
 
-from extproc.serve.endpoints import TcpEndpoint, UnixEndpoint
+from extproc.serve.endpoints import FolderLock, TcpEndpoint, UnixEndpoint
 from extproc.serve.tls import TlsFiles
 
 GRPC: Final = "grpc"
@@ -61,6 +62,22 @@ class ObserverConfig:
     def endpoint(self) -> UnixEndpoint | TcpEndpoint:
         """Where Envoy sends its access log."""
         return _endpoint(self.unix, self.host, self.port)
+
+
+@dataclass(frozen=True, slots=True)
+class ObserverPlan:
+    """What is to observe. ``lock`` is that of its socket, None for a port."""
+
+    config: ObserverConfig
+    command: Sequence[str]
+    lock: FolderLock | None = None
+
+
+def as_config(endpoint: UnixEndpoint | TcpEndpoint) -> dict[str, Any]:
+    """``endpoint`` as the arguments of either config."""
+    if isinstance(endpoint, UnixEndpoint):
+        return {"unix": str(endpoint.path)}
+    return {"host": endpoint.host, "port": endpoint.port}
 
 
 def _endpoint(unix: str | None, host: str | None, port: int) -> UnixEndpoint | TcpEndpoint:

@@ -45,7 +45,10 @@ class Answer:
 
 
 class House:
-    """Start it, break it, ask it. ``settings`` are variables of Dropout's environment."""
+    """Start it, break it, ask it. ``settings`` are variables of Dropout's environment.
+
+    If it is ``observed``, Envoy tells Dropout's observer what became of requests.
+    """
 
     def __init__(
         self,
@@ -53,6 +56,7 @@ class House:
         spec: Mapping[str, Any] | None = None,
         *,
         transport: str = "grpc",
+        observed: bool = False,
         **settings: str,
     ) -> None:
         self.transport = transport
@@ -61,12 +65,15 @@ class House:
         self.envoy_dir = self.folder / "envoy"
         self.sockets = [self.dropout.sockets / f"w-{number}.sock" for number in range(WORKERS)]
         self.upstreams = Upstreams("fraud-detector-v3", "fraud-detector-v4", "fraud-detector-v5", "other-v1")
+        self.observer_socket = self.dropout.sockets / "observer.sock" if observed else None
         self.envoy: EnvoyProcess | None = None
         self.dropout.options = (
             *("--transport", transport),
             *("--envoy-dir", str(self.envoy_dir)),
             *("--decision-log", str(self.folder / "decisions.jsonl")),
         )
+        if self.observer_socket is not None:
+            self.dropout.options += ("--access-log-listen", f"unix:{self.observer_socket}")
         if policy is not None:
             self.dropout.write_policy(policy)
         self.dropout.write_rollout(**(spec or {}))
@@ -112,6 +119,7 @@ class House:
             worker_sockets=self.sockets,
             envoy_dir=self.envoy_dir,
             models=self.upstreams.ports,
+            observer_socket=self.observer_socket,
         )
         change(config)
         return EnvoyProcess(config, directory)

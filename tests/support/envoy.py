@@ -139,14 +139,16 @@ class EnvoyProcess:
 class Upstreams:
     """Model versions on one event loop in a thread; each answers with its name and the headers it was sent.
 
-    ``seen[name]`` counts the requests of each; ``failing`` holds names that answer 503; ``said`` are headers that all
-    add to their answers.
+    ``seen[name]`` counts the requests of each; ``failing`` holds names that answer 503, ``broken`` those that answer
+    500, ``hanging`` those that do not answer; ``said`` are headers that all add to their answers.
     """
 
     def __init__(self, *names: str) -> None:
         self.ports: dict[str, int] = {}
         self.seen: dict[str, int] = dict.fromkeys(names, 0)
         self.failing: set[str] = set()
+        self.broken: set[str] = set()
+        self.hanging: set[str] = set()
         self.said: dict[str, str] = {}
         self._names = names
         self._loop = asyncio.new_event_loop()
@@ -202,9 +204,12 @@ class Upstreams:
                 if fields.get("transfer-encoding") == "chunked":
                     await reader.readuntil(b"0\r\n\r\n")
                 self.seen[name] += 1
+                while name in self.hanging:  # noqa: ASYNC110 - tests change it from another thread
+                    await asyncio.sleep(0.05)
                 line = head[0].split(" ")
                 body = json.dumps({"upstream": name, "method": line[0], "path": line[1], "headers": fields}).encode()
                 status = b"503 Service Unavailable" if name in self.failing else b"200 OK"
+                status = b"500 Internal Server Error" if name in self.broken else status
                 said = "".join(f"{key}: {value}\r\n" for key, value in self.said.items()).encode()
                 writer.write(b"HTTP/1.1 %s\r\n%scontent-length: %d\r\n\r\n%s" % (status, said, len(body), body))
                 await writer.drain()

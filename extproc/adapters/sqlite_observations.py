@@ -1,0 +1,280 @@
+"""What observers counted, in one SQLite file beside the store: written by each run every second, read by controllers.
+
+It is not precious. A loss of power may take the last seconds; a file that is gone, corrupt or of another version is
+made anew, and the run that is under way writes everything that it knows again.
+"""
+
+from __future__ import annotations
+
+import sqlite3
+from collections.abc import Iterable, Sequence
+from contextlib import suppress
+from pathlib import Path
+from typing import Any, Final, NamedTuple
+
+import orjson
+
+from extproc.adapters.sqlite_file import Identity, SqliteFile, execute_all, is_empty, kind
+from extproc.errors import Unreachable
+from extproc.measure import ArmTotals, EpochTotals, UnitSample
+
+WAIT_SECONDS: Final = 1.0
+
+KEEP_SECONDS: Final = 30 * 24 * 3600.0
+"""How long the counts of a run, and the ids that stable answered, are kept after the last news of them."""
+
+MAX_COUNTS: Final = 50_000
+MAX_FALLBACKS: Final = 1_000_000
+"""Rows that are kept at most, the newest."""
+
+_TIDY_SECONDS: Final = 600.0
+_MAX_SAMPLES: Final = 1024
+_USABLE_AGAIN: Final = frozenset(("observations_corrupt", "observations_incompatible", "observations_recreated"))
+_KIND: Final = (0x64726F62, 1)  # "drob"
+_SCHEMA: Final = """
+CREATE TABLE counts (run TEXT NOT NULL, rollout TEXT NOT NULL, epoch INTEGER NOT NULL, updated_at REAL NOT NULL,
+                     arms BLOB NOT NULL, units_version INTEGER NOT NULL, units BLOB NOT NULL,
+                     PRIMARY KEY (rollout, epoch, run)) WITHOUT ROWID;
+CREATE INDEX counts_by_age ON counts (updated_at);
+CREATE TABLE fallbacks (seq INTEGER PRIMARY KEY, id TEXT NOT NULL);
+"""
+
+
+class Observed(NamedTuple):
+    """The counts of one epoch as they are written: ``arms`` and ``units`` as JSON; ``units`` None where none is new."""
+
+    rollout: str
+    epoch: int
+    updated_at: float
+    arms: bytes
+    units: bytes | None
+
+
+class Fallback(NamedTuple):
+    """A decision whose request stable answered in the version's place; ``seq`` grows from one to the next."""
+
+    seq: int
+    decision_id: str
+
+
+def observed(totals: EpochTotals, *, units: bool) -> Observed:
+    """``totals`` as they are written, with their units if those are new."""
+    return Observed(
+        totals.rollout,
+        totals.epoch,
+        totals.updated_at,
+        orjson.dumps({arm: counts.to_json() for arm, counts in totals.arms.items()}),
+        orjson.dumps(totals.units.to_json()) if units else None,
+    )
+
+
+class ObservationsWriter:
+    """Writes the counts of the run ``run`` into the file ``path``. Belongs to one thread at a time."""
+
+    def __init__(self, path: Path, run: str) -> None:
+        self._file = SqliteFile(path, "observations", WAIT_SECONDS)
+        self._run = run
+        self._connection: sqlite3.Connection | None = None
+        self._identity: Identity | None = None
+        self._tidy_at = 0.0
+
+    def write(self, rows: Sequence[Observed], fallbacks: Iterable[str], now: float) -> bool:
+        """Write what is new in one transaction; False when the file was made anew, so that it lacks what is older.
+
+        Raises ``Unreachable`` (``observations_locked``, ``_full``, ``_read_only``, ``_unreachable``); nothing is then
+        written.
+        """
+        try:
+            return self._write(rows, fallbacks, now)
+        except Unreachable as error:
+            if error.code not in _USABLE_AGAIN:
+                raise
+        self._throw_away()
+        self._write(rows, fallbacks, now)
+        return False
+
+    def close(self) -> None:
+        """Let go of the file."""
+        if self._connection is not None:
+            with suppress(sqlite3.Error):
+                self._connection.close()
+            self._connection = None
+
+    def _write(self, rows: Sequence[Observed], fallbacks: Iterable[str], now: float) -> bool:
+        with self._file.mapped():
+            connection, known = self._open()
+            connection.execute("BEGIN IMMEDIATE")
+            try:
+                connection.executemany(
+                    "INSERT INTO counts VALUES (:run, :rollout, :epoch, :updated_at, :arms, :units IS NOT NULL,"
+                    " coalesce(:units, :none)) ON CONFLICT DO UPDATE SET updated_at = excluded.updated_at,"
+                    " arms = excluded.arms, units_version = units_version + excluded.units_version,"
+                    " units = CASE WHEN :units IS NULL THEN units ELSE excluded.units END",
+                    [{"run": self._run, "none": _NO_UNITS, **row._asdict()} for row in rows],
+                )
+                self._write_fallbacks(connection, fallbacks, now)
+                self._tidy(connection, now)
+                connection.execute("COMMIT")
+            except BaseException:
+                if connection.in_transaction:
+                    connection.execute("ROLLBACK")
+                raise
+        return known
+
+    def _write_fallbacks(self, connection: sqlite3.Connection, fallbacks: Iterable[str], now: float) -> None:
+        """Numbered by the clock, so that they go on growing in a file that was made anew."""
+        (last,) = connection.execute("SELECT coalesce(max(seq), 0) FROM fallbacks").fetchone()
+        first = max(last + 1, int(now * 1e6))
+        rows = [(first + number, decision_id) for number, decision_id in enumerate(fallbacks)]
+        connection.executemany("INSERT INTO fallbacks VALUES (?, ?)", rows)
+
+    def _tidy(self, connection: sqlite3.Connection, now: float) -> None:
+        if self._tidy_at <= now <= self._tidy_at + 10 * _TIDY_SECONDS:
+            return
+        self._tidy_at = now + _TIDY_SECONDS
+        old = now - KEEP_SECONDS
+        connection.execute(
+            "DELETE FROM counts WHERE updated_at <"
+            " max(?, coalesce((SELECT updated_at FROM counts ORDER BY updated_at DESC LIMIT 1 OFFSET ?), 0))",
+            (old, MAX_COUNTS),
+        )
+        connection.execute(
+            "DELETE FROM fallbacks WHERE seq <"
+            " max(?, coalesce((SELECT seq FROM fallbacks ORDER BY seq DESC LIMIT 1 OFFSET ?), 0))",
+            (int(old * 1e6), MAX_FALLBACKS),
+        )
+
+    def _open(self) -> tuple[sqlite3.Connection, bool]:
+        """The connection to the file that is there now, and whether it is the one of the last time, or has its rows."""
+        with suppress(Unreachable):
+            if self._connection is not None and self._file.identity() == self._identity:
+                return self._connection, True
+        first = self._identity is None
+        self.close()
+        self._file.make()
+        self._identity = self._file.identity()
+        connection = self._connection = self._file.connect("rw")
+        connection.execute("PRAGMA synchronous = OFF")
+        if is_empty(connection):
+            self._file.to_wal(connection)
+            connection.execute("BEGIN IMMEDIATE")
+            execute_all(connection, _SCHEMA)
+            connection.execute(f"PRAGMA application_id = {_KIND[0]}")
+            connection.execute(f"PRAGMA user_version = {_KIND[1]}")
+            connection.execute("COMMIT")
+        elif kind(connection) != _KIND:
+            raise self._file.fault("incompatible", "it is none of this version's")
+        return connection, first
+
+    def _throw_away(self) -> None:
+        """Make room for a new file."""
+        self.close()
+        self._identity = None
+        with self._file.mapped():
+            for suffix in ("", "-wal", "-shm"):
+                self._file.path.with_name(f"{self._file.path.name}{suffix}").unlink(missing_ok=True)
+
+
+_NO_UNITS: Final = orjson.dumps(UnitSample().to_json())
+
+
+class ObservationsReader:
+    """An ``ObservationSource`` over the file ``path``, which may come and go. Belongs to one thread at a time."""
+
+    def __init__(self, path: Path) -> None:
+        self._file = SqliteFile(path, "observations", WAIT_SECONDS)
+        self._connection: sqlite3.Connection | None = None
+        self._identity: Identity | None = None
+        self._version = 0
+        self._totals: dict[tuple[str, int], EpochTotals | None] = {}
+        self._samples: dict[tuple[str, str, int], tuple[int, UnitSample]] = {}
+
+    def totals(self, rollout: str, epoch: int) -> EpochTotals | None:
+        """The counts of an epoch of ``namespace/name`` over all runs; None if none were reported.
+
+        Raises:
+            Unreachable: ``observations_...`` when the file cannot be read.
+        """
+        if not self._file.path.exists():
+            return None
+        with self._file.mapped():
+            connection = self._open()
+            (version,) = connection.execute("PRAGMA data_version").fetchone()
+            if version != self._version:
+                self._version = version
+                self._totals.clear()
+            key = (rollout, epoch)
+            if key not in self._totals:
+                self._totals[key] = self._read(connection, *key)
+            return self._totals[key]
+
+    def fallbacks(self, since: int, limit: int = 10_000) -> Sequence[Fallback]:
+        """The first ``limit`` decisions after ``since`` that stable answered in the version's place, in order.
+
+        Raises:
+            Unreachable: as ``totals`` does.
+        """
+        if not self._file.path.exists():
+            return ()
+        with self._file.mapped():
+            rows = self._open().execute(
+                "SELECT seq, id FROM fallbacks WHERE seq > ? ORDER BY seq LIMIT ?", (since, limit)
+            )
+            return [Fallback(*row) for row in rows]
+
+    def close(self) -> None:
+        """Let go of the file."""
+        if self._connection is not None:
+            self._connection.close()
+            self._connection = None
+
+    def _open(self) -> sqlite3.Connection:
+        identity = self._file.identity()
+        if self._connection is None or identity != self._identity:
+            self.close()
+            self._totals.clear()
+            self._samples.clear()
+            connection = self._file.connect("ro")
+            if kind(connection) != _KIND:
+                connection.close()
+                raise self._file.fault("incompatible", "it is none of this version's")
+            self._connection, self._identity = connection, identity
+        return self._connection
+
+    def _read(self, connection: sqlite3.Connection, rollout: str, epoch: int) -> EpochTotals | None:
+        """The sum of all runs."""
+        found: EpochTotals | None = None
+        rows = connection.execute(
+            "SELECT run, updated_at, arms, units_version FROM counts WHERE rollout = ? AND epoch = ?", (rollout, epoch)
+        ).fetchall()
+        for run, updated_at, arms, units_version in rows:
+            units = self._units(connection, run, rollout, epoch, units_version)
+            totals = EpochTotals(rollout, epoch, updated_at, _arms(arms), units)
+            if found is None and len(rows) == 1:
+                return totals
+            if found is None:
+                found = EpochTotals(rollout, epoch)
+            found.merge(totals)
+        return found
+
+    def _units(self, connection: sqlite3.Connection, run: str, rollout: str, epoch: int, version: int) -> UnitSample:
+        """The units of one run, read again only when there are new ones."""
+        key = (run, rollout, epoch)
+        known = self._samples.get(key)
+        if known is not None and known[0] == version:
+            return known[1]
+        row = connection.execute(
+            "SELECT units_version, units FROM counts WHERE rollout = ? AND epoch = ? AND run = ?", (rollout, epoch, run)
+        ).fetchone()
+        if row is None:
+            return UnitSample()
+        sample = UnitSample.from_json(orjson.loads(row[1]))
+        if len(self._samples) >= _MAX_SAMPLES:
+            self._samples.clear()
+        self._samples[key] = (row[0], sample)
+        return sample
+
+
+def _arms(body: bytes) -> dict[str, ArmTotals]:
+    found: dict[str, Any] = orjson.loads(body)
+    return {arm: ArmTotals.from_json(counts) for arm, counts in found.items()}

@@ -1,0 +1,200 @@
+"""The observer of ``dropout serve``: what it is put together from.
+
+Started as ``python -m extproc.cli.observer``; nobody types it.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+import os
+import socket
+import sys
+import uuid
+from collections.abc import Sequence
+from concurrent.futures import ThreadPoolExecutor
+from typing import Any, Final
+
+import grpc
+
+from extproc.adapters.sqlite_observations import ObservationsWriter, Observed, observed
+from extproc.adapters.stores import beside, open_store
+from extproc.clock import SystemClock
+from extproc.control.actions import Trip, act
+from extproc.decision_id import KeyFile
+from extproc.errors import DropoutError, Unreachable
+from extproc.metrics import OBSERVER_AGE, OBSERVER_DROPPED, OBSERVER_ENTRIES, OUTCOMES, TRIPS, Metrics
+from extproc.protect.access_log import AccessLogService
+from extproc.protect.observer import MAX_FALLBACKS, Decided, Observer
+from extproc.protect.outcome import Outcome
+from extproc.protect.recording import TripRecorder
+from extproc.serve.logs import configure_logging
+from extproc.serve.messages import Message
+from extproc.serve.observer import TellTrips, run_observer
+from extproc.serve.worker_config import ObserverConfig
+from extproc.settings import settings
+from extproc.snapshot.holder import SnapshotHolder
+from extproc.snapshot.model import CompiledRollout, Snapshot
+from extproc.snapshot.store import RolloutStore
+from extproc.snapshot.trips import LocalTrip
+
+logger = logging.getLogger(__name__)
+
+_REPORT_SECONDS: Final = 1.0
+_RETRY_SECONDS: Final = 0.5
+_AT_ONCE: Final = 20
+"""Epochs that are encoded before the event loop gets its turn."""
+
+
+class ObserverOfStore:
+    """An observer of one store, as ``serve.observer.ObserverApplication`` wants it."""
+
+    def __init__(self, config: ObserverConfig, trips: Sequence[LocalTrip], tell_trips: TellTrips) -> None:
+        clock = SystemClock()
+        self._clock = clock
+        self._store_url = config.store
+        self._began = clock.monotonic()
+        self._metrics = Metrics(clock)
+        self._recorder = TripRecorder(self._record_trip)
+        self._tell_trips = tell_trips
+        self._observer = Observer(
+            KeyFile(beside(config.store, ".ids"), clock), settings().outcome_limit, clock, self, trips
+        )
+        self._service = AccessLogService(self._observer.take, lambda: self.dropped("malformed_message", 1))
+        self._thread = ThreadPoolExecutor(1, "observations")
+        self._writer = ObservationsWriter(beside(config.store, ".observed"), uuid.uuid4().hex)
+        self._fallbacks: list[str] = []
+        self._fault = ""
+        self._metrics.watch(OBSERVER_ENTRIES, lambda: self._observer.entries)
+        self._metrics.watch(OBSERVER_DROPPED, lambda: self._observer.forgotten, "no_room")
+        self._metrics.gauge(OBSERVER_AGE, self._age)
+
+    # -- what the process asks of it
+
+    def handler(self) -> grpc.GenericRpcHandler:
+        """What takes the access log."""
+        return self._service.handler()
+
+    def decided(self, message: Message) -> None:
+        """A worker's tally."""
+        self._observer.decided(Decided(*row) for row in message["counts"])
+        for rollout, epoch, units in message["units"]:
+            self._observer.units(rollout, epoch, units)
+
+    def tick(self) -> None:
+        """Judge what is due."""
+        self._observer.tick()
+
+    async def follow(self) -> None:
+        """Follow the store, as soon as there is one."""
+        store = await self._open_store()
+        try:
+            holder = SnapshotHolder(store, self._clock)
+            holder.on_swap.append(self._swapped)
+            await holder.follow()
+        finally:
+            store.close()
+
+    async def report(self) -> None:
+        """Write down every second what was observed."""
+        while True:
+            await asyncio.sleep(_REPORT_SECONDS)
+            await self._write()
+
+    def dump(self) -> dict[str, Any]:
+        """The metrics."""
+        return self._metrics.dump()
+
+    async def close(self) -> None:
+        """Write the last counts."""
+        await self._write()
+        self._recorder.close()
+        self._thread.shutdown()
+        self._writer.close()
+
+    # -- what the observer tells
+
+    def outcome(self, rollout: str, version: str, outcome: Outcome, count: int) -> None:
+        """For the metrics."""
+        self._metrics.count(OUTCOMES, rollout, version, outcome, amount=count)
+
+    def dropped(self, why: str, count: int) -> None:
+        """For the metrics."""
+        self._metrics.count(OBSERVER_DROPPED, why, amount=count)
+
+    def tripped(self, rollout: CompiledRollout, version: str, why: str) -> None:
+        """Say so, and have it written into the store, so that it outlives this host's processes."""
+        self._metrics.count(TRIPS, rollout.key, version)
+        logger.warning("version %s of %s was taken away: %s", version, rollout.key, why)
+        if not rollout.experiment:
+            self._recorder.record(Trip(rollout.namespace, rollout.name, version, rollout.attempt, why))
+
+    def trips(self, in_force: Sequence[LocalTrip]) -> None:
+        """For the workers."""
+        self._tell_trips(in_force)
+
+    # -- the store and the counts
+
+    async def _open_store(self) -> RolloutStore:
+        """The store; one that is away is waited for."""
+        while True:
+            try:
+                return await asyncio.to_thread(open_store, self._store_url)
+            except DropoutError as error:
+                self._say_once(f"the store cannot be read: {error}")
+            await asyncio.sleep(_RETRY_SECONDS)
+
+    def _swapped(self, snapshot: Snapshot) -> None:
+        self._metrics.retain(snapshot.rollouts.keys())
+        self._observer.follow(snapshot)
+
+    def _record_trip(self, trip: Trip) -> None:
+        """Write one trip. Raises ``DropoutError``."""
+        store = open_store(self._store_url)
+        try:
+            act(store, f"breaker@{socket.gethostname()}", trip, self._clock)
+        finally:
+            store.close()
+
+    async def _write(self) -> None:
+        rows: list[Observed] = []
+        for number, (totals, units) in enumerate(self._observer.totals.take_changed(), start=1):
+            rows.append(observed(totals, units=units))
+            if number % _AT_ONCE == 0:
+                await asyncio.sleep(0)
+        self._fallbacks = [*self._fallbacks, *self._observer.take_fallbacks()][-MAX_FALLBACKS:]
+        if not rows and not self._fallbacks:
+            return
+        try:
+            loop = asyncio.get_running_loop()
+            known = await loop.run_in_executor(
+                self._thread, self._writer.write, rows, self._fallbacks, self._clock.now()
+            )
+            self._fallbacks = []
+        except Unreachable as error:
+            self._say_once(f"what is observed cannot be written: {error}")
+            known = False
+        if not known:
+            self._observer.totals.tell_again()
+
+    def _say_once(self, fault: str) -> None:
+        if fault != self._fault:
+            self._fault = fault
+            logger.warning("%s", fault)
+
+    def _age(self) -> float:
+        heard_at = self._observer.heard_at
+        return self._clock.monotonic() - (self._began if heard_at is None else heard_at)
+
+
+def main(arguments: list[str]) -> int:
+    """Observe; ``arguments`` are the descriptors of the pipe and of the heartbeat's page."""
+    configure_logging()
+    pipe, page = arguments
+    status = run_observer(int(pipe), int(page), ObserverOfStore)
+    sys.stderr.flush()
+    os._exit(status)  # a store that blocks a thread must not hold up the end
+
+
+if __name__ == "__main__":
+    main(sys.argv[1:])
