@@ -15,8 +15,6 @@ from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
 from typing import Any, Final
 
-import grpc
-
 from extproc.adapters.sqlite_observations import ObservationsWriter, Observed, observed
 from extproc.adapters.stores import beside, open_store
 from extproc.clock import SystemClock
@@ -71,9 +69,10 @@ class ObserverOfStore:
 
     # -- what the process asks of it
 
-    def handler(self) -> grpc.GenericRpcHandler:
+    @property
+    def service(self) -> AccessLogService:
         """What takes the access log."""
-        return self._service.handler()
+        return self._service
 
     def decided(self, message: Message) -> None:
         """A worker's tally."""

@@ -50,7 +50,7 @@ _PLAIN_ATTRIBUTES: Final = ("source.", "destination.", "connection.", "request.p
 _TIMERS: Final = (("policy", "timer_rego_query_eval_ns"), ("total", "timer_server_handler_ns"))
 """Stages that OPA has names for; all of them are in the record's ``stage_us``."""
 
-_NO_OVERLAY: Final = orjson.Fragment(b'{"killed":false,"tripped":[],"probing":[]}')
+_NO_OVERLAY: Final = orjson.Fragment(b'{"killed":false,"tripped":[]}')
 
 Reads = Callable[[str], Sequence[str]]
 """From a policy's path to the dotted input paths that it can read."""
@@ -381,7 +381,8 @@ def _input(constants: _Constants, entry: _Entry, facts: Facts, erased: list[str]
 
 
 def _overlay(overlay: Overlay) -> dict[str, Any]:
-    return {"killed": overlay.killed, "tripped": sorted(overlay.tripped), "probing": sorted(overlay.probing)}
+    probing = {"probing": sorted(overlay.probing)} if overlay.probing else {}
+    return {"killed": overlay.killed, "tripped": sorted(overlay.tripped), **probing}
 
 
 def _pruned(constants: _Constants, policy_input: Mapping[str, Any], erased: list[str]) -> dict[str, Any]:

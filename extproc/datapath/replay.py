@@ -210,7 +210,7 @@ def _parse(line: bytes) -> dict[str, Any]:
 
 
 def _overlay(logged: Mapping[str, Any]) -> Overlay:
-    """What was taken away; logs from before versions were probed do not say which were."""
+    """What was taken away; which versions were probed is only there if any were."""
     return Overlay(logged["killed"], frozenset(logged["tripped"]), frozenset(logged.get("probing", ())))
 
 

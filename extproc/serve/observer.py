@@ -13,12 +13,11 @@ from collections.abc import Callable, Sequence
 from contextlib import suppress
 from typing import Any, Final, Protocol
 
-import grpc
 import grpc.aio
 import uvloop
 
 from extproc.errors import DropoutError
-from extproc.protect.access_log import server_options
+from extproc.protect.access_log import AccessLogService, server_options
 from extproc.serve.endpoints import UnixEndpoint
 from extproc.serve.grpc_server import bind
 from extproc.serve.heartbeat import BEAT_SECONDS, HeartbeatPage
@@ -35,7 +34,8 @@ _GRACE_SECONDS: Final = 0.2
 class ObserverApplication(Protocol):
     """What an observer runs, put together by the composition root. Everything happens on the event loop's thread."""
 
-    def handler(self) -> grpc.GenericRpcHandler:
+    @property
+    def service(self) -> AccessLogService:
         """What takes the access log."""
         ...
 
@@ -123,7 +123,7 @@ class ObserverProcess:
         config = ObserverConfig(**start["config"])
         app = self._assemble(config, [LocalTrip(*trip) for trip in start["trips"]], self._tell_trips)
         server = grpc.aio.server(options=server_options())
-        server.add_generic_rpc_handlers((app.handler(),))
+        server.add_generic_rpc_handlers((app.service.handler(),))
         endpoint = config.endpoint
         unix = isinstance(endpoint, UnixEndpoint)
         bind(server, f"unix:{endpoint.temporary}" if unix else endpoint.target, "--access-log-listen")  # type: ignore[union-attr]

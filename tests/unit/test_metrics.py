@@ -8,7 +8,7 @@ from typing import Any
 import pytest
 from prometheus_client.parser import text_string_to_metric_families
 
-from extproc.metrics import METRICS, STAGE_BUCKETS, Metrics, Totals, merge
+from extproc.metrics import METRICS, OBSERVER_AGE, OBSERVER_UP, STAGE_BUCKETS, Metrics, Totals, merge
 from extproc.names import Reason
 from extproc.snapshot.model import NO_OVERLAY
 from tests.support.clock import FakeClock
@@ -191,6 +191,8 @@ def test_every_metric_has_the_labels_that_its_row_says() -> None:
             metrics.count(metric.name, *metric.labels)
         elif metric.name.startswith("dropout_controller_"):
             metrics.gauge(metric.name, lambda: 1.0)
+    for name in (OBSERVER_UP, OBSERVER_AGE):
+        metrics.gauge(name, lambda: 1.0)
     found = samples(merge([dumped(metrics)]))
     for metric in METRICS:
         names = {metric.name, f"{metric.name}_count"}
