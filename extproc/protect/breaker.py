@@ -1,11 +1,13 @@
 """When a version is taken away: it fails beyond its limit, and it fails more than stable does.
 
-Pure: from counts and a clock's reading to a verdict. Stable is never judged; it is what others are compared with.
+Pure: from counts and a clock's reading to a verdict. Stable is never judged; it is what others are compared with, and
+only within one epoch: while the ranges stay, whatever befalls both befalls each by its share, at whatever time. Over a
+change of weights even an outage of both would weigh more on the one that grew.
 """
 
 from __future__ import annotations
 
-from math import exp, lgamma
+from math import exp, inf, lgamma
 from typing import Final, NamedTuple
 
 from extproc.protect.windows import Counts, Window
@@ -63,39 +65,58 @@ class _Mark(NamedTuple):
 
 
 class Watched:
-    """The outcomes of one version, and when they are to be held against it."""
+    """The outcomes of one version in its present ``epoch``, and when they are to be held against it.
 
-    __slots__ = ("_run_began", "_suspected", "window")
+    ``heard_at`` is when (monotonic seconds) the last outcome came, of any epoch.
+    """
+
+    __slots__ = ("_crossed", "_run_began", "_seconds", "epoch", "heard_at", "window")
 
     def __init__(self, seconds: float) -> None:
-        self.window = Window(seconds)
-        self._run_began = Counts()  # what stable had in total
-        self._suspected: _Mark | None = None
+        self._seconds = seconds
+        self.epoch = 0
+        self.heard_at = -inf
+        self._begin()
 
-    def add(self, now: float, stable: Watched | None, *, failed: bool, count: int = 1) -> None:
-        """Count ``count`` outcomes of one kind; ``stable`` are those of the rollout's stable, if there are any."""
-        if failed and self.window.run == 0 and stable is not None:
-            self._run_began = stable.window.total
+    def _begin(self) -> None:
+        self.window = Window(self._seconds)
+        self._run_began = Counts()  # what stable had in total
+        self._crossed: _Mark | None = None
+
+    def add(self, epoch: int, now: float, stable: Watched | None, *, failed: bool, count: int = 1) -> None:
+        """Count ``count`` outcomes of one kind, unless they are of an earlier epoch; a later one begins anew.
+
+        ``stable`` are those of the rollout's stable, if there are any.
+        """
+        self.heard_at = now
+        if epoch > self.epoch:
+            self.epoch = epoch
+            self._begin()
+        if epoch < self.epoch:
+            return
+        if failed and self.window.run == 0:
+            self._run_began = self._total_of(stable)
         self.window.add(now, failed=failed, count=count)
 
-    def judge(self, limits: Breaker, stable: Watched | None, now: float) -> str:
+    def judge(self, limits: Breaker, stable: Watched | None, now: float, *, alone: bool = False) -> str:
         """Why the version is to be taken away, as a part of a sentence; empty if it is not.
 
         Beyond its limit it is compared with stable in three ways: within the window, during its present failures in a
-        row, and since it went beyond the limit, which tells in the end even where stable gets hardly a request. Where
-        stable had none within the window, the limit alone counts.
+        row, and since it went beyond the limit, which tells in the end even where stable gets hardly a request. The
+        limit alone counts if stable had no request for a whole window, or is to have none (``alone``).
         """
         window = self.window
         counts = window.counts(now)
         crossed = beyond_limit(limits, counts, window.run)
         if not crossed:
-            self._suspected = None
+            self._crossed = None
             return ""
-        compared = stable.window.counts(now) if stable is not None else Counts()
-        if stable is None or compared.requests == 0:
-            return f"{crossed}; stable had none to compare with"
-        total = stable.window.total
-        mark = self._suspected = self._suspected or _Mark(window.total, total)
+        total = self._total_of(stable)
+        mark = self._crossed = self._crossed or _Mark(window.total, total)
+        compared = stable.window.counts(now) if stable is not None and stable.epoch == self.epoch else Counts()
+        if compared.requests == 0:
+            waits = not alone and stable is not None and now - stable.heard_at < limits.window
+            return "" if waits else f"{crossed}; stable had none to compare with"
         for ours, theirs in (
             (counts, compared),
             (Counts(window.run, window.run), total.since(self._run_began)),
@@ -104,3 +125,7 @@ class Watched:
             if ours.rate > theirs.rate and chance_of(ours, theirs) < LEVEL:
                 return f"{crossed}; of stable's {theirs.failures} of {theirs.requests}"
         return ""
+
+    def _total_of(self, stable: Watched | None) -> Counts:
+        """All of stable's in the same epoch."""
+        return stable.window.total if stable is not None and stable.epoch == self.epoch else Counts()

@@ -39,6 +39,11 @@ class Epochs:
                 return epoch
         return None
 
+    def in_attempt(self, rollout: CompiledRollout, epoch: int) -> bool:
+        """Whether ``epoch`` is one of the attempt that ``rollout`` is in: what came of earlier ones is no news."""
+        known = self._known.get(rollout.key, ())
+        return any(one.epoch == epoch and one.attempt == rollout.attempt for one in known)
+
     def follow(self, snapshot: Snapshot) -> list[str]:
         """Take over what ``snapshot`` knows.
 

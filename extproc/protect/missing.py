@@ -13,10 +13,10 @@ SLACK_SECONDS: Final = 0.75
 """How long counts and entries of a second may be on their way: workers, Envoy and pipes send them in batches."""
 
 MAX_COUNTS: Final = 100_000
-"""Versions in all seconds that are waited for, some 20 MB."""
+"""Versions in all seconds that are waited for, some 30 MB."""
 
-Key = tuple[str, str]
-"""A rollout (``namespace/name``) and a version."""
+Key = tuple[str, int, str]
+"""A rollout (``namespace/name``), an epoch and a version."""
 
 
 class Settled(NamedTuple):
@@ -28,7 +28,7 @@ class Settled(NamedTuple):
 
 
 class Missing:
-    """Decisions by second and version, until they are ``limit`` seconds old. Times are Unix seconds.
+    """Decisions by second, epoch and version, until they are ``limit`` seconds old. Times are Unix seconds.
 
     Counts begin with the first whole second after ``start``: of decisions before that it heard only in part.
     ``dropped`` are counts that had no room; then nothing is known of that second.

@@ -9,13 +9,15 @@ from collections import deque
 from collections.abc import Iterable, Mapping, Sequence
 from typing import Final, NamedTuple, Protocol
 
+from extproc.assignment import BUCKETS
 from extproc.clock import Clock
 from extproc.decision_id import IdFault, Opened
 from extproc.names import ARM_EXCLUDED
 from extproc.protect.access_log import LogEntry
 from extproc.protect.bounded import Bounded
 from extproc.protect.breaker import Watched
-from extproc.protect.epochs import Epoch, Epochs
+from extproc.protect.epochs import Epochs
+from extproc.protect.missing import Key as Decisions
 from extproc.protect.missing import Missing, Settled
 from extproc.protect.outcome import FAILURES, OF_STABLE, Outcome, outcome_of
 from extproc.protect.totals import RunTotals
@@ -148,7 +150,7 @@ class Observer:
         for rollout, epoch, arm, version, second, count in counts:
             if rollout in self._rollouts:
                 self.totals.decided((rollout, epoch), arm, count, now)
-                self._missing.decided(second, (rollout, version), count, now)
+                self._missing.decided(second, (rollout, epoch, version), count, now)
 
     def units(self, rollout: str, epoch: int, units: Iterable[tuple[int, str]]) -> None:
         """Workers tell which units they met, and the arm that each drew."""
@@ -188,9 +190,10 @@ class Observer:
         now = self._clock.now()
         group = None if arm == ARM_EXCLUDED else opened.group
         self.totals.count(epoch, arm, group, entry.answer, outcome, now)
-        in_time = self._missing.seen(opened.at, (epoch.rollout, entry.version), now)
-        if in_time and outcome not in _NO_VERDICT:
-            self._count(epoch, entry.version, failed=outcome in FAILURES)
+        in_time = self._missing.seen(opened.at, (epoch.rollout, epoch.epoch, entry.version), now)
+        rollout = self._rollouts.get(epoch.rollout)
+        if in_time and rollout is not None and outcome not in _NO_VERDICT:
+            self._weigh(rollout, epoch.epoch, entry.version, failed=outcome in FAILURES)
 
     def _wait_for_epoch(self, early: _Early) -> None:
         if early.until <= self._clock.monotonic() or len(self._early) >= MAX_EARLY:
@@ -204,15 +207,10 @@ class Observer:
         else:
             self._events.dropped("fallback_ids", 1)
 
-    def _count(self, epoch: Epoch, version: str, *, failed: bool) -> None:
-        rollout = self._rollouts.get(epoch.rollout)
-        if rollout is not None and (epoch.attempt == rollout.attempt or version == rollout.stable):
-            self._weigh(rollout, version, failed=failed)
-
-    def _weigh(self, rollout: CompiledRollout, version: str, *, failed: bool, count: int = 1) -> None:
+    def _weigh(self, rollout: CompiledRollout, epoch: int, version: str, *, failed: bool, count: int = 1) -> None:
         """Hold outcomes of one kind for or against a version."""
         limits, key, now = rollout.breaker, (rollout.key, version), self._clock.monotonic()
-        if limits is None or self._trips.is_open(key):
+        if limits is None or self._trips.is_open(key) or not self._epochs.in_attempt(rollout, epoch):
             return
         if self._trips.is_probing(key):
             if self._trips.probed(key, limits, now, failed=failed, count=count):
@@ -221,29 +219,28 @@ class Observer:
         is_stable = version == rollout.stable
         stable = None if is_stable else self._watched.find((rollout.key, rollout.stable))
         watched = self._watched.use(key, lambda: Watched(limits.window))
-        watched.add(now, stable, failed=failed, count=count)
+        watched.add(epoch, now, stable, failed=failed, count=count)
         if failed and not is_stable:
             self._suspects.add(key)
 
     def _count_missing(self, now: float) -> None:
         for settled in self._missing.settle(self._clock.now()):
             by_key = {one.key: one for one in settled}
-            for (name, version), _, missing in settled:
+            for (name, epoch, version), _, missing in settled:
                 rollout = self._rollouts.get(name)
-                if rollout is None or not missing or not self._heard_of(rollout, by_key, now):
+                if rollout is None or not missing or not self._heard_of(rollout, epoch, by_key, now):
                     continue
                 self._events.outcome(name, version, Outcome.MISSING, missing)
                 if version in rollout.versions:
-                    self._weigh(rollout, version, failed=True, count=missing)
+                    self._weigh(rollout, epoch, version, failed=True, count=missing)
 
-    def _heard_of(self, rollout: CompiledRollout, settled: Mapping[Key, Settled], now: float) -> bool:
+    def _heard_of(self, rollout: CompiledRollout, epoch: int, settled: Mapping[Decisions, Settled], now: float) -> bool:
         """Whether the log told of stable's requests: otherwise it may be the log that is missing."""
-        key = (rollout.key, rollout.stable)
-        of_stable = settled.get(key)
+        of_stable = settled.get((rollout.key, epoch, rollout.stable))
         if of_stable is not None and of_stable.decided:
             return of_stable.missing < of_stable.decided
-        stable = self._watched.find(key)
-        return stable is not None and stable.window.counts(now).requests > 0
+        stable = self._watched.find((rollout.key, rollout.stable))
+        return stable is not None and rollout.breaker is not None and now - stable.heard_at < rollout.breaker.window
 
     # -- trips
 
@@ -262,7 +259,8 @@ class Observer:
         rollout, watched = self._rollouts.get(key[0]), self._watched.find(key)
         if rollout is None or watched is None or rollout.breaker is None or key[1] == rollout.stable:
             return
-        if why := watched.judge(rollout.breaker, self._watched.find((key[0], rollout.stable)), now):
+        stable = self._watched.find((key[0], rollout.stable))
+        if why := watched.judge(rollout.breaker, stable, now, alone=rollout.weight == BUCKETS):
             self._trips.trip(rollout, key[1], now)
             self._watched.forget(key)
             self._trips_changed = True

@@ -1,0 +1,374 @@
+"""The observer: what it makes of entries, of decisions that never show up, and of everything odd."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from extproc.protect import observer as module
+from extproc.protect.outcome import Outcome
+from extproc.snapshot.trips import LocalTrip
+from tests.support.observing import BREAKER, Watching
+from tests.support.rollouts import canary, experiment, snapshot
+
+KEY = "payments/fraud-detector"
+TRIP = LocalTrip(KEY, "4", 1)
+
+
+def test_a_canary_that_fails_is_tripped_at_the_request_that_proves_it() -> None:
+    watching = Watching()
+    watching.ended("3", times=50)
+    watching.ended("4", 500, times=9)
+    assert watching.told == []
+    watching.ended("4", 500)
+    assert watching.told == [[TRIP]]
+    assert watching.reasons == [("4", "10 requests in a row failed; of stable's 0 of 50")]
+
+
+def test_a_batch_is_judged_as_a_whole_and_at_once() -> None:
+    watching = Watching()
+    batch = [watching.entry("3") for _ in range(50)] + [watching.entry("4", 503, cluster="x") for _ in range(25)]
+    watching.observer.take(batch)
+    assert watching.told == [[TRIP]]
+
+
+def test_a_trip_is_told_once_and_latches() -> None:
+    watching = Watching()
+    watching.ended("3", times=50)
+    watching.ended("4", 500, times=40)
+    watching.ended("4", 200, times=100)
+    watching.wait(3600)
+    assert watching.told == [[TRIP]]
+
+
+def test_a_retry_lifts_the_trip_and_forgets_what_was_seen() -> None:
+    watching = Watching()
+    watching.ended("3", times=50)
+    watching.ended("4", 500, times=9)
+    late = [watching.entry("4", 500) for _ in range(40)]
+    watching.ended("4", 500)
+    again = replace(watching.rollouts[0], attempt=2, epoch=3, number=4711)
+    watching.follow(again)
+    assert watching.in_force == []
+    watching.ended("3", times=50)
+    watching.observer.take(late)
+    assert watching.in_force == []
+    watching.ended("4", 500, times=10)
+    assert watching.in_force == [LocalTrip(KEY, "4", 2)]
+
+
+def test_a_rollout_that_goes_takes_its_trips_along() -> None:
+    watching = Watching()
+    watching.ended("3", times=50)
+    watching.ended("4", 500, times=10)
+    watching.follow(canary(5000, name="another", breaker=BREAKER))
+    assert watching.in_force == []
+
+
+def test_stable_is_never_tripped() -> None:
+    watching = Watching()
+    watching.ended("4", times=50)
+    watching.ended("3", 500, times=200)
+    watching.ended("3", 500, arm="canary", times=200)
+    assert watching.told == []
+
+
+def test_an_outage_of_both_trips_nobody() -> None:
+    watching = Watching()
+    for _ in range(200):
+        watching.ended("3", 503, "upstream_connection_failure")
+        watching.ended("4", 503, "upstream_connection_failure")
+        watching.clock.advance(0.02)
+    assert watching.told == []
+
+
+def test_without_a_breaker_nothing_is_tripped_and_everything_counted() -> None:
+    watching = Watching(canary(5000))
+    watching.ended("4", 500, times=100)
+    assert watching.told == []
+    assert watching.outcomes[("4", Outcome.FAILURE)] == 100
+
+
+def test_clients_that_leave_and_versions_without_a_route_are_held_against_nobody() -> None:
+    watching = Watching()
+    watching.ended("3", times=50)
+    watching.ended("4", 0, "downstream_connection_termination", times=100)
+    watching.ended("4", cluster="fraud-detector-v3", route=f"{KEY}@default", times=100)
+    assert watching.told == []
+    assert watching.outcomes[("4", Outcome.ABANDONED)] == watching.outcomes[("4", Outcome.UNROUTED)] == 100
+
+
+def test_ids_that_stable_answered_are_remembered() -> None:
+    watching = Watching()
+    entries = [watching.entry("4", cluster="fraud-detector-v3", attempts=2), watching.entry("4")]
+    watching.observer.take(entries)
+    assert watching.observer.take_fallbacks() == [entries[0].decision_id]
+    assert watching.observer.take_fallbacks() == []
+
+
+def test_more_of_them_than_there_is_room_for_are_counted(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(module, "MAX_FALLBACKS", 3)
+    watching = Watching()
+    watching.ended("4", cluster="fraud-detector-v3", attempts=2, times=5)
+    assert len(watching.observer.take_fallbacks()) == 3
+    assert watching.drops == {"fallback_ids": 2}
+
+
+# --- totals
+
+
+def test_totals_count_by_arm_whatever_version_served() -> None:
+    watching = Watching()
+    watching.decided("4", 3)
+    watching.decided("3", 1, arm="canary")
+    watching.ended("4", group=1)
+    watching.ended("4", 500, group=1, milliseconds=100.0)
+    watching.ended("3", arm="canary", group=2)
+    watching.ended("4", cluster="fraud-detector-v3", attempts=2, group=2)
+    watching.ended("4", 0, "downstream_connection_termination")
+    watching.ended("3", arm="excluded")
+    ((totals, units),) = watching.observer.totals.take_changed()
+    counts = totals.arms["canary"]
+    assert (counts.decided, counts.requests, counts.failures, counts.fallbacks) == (4, 4, 2, 1)
+    assert counts.groups == {1: [2, 1], 2: [2, 1]}
+    assert totals.arms["excluded"].groups == {}
+    assert counts.latency.count == 4
+    assert not units
+    assert watching.observer.totals.take_changed() == []
+
+
+def test_units_are_counted_once_and_told_of_when_they_are_new() -> None:
+    watching = Watching()
+    watching.observer.units(KEY, 1, [(17, "canary"), (18, "control")])
+    watching.observer.units(KEY, 1, [(17, "canary"), (19, "control")])
+    ((totals, units),) = watching.observer.totals.take_changed()
+    assert units
+    assert totals.units.counts() == {"canary": 1, "control": 2}
+    watching.observer.totals.tell_again()
+    assert [changed.units for changed in watching.observer.totals.take_changed()] == [True]
+
+
+def test_what_belongs_to_no_rollout_is_not_counted() -> None:
+    watching = Watching()
+    watching.observer.units("payments/unknown", 1, [(17, "canary")])
+    watching.observer.decided([module.Decided("payments/unknown", 1, "canary", "4", int(watching.clock.now()), 1)])
+    assert watching.observer.totals.take_changed() == []
+
+
+# --- decisions that never show up
+
+
+def missed(watching: Watching, *, canary_seen: int, stable_seen: int, seconds: int = 3) -> None:
+    """For some seconds 20 decisions each, of which so many come to an end."""
+    for _ in range(seconds):
+        watching.ended("4", times=canary_seen)
+        watching.ended("3", times=stable_seen)
+        watching.decided("4", 20)
+        watching.decided("3", 20)
+        watching.wait(1)
+
+
+def test_a_canary_that_hangs_while_stable_answers_is_tripped_when_the_limit_is_over() -> None:
+    watching = Watching(limit=2.0)
+    watching.wait(1)
+    missed(watching, canary_seen=0, stable_seen=20)
+    assert watching.told == []
+    watching.wait(2)
+    assert watching.in_force == [TRIP]
+    assert watching.outcomes[("4", Outcome.MISSING)] >= 20
+
+
+@pytest.mark.parametrize("heard", [0, 8])
+def test_a_log_that_is_cut_or_torn_trips_nobody(heard: int) -> None:
+    watching = Watching(limit=2.0)
+    watching.wait(1)
+    missed(watching, canary_seen=20, stable_seen=20)
+    missed(watching, canary_seen=heard, stable_seen=heard, seconds=8)
+    watching.wait(10)
+    assert watching.told == []
+
+
+def test_where_nothing_of_stable_is_heard_nothing_is_missing() -> None:
+    watching = Watching(limit=2.0)
+    watching.wait(1)
+    missed(watching, canary_seen=0, stable_seen=0, seconds=10)
+    watching.wait(10)
+    assert watching.told == []
+    assert watching.outcomes == {}
+
+
+# --- what is odd
+
+
+def test_forged_and_unknown_ids_are_counted_and_ignored() -> None:
+    watching = Watching()
+    good = watching.entry("4", 500)
+    flipped = good.decision_id[:-1] + ("A" if good.decision_id[-1] != "A" else "B")
+    forged = [flipped, "x", "~" * 32, "\u00fc" * 32, good.decision_id + "A"]
+    watching.observer.take([good._replace(decision_id=text) for text in forged])
+    assert sum(watching.drops.values()) == len(forged)
+    assert watching.drops["forged"] == 1
+    assert watching.outcomes == {}
+
+
+def test_requests_without_a_decision_are_passed_over() -> None:
+    watching = Watching()
+    watching.observer.take([watching.entry()._replace(decision_id="", rollout="", version="")])
+    assert (watching.drops, watching.outcomes) == ({}, {})
+
+
+def test_headers_that_do_not_agree_with_the_id_are_ignored() -> None:
+    watching = Watching()
+    watching.observer.take([watching.entry()._replace(version="99"), watching.entry()._replace(rollout="a/b")])
+    watching.wait(3)
+    assert watching.drops == {"unknown_version": 1, "unknown_epoch": 1}
+    assert watching.outcomes == {}
+
+
+def test_an_entry_that_is_ahead_of_the_snapshot_waits_for_it() -> None:
+    watching = Watching()
+    ahead = watching.entry(number=4711)
+    watching.observer.take([ahead])
+    watching.wait(1)
+    assert (watching.drops, watching.outcomes) == ({}, {})
+    watching.follow(replace(watching.rollouts[0], epoch=2, number=4711))
+    assert watching.outcomes == {("4", Outcome.SUCCESS): 1}
+
+
+def test_entries_that_wait_are_bounded_in_number_and_time(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(module, "MAX_EARLY", 3)
+    watching = Watching()
+    watching.ended(number=4711, times=5)
+    assert watching.drops == {"unknown_epoch": 2}
+    watching.wait(3)
+    assert watching.drops == {"unknown_epoch": 5}
+
+
+def test_requests_under_way_over_a_change_of_weight_count_for_their_own_epoch() -> None:
+    watching = Watching()
+    before = [watching.entry("4", 500) for _ in range(3)]
+    watching.follow(replace(watching.rollouts[0], epoch=2, number=4711))
+    watching.observer.take(before)
+    watching.ended("4")
+    totals = {totals.epoch: totals for totals, _ in watching.observer.totals.take_changed()}
+    assert totals[1].arms["canary"].failures == 3
+    assert totals[2].arms["canary"].failures == 0
+
+
+def test_before_the_first_snapshot_inherited_trips_stay() -> None:
+    watching = Watching()
+    unknowing = module.Observer(watching.observer._ids, 15.0, watching.clock, watching, [TRIP])
+    unknowing.tick()
+    assert watching.told == []
+    unknowing.follow(snapshot(*watching.rollouts))
+    assert watching.told == []
+    unknowing.follow(snapshot(replace(watching.rollouts[0], attempt=2)))
+    assert watching.told == [[]]
+
+
+# --- experiments
+
+
+def probed(*, failing: bool, times: int, watching: Watching) -> None:
+    for _ in range(times):
+        watching.ended("4", 500 if failing else 200, arm="treatment")
+
+
+def test_a_variant_is_probed_after_three_windows_and_closes_when_it_is_well() -> None:
+    watching = Watching(experiment(breaker=BREAKER))
+    watching.ended("3", arm="control", times=50)
+    probed(failing=True, times=10, watching=watching)
+    assert watching.in_force == [TRIP]
+    watching.wait(29)
+    assert watching.in_force == [TRIP]
+    watching.wait(1.5)
+    assert watching.in_force == [TRIP._replace(probing=True)]
+    probed(failing=False, times=20, watching=watching)
+    assert watching.in_force == []
+
+
+def test_a_variant_that_fails_its_probe_waits_twice_as_long_each_time_up_to_ten_minutes() -> None:
+    watching = Watching(experiment(breaker=BREAKER))
+    watching.ended("3", arm="control", times=50)
+    probed(failing=True, times=10, watching=watching)
+    for probes, wait in enumerate((30, 60, 120, 240, 480, 600, 600)):
+        assert watching.in_force == [TRIP._replace(probes=probes)]
+        watching.wait(wait - 1)
+        assert not watching.in_force[0].probing
+        watching.wait(2)
+        assert watching.in_force[0].probing
+        probed(failing=True, times=10, watching=watching)
+
+
+def test_a_variant_that_fails_too_often_without_a_row_fails_its_probe() -> None:
+    watching = Watching(experiment(breaker=BREAKER), trips=[TRIP._replace(probing=True)])
+    for _ in range(4):
+        probed(failing=False, times=3, watching=watching)
+        probed(failing=True, times=2, watching=watching)
+    assert watching.in_force == [TRIP._replace(probes=1)]
+
+
+def test_the_last_variant_is_never_tripped() -> None:
+    watching = Watching(experiment(breaker=BREAKER))
+    watching.ended("4", arm="treatment", times=50)
+    watching.ended("3", 500, arm="control", times=200)
+    assert watching.told == []
+
+
+# --- whatever comes
+
+
+steps = st.lists(
+    st.one_of(
+        st.tuples(st.just("end"), st.sampled_from(["3", "4"]), st.sampled_from([0, 200, 404, 500, 503])),
+        st.tuples(st.just("wait"), st.just(""), st.integers(0, 40)),
+        st.tuples(st.just("decide"), st.sampled_from(["3", "4"]), st.integers(1, 30)),
+        st.tuples(st.just("attempt"), st.just(""), st.just(0)),
+    ),
+    max_size=120,
+)
+
+
+@settings(max_examples=60, deadline=None)
+@given(steps)
+def test_whatever_happens_only_the_canary_of_this_attempt_is_tripped(moves: list[tuple[str, str, int]]) -> None:
+    watching = Watching(limit=2.0)
+    for kind, version, number in moves:
+        if kind == "end":
+            watching.ended(version, number, times=4)
+        elif kind == "wait":
+            watching.wait(number / 4)
+        elif kind == "decide":
+            watching.decided(version, number)
+        else:
+            rollout = watching.rollouts[0]
+            watching.follow(
+                replace(rollout, attempt=rollout.attempt + 1, epoch=rollout.epoch + 1, number=rollout.number + 1)
+            )
+        assert all((trip.version, trip.probing) == ("4", False) for trip in watching.in_force)
+        assert len(watching.in_force) <= 1
+        if kind == "attempt":
+            assert watching.in_force == []
+        assert all(trip.attempt == watching.rollouts[0].attempt for trip in watching.in_force)
+
+
+@settings(max_examples=40, deadline=None)
+@given(st.lists(st.sampled_from([200, 500, 503]), min_size=1, max_size=300))
+def test_where_stable_fares_just_the_same_nobody_is_tripped(statuses: list[int]) -> None:
+    watching = Watching()
+    for status in statuses:
+        watching.ended("3", status)
+        watching.ended("4", status)
+        watching.clock.advance(0.05)
+    assert watching.told == []
+
+
+def test_ten_thousand_rollouts_that_change_at_once_are_followed_in_one_pass() -> None:
+    rollouts = [canary(5000, name=f"r-{number}", breaker=BREAKER) for number in range(300)]
+    watching = Watching(*rollouts)
+    watching.observer.follow(snapshot(*(replace(rollout, attempt=2) for rollout in rollouts)))
+    watching.observer.follow(snapshot())
+    assert len(watching.observer._watched) == 0

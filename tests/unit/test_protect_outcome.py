@@ -1,0 +1,75 @@
+"""Outcomes: each line of the access log that was seen on a real Envoy, and what it says about the version."""
+
+from __future__ import annotations
+
+import pytest
+
+from extproc.protect.outcome import FAILURES, Answer, Outcome, outcome_of
+
+KEY = "payments/fraud-detector"
+A, B = "fraud-detector-v4", "fraud-detector-v3"
+ROUTE, DEFAULT = f"{KEY}@4", f"{KEY}@default"
+
+
+def outcome(
+    status: int, *flags: str, cluster: str = A, route: str = ROUTE, attempts: int = 1, own: str = A, stable: str = B
+) -> Outcome:
+    return outcome_of(Answer(status, flags, cluster, route, attempts, 1.0), KEY, "4", own, stable)
+
+
+@pytest.mark.parametrize("status", [200, 204, 301, 400, 404, 429, 499])
+def test_an_answer_that_is_no_5xx_is_a_success(status: int) -> None:
+    assert outcome(status) is Outcome.SUCCESS
+
+
+@pytest.mark.parametrize("status", [500, 502, 503, 504, 599])
+def test_a_5xx_is_a_failure(status: int) -> None:
+    assert outcome(status) is Outcome.FAILURE
+
+
+def test_an_answer_that_breaks_off_is_a_failure_whatever_its_status() -> None:
+    assert outcome(200, "upstream_protocol_error") is Outcome.FAILURE
+    assert outcome(200, "upstream_connection_termination") is Outcome.FAILURE
+    assert outcome(504, "upstream_request_timeout") is Outcome.FAILURE
+    assert outcome(503, "no_cluster_found", cluster="") is Outcome.FAILURE
+
+
+@pytest.mark.parametrize("flag", ["downstream_connection_termination", "downstream_remote_reset"])
+def test_a_client_that_left_says_nothing(flag: str) -> None:
+    assert outcome(0, flag) is Outcome.ABANDONED
+    assert outcome(200, flag) is Outcome.ABANDONED
+    assert Outcome.ABANDONED not in FAILURES
+
+
+@pytest.mark.parametrize("status", [200, 500, 503])
+def test_what_stable_answered_in_a_retry_is_the_versions_failure(status: int) -> None:
+    assert outcome(status, cluster=B, attempts=2) is Outcome.FALLBACK
+    assert Outcome.FALLBACK in FAILURES
+
+
+def test_a_version_without_an_endpoint_is_passed_over_and_that_is_its_failure() -> None:
+    assert outcome(200, cluster=B, attempts=1) is Outcome.FALLBACK
+
+
+def test_a_version_that_has_no_route_yet_is_not_to_blame() -> None:
+    assert outcome(200, cluster=B, route=DEFAULT) is Outcome.UNROUTED
+    assert outcome(503, cluster=B, route=DEFAULT, attempts=2) is Outcome.UNROUTED
+    assert Outcome.UNROUTED not in FAILURES
+
+
+def test_on_a_route_of_ones_own_the_attempts_tell() -> None:
+    assert outcome(200, cluster=B, route="mine", attempts=2) is Outcome.FALLBACK
+    assert outcome(200, cluster=B, route="mine", attempts=1) is Outcome.UNROUTED
+
+
+def test_two_versions_in_one_cluster_do_not_fall_back_to_each_other() -> None:
+    assert outcome(200, cluster=B, own=B, attempts=2) is Outcome.SUCCESS
+    assert outcome(500, cluster=B, own=B) is Outcome.FAILURE
+
+
+def test_a_retry_that_stayed_with_the_version_is_its_own() -> None:
+    assert outcome(200, attempts=2) is Outcome.SUCCESS
+
+
+def test_a_client_that_left_during_a_fallback_had_none_from_the_version() -> None:
+    assert outcome(0, "downstream_connection_termination", cluster=B, attempts=2) is Outcome.FALLBACK
