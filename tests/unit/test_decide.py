@@ -308,6 +308,37 @@ def all_facts(draw: st.DrawFn) -> Facts:
     return Facts(unit, drawn, features, draw(st.none() | verdicts), None, draw(st.booleans()))
 
 
+def test_a_probed_version_gets_the_first_five_of_each_hundred_of_its_buckets() -> None:
+    overlay = Overlay(tripped=frozenset({"4"}), probing=frozenset({"4"}))
+    rollout = experiment(variants=[
+        {"name": "treatment", "version": "4", "weight": 12.34}, {"name": "other", "version": "5", "weight": 12.34},
+        {"name": "control", "version": "3", "weight": 75.32},
+    ])  # fmt: skip
+    served = {bucket: outcome(decide(rollout, overlay, facts(bucket))) for bucket in range(10_000)}
+    probed = [bucket for bucket, (version, *_) in served.items() if version == "4"]
+    assert probed == [bucket for bucket in range(1234) if bucket % 100 < 5]
+    assert served[0] == ("4", "treatment", "weight")
+    assert served[5] == ("3", "treatment", "breaker_open")
+    assert served[1234] == ("5", "other", "weight")
+
+
+@pytest.mark.parametrize("start", [7, 95, 1234])
+def test_a_variant_of_few_buckets_is_probed_too(start: int) -> None:
+    overlay = Overlay(tripped=frozenset({"4"}), probing=frozenset({"4"}))
+    rollout = experiment(variants=[
+        {"name": "first", "version": "5", "weight": start / 100}, {"name": "treatment", "version": "4", "weight": 0.01},
+        {"name": "control", "version": "3", "weight": (9999 - start) / 100},
+    ])  # fmt: skip
+    assert decide(rollout, overlay, facts(start)).version == "4"
+
+
+def test_a_pin_to_a_probed_version_holds_for_the_units_that_probe_it() -> None:
+    overlay = Overlay(tripped=frozenset({"4"}), probing=frozenset({"4"}))
+    pinned = PolicyVerdict(version="4")
+    assert decide(experiment(policy=POLICY), overlay, facts(0, verdict=pinned)).version == "4"
+    assert decide(experiment(policy=POLICY), overlay, facts(50, verdict=pinned)).version == "3"
+
+
 overlays = st.builds(Overlay, killed=st.booleans(), tripped=st.frozensets(st.sampled_from(VERSIONS)))
 rollouts = st.sampled_from(ROLLOUTS)
 

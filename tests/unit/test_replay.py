@@ -124,13 +124,14 @@ RISK = FakeEngine(by_risk, ("features", "risk_score"))
         (canary(0, aborted=("4",), drawn=5000), {}),
         (canary(5000), {"overlay": Overlay(killed=True)}),
         (canary(5000), {"overlay": Overlay(tripped=frozenset({"4"}))}),
+        (experiment(), {"overlay": Overlay(tripped=frozenset({"4"}), probing=frozenset({"4"}))}),
         (experiment(coverage=40), {}),
         (canary(5000), {"headers": {"x-other": b"1"}}),
         (canary(5000, unit={"header": "x-user-id", "missing": "request"}), {"headers": {"x-other": b"1"}}),
         (canary(5000), {"headers": {"x-user-id": b"alice", "x-fill": b"x" * 40_000}}),
         (canary(5000), {"path": "/elsewhere"}),
     ],
-    ids=["weight", "holdout", "layer", "shadow", "abort", "kill", "trip", "coverage", "no unit", "per request",
+    ids=["weight", "holdout", "layer", "shadow", "abort", "kill", "trip", "probe", "coverage", "no unit", "per request",
          "too large", "no match"],
 )  # fmt: skip
 def test_every_logged_decision_is_reproduced(tmp_path: Path, rollout: CompiledRollout, options: Any) -> None:

@@ -12,7 +12,9 @@ from extproc.datapath.pipeline import Pipeline
 from extproc.resources.loading import parse_rollout
 from extproc.snapshot.compile import compile_rollout
 from extproc.snapshot.holder import SnapshotHolder
+from extproc.snapshot.model import Overlay
 from extproc.snapshot.store import RAISE_DELAY_SECONDS, Status
+from extproc.snapshot.trips import LocalTrip
 from tests.support.clock import FakeClock
 from tests.support.ids import make_ids
 from tests.support.memory_store import MemoryStore
@@ -151,6 +153,48 @@ def test_a_bad_document_keeps_its_last_good_and_blocks_nobody(store: MemoryStore
     store.put("a", {**CANARY, "match": [{"path": {"value": "/a"}}]})
     assert poll(holder)
     assert holder.errors == {}
+
+
+def take(holder: SnapshotHolder) -> None:
+    """What ``follow`` does with a change."""
+    snapshot = holder.refresh()
+    assert snapshot is not None
+    holder._swap(snapshot)
+
+
+def test_a_trip_of_this_host_holds_at_once_and_over_every_swap(store: MemoryStore, holder: SnapshotHolder) -> None:
+    store.put(killed=True)
+    holder.load()
+    before = holder.current.rollouts[KEY]
+    holder.trip([LocalTrip(KEY, "4", 1)])
+    assert holder.current.overlay_of(KEY) == Overlay(killed=True, tripped=frozenset({"4"}))
+    assert holder.current.rollouts[KEY] is before
+    store.put(weight=700, previous_weight=700, tripped=("9",))
+    take(holder)
+    assert holder.current.overlay_of(KEY) == Overlay(killed=False, tripped=frozenset({"4", "9"}))
+    holder.trip([LocalTrip(KEY, "4", 1, probing=True)])
+    assert holder.current.overlay_of(KEY).probing == {"4"}
+    holder.trip([])
+    assert holder.current.overlay_of(KEY) == Overlay(tripped=frozenset({"9"}))
+
+
+def test_another_attempt_lifts_a_trip_without_a_message(store: MemoryStore, holder: SnapshotHolder) -> None:
+    store.put()
+    holder.load()
+    holder.trip([LocalTrip(KEY, "4", 1)])
+    store.put(attempt=2)
+    take(holder)
+    assert holder.current.overlay_of(KEY) == Overlay()
+
+
+@pytest.mark.parametrize("trip", [LocalTrip(KEY, "3", 1), LocalTrip(KEY, "99", 1), LocalTrip("a/b", "4", 1)])
+def test_a_trip_of_stable_or_of_what_is_not_there_is_none(
+    store: MemoryStore, holder: SnapshotHolder, trip: LocalTrip
+) -> None:
+    store.put()
+    holder.load()
+    holder.trip([trip])
+    assert holder.current.local == {}
 
 
 def test_a_rise_takes_effect_at_its_instant_without_another_change(
