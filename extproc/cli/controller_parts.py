@@ -7,14 +7,15 @@ import os
 import secrets
 import socket
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Coroutine
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import AsyncExitStack, suppress
-from typing import Final
+from typing import Any, Final
 
 from extproc.adapters.control_policy import ControlPolicies
 from extproc.adapters.envoy_admin import EnvoyClusters
 from extproc.adapters.sqlite_feedback import SqliteFeedback
+from extproc.adapters.sqlite_observations import ObservationsReader
 from extproc.adapters.stores import beside, open_store
 from extproc.cli.controller import Options, actor
 from extproc.cli.feedback_parts import feedback_service
@@ -27,7 +28,7 @@ from extproc.control.holding import PolicyHold
 from extproc.control.measuring import AllMetrics, FeedbackMetrics, ObservedMetrics
 from extproc.control.observing import Senses
 from extproc.control.reconciler import TICK_SECONDS, Reconciler
-from extproc.measure import EpochTotals
+from extproc.errors import Unreachable
 from extproc.metrics import (
     CONTROLLER_LEADS,
     CONTROLLER_ROLLOUTS,
@@ -82,6 +83,7 @@ class Controller:
             await self._start_feedback(parts, feedback)
             await self._start_admin(parts, reconciler)
             await self._start_pipe(parts)
+            self._start(parts, self._relay_fallbacks(self._observations(parts), feedback))
             self._say(f"ready: control API on {self._options.listen.target}")
             await self._reconcile(reconciler)
 
@@ -123,9 +125,15 @@ class Controller:
             parts.callback(clusters.close)
         labels = SqliteFeedback(beside(self._options.store, ".feedback"), create=True)
         parts.callback(labels.close)
-        observed = _NothingObserved()
+        observed = self._observations(parts)
         metrics = AllMetrics(ObservedMetrics(observed), FeedbackMetrics(labels))
         return Senses(metrics, self._clock.monotonic, clusters=clusters, source=observed)
+
+    def _observations(self, parts: AsyncExitStack) -> ObservationsReader:
+        """What observers counted; of a thread's own."""
+        reader = ObservationsReader(beside(self._options.store, ".observed"))
+        parts.callback(reader.close)
+        return reader
 
     def _server(
         self, parts: AsyncExitStack, policy: ControlPolicies | None, feedback: FeedbackService
@@ -206,17 +214,35 @@ class Controller:
                 channel.send("metrics", dump=self._metrics.dump())
                 await asyncio.sleep(_TELL_SECONDS)
 
-        telling = asyncio.get_running_loop().create_task(tell())
-        parts.callback(telling.cancel)
+        self._start(parts, tell())
+
+    @staticmethod
+    def _start(parts: AsyncExitStack, task: Coroutine[Any, Any, None]) -> None:
+        """Do it until everything ends."""
+        parts.callback(asyncio.get_running_loop().create_task(task).cancel)
+
+    async def _relay_fallbacks(self, observed: ObservationsReader, feedback: FeedbackService) -> None:
+        """Tell feedback which decisions stable answered in the version's place: their labels are not the version's.
+
+        From the first that is remembered on: what was told before is told again after a restart, and counts once.
+        """
+        loop, seen, fault = asyncio.get_running_loop(), 0, ""
+        with ThreadPoolExecutor(1, "fallbacks") as thread:
+            while True:
+                try:
+                    found = await loop.run_in_executor(thread, observed.fallbacks, seen)
+                    await feedback.mark_fallbacks([fallback.decision_id for fallback in found])
+                except Unreachable as error:
+                    found = ()
+                    if error.code != fault:
+                        self._say(f"fallbacks are told later: {error}")
+                    fault = error.code
+                else:
+                    fault = ""
+                seen = found[-1].seq if found else seen
+                if not found:
+                    await asyncio.sleep(TICK_SECONDS)
 
 
 def _ignore(_message: Message) -> None:
     """A supervisor has nothing to say but that it is there."""
-
-
-class _NothingObserved:
-    """An ``ObservationSource`` where no observer reports."""
-
-    def totals(self, rollout: str, epoch: int) -> EpochTotals | None:
-        """See ``ObservationSource``."""
-        return None

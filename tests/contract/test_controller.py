@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import http.client
+import json
 import os
 import re
 import signal
@@ -15,10 +16,13 @@ from typing import Any
 import pytest
 import yaml
 
+from extproc.adapters.sqlite_feedback import SqliteFeedback
+from extproc.adapters.sqlite_observations import ObservationsWriter
 from extproc.adapters.sqlite_store import SqliteStore
 from extproc.clock import SystemClock
 from extproc.control.actions import Abort, Apply, act
 from extproc.control.api.client import RemoteControl
+from extproc.decision_id import DecisionIds, KeyFile, arm_codes, epoch_number
 from extproc.errors import DropoutError, Refused
 from extproc.resources.loading import load_paths
 from extproc.snapshot.store import StoredRollout
@@ -104,6 +108,42 @@ def test_it_moves_rollouts_and_takes_commands(folder: Path) -> None:
         "dropout: rollout payments/fraud-detector: weight 0 to 5",
         "dropout: rollout payments/fraud-detector: paused by step 1 until promoted",
     ]
+
+
+def test_labels_of_what_stable_answered_in_the_versions_place_are_not_the_versions(folder: Path) -> None:
+    ids = DecisionIds(KeyFile(folder / "dropout.db.ids", SystemClock()), 0, SystemClock())
+    number, canary = epoch_number("payments/fraud-detector", 1), arm_codes([])["canary"]
+    fallen, served = (ids.seal(ids.nonce(), number, canary, group) for group in (1, 2))
+    observations = ObservationsWriter(folder / "dropout.db.observed", "a-run")
+    observations.write([], [fallen], SystemClock().now())
+    observations.close()
+    with ControllerProcess(folder, "--feedback-listen", "127.0.0.1:0") as controller:
+        label = {"prediction": True, "label": False}
+        assert _feed_back(controller, {"decision_id": served, **label}) == "recorded"
+        # What came before it was told is taken back, and so both orders end alike.
+        _feed_back(controller, {"decision_id": fallen, **label})
+        wait_for(
+            lambda: _feed_back(controller, {"decision_id": fallen, **label}) == "feedback_served_by_fallback",
+            "a fallback that is known",
+        )
+    counts = SqliteFeedback(folder / "dropout.db.feedback")
+    assert counts.labels("payments/fraud-detector", 1)["canary"].confusion == {2: [0, 1, 0, 0]}
+    counts.close()
+
+
+def _feed_back(controller: ControllerProcess, record: dict[str, Any]) -> str:
+    """What became of one record of feedback."""
+    found = re.search(r"feedback http://([\d.]+):(\d+)", controller.log())
+    assert found is not None
+    token = (controller.folder / "dropout.db.token").read_text().strip()
+    connection = http.client.HTTPConnection(found[1], int(found[2]), timeout=5)
+    try:
+        connection.request("POST", "/v1/feedback", json.dumps(record), {"authorization": f"Bearer {token}"})
+        answer = json.loads(connection.getresponse().read())
+    finally:
+        connection.close()
+    code: str = answer["results"][0]["code"]
+    return code
 
 
 def test_told_to_stop_it_exits_0_and_another_leads_at_once(folder: Path) -> None:
