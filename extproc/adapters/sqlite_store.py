@@ -203,7 +203,8 @@ class SqliteStore:
         aborted = tuple(version for (version,) in versions)
         if row is None:
             return Remains(aborted, epoch)
-        return Remains(aborted, max(epoch, row.status.epoch), row.status.tripped, row.status.attempt)
+        status = row.status
+        return Remains(aborted, max(epoch, status.epoch), status.tripped, status.attempt, status.killed)
 
     def history(self, namespace: str, name: str, limit: int = 100) -> Sequence[HistoryEntry]:
         """See ``RolloutStore``."""

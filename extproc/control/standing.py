@@ -11,7 +11,7 @@ from xxhash import xxh64_hexdigest
 
 from extproc.clock import Clock
 from extproc.control.intent import Intent
-from extproc.snapshot.store import Status
+from extproc.snapshot.store import RAISE_DELAY_SECONDS, Status
 
 STABLE_DRIFT: Final = "StableDrift"
 """The condition of a rollout whose spec.stable names another version than the one that was adopted."""
@@ -58,7 +58,7 @@ def settled(intent: Intent, status: Status, reason: str, message: str) -> Status
 
 def at_zero(status: Status) -> Status:
     """The status without anything that the canary gets, and with no measurement under way."""
-    return replace(status, weight=0, previous_weight=0, shadow=0, analysis={})
+    return replace(status, weight=0, previous_weight=0, previous_stable="", shadow=0, analysis={})
 
 
 def from_the_start(status: Status, now: float) -> Status:
@@ -111,7 +111,20 @@ def with_epoch(intent: Intent, before: Status, after: Status, now: float) -> Sta
     key = ranges_key(intent, after)
     if key == before.ranges_key:
         return after
-    return next_epoch(before, replace(after, ranges_key=key), now, at_once=True)
+    return next_epoch(before, replace(after, ranges_key=key), now, at_once=not after.previous_stable)
+
+
+def from_stable_on(before: Status, after: Status, now: float) -> Status:
+    """``after``, whose stable is another one: until every worker has it, what ``before`` gave is in force.
+
+    Like a rise, it would take units across one by one if each worker took it over when it saw it.
+    """
+    return replace(
+        after,
+        previous_stable=before.stable_at(now),
+        previous_weight=before.weight_at(now),
+        effective_at=now + RAISE_DELAY_SECONDS,
+    )
 
 
 def next_epoch(before: Status, after: Status, now: float, *, at_once: bool = False) -> Status:

@@ -14,6 +14,7 @@ from extproc.control.intent import Intent, Transition
 from extproc.control.standing import (
     at_zero,
     drifts,
+    from_stable_on,
     from_the_start,
     going_on,
     is_under_way,
@@ -55,6 +56,7 @@ def create(intent: Intent, remains: Remains, now: float) -> Transition:
         attempt=remains.attempt + 1,
         aborted=remains.aborted,
         tripped=remains.tripped,
+        killed=remains.killed,
         spec_stable=intent.stable,
         steps_key=intent.steps,
     )
@@ -82,7 +84,7 @@ def configure(intent: Intent, status: Status, now: float) -> Transition:
 
 
 def adopt(intent: Intent, status: Status, now: float) -> Transition | None:
-    """Take the stable that the document names now; the control changes, so an epoch begins."""
+    """Take the stable that the document names now, in all workers together; with the control an epoch begins."""
     if intent.stable == status.stable == status.spec_stable and not drifts(status):
         return None
     conditions = without_drift(status)
@@ -91,6 +93,8 @@ def adopt(intent: Intent, status: Status, now: float) -> Transition | None:
         after = from_the_start(after, now)
     elif intent.stable != status.stable:  # what was measured against another control counts no more
         after = replace(step_begun(after, now), analysis={})
+    if intent.stable != status.stable:
+        after = from_stable_on(status, after, now)
     message = f"version {intent.stable} was adopted as stable in place of {status.stable}"
     after = settled(intent, after, "adopted", message)
     return Transition(with_epoch(intent, status, after, now), message, _versions(after))
@@ -117,7 +121,9 @@ def weighted(intent: Intent, status: Status, weight: int, now: float) -> Transit
     """Another weight than the one there is: a fall is in force now, a rise a moment later."""
     current = status.weight_at(now)
     message = f"weight {format_percent(current)} to {format_percent(weight)}"
-    after = replace(status, weight=weight, previous_weight=weight, effective_at=now, reason="weight_set")
+    after = replace(
+        status, weight=weight, previous_weight=weight, previous_stable="", effective_at=now, reason="weight_set"
+    )
     if weight > current:
         after = replace(after, previous_weight=current, effective_at=now + RAISE_DELAY_SECONDS)
     after = replace(after, message=message, ranges_key=ranges_key(intent, after))
@@ -239,7 +245,7 @@ def promote(intent: Intent, status: Status, now: float) -> Transition:
 def promote_fully(
     intent: Intent, status: Status, steps: int, now: float, *, why: str = "promoted by hand"
 ) -> Transition:
-    """Make the canary stable, now; ``steps`` is the number of steps, all of which are done with that.
+    """Make the canary stable, in all workers together; ``steps`` is the number of steps, all of which are done so.
 
     Raises:
         Refused: ``not_a_canary_rollout``, ``no_canary``, ``version_aborted``, ``rollout_killed``.
@@ -252,7 +258,6 @@ def promote_fully(
     after = replace(
         at_zero(status),
         stable=canary,
-        effective_at=now,
         drawn=0,
         step=steps,
         step_at=now,
@@ -260,7 +265,7 @@ def promote_fully(
         reason="promoted",
         message=message,
     )
-    after = with_epoch(intent, status, with_stable(intent, after), now)
+    after = with_epoch(intent, status, from_stable_on(status, with_stable(intent, after), now), now)
     return Transition(after, message, {"stable": canary, "before": status.stable})
 
 
@@ -289,7 +294,7 @@ def restore(status: Status, now: float) -> Transition | None:
     message = "restored"
     after = replace(status, killed=False)
     if status.weight:
-        after = replace(after, previous_weight=0, effective_at=now + RAISE_DELAY_SECONDS)
+        after = replace(after, previous_weight=0, previous_stable="", effective_at=now + RAISE_DELAY_SECONDS)
         after = next_epoch(status, after, now, at_once=True)
         message = f"restored: weight {format_percent(status.weight)}"
     return Transition(step_begun(after, now), message)

@@ -83,9 +83,18 @@ def compile_rollout(rollout: Rollout, status: Status, now: float) -> CompiledRol
 
 
 def in_force(status: Status, now: float) -> Status:
-    """The status with the weight and epoch that hold at ``now``, and nothing pending."""
+    """The status with the stable, weight and epoch that hold at ``now``, and nothing pending."""
     weight, epoch = status.weight_at(now), status.epoch_at(now)
-    return replace(status, weight=weight, previous_weight=weight, epoch=epoch, previous_epoch=epoch, effective_at=0.0)
+    return replace(
+        status,
+        stable=status.stable_at(now),
+        previous_stable="",
+        weight=weight,
+        previous_weight=weight,
+        epoch=epoch,
+        previous_epoch=epoch,
+        effective_at=0.0,
+    )
 
 
 def default_seed(key: str, canary: str | None) -> str:

@@ -27,10 +27,11 @@ REPLACED_CODES: Final = frozenset({"store_unreachable", "store_recreated"})
 class Status:
     """Where a rollout stands; what requests are routed by.
 
-    Weights are hundredths of a percent. ``weight`` and ``epoch`` are in force from ``effective_at`` (Unix seconds)
-    on, until then ``previous_weight`` and ``previous_epoch`` are. ``drawn`` is the weight whose range still names the
-    arm of a unit after an abort took the weight to 0. ``spec_stable`` is what spec.stable resolved to when the
-    rollout was adopted. For an experiment ``stable`` is the last variant's version and ``canary`` is None.
+    Weights are hundredths of a percent. ``stable``, ``weight`` and ``epoch`` are in force from ``effective_at`` (Unix
+    seconds) on; until then ``previous_stable`` (where it is not empty), ``previous_weight`` and ``previous_epoch`` are.
+    ``drawn`` is the weight whose range still names the arm of a unit after an abort took the weight to 0.
+    ``spec_stable`` is what spec.stable resolved to when the rollout was adopted. For an experiment ``stable`` is the
+    last variant's version and ``canary`` is None.
     ``aborted`` are the versions with a tombstone, ``tripped`` those that a breaker took away. A canary's every start
     from weight 0 is an ``attempt`` of its own: what a breaker said about an earlier one does not count. ``ranges_key``
     fingerprints what the ranges depend on: when it changes, ``epoch`` does. ``steps_key`` fingerprints the steps.
@@ -44,6 +45,7 @@ class Status:
     canary: str | None = None
     weight: int = 0
     previous_weight: int = 0
+    previous_stable: str = ""
     effective_at: float = 0.0
     drawn: int = 0
     shadow: int = 0
@@ -71,6 +73,10 @@ class Status:
     def weight_at(self, now: float) -> int:
         """The weight in force at ``now`` (Unix seconds): a rise that is not yet due has not happened."""
         return self.previous_weight if self.is_pending(now) else self.weight
+
+    def stable_at(self, now: float) -> str:
+        """The stable version in force at ``now``: all workers take a promotion over together, as they do a rise."""
+        return self.previous_stable or self.stable if self.is_pending(now) else self.stable
 
     def epoch_at(self, now: float) -> int:
         """The epoch in force at ``now``: it changes with the weight, so no unit sees two sides of one epoch."""
@@ -100,6 +106,7 @@ _STATUS_KINDS: Final[dict[str, Any]] = {
     "canary": str | None,
     "weight": int,
     "previous_weight": int,
+    "previous_stable": str,
     "effective_at": float | int,
     "epoch": int,
     "previous_epoch": int,
@@ -251,13 +258,15 @@ class Documents:
 class Remains:
     """What outlives a delete: the versions with a tombstone, the last epoch and attempt (0 if there was none).
 
-    So does what breakers said, until the row is forgotten: workers may go by it still.
+    So does what breakers and an operator's kill said, until the row is forgotten: a document that leaves a folder for a
+    moment must not undo it.
     """
 
     aborted: tuple[str, ...] = ()
     epoch: int = 0
     tripped: tuple[str, ...] = ()
     attempt: int = 0
+    killed: bool = False
 
 
 class RolloutStore(Protocol):

@@ -169,7 +169,7 @@ def test_set_weight_takes_percents_and_reports_the_status(applied: Dropout) -> N
     assert set(status) == {
         *("stable", "canary", "weight", "previousWeight", "effectiveAt", "drawn", "step", "epoch", "previousEpoch"),
         *("phase", "reason", "message", "killed", "aborted", "specStable", "conditions"),
-        *("shadow", "stepAt", "attempt", "tripped", "analysis"),
+        *("previousStable", "shadow", "stepAt", "attempt", "tripped", "analysis"),
     }
     assert applied("rollout", "set-weight", KEY, "12.5").out == f"rollout {KEY} unchanged\n"
 

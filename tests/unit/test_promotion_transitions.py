@@ -10,7 +10,10 @@ from extproc.control import transitions
 from extproc.control.intent import Intent, Transition
 from extproc.control.transitions import ACCEPTED_EPOCH
 from extproc.errors import Refused
+from extproc.resources.loading import parse_rollout
+from extproc.snapshot.compile import compile_rollout
 from extproc.snapshot.store import CLOCK_SET_BACK_SECONDS, RAISE_DELAY_SECONDS, Remains, Status
+from tests.support.rollouts import CANARY, document
 
 NOW = 1000.0
 INTENT = Intent("payments/fraud", stable="3", canary="4", experiment=False, draw="[]", steps="two steps")
@@ -37,9 +40,30 @@ def test_a_weight_by_hand_pauses_a_rollout_that_has_steps() -> None:
 def test_a_full_promotion_makes_the_canary_stable_in_an_epoch_of_its_own() -> None:
     at_half = done(transitions.set_weight(INTENT, FRESH, 5000, NOW - 60))
     status = done(transitions.promote_fully(INTENT, at_half, 2, NOW))
-    assert (status.stable, status.canary, status.weight_at(NOW), status.step) == ("4", "4", 0, 2)
+    assert (status.stable, status.canary, status.weight, status.step) == ("4", "4", 0, 2)
     assert (status.phase, status.reason) == ("Healthy", "promoted")
-    assert status.epoch_at(NOW) > at_half.epoch
+    assert status.epoch > at_half.epoch
+
+
+def test_a_promotion_is_taken_over_by_all_workers_together_as_a_rise_is() -> None:
+    at_half = done(transitions.set_weight(INTENT, FRESH, 5000, NOW - 60))
+    status = done(transitions.promote_fully(INTENT, at_half, 2, NOW))
+    due = NOW + RAISE_DELAY_SECONDS
+    assert [status.stable_at(now) for now in (NOW, due - 0.01, due)] == ["3", "3", "4"]
+    assert [status.weight_at(now) for now in (NOW, due - 0.01, due)] == [5000, 5000, 0]
+    assert (status.epoch_at(NOW), status.epoch_at(due)) == (at_half.epoch, at_half.epoch + 1)
+    rollout = parse_rollout(document({**CANARY, "steps": []}))
+    before, after = (compile_rollout(rollout, status, now) for now in (NOW, due))
+    assert (before.stable, before.canary, before.ranges) == ("3", "4", {"canary": (0, 5000)})
+    assert (after.stable, after.canary, after.ranges) == ("4", None, {})
+
+
+def test_another_stable_that_is_adopted_is_taken_over_by_all_workers_together() -> None:
+    status = done(transitions.adopt(replace(INTENT, stable="2"), FRESH, NOW))
+    due = NOW + RAISE_DELAY_SECONDS
+    assert [status.stable_at(now) for now in (NOW, due)] == ["3", "2"]
+    risen = done(transitions.set_weight(replace(INTENT, stable="2"), status, 500, due + 1))
+    assert [risen.stable_at(due + at) for at in (1, 2)] == ["2", "2"]
 
 
 def test_the_stable_that_was_adopted_is_no_drift_after_a_promotion_and_another_one_is() -> None:

@@ -122,6 +122,10 @@ def test_a_trip_survives_delete_and_apply_and_what_is_retried_is_another_attempt
     assert transitions.retry(INTENT, status, NOW).status.attempt == 5
 
 
+def test_a_kill_survives_delete_and_apply() -> None:
+    assert transitions.create(INTENT, Remains(killed=True), NOW).status.killed
+
+
 def test_a_canary_that_moved_starts_over_in_one_write() -> None:
     before = at_weight(5000)
     status = transitions.configure(replace(INTENT, canary="5"), replace(before, step=3), NOW).status

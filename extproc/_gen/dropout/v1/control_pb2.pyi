@@ -90,7 +90,7 @@ class Rollout(_message.Message):
     def __init__(self, namespace: _Optional[str] = ..., name: _Optional[str] = ..., resource_version: _Optional[int] = ..., source: _Optional[str] = ..., deleted: _Optional[bool] = ..., status: _Optional[_Union[Status, _Mapping]] = ..., document_json: _Optional[str] = ...) -> None: ...
 
 class Status(_message.Message):
-    __slots__ = ("stable", "canary", "weight", "previous_weight", "effective_at", "drawn", "shadow", "step", "step_at", "attempt", "epoch", "previous_epoch", "phase", "reason", "message", "killed", "aborted", "tripped", "spec_stable", "ranges_key", "conditions_json", "analysis_json", "steps_key")
+    __slots__ = ("stable", "canary", "weight", "previous_weight", "effective_at", "drawn", "shadow", "step", "step_at", "attempt", "epoch", "previous_epoch", "phase", "reason", "message", "killed", "aborted", "tripped", "spec_stable", "ranges_key", "conditions_json", "analysis_json", "steps_key", "previous_stable")
     STABLE_FIELD_NUMBER: _ClassVar[int]
     CANARY_FIELD_NUMBER: _ClassVar[int]
     WEIGHT_FIELD_NUMBER: _ClassVar[int]
@@ -114,6 +114,7 @@ class Status(_message.Message):
     CONDITIONS_JSON_FIELD_NUMBER: _ClassVar[int]
     ANALYSIS_JSON_FIELD_NUMBER: _ClassVar[int]
     STEPS_KEY_FIELD_NUMBER: _ClassVar[int]
+    PREVIOUS_STABLE_FIELD_NUMBER: _ClassVar[int]
     stable: str
     canary: str
     weight: int
@@ -137,7 +138,8 @@ class Status(_message.Message):
     conditions_json: str
     analysis_json: str
     steps_key: str
-    def __init__(self, stable: _Optional[str] = ..., canary: _Optional[str] = ..., weight: _Optional[int] = ..., previous_weight: _Optional[int] = ..., effective_at: _Optional[float] = ..., drawn: _Optional[int] = ..., shadow: _Optional[int] = ..., step: _Optional[int] = ..., step_at: _Optional[float] = ..., attempt: _Optional[int] = ..., epoch: _Optional[int] = ..., previous_epoch: _Optional[int] = ..., phase: _Optional[str] = ..., reason: _Optional[str] = ..., message: _Optional[str] = ..., killed: _Optional[bool] = ..., aborted: _Optional[_Iterable[str]] = ..., tripped: _Optional[_Iterable[str]] = ..., spec_stable: _Optional[str] = ..., ranges_key: _Optional[str] = ..., conditions_json: _Optional[str] = ..., analysis_json: _Optional[str] = ..., steps_key: _Optional[str] = ...) -> None: ...
+    previous_stable: str
+    def __init__(self, stable: _Optional[str] = ..., canary: _Optional[str] = ..., weight: _Optional[int] = ..., previous_weight: _Optional[int] = ..., effective_at: _Optional[float] = ..., drawn: _Optional[int] = ..., shadow: _Optional[int] = ..., step: _Optional[int] = ..., step_at: _Optional[float] = ..., attempt: _Optional[int] = ..., epoch: _Optional[int] = ..., previous_epoch: _Optional[int] = ..., phase: _Optional[str] = ..., reason: _Optional[str] = ..., message: _Optional[str] = ..., killed: _Optional[bool] = ..., aborted: _Optional[_Iterable[str]] = ..., tripped: _Optional[_Iterable[str]] = ..., spec_stable: _Optional[str] = ..., ranges_key: _Optional[str] = ..., conditions_json: _Optional[str] = ..., analysis_json: _Optional[str] = ..., steps_key: _Optional[str] = ..., previous_stable: _Optional[str] = ...) -> None: ...
 
 class HistoryEntry(_message.Message):
     __slots__ = ("at", "namespace", "name", "actor", "action", "message", "detail_json")
