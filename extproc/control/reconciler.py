@@ -7,7 +7,7 @@ row's version and the leader's lease, so whoever lost either has moved nothing, 
 from __future__ import annotations
 
 import logging
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 from typing import Final, Protocol
 
@@ -116,8 +116,6 @@ class Reconciler:
             self._note(error.faults[0])
             if not self.leading and self._lease is not None:
                 self._lose("the lease could not be renewed")
-        except Refused as error:
-            self._note(error.faults[0])
 
     def release(self) -> None:
         """Let another lead at once."""
@@ -125,7 +123,7 @@ class Reconciler:
         if lease is not None:
             try:
                 self._store.release(lease)
-            except (Unreachable, Refused) as error:
+            except Unreachable as error:
                 logger.warning("the lease runs out by itself: %s", error)
 
     # -- leading
@@ -157,35 +155,50 @@ class Reconciler:
     # -- moving
 
     def _move(self, lease: Lease) -> None:
-        """Take every rollout as far as it goes now."""
+        """Take every rollout as far as it goes now. What takes away is written before anything that gives more."""
         now = self._clock.now()
         moving = [_Moving(followed, self._observe.observe(followed, now)) for followed in self._under_way]
         for _ in range(MOST_TRANSITIONS):
-            planned = [(one, found) for one in moving if (found := self._next(one, now)) is not None]
-            moving = []
-            for batch in batched(planned, BATCH):
-                moving += self._write(batch, now, lease)
+            falls: list[Planned] = []
+            rises: list[Planned] = []
+            for one, found in self._planned(moving, now):
+                more = gives_more(one.followed.row.status, found.status)
+                (rises if more else falls).append((one, found))
+            moving = self._write_all(falls, now, lease)
+            moving += self._write_all(self._planned(self._held_back(rises, now), now), now, lease)
             if not moving:
                 return
 
-    def _next(self, moving: _Moving, now: float) -> Transition | None:
-        """What is to be done with a rollout, if anything."""
-        followed, status = moving.followed, moving.followed.row.status
-        try:
-            found = advance(followed.plan, status, moving.observations, now)
-            if found is not None and gives_more(status, found.status):
-                held = self._hold(followed, found, now)
-                if held:
-                    found = advance(followed.plan, status, replace(moving.observations, held=held), now)
-        except Unreachable:
-            raise
-        except Exception:  # whatever one rollout holds, it must not hold up another
-            if followed.key not in self._broken:
-                logger.exception("%s is left as it is", followed.key)
-            self._broken.add(followed.key)
-            return None
-        self._broken.discard(followed.key)
-        return found
+    def _planned(self, moving: Sequence[_Moving], now: float) -> list[Planned]:
+        """What is to be done with rollouts, where there is anything."""
+        planned = []
+        for one in moving:
+            followed = one.followed
+            try:
+                found = advance(followed.plan, followed.row.status, one.observations, now)
+            except Exception:  # whatever one rollout holds, it must not hold up another
+                if followed.key not in self._broken:
+                    logger.exception("%s is left as it is", followed.key)
+                self._broken.add(followed.key)
+                continue
+            self._broken.discard(followed.key)
+            if found is not None:
+                planned.append((one, found))
+        return planned
+
+    def _held_back(self, rises: Sequence[Planned], now: float) -> list[_Moving]:
+        """The rollouts that are to get more, and where that may not be, why."""
+        return [
+            _Moving(one.followed, replace(one.observations, held=self._hold(one.followed, found, now)))
+            for one, found in rises
+        ]
+
+    def _write_all(self, planned: Sequence[Planned], now: float, lease: Lease) -> list[_Moving]:
+        return [
+            moved
+            for start in range(0, len(planned), BATCH)
+            for moved in self._write(planned[start : start + BATCH], now, lease)
+        ]
 
     def _write(self, planned: Sequence[Planned], now: float, lease: Lease) -> list[_Moving]:
         """Write what was planned, and give what was moved by it. What others wrote first waits for the next tick."""
@@ -204,7 +217,7 @@ class Reconciler:
                 self._say(f"rollout {row.key}: {found.message}")
             self._under_way.put(row)
             if (followed := self._under_way.get(row.key)) is not None:
-                moved.append(_Moving(followed, replace(one.observations, measured={})))
+                moved.append(_Moving(followed, replace(one.observations, measured={}, held="")))
         return moved
 
     def _as_write(self, moving: _Moving, found: Transition, now: float) -> Write:
@@ -235,9 +248,3 @@ def verb_of(before: Status, after: Status) -> str:
     if after.phase == "Paused" != before.phase:
         return "pause"
     return "advance"
-
-
-def batched(planned: Sequence[Planned], size: int) -> Iterator[Sequence[Planned]]:
-    """``planned`` in pieces of at most ``size``."""
-    for start in range(0, len(planned), size):
-        yield planned[start : start + size]

@@ -204,6 +204,15 @@ def test_a_watch_of_what_is_not_there_is_not_found(remote: RemoteControl) -> Non
     assert missing.value.code == "not_found"
 
 
+def test_watches_are_limited(remote: RemoteControl, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(service, "MAX_WATCHES", 1)
+    first = remote.watch(*KEY)
+    next(first)
+    with pytest.raises(Unreachable) as refused:
+        next(remote.watch(*KEY))
+    assert "there are 1 watches already" in str(refused.value)
+
+
 def test_no_controller_is_a_sentence(tmp_path: Path) -> None:
     with pytest.raises(Unreachable) as away:
         RemoteControl(f"unix:{tmp_path}/nobody.sock").rollouts()

@@ -12,6 +12,7 @@ import pytest
 from extproc.control.actions import Abort, Kill, Promote, SetWeight, Trip, act
 from extproc.control.following import Followed
 from extproc.control.holding import PolicyHold
+from extproc.control.intent import Transition
 from extproc.control.policy import Verdict
 from extproc.control.rollout import Observations
 from extproc.errors import Refused, Unreachable
@@ -132,6 +133,21 @@ def test_a_policy_that_says_no_makes_the_controller_wait_too_and_never_with_an_a
     house.run(controller, 1)
     assert house.row().status.phase == "Degraded"
     assert set(policy.asked) == {"advance"}
+
+
+def test_what_takes_away_is_written_before_anybody_is_asked_about_a_rise(house: House) -> None:
+    house.apply("a")
+    house.apply("b")
+    seen: list[str] = []
+
+    def hold(followed: Followed, transition: Transition, now: float) -> str:
+        seen.append(house.row("b").status.phase)
+        return ""
+
+    act(house.store, "breaker@box", Trip("payments", "b", "4", 1, "10 failures in a row"), house.clock)
+    house.run(house.controller(hold=hold), 1)
+    assert seen == ["Degraded"]
+    assert house.row("a").status.weight == 500
 
 
 def test_of_two_controllers_one_acts_and_the_other_takes_over(house: House) -> None:

@@ -38,6 +38,9 @@ CALL_SECONDS: Final = 15.0
 DEFAULT_HISTORY: Final = 100
 MAX_HISTORY: Final = 1000
 
+MAX_WATCHES: Final = 64
+"""Watches at a time; each looks at the store several times a second."""
+
 Context = grpc.aio.ServicerContext[Any, Any]
 Answer = Callable[[Any, DirectControl], Message]
 _T = TypeVar("_T")
@@ -52,6 +55,7 @@ class ControlService:
     def __init__(self, control_of: Callable[[str], DirectControl]) -> None:
         self._control_of = control_of
         self._thread = ThreadPoolExecutor(1, "control-api")
+        self._watches = 0
 
     def handler(self) -> grpc.GenericRpcHandler:
         """What a ``grpc.aio.server`` is given in ``add_generic_rpc_handlers``."""
@@ -81,6 +85,15 @@ class ControlService:
         return call
 
     async def _watch(self, data: bytes, context: Context) -> None:
+        if self._watches >= MAX_WATCHES:
+            await context.abort(grpc.StatusCode.RESOURCE_EXHAUSTED, f"there are {MAX_WATCHES} watches already")
+        self._watches += 1
+        try:
+            await self._follow(data, context)
+        finally:
+            self._watches -= 1
+
+    async def _follow(self, data: bytes, context: Context) -> None:
         try:
             name, control = _parsed(pb.RolloutName, data), self._control_of(context.peer())
             row = await self._on_thread(lambda: control.get(*_name(name)))
