@@ -60,6 +60,23 @@ def test_workers_are_the_direct_children_of_serve(house: DropoutServer) -> None:
     assert sorted(children_of(house.process.pid)) == sorted(house.worker_pids())
 
 
+def test_what_may_hold_the_interpreter_never_stands_behind_others(tmp_path: Path) -> None:
+    with fresh("--decision-log", str(tmp_path / "decisions.jsonl")) as server:
+        server.ask()
+        pid = server.worker_pids()[0]
+        tasks = [task for task in Path(f"/proc/{pid}/task").iterdir() if int(task.name) != pid]
+        names = [(task / "comm").read_text() for task in tasks]
+        nice = [os.getpriority(os.PRIO_PROCESS, int(task.name)) for task in tasks]
+        pythons_name = Path(f"/proc/{pid}/comm").read_text()
+        assert os.getpriority(os.PRIO_PROCESS, pid) == 0
+    # Threads that Python started: those that need it, and gRPC's poller, which waits without it.
+    *ours, poller = sorted(each for each, name in zip(nice, names, strict=True) if name == pythons_name)
+    assert ours
+    assert set(ours) == {0}
+    assert {poller} == {each for each, name in zip(nice, names, strict=True) if name != pythons_name}
+    assert poller > 0
+
+
 def test_a_second_server_does_not_take_the_sockets_of_the_first(house: DropoutServer) -> None:
     second = fresh()
     second.listen = house.listen
