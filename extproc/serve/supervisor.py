@@ -225,7 +225,7 @@ class Supervisor:
             raise _first(several) from None
         for slot in self._slots:
             self._start(slot, trial=True)
-        await self._write_envoy_files()
+        await self._write_first_envoy_files()
         until = time.monotonic() + self._settings.start_timeout
         while not self._stopping.is_set():
             if all(slot.serving for slot in self._slots):
@@ -465,6 +465,8 @@ class Supervisor:
         self._spawn_task(self._follow_signals())
         if self._protection is not None:
             self._spawn_task(self._protection.run())
+        if self._envoy_files is not None:
+            self._spawn_task(self._follow_envoy(self._envoy_files))
         if self._folder is not None:
             self._spawn_task(self._follow_folder(self._folder))
         if self._plan.policies is not None:
@@ -618,14 +620,15 @@ class Supervisor:
 
     # -- Envoy's files
 
-    async def _write_envoy_files(self) -> None:
-        """Keep Envoy's files current. The first time they are there before anybody is told that we are ready."""
+    async def _write_first_envoy_files(self) -> None:
+        """See that Envoy has something to read before anybody is told that we are ready.
+
+        What is there from an earlier run is brought up to date once the workers serve: rendering takes as much of a
+        processor as starting one of them, and a restart is what requests wait for.
+        """
         files = self._envoy_files
-        if files is None:
-            return
-        if not files.exist():
+        if files is not None and not files.exist():
             await asyncio.to_thread(files.write)
-        self._spawn_task(self._follow_envoy(files))
 
     async def _follow_envoy(self, files: EnvoyFiles) -> None:
         fault: Fault | None = None
