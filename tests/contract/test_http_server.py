@@ -55,6 +55,7 @@ def chunked(*chunks: bytes) -> bytes:
 
 
 HEALTH = b"GET /healthz HTTP/1.1\r\nhost: dropout\r\n\r\n"
+ALIVE = HEALTH.replace(b"healthz", b"livez")
 
 
 class Client:
@@ -179,6 +180,7 @@ async def test_health_is_said_to_be_gone_before_anything_is(caplog: pytest.LogCa
         assert (await client.ask(HEALTH.replace(b"GET", b"HEAD"), head_only=True))[0] == 200
         await served.server.say_draining()
         assert await served.ask(HEALTH) == (503, {"status": "NOT_SERVING"})
+        assert await served.ask(ALIVE) == (200, {"status": "SERVING"})
         assert await served.decides()
         # Every answer is now the last on its connection, so that none is cut off by the end.
         assert version_in((await client.ask(chunked(message(("x-user-id", b"4")))))[1]) == b"4"
@@ -238,6 +240,7 @@ CASES: dict[str, tuple[bytes, int, str]] = {
     "chunks that are too small": (chunked(*[b"x"] * 500_000), 413, "body_too_large"),
     "a GET": (b"GET /v1/process HTTP/1.1\r\nhost: a\r\n\r\n", 405, "method_not_allowed"),
     "a POST to the health": (post(b"", b"/healthz"), 405, "method_not_allowed"),
+    "a POST to the life": (post(b"", b"/livez"), 405, "method_not_allowed"),
     "an unknown path": (post(b"{}", b"/v1/other"), 404, "not_found"),
     "a path that is no text": (post(b"{}", b"/\xff\xfe"), 400, "bad_request"),
     "HTTP/2": (b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n" + b"\0" * 50, 400, "bad_request"),

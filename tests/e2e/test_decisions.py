@@ -211,10 +211,27 @@ def test_requests_do_not_wait_for_a_dropout_that_stays_away(house: House) -> Non
         return time.monotonic() - asked
 
     with house.without_dropout():
-        assert waited() < 4
+        assert waited() < 6
         time.sleep(5)
         assert max(waited() for _ in range(10)) < 0.5
     wait_until(lambda: "x-model-version" in house.ask(x_user_id="calm").sent, "decisions again", within=2)
+
+
+def test_no_request_is_held_for_ever_when_nobody_is_left_to_answer(house: House, tmp_path: Path) -> None:
+    def without_last_resort(config: dict[str, Any]) -> None:
+        """As if Envoy had ejected the host that answers when no worker does."""
+        cluster = next(each for each in config["static_resources"]["clusters"] if each["name"] == "dropout")
+        del cluster["load_assignment"]["endpoints"][1:]
+
+    envoy = house.new_envoy(tmp_path, without_last_resort).start()
+    try:
+        assert "x-model-version" in house.ask(x_user_id="calm", through=envoy).sent
+        with house.without_dropout():
+            wait_until(lambda: envoy.stat("cluster.dropout.membership_healthy") == 0, "workers that are given up")
+            answers = [house.ask(x_user_id="calm", through=envoy) for _ in range(3)]
+    finally:
+        envoy.stop()
+    assert {answer.upstream for answer in answers} == {"fraud-detector-v3"}
 
 
 def test_failing_open_after_a_promotion_serves_the_new_stable(house: House) -> None:

@@ -144,6 +144,22 @@ def test_a_restart_after_sigterm_holds_requests_and_loses_none(house: House) -> 
     assert _decides(house)
 
 
+@pytest.mark.parametrize("transport", TEMPLATES)
+def test_a_drain_that_takes_long_costs_no_decision(transport: str) -> None:
+    house = House(POLICY, {"policy": {"path": "routing/decision"}}, transport=transport, DROPOUT_LAME_DUCK="8")
+
+    def restart(_: Load) -> None:
+        assert house.dropout.stop() == 0
+        house.dropout.start()
+
+    try:
+        house.start()
+        load = _under_load(house, restart, 1)
+        _unnoticed(house, load)
+    finally:
+        house.stop()
+
+
 def test_a_restarted_envoy_answers_without_an_error_once_it_listens(house: House) -> None:
     since = 0.0
 

@@ -17,6 +17,11 @@ from extproc.datapath.transports.exchange import FAULT_MALFORMED, Exchange, Malf
 
 PROCESS_PATH: Final = "/v1/process"
 HEALTH_PATH: Final = "/healthz"
+"""Whether the worker takes requests: not while it drains."""
+
+ALIVE_PATH: Final = "/livez"
+"""Whether it answers at all, while it drains too: what our Envoy configuration asks for, and why is said there."""
+
 
 Receive = Callable[[], Awaitable[Mapping[str, Any]]]
 Send = Callable[[Mapping[str, Any]], Awaitable[None]]
@@ -24,10 +29,11 @@ Send = Callable[[Mapping[str, Any]], Awaitable[None]]
 _JSON: Final = (b"content-type", b"application/json")
 _NOTHING_ASKED: Final = b"{}"
 _READ: Final = ("GET", "HEAD")
+_PATHS: Final = (PROCESS_PATH, HEALTH_PATH, ALIVE_PATH)
 
 
 class ExtProcApplication:
-    """Answers ``POST /v1/process`` with what ``process`` decides, and ``GET /healthz`` with whether it serves.
+    """Answers ``POST /v1/process`` with what ``process`` decides, ``GET /healthz`` and ``GET /livez`` with its health.
 
     ``process`` and ``on_fault`` are those of ``Exchange``. Belongs to one event loop. Nothing is awaited unless
     ``process`` waits for something.
@@ -49,14 +55,15 @@ class ExtProcApplication:
         if path == PROCESS_PATH and method == "POST":
             await self._process(receive, send)
         elif path == HEALTH_PATH and method in _READ:
-            await self._health(send)
-        elif path in (PROCESS_PATH, HEALTH_PATH):
+            await self._health(send, serving=self.serving)
+        elif path == ALIVE_PATH and method in _READ:
+            await self._health(send, serving=True)
+        elif path in _PATHS:
             allowed = "POST" if path == PROCESS_PATH else ", ".join(_READ)
             allow = (b"allow", allowed.encode())
             await _answer(send, 405, fault_body("method_not_allowed", f"{path} takes {allowed}"), _JSON, allow)
         else:
-            known = f"there are {PROCESS_PATH} and {HEALTH_PATH}"
-            await _answer(send, 404, fault_body("not_found", known), _JSON)
+            await _answer(send, 404, fault_body("not_found", f"there is {', '.join(_PATHS)}"), _JSON)
 
     async def _process(self, receive: Receive, send: Send) -> None:
         event = await receive()
@@ -72,8 +79,9 @@ class ExtProcApplication:
         else:
             await _answer(send, 200, _NOTHING_ASKED if reply is None else reply, _JSON)
 
-    async def _health(self, send: Send) -> None:
-        if self.serving:
+    @staticmethod
+    async def _health(send: Send, *, serving: bool) -> None:
+        if serving:
             await _answer(send, 200, b'{"status":"SERVING"}', _JSON)
         else:
             await _answer(send, 503, b'{"status":"NOT_SERVING"}', _JSON)
