@@ -170,12 +170,12 @@ class RouterApplication:
         await self._holder.follow()
 
     def describe(self) -> dict[str, Any]:
-        """For /snapshot: every rollout, and what is wrong."""
+        """For /snapshot: what is wrong, and every rollout, described as it is iterated over."""
         snapshot = self._holder.current
         errors = [{"rollout": key, **fault.as_dict()} for key, fault in self._holder.errors.items()]
         if self._holder.store_fault is not None:
             errors.append({"rollout": None, **self._holder.store_fault.as_dict()})
-        rollouts = [_described(rollout, snapshot.overlay_of(key)) for key, rollout in snapshot.rollouts.items()]
+        rollouts = (_described(rollout, snapshot.overlay_of(key)) for key, rollout in snapshot.rollouts.items())
         return {"rollouts": rollouts, "errors": errors}
 
     def dump(self) -> dict[str, Any]:

@@ -26,6 +26,9 @@ _EVALUATION_AT: Final = 8
 _PATHS_AT: Final = 64
 _MAX_PATH: Final = 1024
 
+STACKS_SIGNAL: Final = signal.SIGUSR2
+"""Has a worker write where each of its threads is, before it is ended for saying nothing."""
+
 ANY_PATH: Final = "*"
 """Stands for every rule, when the one at fault could not be named."""
 

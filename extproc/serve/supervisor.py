@@ -11,7 +11,7 @@ import logging
 import os
 import signal
 import time
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import suppress
 from dataclasses import asdict, dataclass, field
@@ -28,7 +28,7 @@ from extproc.serve.admin import AdminServer, Page
 from extproc.serve.auxiliary import Auxiliary, AuxiliaryCommand
 from extproc.serve.children import Backoff, Child, spawn
 from extproc.serve.endpoints import FolderLock, TcpEndpoint, UnixEndpoint
-from extproc.serve.heartbeat import BEAT_SECONDS
+from extproc.serve.heartbeat import BEAT_SECONDS, STACKS_SIGNAL
 from extproc.serve.messages import Channel, Message
 from extproc.serve.policy_watch import FolderWatch, ReadSources, Sources, Trial, crashed, too_slow
 from extproc.serve.protection import Protection
@@ -40,7 +40,9 @@ logger = logging.getLogger(__name__)
 _T = TypeVar("_T")
 
 _ANSWER_SECONDS: Final = 1.0
-_QUARANTINE_ACK_SECONDS: Final = 0.1
+_DESCRIPTION_SECONDS: Final = 3.0
+_QUARANTINE_ACK_SECONDS: Final = 1.0
+_STACKS_SECONDS: Final = 0.1
 _COLLECT_SECONDS: Final = 5.0
 _ENVOY_POLL_SECONDS: Final = 0.1
 
@@ -166,7 +168,7 @@ class Supervisor:
             plan,
             self._settings,
             self._totals,
-            tell=self._tell,
+            tell=lambda kind, **body: self._tell(self._serving, kind, **body),
             say=self._say,
             replaced=lambda: self._metrics.count(OBSERVER_REPLACED),
         )
@@ -429,9 +431,10 @@ class Supervisor:
         if message["kind"] == "metrics":
             self._totals.update(life, message["dump"])
 
-    def _tell(self, kind: str, **body: Any) -> None:
-        for slot in self._slots:
-            if slot.serving and slot.channel is not None:
+    @staticmethod
+    def _tell(slots: Iterable[Slot], kind: str, **body: Any) -> None:
+        for slot in slots:
+            if slot.channel is not None:
                 slot.channel.send(kind, **body)
 
     async def _ask(self, slots: Sequence[Slot], kind: str, within: float, **body: Any) -> list[Message]:
@@ -488,31 +491,43 @@ class Supervisor:
                 slot.child.kill()
 
     async def _replace(self, hung: Sequence[Hung]) -> None:
-        """First take the policy out everywhere, then replace: what hung here would hang the next worker."""
+        """First take the policy out everywhere, then replace: what hung here would hang the next worker.
+
+        The request that a worker hangs in is asked of the next one as soon as this one is gone, so the others must
+        have heard by then, on a crowded machine too; but nobody waits for one that is in the same rule already.
+        """
         bad = {one.path for one in hung if one.path is not None}
         stuck = {one.worker for one in hung}
-        healthy = [slot for slot in self._serving if slot.config.index not in stuck]
         for one in hung:
             where = f"in an evaluation of {one.path}, now in quarantine" if one.path else "outside of any policy"
-            self._say(f"worker {one.worker} hangs {where}: it is replaced")
+            self._say(f"worker {one.worker} hangs {where} ({one.evidence}): it is replaced")
         if bad and self._policies is not None:
             self._quarantined |= bad
-            await self._ask(
-                healthy,
-                "quarantine",
-                _QUARANTINE_ACK_SECONDS,
-                revision=self._policies.revision,
-                paths=sorted(self._quarantined),
-            )
+            rules = {"revision": self._policies.revision, "paths": sorted(self._quarantined)}
+            others = [slot for slot in self._serving if slot.config.index not in stuck]
+            able = [slot for slot in others if slot.child.page.read().path not in bad]
+            self._tell([slot for slot in others if slot not in able], "quarantine", id=0, **rules)
+            await self._ask(able, "quarantine", _QUARANTINE_ACK_SECONDS, **rules)
+        unexplained = {one.worker for one in hung if one.path is None}
+        if unexplained:
+            await self._have_stacks_written([slot for slot in self._slots if slot.config.index in unexplained])
         for slot in self._slots:
             if slot.config.index in stuck:
                 slot.state = "hung"
                 slot.child.kill()
 
+    @staticmethod
+    async def _have_stacks_written(slots: Sequence[Slot]) -> None:
+        """Have it said in the log where a worker hangs, which nobody can see once it is gone."""
+        for slot in slots:
+            slot.child.process.send_signal(STACKS_SIGNAL)
+        await asyncio.sleep(_STACKS_SECONDS)
+
     def _quarantine(self, paths: set[str]) -> None:
         if self._policies is not None:
             self._quarantined |= paths
-            self._tell("quarantine", id=0, revision=self._policies.revision, paths=sorted(self._quarantined))
+            rules = {"revision": self._policies.revision, "paths": sorted(self._quarantined)}
+            self._tell(self._serving, "quarantine", id=0, **rules)
 
     async def _collect_metrics(self) -> None:
         """So that a worker that is killed takes no more than a few seconds of its counts with it."""
@@ -533,7 +548,7 @@ class Supervisor:
             await self._reload.wait()
             self._reload.clear()
             self._say("reloading")
-            self._tell("reload")
+            self._tell(self._serving, "reload")
             if self._folder is not None:
                 await self._sync_folder(self._folder, force=True)
             if self._plan.policies is not None:
@@ -691,7 +706,8 @@ class Supervisor:
         return Page(200, text.encode(), "text/plain; version=0.0.4; charset=utf-8")
 
     async def _snapshot_page(self) -> Page:
-        answers = {answer["worker"]: answer for answer in await self._ask(self._serving, "describe", _ANSWER_SECONDS)}
+        descriptions = await self._ask(self._serving, "describe", _DESCRIPTION_SECONDS)
+        answers = {answer["worker"]: answer for answer in descriptions}
         newest: Mapping[str, Any] = max(answers.values(), key=lambda answer: answer["revision"], default={})
         errors = [*newest.get("errors", []), *_as_errors(self._folder_faults), *_as_errors(self._policy_faults)]
         body = {

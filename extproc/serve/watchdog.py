@@ -6,12 +6,15 @@ import os
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Any, Final, NamedTuple
 
 from extproc.datapath.model import PolicyVerdict
 from extproc.datapath.ports import InputReads, PolicyEngine
 from extproc.names import Reason
 from extproc.serve.heartbeat import ANY_PATH, BEAT_SECONDS, Beat, HeartbeatPage
+
+PATIENCE: Final = 3
+"""How many times its limit a worker may be silent that waits for a processor most of the time."""
 
 
 class WatchedEngine:
@@ -69,22 +72,31 @@ class Limits:
 
 @dataclass(frozen=True, slots=True)
 class Hung:
-    """A worker to be replaced; ``path`` is the rule to be quarantined first, None when no policy is to blame."""
+    """A worker to be replaced; ``path`` is the rule to be quarantined first, None when no policy is to blame.
+
+    ``evidence`` says what is known of the time without a heartbeat.
+    """
 
     worker: int
     path: str | None
+    evidence: str
 
 
 class ProcessState(NamedTuple):
-    """The CPU time that a process has used, in seconds, and whether it was stopped by a signal or a debugger."""
+    """A process: the CPU time that it has used, in seconds; whether a signal or a debugger stopped it; and for how
+    many seconds its threads, taken together, have waited for a processor."""
 
     cpu_seconds: float
     stopped: bool
+    waited_seconds: float = 0.0
 
 
 @dataclass(slots=True)
 class _Suspicion:
-    since: int
+    """What a process had used when its silence was noticed, and when its present evaluation was."""
+
+    began: ProcessState
+    evaluation: int
     cpu: float
 
 
@@ -93,59 +105,80 @@ class Watchdog:
     """Decides which workers hang, from their pages.
 
     It wants proof before it blames a policy: the process must have used the time, not only let it pass, because on a
-    crowded or paused machine an evaluation of microseconds can take its place in the queue for a second. A process
-    that was stopped needs no more proof. And a supervisor that was held up itself gives everybody the benefit of the
-    doubt for one more limit.
+    crowded or paused machine an evaluation of microseconds can take its place in the queue for a second. For the same
+    reason the time in which a worker waited for a processor does not count as hanging, up to a limit: another process
+    in its place would have to wait too. A process that was stopped needs no more proof. And after a supervisor was
+    held up itself, everybody's time begins anew.
     """
 
     limits: Limits
     look_at: Callable[[int], ProcessState]
     _suspicions: dict[int, _Suspicion] = field(default_factory=dict)
     _last_look: int = 0
-    _lenient_until: int = 0
+    _awake_since: int = 0
 
     def judge(self, pages: Sequence[tuple[int, int, HeartbeatPage]], now: int) -> list[Hung]:
         """The hung ones among (worker, pid, page); ``now`` is monotonic ns."""
         if self._last_look and now - self._last_look > _ns(4 * BEAT_SECONDS):
-            self._lenient_until = now + _ns(self.limits.evaluation)
+            self._awake_since = now
+            self._suspicions.clear()
         self._last_look = now
         hung = [self._judge_one(worker, pid, page.read(), now) for worker, pid, page in pages]
-        return [] if now < self._lenient_until else [one for one in hung if one is not None]
+        return [one for one in hung if one is not None]
 
     def forget(self, worker: int) -> None:
         """The worker was replaced."""
         self._suspicions.pop(worker, None)
 
     def _judge_one(self, worker: int, pid: int, beat: Beat, now: int) -> Hung | None:
-        silent = now - beat.at
+        silent = now - max(beat.at, self._awake_since)
         if silent < _ns(2 * BEAT_SECONDS):
             self._suspicions.pop(worker, None)
             return None
         process = self.look_at(pid)
-        if beat.evaluating_since and self._burnt(worker, process, beat.evaluating_since, now):
-            return Hung(worker, beat.path)
-        patience = self.limits.evaluation if process.stopped else self.limits.hang
-        return Hung(worker, None) if silent >= _ns(patience) else None
+        suspicion = self._suspicions.setdefault(worker, _Suspicion(process, 0, 0.0))
+        used = process.cpu_seconds - suspicion.began.cpu_seconds
+        waited = min(process.waited_seconds - suspicion.began.waited_seconds, silent / 1e9)
+        evidence = (
+            f"no heartbeat for {silent / 1e9:.1f} s, in which it used {used:.1f} s of a processor "
+            f"and waited {waited:.1f} s for one"
+        )
+        if beat.evaluating_since and self._burnt(suspicion, process, beat.evaluating_since, now):
+            return Hung(worker, beat.path, evidence)
+        if process.stopped:
+            hung = silent >= _ns(self.limits.evaluation)
+        else:
+            hung = silent >= _ns(min(self.limits.hang + waited, PATIENCE * self.limits.hang))
+        return Hung(worker, None, evidence) if hung else None
 
-    def _burnt(self, worker: int, process: ProcessState, since: int, now: int) -> bool:
+    def _burnt(self, suspicion: _Suspicion, process: ProcessState, since: int, now: int) -> bool:
         """Whether one evaluation has lasted for the limit, and the process was running for half of it or more."""
-        suspicion = self._suspicions.get(worker)
-        if suspicion is None or suspicion.since != since:
-            suspicion = self._suspicions[worker] = _Suspicion(since, process.cpu_seconds)
-        if now - since < _ns(self.limits.evaluation):
+        if suspicion.evaluation != since:
+            suspicion.evaluation, suspicion.cpu = since, process.cpu_seconds
+        if now - max(since, self._awake_since) < _ns(self.limits.evaluation):
             return False
         return process.cpu_seconds - suspicion.cpu >= self.limits.evaluation / 2
 
 
 def process_state(pid: int) -> ProcessState:
     """What /proc says about a process; nothing when it is gone."""
+    folder = Path(f"/proc/{pid}")
     try:
-        stat = Path(f"/proc/{pid}/stat").read_bytes()
+        fields = (folder / "stat").read_bytes().rpartition(b")")[2].split()
+        threads = list((folder / "task").iterdir())
     except OSError:
         return ProcessState(0.0, stopped=False)
-    fields = stat.rpartition(b")")[2].split()
     ticks = int(fields[11]) + int(fields[12])
-    return ProcessState(ticks / os.sysconf("SC_CLK_TCK"), stopped=fields[0] in (b"T", b"t"))
+    waited = sum(_waited_ns(thread) for thread in threads)
+    return ProcessState(ticks / os.sysconf("SC_CLK_TCK"), fields[0] in (b"T", b"t"), waited / 1e9)
+
+
+def _waited_ns(thread: Path) -> int:
+    """How long a thread stood in line; 0 when it has ended, or the kernel does not count it."""
+    try:
+        return int((thread / "schedstat").read_bytes().split()[1])
+    except OSError:
+        return 0
 
 
 def _ns(seconds: float) -> int:

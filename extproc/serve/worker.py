@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import faulthandler
 import gc
 import logging
 import os
@@ -24,10 +25,10 @@ from extproc.datapath.ports import PolicyEngine
 from extproc.datapath.transports.exchange import Process
 from extproc.errors import DropoutError
 from extproc.serve.endpoints import TcpEndpoint, UnixEndpoint, has_successor
-from extproc.serve.heartbeat import BEAT_SECONDS, HeartbeatPage, arm_dead_man_switch
-from extproc.serve.messages import Channel, Message
+from extproc.serve.heartbeat import BEAT_SECONDS, STACKS_SIGNAL, HeartbeatPage, arm_dead_man_switch
+from extproc.serve.messages import Channel, Message, written_between
 from extproc.serve.server import MakeServer, Server
-from extproc.serve.watchdog import WatchedEngine
+from extproc.serve.watchdog import PATIENCE, WatchedEngine
 from extproc.serve.worker_config import WorkerConfig
 from extproc.settings import Settings, settings
 from extproc.snapshot.trips import LocalTrip
@@ -103,7 +104,7 @@ class Application(Protocol):
         ...
 
     def describe(self) -> dict[str, Any]:
-        """For /snapshot: ``rollouts`` and ``errors``."""
+        """For /snapshot: ``errors``, and ``rollouts`` to be iterated over later."""
         ...
 
     def dump(self) -> dict[str, Any]:
@@ -147,6 +148,8 @@ def run_worker(pipe: int, page: int, assemble: Assemble, make_server: MakeServer
     # Ctrl-C and a closing terminal reach the whole group; what they mean is the supervisor's to say.
     signal.signal(signal.SIGINT, signal.SIG_IGN)
     signal.signal(signal.SIGHUP, signal.SIG_IGN)
+    # All threads' stacks to standard error, without the interpreter, which may be what is held up.
+    faulthandler.register(STACKS_SIGNAL, all_threads=True)
 
     async def live() -> int:
         return await Worker(socket.socket(fileno=pipe), HeartbeatPage(page), assemble, make_server, settings()).run()
@@ -234,7 +237,7 @@ class Worker:
     def _beat(self, turn: int) -> None:
         self._page.beat()
         if turn % 10 == 0:
-            arm_dead_man_switch(2 * self._settings.hang_limit + self._settings.orphan_grace)
+            arm_dead_man_switch(PATIENCE * self._settings.hang_limit + self._settings.orphan_grace)
         asyncio.get_running_loop().call_later(BEAT_SECONDS, self._beat, turn + 1)
 
     def _spawn(self, coroutine: Any) -> None:
@@ -271,9 +274,7 @@ class Worker:
         elif kind == "metrics":
             self._send_metrics(app, message["id"])
         elif kind == "describe":
-            self._channel.send(
-                "description", id=message["id"], worker=self._index, revision=app.revision, **app.describe()
-            )
+            self._spawn(self._describe(app, message["id"]))
         elif kind == "trials":
             self._channel.send("trials", id=message["id"], trials=app.trials())
         elif kind == "trips":
@@ -293,6 +294,19 @@ class Worker:
         self._slot.swap(engine)
         app.policies_swapped(engine.revision)
         self._channel.send("swapped", id=asked, policy_revision=engine.revision)
+
+    async def _describe(self, app: Application, question: int) -> None:
+        """Answer for /snapshot between requests: ten thousand rollouts at once would hold them up for 60 ms."""
+        revision, described = app.revision, app.describe()
+        rollouts = await written_between(described["rollouts"])
+        self._channel.send(
+            "description",
+            id=question,
+            worker=self._index,
+            revision=revision,
+            errors=described["errors"],
+            rollouts=rollouts,
+        )
 
     def _send_metrics(self, app: Application, question: int) -> None:
         """The counts; with the keys of all rollouts when those may have changed since they were last sent."""

@@ -222,6 +222,18 @@ def test_a_stopped_worker_is_replaced() -> None:
         assert server.snapshot()["quarantined"] == []
 
 
+def test_a_worker_that_hangs_outside_of_any_policy_says_where_before_it_is_ended() -> None:
+    # No policy is ever to blame here, so what hangs in one hangs for reasons unknown.
+    with with_policy(BURNS, DROPOUT_EVALUATION_LIMIT="60", DROPOUT_HANG_LIMIT="0.5") as server:
+        with pytest.raises(grpc.RpcError):
+            server.ask({"x-burn": "yes"}, worker=0)
+        wait_for(lambda: "ended with status -9" in server.log(), "its end")
+        said = server.log().partition("ended with status -9")[0]
+    assert "worker 0 hangs outside of any policy (no heartbeat for" in said
+    assert "most recent call first" in said
+    assert " in evaluate\n" in said
+
+
 def test_workers_end_when_their_supervisor_is_killed() -> None:
     with fresh(DROPOUT_ORPHAN_GRACE="0.5") as server:
         pids = server.worker_pids()

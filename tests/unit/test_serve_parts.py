@@ -6,8 +6,9 @@ import asyncio
 import os
 import socket
 import sys
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import fields
+from itertools import pairwise
 from pathlib import Path
 from typing import Any
 
@@ -20,7 +21,7 @@ from extproc.errors import InvalidInput, Unreachable
 from extproc.serve import admin
 from extproc.serve.children import Backoff, spawn
 from extproc.serve.endpoints import TcpEndpoint
-from extproc.serve.messages import Channel
+from extproc.serve.messages import Channel, written_between
 from extproc.serve.policy_watch import FolderWatch, Sources, Trial, answer_trial
 from extproc.settings import Settings, described, read_settings
 
@@ -41,6 +42,27 @@ def test_messages_arrive_whole_however_they_are_cut(messages: list[dict[str, Any
 def test_a_message_to_nobody_is_not_sent() -> None:
     channel = Channel(lambda message: None, lambda: None)
     assert channel.send("drain") is False
+
+
+@pytest.mark.parametrize("count", [0, 1, 100, 10_001])
+async def test_a_long_list_is_written_while_the_loop_goes_on(count: int) -> None:
+    at: list[int] = []
+
+    def goes_on() -> None:
+        at.append(written)
+        asyncio.get_running_loop().call_soon(goes_on)
+
+    written = 0
+
+    def items() -> Iterator[dict[str, int]]:
+        nonlocal written
+        for written in range(count):  # seen by the loop
+            yield {"number": written}
+
+    asyncio.get_running_loop().call_soon(goes_on)
+    whole = await written_between(items())
+    assert orjson.loads(orjson.dumps({"items": whole})) == {"items": [{"number": n} for n in range(count)]}
+    assert all(after - before <= 100 for before, after in pairwise([0, *at, count]))
 
 
 def test_the_first_replacement_is_immediate_and_the_next_come_later_and_later() -> None:

@@ -24,16 +24,21 @@ class Machine:
     def __init__(self, monkeypatch: pytest.MonkeyPatch) -> None:
         self.now = START
         self.cpu = 0.0
+        self.waited = 0.0
         self.stopped = False
         self.page = HeartbeatPage.create()
-        self.watchdog = Watchdog(Limits(evaluation=0.3, hang=2.0), lambda pid: ProcessState(self.cpu, self.stopped))
+        self.watchdog = Watchdog(Limits(evaluation=0.3, hang=2.0), self._state)
         monkeypatch.setattr(heartbeat.time, "monotonic_ns", lambda: self.now)
 
-    def passes(self, ms: int, *, burning: bool = False, beating: bool = False) -> list[Hung]:
-        """What the watchdog says by the end of ``ms`` milliseconds."""
+    def _state(self, pid: int) -> ProcessState:
+        return ProcessState(self.cpu, self.stopped, self.waited)
+
+    def passes(self, ms: int, *, burning: bool = False, beating: bool = False, waiting: float = 0.0) -> list[Hung]:
+        """What the watchdog says by the end of ``ms`` milliseconds, ``waiting`` for a processor for a share of it."""
         for _ in range(ms // 50):
             self.now += 50 * MS
-            self.cpu += 0.05 if burning else 0.0
+            self.cpu += 0.05 * (1 - waiting) if burning else 0.0
+            self.waited += 0.05 * waiting
             if beating:
                 self.page.beat()
             hung = self.watchdog.judge([(0, 4711, self.page)], self.now)
@@ -81,6 +86,24 @@ def test_a_worker_that_hangs_outside_of_any_policy_has_longer(machine: Machine) 
     assert hung.path is None
 
 
+def test_a_worker_that_waits_for_a_processor_does_not_hang(machine: Machine) -> None:
+    assert machine.passes(5_000, waiting=1.0) == []
+    assert machine.passes(100, beating=True) == []
+    assert machine.passes(5_000, waiting=1.0) == []
+
+
+def test_a_worker_that_waits_for_a_processor_for_too_long_is_replaced_after_all(machine: Machine) -> None:
+    (hung,) = machine.passes(6_100, waiting=1.0)
+    assert hung.path is None
+
+
+def test_a_worker_that_hangs_on_a_crowded_machine_is_given_the_time_that_it_ran(machine: Machine) -> None:
+    assert machine.passes(3_800, burning=True, waiting=0.5) == []
+    (hung,) = machine.passes(300, burning=True, waiting=0.5)
+    assert hung.path is None
+    assert "used 1.9 s of a processor and waited 1.9 s for one" in hung.evidence
+
+
 def test_a_stopped_worker_is_replaced_soon_and_no_policy_is_blamed(machine: Machine) -> None:
     machine.page.begin("routing/decision")
     machine.stopped = True
@@ -97,6 +120,14 @@ def test_a_supervisor_that_was_held_up_itself_gives_everybody_time(machine: Mach
     machine.page.beat()
     machine.page.end()
     assert machine.passes(50) == []
+
+
+def test_a_machine_that_stood_still_ends_no_worker_that_wakes_up_slowly(machine: Machine) -> None:
+    machine.passes(100)
+    machine.now += 60_000 * MS
+    assert machine.passes(1_900) == []
+    (hung,) = machine.passes(200)
+    assert hung.path is None
 
 
 def test_paths_survive_a_page_that_is_full(machine: Machine) -> None:
