@@ -16,11 +16,12 @@ from extproc.envoy.bootstrap import connection_manager
 from extproc.names import OWN_HEADERS
 from tests.e2e.house import KEY, Answer, House
 from tests.support.envoy import TEMPLATES, wait_until
-from tests.support.load import under_load
+from tests.support.load import Answered, Load, under_load
 
 pytestmark = pytest.mark.e2e
 
 SEED = "fraud-2026-11"
+USERS = 100
 
 POLICY = """
 package routing
@@ -95,17 +96,40 @@ def test_every_unit_is_served_by_the_version_that_its_bucket_names(house: House)
 
 def test_a_weight_moved_live_takes_no_unit_to_the_other_side_twice(house: House) -> None:
     house.set_weight(0)
-    with under_load(house.port, rate=150, headers=lambda number: {"x-user-id": f"u{number % 100}"}) as load:
+    with under_load(house.port, rate=150, headers=lambda number: {"x-user-id": f"u{number % USERS}"}) as load:
+        _every_user_asks(load)
         for percent in (1, 10, 25, 50, 75, 100):
             house.set_weight(percent)
-            time.sleep(0.8)
+            _every_user_asks(load)
     assert load.failed() == []
-    served = defaultdict(list)
-    for answer in sorted(load.answered, key=lambda answer: answer.number):
-        served[answer.number % 100].append(orjson.loads(answer.body)["upstream"][-1])
-    assert all(versions == sorted(versions) for versions in served.values())
-    assert all(versions[0] == "3" and versions[-1] == "4" for versions in served.values())
+    for answers in _by_user(load).values():
+        versions = [orjson.loads(answer.body)["upstream"][-1] for answer in answers]
+        assert (versions[0], versions[-1]) == ("3", "4")
+        # A request that was sent after one to the canary was answered goes there too; those under way at the same
+        # time may overtake each other.
+        moved_at = min(
+            answer.sent_at + answer.seconds for answer, version in zip(answers, versions, strict=True) if version == "4"
+        )
+        later = [v for answer, v in zip(answers, versions, strict=True) if answer.sent_at > moved_at]
+        assert set(later) <= {"4"}
     assert house.failed_open() == 0
+
+
+def _every_user_asks(load: Load) -> None:
+    """Wait until each of them has sent a request from now on and was answered, however slow the machine is."""
+    now = time.monotonic()
+    wait_until(
+        lambda: len({answer.number % USERS for answer in load.answered if answer.sent_at > now}) == USERS,
+        "a request of every user",
+    )
+
+
+def _by_user(load: Load) -> dict[int, list[Answered]]:
+    """The answers that each user got, in the order in which they were asked for."""
+    answers = defaultdict(list)
+    for answer in sorted(load.answered, key=lambda answer: answer.sent_at):
+        answers[answer.number % USERS].append(answer)
+    return answers
 
 
 def test_policy_keeps_a_high_risk_user_on_stable(house: House) -> None:
