@@ -114,14 +114,15 @@ def with_epoch(intent: Intent, before: Status, after: Status, now: float) -> Sta
     return next_epoch(before, replace(after, ranges_key=key), now, at_once=not after.previous_stable)
 
 
-def from_stable_on(before: Status, after: Status, now: float) -> Status:
-    """``after``, whose stable is another one: until every worker has it, what ``before`` gave is in force.
+def together(before: Status, after: Status, now: float) -> Status:
+    """``after``, a rise or another stable, from when every worker has it: until then what ``before`` gave is in force.
 
-    Like a rise, it would take units across one by one if each worker took it over when it saw it.
+    If each worker took it over when it saw it, a unit that meets two of them would change sides twice.
     """
+    stable = before.stable_at(now)
     return replace(
         after,
-        previous_stable=before.stable_at(now),
+        previous_stable=stable if stable != after.stable else "",
         previous_weight=before.weight_at(now),
         effective_at=now + RAISE_DELAY_SECONDS,
     )

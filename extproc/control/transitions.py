@@ -14,7 +14,6 @@ from extproc.control.intent import Intent, Transition
 from extproc.control.standing import (
     at_zero,
     drifts,
-    from_stable_on,
     from_the_start,
     going_on,
     is_under_way,
@@ -23,6 +22,7 @@ from extproc.control.standing import (
     settled,
     stands_still,
     step_begun,
+    together,
     with_epoch,
     with_stable,
     without_drift,
@@ -94,7 +94,7 @@ def adopt(intent: Intent, status: Status, now: float) -> Transition | None:
     elif intent.stable != status.stable:  # what was measured against another control counts no more
         after = replace(step_begun(after, now), analysis={})
     if intent.stable != status.stable:
-        after = from_stable_on(status, after, now)
+        after = together(status, after, now)
     message = f"version {intent.stable} was adopted as stable in place of {status.stable}"
     after = settled(intent, after, "adopted", message)
     return Transition(with_epoch(intent, status, after, now), message, _versions(after))
@@ -125,7 +125,7 @@ def weighted(intent: Intent, status: Status, weight: int, now: float) -> Transit
         status, weight=weight, previous_weight=weight, previous_stable="", effective_at=now, reason="weight_set"
     )
     if weight > current:
-        after = replace(after, previous_weight=current, effective_at=now + RAISE_DELAY_SECONDS)
+        after = together(status, after, now)
     after = replace(after, message=message, ranges_key=ranges_key(intent, after))
     return Transition(
         next_epoch(status, after, now), message, {"from": format_percent(current), "to": format_percent(weight)}
@@ -265,7 +265,7 @@ def promote_fully(
         reason="promoted",
         message=message,
     )
-    after = with_epoch(intent, status, from_stable_on(status, with_stable(intent, after), now), now)
+    after = with_epoch(intent, status, together(status, with_stable(intent, after), now), now)
     return Transition(after, message, {"stable": canary, "before": status.stable})
 
 

@@ -267,12 +267,14 @@ class AnyHistory(RuleBasedStateMachine):
 
     def take(self, status: Status) -> None:
         assert status.epoch >= self.status.epoch
-        before = (self.status.weight_at(self.now), self.status.stable, self.status.canary)
-        after = (status.weight_at(self.now), status.stable, status.canary)
+        before = (self.status.weight_at(self.now), self.status.stable_at(self.now), self.status.canary)
+        after = (status.weight_at(self.now), status.stable_at(self.now), status.canary)
         if before[0] < after[0]:
             raise AssertionError("a weight rose at once")
         if before[1:] != after[1:]:
             assert status.epoch_at(self.now) > self.status.epoch_at(self.now)
+        if status.stable != self.status.stable:
+            assert status.epoch > self.status.epoch
         self.status = status
 
     @rule(seconds=st.sampled_from([0.0, 0.05, 0.1, 0.2, 10.0]))
@@ -328,6 +330,14 @@ class AnyHistory(RuleBasedStateMachine):
         self.take(transition.status if transition else self.status)
         assert self.status.stable == self.intent.stable
         assert not drift_of(self.status)
+
+    @rule()
+    def promote(self) -> None:
+        try:
+            self.take(transitions.promote_fully(self.intent, self.status, 0, self.now).status)
+        except Refused:
+            return
+        assert self.status.stable == self.status.canary
 
     @rule()
     def kill(self) -> None:
