@@ -26,7 +26,7 @@ from extproc.decision_id import DecisionIds, KeyFile, arm_codes, epoch_number
 from extproc.errors import DropoutError, Refused
 from extproc.resources.loading import load_paths
 from extproc.snapshot.store import StoredRollout
-from tests.support.dropout import DropoutServer, alive, children_of, wait_for
+from tests.support.dropout import DropoutServer, alive, wait_for
 from tests.support.rollouts import CANARY, document
 
 NAME = ("payments", "fraud-detector")
@@ -240,21 +240,13 @@ def server() -> Iterator[DropoutServer]:
         yield server
 
 
-def controller_pid(server: DropoutServer) -> int:
-    assert server.process is not None
-    (pid,) = (
-        pid for pid in children_of(server.process.pid) if b"\0controller\0" in Path(f"/proc/{pid}/cmdline").read_bytes()
-    )
-    return pid
-
-
 def test_serve_runs_one_and_replaces_it(server: DropoutServer) -> None:
     wait_for_phase(server.folder, "Paused")
     wait_for(lambda: server.metric("dropout_controller_transitions_total") == 2, "the controller's counts")
-    killed = controller_pid(server)
+    killed = server.controller_pid()
     os.kill(killed, signal.SIGKILL)
     wait_for(lambda: f"controller (pid {killed}) ended with status -9" in server.log(), "a word about it")
-    wait_for(lambda: controller_pid(server) != killed, "another controller")
+    wait_for(lambda: server.controller_pid() != killed, "another controller")
     remote = RemoteControl(f"unix:{server.sockets}/control.sock")
     wait_for(lambda: _answers(remote), "its control API")
     remote.close()
@@ -270,7 +262,7 @@ def _answers(remote: RemoteControl) -> bool:
 
 
 def test_it_ends_with_serve(server: DropoutServer) -> None:
-    pid = controller_pid(server)
+    pid = server.controller_pid()
     assert server.stop() == 0
     assert not alive(pid)
     store = SqliteStore(server.folder / "dropout.db")
@@ -280,7 +272,7 @@ def test_it_ends_with_serve(server: DropoutServer) -> None:
 
 def test_it_ends_when_serve_is_killed(server: DropoutServer) -> None:
     wait_for_phase(server.folder, "Paused")
-    pid = controller_pid(server)
+    pid = server.controller_pid()
     server.stop(signal.SIGKILL)
     wait_for(lambda: not alive(pid), "the end of the controller")
 

@@ -12,7 +12,6 @@ from typing import Any
 import pytest
 
 from tests.e2e.house import KEY, House
-from tests.support.dropout import children_of
 from tests.support.envoy import EnvoyProcess, free_port, wait_until
 from tests.support.load import under_load
 
@@ -41,13 +40,6 @@ class ControlledHouse(House):
             change(config)
 
         return super().new_envoy(directory, changed)
-
-    def controller_pid(self) -> int:
-        """The controller that runs now."""
-        assert self.dropout.process is not None
-        children = children_of(self.dropout.process.pid)
-        (pid,) = (pid for pid in children if b"\0controller\0" in Path(f"/proc/{pid}/cmdline").read_bytes())
-        return pid
 
     def status(self) -> dict[str, Any]:
         """Where the rollout stands."""
@@ -94,7 +86,7 @@ def test_a_controller_killed_in_mid_ramp_leaves_traffic_as_it_is_and_the_next_on
     wait_until(lambda: house.status()["weight"] == 50, "half of the way")
     before = house.failed_open()
     with under_load(house.port, rate=50, headers=lambda number: {"x-user-id": f"u{number}"}) as load:
-        os.kill(house.controller_pid(), signal.SIGKILL)
+        os.kill(house.dropout.controller_pid(), signal.SIGKILL)
         assert house.status()["weight"] == 50
         wait_until(lambda: house.status()["stable"] == "3", "a promotion", within=40)
     assert load.failed() == []

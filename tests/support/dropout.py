@@ -188,6 +188,17 @@ class DropoutServer:
         """The processes of the workers, by their number."""
         return [worker["pid"] for worker in self.snapshot()["workers"]]
 
+    def controller_pid(self) -> int:
+        """The process of the controller, once there is one."""
+        assert self.process is not None
+        parent = self.process.pid
+
+        def running() -> list[int]:
+            return [pid for pid in children_of(parent) if b"\0controller\0" in _command_line(pid)]
+
+        (pid,) = wait_for(running, "a controller")
+        return int(pid)
+
     def socket(self, worker: int = 0) -> str:
         """A worker's address as gRPC takes it."""
         if self.listen.startswith("unix:"):
@@ -271,3 +282,9 @@ def children_of(pid: int) -> Sequence[int]:
     with suppress(OSError):
         return [int(child) for child in Path(f"/proc/{pid}/task/{pid}/children").read_text().split()]
     return []
+
+
+def _command_line(pid: int) -> bytes:
+    with suppress(OSError):
+        return Path(f"/proc/{pid}/cmdline").read_bytes()
+    return b""
