@@ -235,9 +235,7 @@ def test_requests_do_not_wait_for_a_dropout_that_stays_away(house: House) -> Non
         return time.monotonic() - asked
 
     with house.without_dropout():
-        assert waited() < 6
-        time.sleep(5)
-        assert max(waited() for _ in range(10)) < 0.5
+        wait_until(lambda: max(waited() for _ in range(5)) < 0.5, "requests that wait for nobody")
     wait_until(lambda: "x-model-version" in house.ask(x_user_id="calm").sent, "decisions again", within=2)
 
 
