@@ -30,6 +30,7 @@ from extproc.snapshot.store import (
     StoredRollout,
     StoredTemplate,
     TemplateWrite,
+    UnreadableRollout,
     Write,
 )
 
@@ -158,7 +159,13 @@ class SqliteStore:
             templates = self._reader.execute(
                 "SELECT namespace, name, document, source FROM templates ORDER BY namespace, name"
             )
-            return Documents(revision, [_parsed(row) for row in cursor], [_parsed_template(*row) for row in templates])
+            rows = [_parsed_if_readable(row) for row in cursor]
+            return Documents(
+                revision,
+                [row for row in rows if isinstance(row, StoredRollout)],
+                [_parsed_template(*row) for row in templates],
+                [row for row in rows if isinstance(row, UnreadableRollout)],
+            )
 
     def template(self, namespace: str, name: str) -> StoredTemplate | None:
         """See ``RolloutStore``."""
@@ -425,14 +432,14 @@ class SqliteStore:
         found = connection.execute("SELECT 1 FROM rollouts WHERE deleted_at IS NULL LIMIT 1").fetchone()
         return found is not None
 
-    def _stream(self, cursor: sqlite3.Cursor, *, with_deleted: bool) -> Iterator[StoredRollout]:
+    def _stream(self, cursor: sqlite3.Cursor, *, with_deleted: bool) -> Iterator[StoredRollout | UnreadableRollout]:
         with closing(cursor):
             while True:
                 with self._file.mapped():
-                    rows = [_parsed(row) for row in cursor.fetchmany(_CHUNK)]
+                    rows = cursor.fetchmany(_CHUNK)
                 if not rows:
                     return
-                yield from (row for row in rows if with_deleted or not row.deleted)
+                yield from (_parsed_if_readable(row) for row in rows if with_deleted or row[-1] is None)
 
     def _recreated(self) -> Unreachable:
         return self._file.fault("recreated", "another store took its place")
@@ -515,6 +522,13 @@ def _row(connection: sqlite3.Connection, namespace: str, name: str) -> StoredRol
         (namespace, name),
     ).fetchone()
     return None if found is None else _parsed(found)
+
+
+def _parsed_if_readable(row: tuple[Any, ...]) -> StoredRollout | UnreadableRollout:
+    try:
+        return _parsed(row)
+    except Unreachable as error:
+        return UnreadableRollout(row[0], row[1], error.faults[0])
 
 
 def _parsed(row: tuple[Any, ...]) -> StoredRollout:

@@ -19,9 +19,9 @@ from extproc.control.templates import TemplateResult
 from extproc.errors import Fault, InvalidInput, Unreachable
 from extproc.resources.analysis_template import AnalysisTemplate
 from extproc.resources.document import Resource
-from extproc.resources.loading import SUFFIXES, Loaded, LoadedDocument, load_paths
+from extproc.resources.loading import SUFFIXES, Loaded, LoadedDocument, load_paths, of_kind
 from extproc.resources.rollout import Rollout
-from extproc.snapshot.store import REPLACED_CODES, RolloutStore, StoredRollout, StoredTemplate
+from extproc.snapshot.store import REPLACED_CODES, Documents, RolloutStore, StoredRollout, StoredTemplate
 
 
 @dataclass(frozen=True, slots=True)
@@ -107,6 +107,7 @@ class FollowedFolder:
             **{(Rollout, row.key): row.document for row in before.rollouts},
             **{(AnalysisTemplate, row.key): row.document for row in before.templates},
         }
+        documents = _not_damaged(documents, before, faults)
         # A conflict is the later one's: what the store holds already comes first.
         documents = sorted(documents, key=lambda document: held.get(_identity(document)) != document.body)
         present = {_identity(document) for document in documents}
@@ -177,6 +178,17 @@ class FollowedFolder:
                     if stat.S_ISREG(found.st_mode):
                         files[path] = _Stamp(found.st_ino, found.st_mtime_ns, found.st_ctime_ns, found.st_size)
         return _Listing(files, unreadable)
+
+
+def _not_damaged(
+    documents: Sequence[LoadedDocument[Any]], before: Documents, faults: dict[str, tuple[Fault, ...]]
+) -> Sequence[LoadedDocument[Any]]:
+    """The documents that can be held against what the store has of them; the files of others join ``faults``."""
+    damaged = {row.key: row.fault for row in before.unreadable}
+    for document in of_kind(documents, Rollout):
+        if (fault := damaged.get(document.resource.key)) is not None:
+            faults[document.file] = (Fault(fault.code, fault.message, document.file, document.line),)
+    return [document for document in documents if document.file not in faults]
 
 
 def _identity(document: LoadedDocument[Any]) -> tuple[type[Resource], str]:

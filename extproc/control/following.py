@@ -12,7 +12,14 @@ from extproc.errors import InvalidInput, Unreachable
 from extproc.resources.analysis_template import AnalysisTemplate
 from extproc.resources.loading import parse_rollout, parse_template
 from extproc.resources.rollout import Rollout
-from extproc.snapshot.store import REPLACED_CODES, Changes, RolloutStore, StoredRollout, StoredTemplate
+from extproc.snapshot.store import (
+    REPLACED_CODES,
+    Changes,
+    RolloutStore,
+    StoredRollout,
+    StoredTemplate,
+    UnreadableRollout,
+)
 
 logger = logging.getLogger(__name__)
 
@@ -73,7 +80,11 @@ class UnderWay:
         seen = set()
         for row in changes.rollouts:
             seen.add(row.key)
-            self.put(row)
+            if isinstance(row, UnreadableRollout):
+                logger.warning("%s is left as it is: %s", row.key, row.fault)
+                self._followed.pop(row.key, None)
+            else:
+                self.put(row)
         if changes.complete:
             for key in self._followed.keys() - seen:
                 del self._followed[key]

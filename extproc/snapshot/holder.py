@@ -18,7 +18,7 @@ from extproc.resources.loading import parse_rollout
 from extproc.snapshot.compile import compile_rollout
 from extproc.snapshot.matching import MatchKey, MatchTable
 from extproc.snapshot.model import CompiledRollout, Overlay, Snapshot
-from extproc.snapshot.store import POLL_SECONDS, REPLACED_CODES, Changes, RolloutStore, StoredRollout
+from extproc.snapshot.store import POLL_SECONDS, REPLACED_CODES, Changes, RolloutStore, StoredRollout, UnreadableRollout
 from extproc.snapshot.trips import LocalTrip, with_trips
 
 logger = logging.getLogger(__name__)
@@ -126,9 +126,9 @@ class SnapshotHolder:
             draft.put(row, now)
         if changes is not None:
             seen = set()
-            for row in changes.rollouts:
-                draft.put(row, now)
-                seen.add(row.key)
+            for changed in changes.rollouts:
+                draft.put(changed, now)
+                seen.add(changed.key)
             if changes.complete:
                 draft.keep_only(seen)
         self.errors, self._pending = draft.errors, draft.pending
@@ -157,8 +157,11 @@ class _Draft:
         self.pending = dict(pending)
         self.compiled = 0
 
-    def put(self, row: StoredRollout, now: float) -> None:
+    def put(self, row: StoredRollout | UnreadableRollout, now: float) -> None:
         """Take one rollout's state into the draft."""
+        if isinstance(row, UnreadableRollout):
+            self.errors[row.key] = row.fault
+            return
         if row.deleted:
             self.drop(row.key)
             return

@@ -10,6 +10,8 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass, field
 from typing import Any, Final, NamedTuple, Protocol, Self
 
+from extproc.errors import Fault
+
 POLL_SECONDS: Final = 0.1
 """How often a reader asks the store for changes."""
 
@@ -232,6 +234,20 @@ class Lease:
 
 
 @dataclass(frozen=True, slots=True)
+class UnreadableRollout:
+    """A row that is damaged, and why it cannot be read: ``store_corrupt``. It holds up nothing but itself."""
+
+    namespace: str
+    name: str
+    fault: Fault
+
+    @property
+    def key(self) -> str:
+        """``namespace/name``."""
+        return f"{self.namespace}/{self.name}"
+
+
+@dataclass(frozen=True, slots=True)
 class Changes:
     """What changed after a revision.
 
@@ -241,17 +257,21 @@ class Changes:
     """
 
     revision: int
-    rollouts: Iterator[StoredRollout]
+    rollouts: Iterator[StoredRollout | UnreadableRollout]
     complete: bool = False
 
 
 @dataclass(frozen=True, slots=True)
 class Documents:
-    """All rollouts and templates by namespace and name, and the revision at which a document last changed."""
+    """All rollouts and templates by namespace and name, and the revision at which a document last changed.
+
+    ``unreadable`` are rollouts of which nobody can say what they are.
+    """
 
     revision: int
     rollouts: Sequence[StoredRollout]
     templates: Sequence[StoredTemplate] = ()
+    unreadable: Sequence[UnreadableRollout] = ()
 
 
 @dataclass(frozen=True, slots=True)

@@ -124,6 +124,22 @@ def test_a_corrupt_store_stops_no_request_and_is_named(server: DropoutServer) ->
     assert server.get("/readyz")[0] == 200
 
 
+def test_a_damaged_row_holds_up_its_own_rollout_alone(server: DropoutServer) -> None:
+    (server.rollouts / "other.yaml").write_text(GOOD)
+    wait_for(lambda: len(server.snapshot()["rollouts"]) == 2, "another rollout")
+    with closing(sqlite3.connect(database(server))) as connection:
+        connection.execute("UPDATE meta SET revision = revision + 1")
+        connection.execute(
+            "UPDATE rollouts SET status = 'x', revision = (SELECT revision FROM meta) WHERE name != 'fraud-detector'"
+        )
+        connection.commit()
+    assert dropout("rollout", "set-weight", "payments/fraud-detector", "9", "--store", server.store)[0] == 0
+    wait_for(lambda: 9 in [rollout["weight"] for rollout in server.snapshot()["rollouts"]], "the good row's weight")
+    assert codes(server) == {"store_corrupt"}
+    assert len(server.snapshot()["rollouts"]) == 2
+    assert decides(server)
+
+
 def test_a_store_made_anew_is_taken_once_it_holds_rollouts(server: DropoutServer) -> None:
     path = database(server)
     for file in path.parent.glob(f"{path.name}*"):

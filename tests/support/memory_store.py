@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from typing import Any
 
-from extproc.errors import Unreachable
-from extproc.snapshot.store import Changes, Status, StoredRollout
+from extproc.errors import Fault, Unreachable
+from extproc.snapshot.store import Changes, Status, StoredRollout, UnreadableRollout
 from tests.support.rollouts import CANARY, document
 
 
@@ -14,6 +15,7 @@ class MemoryStore:
 
     def __init__(self) -> None:
         self.rows: dict[str, StoredRollout] = {}
+        self.damaged: set[str] = set()
         self.revision = 0
         self.broken: str | None = None
         self.replacement: MemoryStore | None = None
@@ -24,7 +26,15 @@ class MemoryStore:
         standing = Status(**{"stable": "3", "canary": "4", **status})
         row = StoredRollout("payments", name, document(spec or CANARY, name), standing, self.revision)
         self.rows[row.key] = row
+        self.damaged.discard(row.key)
         return row
+
+    def damage(self, name: str) -> None:
+        """Make a row one that nobody can read."""
+        self.revision += 1
+        row = self.rows[f"payments/{name}"]
+        self.rows[row.key] = replace(row, resource_version=self.revision)
+        self.damaged.add(row.key)
 
     def delete(self, name: str) -> None:
         """Leave a tombstone row, as the real store does."""
@@ -37,7 +47,12 @@ class MemoryStore:
         if since == self.revision:
             return None
         rows = [row for row in self.rows.values() if row.resource_version > since and not (row.deleted and since == 0)]
-        return Changes(self.revision, iter(rows), complete=since == 0)
+        return Changes(self.revision, map(self._as_read, rows), complete=since == 0)
+
+    def _as_read(self, row: StoredRollout) -> StoredRollout | UnreadableRollout:
+        if row.key not in self.damaged:
+            return row
+        return UnreadableRollout(row.namespace, row.name, Fault("store_corrupt", "the row is damaged"))
 
     def reopen(self) -> None:
         if self.replacement is None or not self.replacement.rows:

@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import os
 import shutil
+import sqlite3
 from collections.abc import Iterable
+from contextlib import closing
 from pathlib import Path
 from typing import Any
 
@@ -131,6 +133,25 @@ def test_a_broken_file_keeps_its_rollouts_and_holds_up_nobody(
     assert names(store) == ["a", "b", "c"]
     (directory / "a.yaml").write_text(text("a", seed="mended"))
     assert folder.sync().applied == ("payments/a",)
+
+
+def test_a_damaged_row_holds_up_its_own_file_alone(
+    folder: FollowedFolder, store: SqliteStore, directory: Path, path: Path
+) -> None:
+    for name in "ab":
+        (directory / f"{name}.yaml").write_text(text(name))
+    folder.sync()
+    with closing(sqlite3.connect(path)) as connection:
+        connection.execute("UPDATE rollouts SET status = 'x' WHERE name = 'a'")
+        connection.commit()
+    for name in "abc":
+        (directory / f"{name}.yaml").write_text(text(name, seed="another"))
+    report = folder.sync()
+    assert report.applied == ("payments/b", "payments/c")
+    assert {file: codes(faults) for file, faults in report.faults.items()} == {
+        str(directory / "a.yaml"): ["store_corrupt"]
+    }
+    assert names(store) == ["b", "c"]
 
 
 def test_of_a_file_with_one_bad_document_none_is_applied(

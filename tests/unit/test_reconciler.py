@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import sqlite3
 from collections.abc import Iterator, Sequence
+from contextlib import closing
 from pathlib import Path
 from typing import Any
 
@@ -59,6 +60,16 @@ def test_every_step_stands_in_the_history_with_who_and_why(house: House) -> None
     assert [line for line in house.said if line.startswith("rollout")] == [
         f"rollout {KEY}: {entry.message}" for entry in entries[1:]
     ]
+
+
+def test_a_damaged_row_holds_up_no_other_rollout(house: House) -> None:
+    house.apply()
+    house.apply("other")
+    with closing(sqlite3.connect(house.folder / "dropout.db")) as connection:
+        connection.execute("UPDATE rollouts SET status = 'x' WHERE name = 'other'")
+        connection.commit()
+    house.run(house.controller(), 40)
+    assert house.row().status.phase == "Healthy"
 
 
 def test_a_rollout_without_steps_is_left_alone(house: House) -> None:

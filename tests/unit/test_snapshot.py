@@ -256,6 +256,35 @@ def test_a_store_that_is_away_changes_nothing(store: MemoryStore, holder: Snapsh
     assert holder.store_fault is None
 
 
+def test_a_row_that_is_damaged_holds_up_its_own_rollout_alone(store: MemoryStore, holder: SnapshotHolder) -> None:
+    store.put("a")
+    store.put("b", {**CANARY, "match": [{"path": {"value": "/b"}}]})
+    holder.load()
+    served = holder.current.rollouts["payments/a"]
+    store.damage("a")
+    store.put("b", {**CANARY, "match": [{"path": {"value": "/b"}}]}, weight=100, previous_weight=100)
+    assert poll(holder)
+    assert holder.current.rollouts["payments/a"] is served
+    assert holder.current.rollouts["payments/b"].weight == 100
+    assert {key: fault.code for key, fault in holder.errors.items()} == {"payments/a": "store_corrupt"}
+    assert holder.store_fault is None
+    store.put("a", weight=200, previous_weight=200)
+    assert poll(holder)
+    assert holder.current.rollouts["payments/a"].weight == 200
+    assert holder.errors == {}
+
+
+def test_a_row_that_was_damaged_before_the_start_keeps_no_other_from_being_served(
+    store: MemoryStore, holder: SnapshotHolder
+) -> None:
+    store.put("a")
+    store.put("b", {**CANARY, "match": [{"path": {"value": "/b"}}]})
+    store.damage("a")
+    holder.load()
+    assert set(holder.current.rollouts) == {"payments/b"}
+    assert set(holder.errors) == {"payments/a"}
+
+
 def test_an_empty_replacement_never_clears_the_snapshot_and_a_full_one_replaces_it(
     store: MemoryStore, holder: SnapshotHolder
 ) -> None:

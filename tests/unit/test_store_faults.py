@@ -8,6 +8,7 @@ import sqlite3
 import subprocess
 import sys
 from collections.abc import Callable, Iterator
+from contextlib import closing
 from pathlib import Path
 
 import pytest
@@ -15,7 +16,7 @@ import pytest
 from extproc.adapters.sqlite_file import SqliteFile
 from extproc.adapters.sqlite_store import SqliteStore
 from extproc.errors import DropoutError, Unreachable
-from extproc.snapshot.store import Status, Write
+from extproc.snapshot.store import Status, UnreadableRollout, Write
 
 STATUS = Status(stable="3", canary="4")
 
@@ -165,15 +166,30 @@ def test_pages_overwritten_under_a_reader_are_corrupt(path: Path) -> None:
     assert code_of(lambda: SqliteStore(path).documents()) == "store_corrupt"
 
 
-def test_a_row_that_cannot_be_read_is_corrupt(store: SqliteStore, path: Path) -> None:
-    connection = sqlite3.connect(path)
-    connection.execute("UPDATE rollouts SET document = '{'")
-    connection.execute("UPDATE meta SET revision = revision + 1")
-    connection.commit()
+def test_a_row_that_cannot_be_read_is_corrupt_and_the_others_are_read(store: SqliteStore, path: Path) -> None:
+    put(store, "good")
+    damage(path, "fraud")
+    put(store, "better")
     assert code_of(lambda: store.get("default", "fraud")) == "store_corrupt"
-    changes = store.changes(0)
+    changes, documents = store.changes(0), store.documents()
     assert changes is not None
-    assert code_of(lambda: list(changes.rollouts)) == "store_corrupt"
+    read = {row.name: row for row in changes.rollouts}
+    bad = read.pop("fraud")
+    assert isinstance(bad, UnreadableRollout)
+    assert (bad.key, bad.fault.code) == ("default/fraud", "store_corrupt")
+    assert set(read) == {"good", "better"}
+    assert {row.name for row in documents.rollouts} == {"good", "better"}
+    assert list(documents.unreadable) == [bad]
+
+
+def damage(path: Path, name: str) -> None:
+    """Leave half of a document, as a change."""
+    with closing(sqlite3.connect(path)) as connection:
+        connection.execute("UPDATE meta SET revision = revision + 1")
+        connection.execute(
+            "UPDATE rollouts SET document = '{', revision = (SELECT revision FROM meta) WHERE name = ?", (name,)
+        )
+        connection.commit()
 
 
 def test_the_database_of_something_else_is_incompatible_and_left_alone(path: Path) -> None:
