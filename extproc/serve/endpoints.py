@@ -230,6 +230,18 @@ class FolderLock:
         self.note(())  # workers of a predecessor serve on when they see that somebody comes after it
         return self._leftovers
 
+    def renew(self) -> bool:
+        """Take the lock anew if somebody removed its file, which another supervisor would make again; whether so.
+
+        Raises:
+            InvalidInput: ``address_in_use`` when another supervisor has.
+        """
+        if self._fd < 0 or self._is_file(self._fd):
+            return False
+        self.release()
+        self.take()
+        return True
+
     def note(self, pids: Iterable[int]) -> None:
         """Write down the workers of this supervisor; those of its predecessor stay noted while they live."""
         if self._fd < 0:

@@ -32,6 +32,7 @@ from extproc.serve.heartbeat import BEAT_SECONDS, STACKS_SIGNAL
 from extproc.serve.messages import Channel, Message
 from extproc.serve.policy_watch import FolderWatch, ReadSources, Sources, Trial, crashed, too_slow
 from extproc.serve.protection import Protection
+from extproc.serve.sockets import SocketWatch
 from extproc.serve.watchdog import Hung, Limits, Watchdog, process_state
 from extproc.serve.worker_config import ObserverPlan, WorkerConfig
 from extproc.settings import Settings
@@ -45,6 +46,7 @@ _QUARANTINE_ACK_SECONDS: Final = 1.0
 _STACKS_SECONDS: Final = 0.1
 _COLLECT_SECONDS: Final = 5.0
 _ENVOY_POLL_SECONDS: Final = 0.1
+_SOCKET_POLL_SECONDS: Final = 0.5
 
 
 class Folder(Protocol):
@@ -130,6 +132,7 @@ class Supervisor:
         self._parts = parts
         self._settings = tuning
         self._lock = lock
+        self._sockets = SocketWatch(lock)
         self._slots = [Slot(config, child) for config, child in zip(plan.configs, children, strict=True)]
         self._folder: Folder | None = None
         self._envoy_files = parts.envoy_files
@@ -329,6 +332,7 @@ class Supervisor:
         if kind == "ready":
             slot.state, slot.reasons = "serving", ()
             slot.revision, slot.policy_revision = message["revision"], message["policy_revision"]
+            self._sockets.bound(slot.config.endpoint)
             self._catch_up(slot)
         elif kind == "failed":
             slot.reasons, slot.exit_code = [Fault(**fault) for fault in message["faults"]], message["exit_code"]
@@ -464,6 +468,7 @@ class Supervisor:
         for auxiliary in self._beside:
             auxiliary.start()
         self._spawn_task(self._watch_workers())
+        self._spawn_task(self._watch_sockets())
         self._spawn_task(self._collect_metrics())
         self._spawn_task(self._follow_signals())
         if self._protection is not None:
@@ -489,6 +494,27 @@ class Supervisor:
         for slot in self._slots:
             if slot.state == "starting" and time.monotonic() - slot.child.born > self._settings.start_timeout:
                 slot.child.kill()
+
+    async def _watch_sockets(self) -> None:
+        """Replace workers whose socket somebody took away: connections that are open serve on, new ones find nobody.
+
+        One after another, so that those connections are of use until others can be made.
+        """
+        told: str | None = None
+        while True:
+            await asyncio.sleep(_SOCKET_POLL_SECONDS)
+            lost = [slot for slot in self._serving if self._sockets.lost(slot.config.endpoint)]
+            if not lost or any(slot.state in ("draining", "starting") for slot in self._slots):
+                continue
+            hindrance = self._sockets.make_room(lost[0].config.endpoint, [slot.child.pid for slot in self._slots])
+            if hindrance is None:
+                where = lost[0].config.endpoint.target
+                self._say(f"worker {lost[0].config.index} is not found at {where} any more: it is replaced")
+                self._tell(lost[:1], "drain")
+                lost[0].state = "draining"
+            elif hindrance != told:
+                self._say(f"worker {lost[0].config.index} cannot be found, and cannot be replaced: {hindrance}")
+            told = hindrance
 
     async def _replace(self, hung: Sequence[Hung]) -> None:
         """First take the policy out everywhere, then replace: what hung here would hang the next worker.

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import shutil
 import signal
 import socket
 import stat
@@ -112,6 +113,38 @@ def test_a_folder_that_others_can_write_to_is_refused() -> None:
     server.sockets.chmod(0o777)
     status, said = server.refused()
     assert (status, "(socket_folder_open)" in said) == (2, True)
+
+
+def test_a_socket_that_is_removed_is_there_again_and_the_other_worker_serves_on() -> None:
+    with fresh() as server:
+        before = server.worker_pids()
+        (server.sockets / "w-0.sock").unlink()
+        wait_for(lambda: (server.sockets / "w-0.sock").exists(), "another socket")
+        assert server.ask(worker=0)["x-model-version"] == "3"
+        after = server.worker_pids()
+        assert (after[0] != before[0], after[1]) == (True, before[1])
+
+
+def test_a_folder_of_sockets_that_is_removed_is_there_again_with_its_lock() -> None:
+    with fresh() as server, grpc.insecure_channel(server.socket(1)) as channel:
+        assert server.ask(channel=channel)["x-model-version"] == "3"
+        shutil.rmtree(server.sockets)
+        wait_for(lambda: (server.sockets / "w-0.sock").exists(), "the first socket")
+        assert server.ask(channel=channel)["x-model-version"] == "3"
+        wait_for(lambda: (server.sockets / "w-1.sock").exists(), "the second socket")
+        assert [server.ask(worker=worker)["x-model-version"] for worker in (0, 1)] == ["3", "3"]
+        second = fresh()
+        second.listen = server.listen
+        assert "(address_in_use)" in second.refused()[1]
+
+
+def test_a_socket_that_others_were_let_into_is_private_again() -> None:
+    with fresh() as server:
+        before = server.worker_pids()
+        socket_file = server.sockets / "w-0.sock"
+        socket_file.chmod(0o666)
+        wait_for(lambda: stat.S_IMODE(socket_file.stat().st_mode) == 0o600, "a private socket")
+        assert server.worker_pids() == before
 
 
 # -- the end

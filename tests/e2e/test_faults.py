@@ -176,6 +176,19 @@ def test_a_restarted_envoy_answers_without_an_error_once_it_listens(house: House
     assert house.failed_open() < 0.01 * RATE * 4
 
 
+def test_sockets_that_are_removed_go_unnoticed(house: House) -> None:
+    before = house.dropout.worker_pids()
+
+    def remove(_: Load) -> None:
+        for socket in house.sockets:
+            socket.unlink()
+
+    load = _under_load(house, remove, 8)
+    _unnoticed(house, load)
+    wait_until(lambda: not set(before) & set(house.dropout.worker_pids()), "two new workers")
+    wait_until(lambda: all(socket.exists() for socket in house.sockets), "their sockets")
+
+
 def test_a_deleted_store_changes_nothing_for_requests(house: House) -> None:
     def delete(_: Load) -> None:
         for file in house.folder.glob("dropout.db*"):
