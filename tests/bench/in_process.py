@@ -89,33 +89,65 @@ class Recording:
 
 
 async def measure(store: str, features: str, log: Path) -> dict[str, float]:
-    """Microseconds of CPU of a whole decision and of its evaluation alone, and the rest over the evaluation."""
-    slot = PolicySlot(HeartbeatPage.create())
-    app = RouterApplication(WorkerConfig(0, store, features=features, decision_log=str(log)), slot)
+    """Microseconds of CPU of a whole decision, of one that is counted for an observer, and of its evaluation alone.
+
+    And two ratios: the rest over the evaluation, and with an observer over without one.
+    """
     sources = read_sources(POLICIES)
-    slot.swap(app.engine(sources.to_json()))
-    app.load()
-    exchange = Exchange(http_codec, app.process, on_fault=_fail)
+    plain, observed = _Decider(store, features, log), _Decider(store, features, log.with_suffix(".observed"), on=True)
     messages = [message(path, number) for number, path in enumerate(paths(Case("", rollouts=1)))]
-    inputs = await _inputs(slot, exchange, messages)
+    inputs = await plain.warm_up(messages)
+    await observed.warm_up(messages)
     engine = RegorusEngine(PolicySources.from_json(sources.to_json()))
     gc.collect()
     gc.freeze()  # as a worker does
-    whole, evaluation = [], []
-    for _ in range(BLOCKS):
-        whole.append(await _decide(exchange, messages))
+    whole, counted, evaluation = [], [], []
+    for number in range(BLOCKS):
+        # In turns, because whoever comes first finds the processor's caches otherwise.
+        for decider, figures in ((plain, whole), (observed, counted))[:: 1 if number % 2 else -1]:
+            figures.append(await decider.decide(messages))
         evaluation.append(_evaluate(engine, inputs))
-    app.close()
-    decided = len(messages) * (2 + BLOCKS * TIMES)
-    assert _lines(log) == decided, f"the decision log has {_lines(log)} lines of {decided}"
+    for decider in (plain, observed):
+        decider.close(decided=len(messages) * (2 + BLOCKS * TIMES))
     return {
         "decision_us": round(statistics.median(whole), 2),
+        "observed_decision_us": round(statistics.median(counted), 2),
         "evaluation_us": round(statistics.median(evaluation), 2),
         "pipeline_over_policy": round(
             statistics.median((a - b) / b for a, b in zip(whole, evaluation, strict=True)),
             3,
         ),
+        "observed_over_unobserved": round(statistics.median(b / a for a, b in zip(whole, counted, strict=True)), 3),
     }
+
+
+class _Decider:
+    """A worker's application, fed from a loop; ``on`` counts its decisions for an observer."""
+
+    def __init__(self, store: str, features: str, log: Path, *, on: bool = False) -> None:
+        self._log = log
+        self._slot = PolicySlot(HeartbeatPage.create())
+        config = WorkerConfig(0, store, features=features, decision_log=str(log), observed=on)
+        self._app = RouterApplication(config, self._slot)
+        self._slot.swap(self._app.engine(read_sources(POLICIES).to_json()))
+        self._app.load()
+        self._exchange = Exchange(http_codec, self._app.process, on_fault=_fail)
+
+    async def warm_up(self, messages: list[bytes]) -> list[Mapping[str, Any]]:
+        """Decide all of them; what the policy is asked about."""
+        return await _inputs(self._slot, self._exchange, messages)
+
+    async def decide(self, messages: list[bytes]) -> float:
+        """Microseconds for each of the messages; what an observer is told each second is put together once."""
+        before = time.process_time()
+        self._app.take_decided()
+        told = time.process_time() - before
+        return await _decide(self._exchange, messages) + told / (TIMES * len(messages)) * 1e6
+
+    def close(self, *, decided: int) -> None:
+        """Close it, and see that all was logged."""
+        self._app.close()
+        assert _lines(self._log) == decided, f"the decision log has {_lines(self._log)} lines of {decided}"
 
 
 async def _inputs(slot: PolicySlot, exchange: Exchange, messages: list[bytes]) -> list[Mapping[str, Any]]:
