@@ -269,12 +269,37 @@ async def test_a_stream_that_has_spoken_may_be_silent() -> None:
         assert await stream.code() is grpc.StatusCode.OK
 
 
+async def test_a_stream_that_is_silent_after_a_message_for_too_long_is_ended() -> None:
+    async with serve(next_message_seconds=0.05) as served:
+        stream = served.open()
+        await stream.write(headers(("x-user-id", b"4")))
+        assert version_in(ext_proc.ProcessingResponse.parse(await stream.read())) == b"4"
+        assert await stream.code() is grpc.StatusCode.DEADLINE_EXCEEDED
+        assert served.faults == ["silent_stream"]
+
+
+async def test_of_too_many_streams_between_two_messages_the_oldest_go_first() -> None:
+    async with serve(idle_streams=10) as served:
+        streams = []
+        for _ in range(15):
+            stream = served.open()
+            await stream.write(headers(("x-user-id", b"4")))
+            await stream.read()
+            streams.append(stream)
+        for stream in streams[:5]:
+            assert await stream.code() is grpc.StatusCode.DEADLINE_EXCEEDED
+        for stream in streams[5:]:
+            await stream.write(headers(("x-user-id", b"5")))
+            assert version_in(ext_proc.ProcessingResponse.parse(await stream.read())) == b"5"
+            stream.cancel()
+
+
 async def test_a_process_that_takes_longer_than_silence_may_is_not_cut_off() -> None:
     async def slow(request: Request) -> Mutation:
         await asyncio.sleep(0.1)
         return await echo(request)
 
-    async with serve(slow, first_message_seconds=0.02) as served:
+    async with serve(slow, first_message_seconds=0.02, next_message_seconds=0.02) as served:
         assert version_in(await served.ask(headers(("x-user-id", b"4")))) == b"4"
 
 

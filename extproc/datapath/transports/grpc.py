@@ -35,15 +35,19 @@ _TICKS: Final = 10
 class StreamLimits:
     """What a peer may do.
 
-    A stream says something within ``first_message_seconds`` (Envoy sends the headers as it opens one), and of
-    streams that have said nothing at most ``silent_streams`` are held: the oldest go first. A message has at most
-    ``message_bytes``. A connection has at most ``streams_per_connection`` streams at a time; further ones wait in the
+    A stream says something within ``first_message_seconds`` (Envoy sends the headers as it opens one), and then within
+    ``next_message_seconds`` of our last reply: longer than Envoy takes for any request, because a peer that asks for
+    the response's phases too waits for its model in between. Of streams that have said nothing at most
+    ``silent_streams`` are held, of those between two messages ``idle_streams``; the oldest go first. A message has at
+    most ``message_bytes``. A connection has at most ``streams_per_connection`` streams at a time; further ones wait in the
     peer (Envoy opens another connection), because gRPC drops streams at random, anyone's, once 1 000 are waiting to
     be accepted.
     """
 
     first_message_seconds: float = 10.0
+    next_message_seconds: float = 3600.0
     silent_streams: int = 4096
+    idle_streams: int = 4096
     message_bytes: int = 1024 * 1024
     streams_per_connection: int = 256
 
@@ -79,7 +83,8 @@ class ExtProcService:
     ) -> None:
         limits = limits or StreamLimits()
         self._exchange = Exchange(grpc_codec, process, reader=reader, on_fault=on_fault)
-        self._silence = _Silence(limits.first_message_seconds, limits.silent_streams)
+        self._before_first = _Silence(limits.first_message_seconds, limits.silent_streams)
+        self._between = _Silence(limits.next_message_seconds, limits.idle_streams)
 
     def handler(self) -> grpc.GenericRpcHandler:
         """What a ``grpc.aio.server`` is given in ``add_generic_rpc_handlers``."""
@@ -89,16 +94,19 @@ class ExtProcService:
     async def _serve(self, _messages: object, context: grpc.aio.ServicerContext[Any, Any]) -> None:
         """One stream, from its first message to its end."""
         stream = cast("asyncio.Task[None]", asyncio.current_task())
-        silence = self._silence
+        silence = self._before_first
         silence.begin(stream)
         try:
             data = await context.read()
             silence.end(stream)
+            silence = self._between
             while data is not EOF:
                 reply = await self._exchange.reply(data)
                 if reply is not None:
                     await context.write(reply)
+                silence.begin(stream)
                 data = await context.read()
+                silence.end(stream)
         except asyncio.CancelledError:
             if not silence.cut_off(stream):
                 raise
@@ -121,7 +129,7 @@ class ExtProcService:
 
 
 class _Silence:
-    """Streams that have said nothing yet, oldest first, and those cut off because they never did.
+    """Streams that a message is expected of, oldest first, and those cut off because none came.
 
     Time is counted in ticks of a timer that runs only while such streams exist, so that a stream costs two
     operations on a dictionary and no look at a clock.
@@ -136,7 +144,7 @@ class _Silence:
         self._timer: asyncio.TimerHandle | None = None
 
     def begin(self, stream: asyncio.Task[None]) -> None:
-        """Expect a first message of ``stream``, the task that serves it."""
+        """Expect a message of ``stream``, the task that serves it."""
         self._began[stream] = self._tick
         if self._timer is None:
             self._timer = asyncio.get_running_loop().call_later(self._tick_seconds, self._sweep)
