@@ -32,6 +32,9 @@ from extproc.snapshot.model import NO_OVERLAY, CompiledRollout, Overlay
 logger = logging.getLogger(__name__)
 
 MAX_QUEUE: Final = 10_000
+MAX_QUEUE_BYTES: Final = 64 << 20
+"""What requests of queued decisions came in and policies said about them. Ordinary ones reach the other limit first."""
+
 FLUSH_SECONDS: Final = 0.05
 RETRY_SECONDS: Final = 1.0
 
@@ -66,6 +69,7 @@ class _Entry(NamedTuple):
     rollout: CompiledRollout | None
     overlay: Overlay
     reads: Sequence[str]
+    size: int
 
 
 class _Constants(NamedTuple):
@@ -84,9 +88,9 @@ class DecisionLog:
     """Writes decisions to the file at ``path``; a ``DecisionSink``.
 
     ``labels`` identify the writer, ``key`` makes pseudonyms of units, ``reads`` tells what a policy reads. The file
-    is made with mode 0600. At most ``max_queue`` decisions wait to be written, at most one batch to be written again
-    after an error. ``drops`` counts decisions that were left out, ``errors`` failed attempts to write; neither ever
-    reaches the caller of ``record``.
+    is made with mode 0600. At most ``max_queue`` decisions, of ``max_queue_bytes`` together, wait to be written, at
+    most one batch to be written again after an error. ``drops`` counts decisions that were left out, ``errors`` failed
+    attempts to write; neither ever reaches the caller of ``record``.
     """
 
     def __init__(
@@ -98,6 +102,7 @@ class DecisionLog:
         *,
         reads: Reads,
         max_queue: int = MAX_QUEUE,
+        max_queue_bytes: int = MAX_QUEUE_BYTES,
         flush_seconds: float = FLUSH_SECONDS,
         retry_seconds: float = RETRY_SECONDS,
     ) -> None:
@@ -106,6 +111,8 @@ class DecisionLog:
         self._clock = clock
         self._reads = reads
         self._max_queue = max_queue
+        self._max_queue_bytes = max_queue_bytes
+        self._bytes_in = self._bytes_out = 0  # each counted by one thread alone, so without a lock
         self._flush_seconds = flush_seconds
         self._queue: deque[_Entry] = deque()
         self._encoder = EventEncoder(labels, key)
@@ -127,12 +134,14 @@ class DecisionLog:
         overlay: Overlay,
     ) -> None:
         """Queue one decision, or drop it when the queue is full."""
-        if len(self._queue) >= self._max_queue:
+        size = _held(request, facts)
+        if len(self._queue) >= self._max_queue or self._bytes_in - self._bytes_out + size > self._max_queue_bytes:
             self.drops += 1
             return
+        self._bytes_in += size
         reads = self._reads(rollout.policy.path) if rollout is not None and rollout.policy is not None else ()
         source = request.attributes.get("source.address")
-        self._queue.append(_Entry(self._clock.now(), decision, source, facts, rollout, overlay, reads))
+        self._queue.append(_Entry(self._clock.now(), decision, source, facts, rollout, overlay, reads, size))
         if self._idle:
             self._wake.set()
 
@@ -193,8 +202,10 @@ class DecisionLog:
         size = 0
         while self._queue and size < _MAX_WRITE_BYTES:
             for _ in range(min(_SLICE, len(self._queue))):
+                entry = self._queue.popleft()
+                self._bytes_out += entry.size
                 try:
-                    line = self._encoder.line(self._queue.popleft())
+                    line = self._encoder.line(entry)
                 except Exception:
                     self.drops += 1
                     logger.exception("A decision could not be written as JSON.")
@@ -202,6 +213,14 @@ class DecisionLog:
                 batch.append(line)
                 size += len(line)
             time.sleep(0)
+
+
+def _held(request: Request, facts: Facts | None) -> int:
+    """About how many bytes are held by holding on to what was decided: peers and policies write as much as they may."""
+    if facts is None or facts.verdict is None:
+        return request.size
+    verdict = facts.verdict
+    return request.size + len(verdict.reason or "") + len(verdict.body or "") + len(verdict.message or "")
 
 
 class _LogFile:

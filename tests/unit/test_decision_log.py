@@ -15,7 +15,7 @@ import pytest
 
 from extproc.datapath import decision_log
 from extproc.datapath.decision_log import DecisionLog, check_log_path, open_log
-from extproc.datapath.model import Buckets, Features, FeatureValue, PolicyVerdict, Unit
+from extproc.datapath.model import Buckets, Facts, Features, FeatureValue, PolicyVerdict, Request, Unit
 from extproc.datapath.pseudonym import pseudonym
 from extproc.datapath.record import RECORD_FIELDS, record_of, unit_text
 from extproc.errors import Unreachable
@@ -284,6 +284,30 @@ def test_a_full_queue_drops_and_counts(path: Path, monkeypatch: pytest.MonkeyPat
     assert log.drops == 26
 
 
+def test_a_queue_is_full_of_a_few_large_requests_and_texts_too(path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    full = threading.Event()
+    full.set()
+    write = os.write
+    monkeypatch.setattr(decision_log.os, "write", lambda fd, data: no_space() if full.is_set() else write(fd, data))
+    log = open_decision_log(path, max_queue_bytes=1_000_000, retry_seconds=0.001)
+    record(log)
+    wait_for(lambda: log.errors > 0)
+    large = make_request(size=300_000)
+    talkative = make_facts(verdict=PolicyVerdict(reason="r" * 50_000, body="b" * 50_000))
+    for _ in range(3):
+        record(log, request=large)
+    assert log.drops == 0
+    record(log, request=large)
+    record(log, facts=talkative)
+    record(log, facts=talkative)
+    assert log.drops == 2
+    full.clear()
+    wait_for_lines(path, 5)
+    record(log, request=large)
+    log.close()
+    assert log.drops == 2
+
+
 def test_a_disk_that_has_room_again_gets_what_was_kept(path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     full = threading.Event()
     full.set()
@@ -331,8 +355,8 @@ def test_a_raw_unit_is_shown_with_what_is_not_utf8_escaped() -> None:
     assert record_of(make_decision(), "alice")["unit"] == "alice"
 
 
-def record(log: DecisionLog) -> None:
-    log.record(make_decision(), make_request(), make_facts(), make_rollout(), NO_OVERLAY)
+def record(log: DecisionLog, request: Request | None = None, facts: Facts | None = None) -> None:
+    log.record(make_decision(), request or make_request(), facts or make_facts(), make_rollout(), NO_OVERLAY)
 
 
 def no_space(*_: object) -> int:

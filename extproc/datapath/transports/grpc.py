@@ -39,9 +39,9 @@ class StreamLimits:
     ``next_message_seconds`` of our last reply: longer than Envoy takes for any request, because a peer that asks for
     the response's phases too waits for its model in between. Of streams that have said nothing at most
     ``silent_streams`` are held, of those between two messages ``idle_streams``; the oldest go first. A message has at
-    most ``message_bytes``. A connection has at most ``streams_per_connection`` streams at a time; further ones wait in the
-    peer (Envoy opens another connection), because gRPC drops streams at random, anyone's, once 1 000 are waiting to
-    be accepted.
+    most ``message_bytes``. A connection has at most ``streams_per_connection`` streams at a time; further ones wait in
+    the peer (Envoy opens another connection), because gRPC drops streams at random, anyone's, once 1 000 are waiting
+    to be accepted.
     """
 
     first_message_seconds: float = 10.0
