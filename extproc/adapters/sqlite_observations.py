@@ -29,6 +29,7 @@ MAX_FALLBACKS: Final = 1_000_000
 
 _TIDY_SECONDS: Final = 600.0
 _MAX_SAMPLES: Final = 1024
+_MAX_TOTALS: Final = 8
 _USABLE_AGAIN: Final = frozenset(("observations_corrupt", "observations_incompatible", "observations_recreated"))
 _KIND: Final = (0x64726F62, 1)  # "drob"
 _SCHEMA: Final = """
@@ -205,6 +206,8 @@ class ObservationsReader:
                 self._totals.clear()
             key = (rollout, epoch)
             if key not in self._totals:
+                if len(self._totals) >= _MAX_TOTALS:  # those of one rollout are read one after another
+                    self._totals.clear()
                 self._totals[key] = self._read(connection, *key)
             return self._totals[key]
 

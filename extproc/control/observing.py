@@ -18,8 +18,12 @@ from extproc.names import ARM_CANARY, ARM_CONTROL
 
 logger = logging.getLogger(__name__)
 
-SPLIT_SECONDS: Final = 10.0
+SPLIT_SECONDS: Final = 30.0
 """How often the units of the arms are counted: a sample of thousands is read for it."""
+
+
+MEASURING_SECONDS: Final = 0.3
+"""What measuring takes of a tick at most; what is left is due at the next one, and at other times from then on."""
 
 
 class Clusters(Protocol):
@@ -53,12 +57,18 @@ class Senses:
         self._monotonic = monotonic
         self._clusters = clusters
         self._source = source
+        self._measure_until = float("-inf")
         self._splits: WeakKeyDictionary[Followed, _Split] = WeakKeyDictionary()
+
+    def begin(self) -> None:
+        """See ``Observe``."""
+        self._measure_until = self._monotonic() + MEASURING_SECONDS
 
     def observe(self, followed: Followed, now: float) -> Observations:
         """See ``Observe``."""
         status = followed.row.status
-        wanted = due(followed.plan, status, now)
+        in_time = self._monotonic() <= self._measure_until
+        wanted = due(followed.plan, status, now) if in_time else {}
         subject = Subject(followed.key, status.epoch_at(now), now, ARM_CANARY, ARM_CONTROL)
         return Observations(
             measured={kind: [self._measured(metric, subject) for metric in wanted[kind]] for kind in wanted},
@@ -88,10 +98,11 @@ class Senses:
             self._splits.pop(followed, None)
             return ""
         known = self._splits.get(followed)
-        if known is None or known.epoch != epoch or self._monotonic() >= known.again_at:
+        is_due = known is None or known.epoch != epoch or self._monotonic() >= known.again_at
+        if is_due and self._monotonic() <= self._measure_until:
             wrong = self._counted(self._source, followed.key, epoch, weight)
             known = self._splits[followed] = _Split(epoch, wrong, self._monotonic() + SPLIT_SECONDS)
-        return known.wrong
+        return known.wrong if known is not None and known.epoch == epoch else ""
 
     def _counted(self, source: ObservationSource, key: str, epoch: int, weight: int) -> str:
         try:

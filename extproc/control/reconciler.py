@@ -34,6 +34,10 @@ BATCH: Final = 50
 class Observe(Protocol):
     """What a rollout is judged by. Blocks, for a bounded time; never raises."""
 
+    def begin(self) -> None:
+        """A tick begins: each rollout will be looked at once."""
+        ...
+
     def observe(self, followed: Followed, now: float) -> Observations:
         """What there is to see of a rollout at ``now`` (Unix seconds)."""
         ...
@@ -157,6 +161,7 @@ class Reconciler:
     def _move(self, lease: Lease) -> None:
         """Take every rollout as far as it goes now. What takes away is written before anything that gives more."""
         now = self._clock.now()
+        self._observe.begin()
         moving = [_Moving(followed, self._observe.observe(followed, now)) for followed in self._under_way]
         for _ in range(MOST_TRANSITIONS):
             falls: list[Planned] = []

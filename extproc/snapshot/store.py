@@ -7,7 +7,7 @@ it. Every write bumps one global revision, so that a reader asks only for what c
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from dataclasses import asdict, dataclass, field
+from dataclasses import dataclass, field, fields
 from typing import Any, Final, NamedTuple, Protocol, Self
 
 from extproc.errors import Fault
@@ -85,8 +85,8 @@ class Status:
         return self.previous_epoch if self.is_pending(now) else self.epoch
 
     def as_dict(self) -> dict[str, Any]:
-        """The status as a JSON object with this class's names."""
-        return asdict(self)
+        """The status as a JSON object with this class's names; what is in it is not copied."""
+        return {each.name: getattr(self, each.name) for each in fields(self)}
 
     @classmethod
     def from_dict(cls, body: Mapping[str, Any]) -> Self:

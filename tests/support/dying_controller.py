@@ -55,6 +55,9 @@ class DyingStore(SqliteStore):
 class NothingWrong:
     """All upstreams are ready."""
 
+    def begin(self) -> None:
+        """There is nothing to get ready."""
+
     def observe(self, followed: Followed, now: float) -> Observations:
         return Observations()
 

@@ -35,6 +35,9 @@ class Seen:
     def __init__(self) -> None:
         self.observations = Observations()
 
+    def begin(self) -> None:
+        """There is nothing to get ready."""
+
     def observe(self, followed: Followed, now: float) -> Observations:
         return self.observations
 

@@ -9,7 +9,7 @@ import pytest
 
 from extproc.control.analysis import Metric
 from extproc.control.measuring import Reading, Subject
-from extproc.control.observing import SPLIT_SECONDS, Senses
+from extproc.control.observing import MEASURING_SECONDS, SPLIT_SECONDS, Senses
 from extproc.errors import Unreachable
 from extproc.measure import EpochTotals
 from extproc.snapshot.store import TemplateWrite
@@ -158,12 +158,13 @@ def test_a_split_that_nobody_drew_pauses(house: House) -> None:
 
 
 def test_a_healthy_split_and_one_that_cannot_be_counted_pause_nothing(house: House) -> None:
-    house.apply(steps=[{"setWeight": 50}, {"pause": {"duration": "1m"}}])
+    house.apply(steps=[{"setWeight": 50}, {"pause": {"duration": "2m"}}])
     split = Split(1500, 1500)
     controller = house.controller(observe=senses(house, Provider(GOOD), source=split))
-    house.run(controller, 30)
+    house.run(controller, 40)
     split.broken = True
-    house.run(controller, 50)
+    house.run(controller, 100)
+    assert split.looks >= 4
     assert house.row().status.stable == "4"
 
 
@@ -171,8 +172,30 @@ def test_the_units_are_counted_every_few_seconds_and_not_at_every_tick(house: Ho
     house.apply(steps=[{"setWeight": 50}, {"pause": {}}])
     split = Split(10, 10)
     controller = house.controller(observe=senses(house, Provider(GOOD), source=split))
+    house.run(controller, 4 * int(SPLIT_SECONDS))
+    assert 4 <= split.looks <= 6
+
+
+def test_measuring_takes_only_so_much_of_a_tick_and_the_rest_follows(house: House) -> None:
+    names = [f"r{number}" for number in range(6)]
+    for name in names:
+        house.apply(name, steps=STEPS)
+
+    class Slow(Provider):
+        def measure(self, metric: Metric, of: Subject) -> Reading:
+            house.clock.advance(MEASURING_SECONDS / 2.5)
+            return super().measure(metric, of)
+
+    provider = Slow(GOOD)
+    controller = house.controller(observe=senses(house, provider))
+    per_tick = []
+    for _ in range(20):
+        before = len(provider.asked)
+        house.run(controller, 1)
+        per_tick.append(len(provider.asked) - before)
+    assert max(per_tick) == 3
     house.run(controller, 60)
-    assert 60 / SPLIT_SECONDS - 1 <= split.looks <= 60 / SPLIT_SECONDS + 2
+    assert {house.row(name).status.stable for name in names} == {"4"}
 
 
 def _removed(namespace: str, name: str) -> TemplateWrite:
