@@ -6,6 +6,7 @@ Started as ``python -m extproc.cli.observer``; nobody types it.
 from __future__ import annotations
 
 import asyncio
+import gc
 import logging
 import os
 import socket
@@ -144,6 +145,8 @@ class ObserverOfStore:
             await asyncio.sleep(_RETRY_SECONDS)
 
     def _swapped(self, snapshot: Snapshot) -> None:
+        if not gc.get_freeze_count():
+            gc.freeze()  # what was loaded stays: full collections need not walk ten thousand rollouts
         self._metrics.retain(snapshot.rollouts.keys())
         self._observer.follow(snapshot)
 
@@ -187,10 +190,10 @@ class ObserverOfStore:
 
 
 def main(arguments: list[str]) -> int:
-    """Observe; ``arguments`` are the descriptors of the pipe and of the heartbeat's page."""
+    """Observe; the one of ``arguments`` is the descriptor of the pipe."""
     configure_logging()
-    pipe, page = arguments
-    status = run_observer(int(pipe), int(page), ObserverOfStore)
+    (pipe,) = arguments
+    status = run_observer(int(pipe), ObserverOfStore)
     sys.stderr.flush()
     os._exit(status)  # a store that blocks a thread must not hold up the end
 

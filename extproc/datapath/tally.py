@@ -5,7 +5,7 @@ A decision pays for a look at the clock, an entry in a dictionary, and a look at
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Container, Iterable
 from dataclasses import dataclass, field
 from typing import Any, Final
 
@@ -96,7 +96,6 @@ class Tally:
         """Somebody listens who has heard of no unit yet."""
         self._samples.clear()
 
-    def retain(self, rollouts: Iterable[str]) -> None:
+    def retain(self, rollouts: Container[str]) -> None:
         """Forget the units of rollouts that are not among ``rollouts``."""
-        kept = frozenset(rollouts)
-        self._samples = {key: sample for key, sample in self._samples.items() if key[0] in kept}
+        self._samples = {key: sample for key, sample in self._samples.items() if key[0] in rollouts}

@@ -87,7 +87,9 @@ class Trips:
 
 
 def _holds(trip: LocalTrip, rollout: CompiledRollout) -> bool:
-    return trip.attempt == rollout.attempt and trip.version in rollout.versions - {rollout.stable}
+    """What nobody watches any more is not kept away either: without a breaker nobody would try it again."""
+    watched = rollout.breaker is not None and trip.version in rollout.versions - {rollout.stable}
+    return watched and trip.attempt == rollout.attempt
 
 
 def _enough(held: _Held, limits: Breaker) -> bool:

@@ -35,7 +35,7 @@ class Auxiliary:
     """Keeps one process of ``what`` running. Belongs to one event loop.
 
     ``say`` is told when it ends, ``received`` gets its messages with the name of the life that sent them, ``ended``
-    the name of a life that is over.
+    the name of a life that is over. ``began`` is called when there is somebody to send to.
     """
 
     def __init__(
@@ -44,11 +44,13 @@ class Auxiliary:
         say: Callable[[str], None],
         received: Callable[[str, Message], None],
         ended: Callable[[str], None],
+        began: Callable[[], None] = lambda: None,
     ) -> None:
         self._what = what
         self._say = say
         self._received = received
         self._ended = ended
+        self._began = began
         self._backoff = Backoff()
         self._process: subprocess.Popen[bytes] | None = None
         self._channel: Channel | None = None
@@ -76,6 +78,11 @@ class Auxiliary:
     def send(self, kind: str, **body: Any) -> bool:
         """Send a message; False when there is nobody to take it."""
         return self._channel is not None and self._channel.send(kind, **body)
+
+    def replace(self) -> None:
+        """End this life, which hangs or is of no use, and start the next."""
+        if self._process is not None and self._process.returncode is None:
+            self._process.kill()
 
     async def stop(self) -> None:
         """End it: gently, and then not."""
@@ -116,6 +123,7 @@ class Auxiliary:
         loop = asyncio.get_running_loop()
         self._channel = channel = Channel(lambda message: self._received(life, message), lambda: None)
         await loop.create_unix_connection(lambda: channel, sock=ours)
+        self._began()
         over = asyncio.Event()
         exit_fd = os.pidfd_open(process.pid)
         loop.add_reader(exit_fd, over.set)

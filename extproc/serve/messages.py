@@ -17,6 +17,7 @@ The supervisor says                     the observer answers
   decided  what a worker said
   metrics  for /metrics                   metrics
                                           trips: all that are in force now
+                                          alive, several times a second
 A trip is a row of ``snapshot.trips.LocalTrip``. A question carries an ``id`` and its answer carries the same. A pipe
 that closes is a message too: the other is gone.
 """

@@ -11,6 +11,7 @@ import signal
 import socket
 from collections.abc import Callable, Sequence
 from contextlib import suppress
+from itertools import count
 from typing import Any, Final, Protocol
 
 import grpc.aio
@@ -20,14 +21,14 @@ from extproc.errors import DropoutError
 from extproc.protect.access_log import AccessLogService, server_options
 from extproc.serve.endpoints import UnixEndpoint
 from extproc.serve.grpc_server import bind
-from extproc.serve.heartbeat import BEAT_SECONDS, HeartbeatPage
 from extproc.serve.messages import Channel, Message
 from extproc.serve.worker_config import ObserverConfig
 from extproc.snapshot.trips import LocalTrip
 
 logger = logging.getLogger(__name__)
 
-TICK_SECONDS: Final = 0.1
+TICK_SECONDS: Final = 0.05
+_TICKS_A_BEAT: Final = 5
 _GRACE_SECONDS: Final = 0.2
 
 
@@ -68,13 +69,13 @@ TellTrips = Callable[[Sequence[LocalTrip]], None]
 Assemble = Callable[[ObserverConfig, Sequence[LocalTrip], TellTrips], ObserverApplication]
 
 
-def run_observer(pipe: int, page: int, assemble: Assemble) -> int:
-    """Observe until told to stop; the exit status. ``pipe`` and ``page`` are inherited descriptors."""
+def run_observer(pipe: int, assemble: Assemble) -> int:
+    """Observe until told to stop; the exit status. ``pipe`` is an inherited descriptor."""
     signal.signal(signal.SIGINT, signal.SIG_IGN)
     signal.signal(signal.SIGHUP, signal.SIG_IGN)
 
     async def live() -> int:
-        return await ObserverProcess(socket.socket(fileno=pipe), HeartbeatPage(page), assemble).run()
+        return await ObserverProcess(socket.socket(fileno=pipe), assemble).run()
 
     return uvloop.run(live())
 
@@ -82,9 +83,8 @@ def run_observer(pipe: int, page: int, assemble: Assemble) -> int:
 class ObserverProcess:
     """The life of one observer."""
 
-    def __init__(self, pipe: socket.socket, page: HeartbeatPage, assemble: Assemble) -> None:
+    def __init__(self, pipe: socket.socket, assemble: Assemble) -> None:
         self._pipe = pipe
-        self._page = page
         self._assemble = assemble
         self._channel = Channel(self._received, self._closed)
         self._started: asyncio.Future[Message] = asyncio.Future()
@@ -131,15 +131,15 @@ class ObserverProcess:
         if isinstance(endpoint, UnixEndpoint):
             endpoint.temporary.rename(endpoint.path)
         self._app = app
-        self._page.beat()
         self._channel.send("ready")
         return server, app
 
     async def _turn(self, app: ObserverApplication) -> None:
-        while True:
-            self._page.beat()
+        for turn in count():
             app.tick()
-            await asyncio.sleep(min(TICK_SECONDS, BEAT_SECONDS))
+            if turn % _TICKS_A_BEAT == 0:
+                self._channel.send("alive")
+            await asyncio.sleep(TICK_SECONDS)
 
     def _ended(self, task: asyncio.Task[None]) -> None:
         """A background task that fails is a bug; an observer without it would see nothing, in silence."""

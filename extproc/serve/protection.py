@@ -1,13 +1,12 @@
 """The supervisor's part in the protect loop: the observer's place, and who tells whom what.
 
-Workers tell what they decide, the observer tells what is tripped; both through here. An observer that ends or hangs is
-replaced and told the trips in force. Nothing that serves waits for it.
+Workers tell what they decide, the observer tells what is tripped; both through here. An observer that ends, hangs or
+loses its socket is replaced and told the trips in force. Nothing that serves waits for it.
 """
 
 from __future__ import annotations
 
 import asyncio
-import os
 import time
 from collections.abc import Callable, Mapping, Sequence
 from contextlib import suppress
@@ -15,28 +14,24 @@ from dataclasses import asdict
 from typing import Any, Final
 
 from extproc.metrics import Totals
-from extproc.serve.children import Backoff, Child, spawn
+from extproc.serve.auxiliary import Auxiliary, AuxiliaryCommand
 from extproc.serve.endpoints import UnixEndpoint
-from extproc.serve.heartbeat import BEAT_SECONDS
-from extproc.serve.messages import Channel, Message
-from extproc.serve.watchdog import Limits, Watchdog, process_state
+from extproc.serve.messages import Message
+from extproc.serve.sockets import SocketWatch
 from extproc.serve.worker_config import ObserverPlan
 from extproc.settings import Settings
 
-OBSERVER: Final = -1
-"""The observer's number, where workers have theirs."""
-
+_LOOK_SECONDS: Final = 0.1
 _ANSWER_SECONDS: Final = 1.0
-_LAST_WORDS_SECONDS: Final = 2.0
 
 Tell = Callable[..., None]
 
 
 class Protection:
-    """The observer of one run, if ``plan`` asks for one.
+    """The observer of one run.
 
-    ``tell`` sends a message to every worker that serves, ``say`` writes a line for people, ``replaced`` hears of each
-    observer that ended. ``trips`` are rows of ``LocalTrip``: what every worker is to go by.
+    ``tell`` sends a message to every worker that takes requests, ``say`` writes a line for people, ``replaced`` hears
+    of each observer that ended. ``trips`` are rows of ``LocalTrip``: what every worker is to go by.
     """
 
     def __init__(
@@ -55,117 +50,94 @@ class Protection:
         self._tell = tell
         self._say = say
         self._replaced = replaced
-        self._child: Child | None = None
-        self._channel: Channel | None = None
-        self._state = "starting"
-        self._why = ""
-        self._ended = asyncio.Event()
-        self._backoff = Backoff()
+        self._observer = Auxiliary(
+            AuxiliaryCommand("observer", plan.command), say, self._received, self._ended, self._began
+        )
+        self._socket = SocketWatch(plan.lock)
+        self._heard_at = time.monotonic()
         self._answer: asyncio.Future[None] | None = None
-        self._stopping = False
+        self.up = False
         self.trips: Sequence[Any] = ()
 
     # -- its life
 
     async def run(self) -> None:
-        """Keep an observer alive, until cancelled."""
+        """Keep an observer alive and at work, until cancelled."""
+        self._observer.start()
         while True:
-            began = time.monotonic()
-            try:
-                child = spawn(OBSERVER, self._plan.command)
-            except OSError as error:
-                self._why = error.strerror or str(error)
-            else:
-                await self._live(child)
-            self._state = "dead"
-            wait = self._backoff.after(time.monotonic() - began)
-            self._say(f"the observer ended: {self._why}; the next starts in {wait:g} s")
-            self._replaced()
-            await asyncio.sleep(wait)
+            asleep = time.monotonic()
+            await asyncio.sleep(_LOOK_SECONDS)
+            if time.monotonic() - asleep > 4 * _LOOK_SECONDS:
+                self._heard_at = time.monotonic()  # it is this process that was held up: what was said is still unread
+            self._look()
 
-    async def _live(self, child: Child) -> None:
-        """One life, from its first message to its end."""
-        loop = asyncio.get_running_loop()
-        self._child, self._state, self._why = child, "starting", ""
-        self._ended = asyncio.Event()
-        loop.add_reader(child.exit_fd, self._exited, child)
-        self._channel = Channel(self._received, lambda: None)
-        channel = self._channel
-        await loop.create_unix_connection(lambda: channel, sock=child.pipe)
-        self._note()
-        channel.send("start", config=asdict(self._plan.config), trips=self.trips)
-        watchdog = Watchdog(Limits(self._settings.evaluation_limit, self._settings.hang_limit), process_state)
-        while not self._ended.is_set():
-            with suppress(TimeoutError):
-                await asyncio.wait_for(self._ended.wait(), BEAT_SECONDS)
-            self._kill_if_it_hangs(child, watchdog)
-        self._totals.retire(child.life)
+    def _look(self) -> None:
+        """Replace an observer that nothing is heard of, or that nobody finds any more."""
+        silent = time.monotonic() - self._heard_at
+        endpoint = self._plan.config.endpoint
+        if silent > (self._settings.hang_limit if self.up else self._settings.start_timeout):
+            self._say("the observer hangs: it is replaced")
+        elif self.up and self._socket.lost(endpoint):
+            hindrance = self._socket.make_room(endpoint, self._pids())
+            self._say(f"the observer's socket is gone: {hindrance or 'it is replaced'}")
+        else:
+            return
+        self._heard_at = time.monotonic()
+        self._observer.replace()
 
-    def _kill_if_it_hangs(self, child: Child, watchdog: Watchdog) -> None:
-        late = time.monotonic() - child.born > self._settings.start_timeout
-        if self._state == "serving":
-            late = bool(watchdog.judge([(OBSERVER, child.pid, child.page)], time.monotonic_ns()))
-        if late and not self._ended.is_set():
-            self._why = "it did not answer"
-            child.kill()
-
-    def _exited(self, child: Child) -> None:
-        asyncio.get_running_loop().remove_reader(child.exit_fd)
-        os.close(child.exit_fd)
-        child.process.wait()
-        if self._channel is not None:
-            self._channel.close()
-        child.page.close()
-        self._state = "dead"
-        self._why = self._why or f"status {child.process.returncode}"
-        self._ended.set()
-
-    def _note(self) -> None:
-        if self._plan.lock is not None and self._child is not None:
+    def _began(self) -> None:
+        self._heard_at = time.monotonic()
+        if self._plan.lock is not None:
             with suppress(OSError):  # a full disk: a successor has to wait for this observer to end
-                self._plan.lock.note([self._child.pid])
+                self._plan.lock.note(self._pids())
+        self._observer.send("start", config=asdict(self._plan.config), trips=self.trips)
+
+    def _ended(self, life: str) -> None:
+        self.up = False
+        self._heard_at = time.monotonic()
+        self._totals.retire(life)
+        self._replaced()
+
+    def _pids(self) -> list[int]:
+        return [self._observer.pid] if self._observer.pid is not None else []
 
     # -- what is said
 
-    def _received(self, message: Message) -> None:
+    def _received(self, life: str, message: Message) -> None:
+        self._heard_at = time.monotonic()
         kind = message["kind"]
         if kind == "ready":
-            self._state = "serving"
+            self.up = True
+            self._socket.bound(self._plan.config.endpoint)
             self._tell("listening")
         elif kind == "failed":
-            self._why = "; ".join(fault["message"] for fault in message["faults"])
+            for fault in message["faults"]:
+                self._say(f"observer: {fault['message']}")
         elif kind == "trips":
             self.trips = message["trips"]
             self._tell("trips", trips=self.trips)
-        elif kind == "metrics" and self._child is not None:
-            self._totals.update(self._child.life, message["dump"])
+        elif kind == "metrics":
+            self._totals.update(life, message["dump"])
             if self._answer is not None and not self._answer.done():
                 self._answer.set_result(None)
 
     def decided(self, message: Message) -> None:
         """A worker tells what it decided."""
-        if self.up and self._channel is not None:
-            self._channel.send("decided", counts=message["counts"], units=message["units"])
-
-    @property
-    def up(self) -> bool:
-        """Whether an observer takes the access log."""
-        return self._state == "serving"
+        if self.up:
+            self._observer.send("decided", counts=message["counts"], units=message["units"])
 
     async def gather_metrics(self) -> None:
         """Have the observer's counts among the totals; an observer that does not answer is passed over."""
-        if not self.up or self._channel is None:
-            return
         self._answer = asyncio.get_running_loop().create_future()
-        if self._channel.send("metrics", id=0):
+        if self.up and self._observer.send("metrics", id=0):
             await asyncio.wait([self._answer], timeout=_ANSWER_SECONDS)
 
     def described(self) -> Mapping[str, Any]:
         """For /snapshot."""
         return {
-            "pid": self._child.pid if self._child is not None else None,
+            "pid": self._observer.pid,
             "address": self._plan.config.endpoint.target,
-            "state": self._state,
+            "state": "serving" if self.up else "starting" if self._observer.pid is not None else "dead",
             "trips": [
                 {"rollout": rollout, "version": version, "attempt": attempt, "probing": probing}
                 for rollout, version, attempt, probing, *_ in self.trips
@@ -181,18 +153,11 @@ class Protection:
 
     async def stop(self) -> None:
         """Let the observer write what it knows, and end it."""
-        child = self._child
-        if child is not None and self._state != "dead":
-            child.process.terminate()
-            with suppress(TimeoutError):
-                await asyncio.wait_for(self._ended.wait(), _LAST_WORDS_SECONDS)
-        self.kill()
+        await self._observer.stop()
         endpoint = self._plan.config.endpoint
         if self._plan.lock is not None and isinstance(endpoint, UnixEndpoint):
             self._plan.lock.clean_up([endpoint])
 
     def kill(self) -> None:
         """End it now."""
-        if self._child is not None:
-            self._child.kill()
-            self._child.process.wait()
+        self._observer.kill()

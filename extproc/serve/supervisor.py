@@ -171,7 +171,7 @@ class Supervisor:
             plan,
             self._settings,
             self._totals,
-            tell=lambda kind, **body: self._tell(self._serving, kind, **body),
+            tell=lambda kind, **body: self._tell(self._deciding, kind, **body),
             say=self._say,
             replaced=lambda: self._metrics.count(OBSERVER_REPLACED),
         )
@@ -461,6 +461,11 @@ class Supervisor:
     @property
     def _serving(self) -> list[Slot]:
         return [slot for slot in self._slots if slot.serving]
+
+    @property
+    def _deciding(self) -> list[Slot]:
+        """Those that serve, and those that drain and answer what still comes."""
+        return [slot for slot in self._slots if slot.state in ("serving", "draining")]
 
     # -- while serving
 

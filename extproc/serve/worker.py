@@ -318,8 +318,11 @@ class Worker:
         """Tell each second what was decided in it."""
         while True:
             await asyncio.sleep(_TELL_SECONDS - time.time() % _TELL_SECONDS)
-            if (decided := app.take_decided()) is not None:
-                self._channel.send("decided", **decided)
+            self._send_decided(app)
+
+    def _send_decided(self, app: Application) -> None:
+        if (decided := app.take_decided()) is not None:
+            self._channel.send("decided", **decided)
 
     def _closed(self) -> None:
         """The supervisor is gone."""
@@ -363,6 +366,7 @@ class Worker:
             task.cancel()
         await asyncio.gather(*self._tasks, return_exceptions=True)
         app.close()
+        self._send_decided(app)
         self._send_metrics(app, 0)
         self._channel.close()
         await asyncio.sleep(0.01)

@@ -9,7 +9,7 @@ from __future__ import annotations
 import multiprocessing
 import os
 import socket
-import sys
+import subprocess
 import tempfile
 import time
 from collections.abc import Iterator
@@ -22,13 +22,14 @@ import orjson
 
 from extproc._gen.envoy.service.accesslog.v3.als_pb2 import StreamAccessLogsMessage
 from extproc.adapters.stores import beside, open_store
+from extproc.cli.observing import COMMAND
 from extproc.clock import SystemClock
 from extproc.control.actions import Apply, SetWeight, act
 from extproc.decision_id import DecisionIds, KeyFile
 from extproc.metrics import OBSERVER_DROPPED, OUTCOMES
 from extproc.protect.access_log import METHOD, SERVICE
 from extproc.resources.loading import load_valid
-from extproc.serve.children import Child, spawn
+from extproc.serve.children import GRPC_SETTINGS
 from extproc.serve.watchdog import process_state
 from extproc.snapshot.holder import SnapshotHolder
 from extproc.snapshot.model import CompiledRollout
@@ -40,14 +41,13 @@ BATCH_BYTES: Final = 16_384
 BATCHES: Final = 400
 WARM_UP_SECONDS: Final = 1.0
 SECONDS: Final = 6.0
-COMMAND: Final = (sys.executable, "-P", "-m", "extproc.cli.observer")
 
 
 class Pipe:
     """The supervisor's end of the observer's pipe, one message at a time."""
 
-    def __init__(self, child: Child) -> None:
-        self._file = child.pipe.makefile("rwb")
+    def __init__(self, ours: socket.socket) -> None:
+        self._file = ours.makefile("rwb")
 
     def send(self, **message: Any) -> None:
         """Send one."""
@@ -135,9 +135,11 @@ def entries(pipe: Pipe) -> float:
 def measure(folder: Path) -> dict[str, Any]:
     """Entries a second, and microseconds of CPU for each."""
     url = prepare(folder)
-    child = spawn(-1, COMMAND)
+    ours, theirs = socket.socketpair()
+    command = [*COMMAND, str(theirs.fileno())]
+    child = subprocess.Popen(command, pass_fds=(theirs.fileno(),), env={**GRPC_SETTINGS, **os.environ})
     os.sched_setaffinity(child.pid, {SERVER_CPU})
-    pipe = Pipe(child)
+    pipe = Pipe(ours)
     path = folder / "observer.sock"
     pipe.send(kind="start", config={"store": url, "unix": str(path), "host": None, "port": 0}, trips=[])
     pipe.wait_for("ready")
@@ -153,9 +155,8 @@ def measure(folder: Path) -> dict[str, Any]:
     finally:
         sender.kill()
         sender.join()
-        child.pipe.shutdown(socket.SHUT_RDWR)
         child.kill()
-        child.process.wait()
+        child.wait()
     return {
         "observer_entries_per_second": round(taken / seconds),
         "observer_cpu_us_per_entry": round(cpu / taken * 1e6, 1),

@@ -146,6 +146,16 @@ def test_an_observer_that_cannot_have_its_place_holds_nobody_up(server: DropoutS
     wait_for(lambda: server.metric("dropout_observer_up") == 1, "an observer", 15)
 
 
+def test_an_observer_whose_socket_was_taken_away_is_replaced(server: DropoutServer) -> None:
+    before = server.snapshot()["observer"]["pid"]
+    (server.sockets / "observer.sock").unlink()
+    wait_for(lambda: server.snapshot()["observer"]["pid"] not in (None, before), "another observer", 10)
+    wait_for(lambda: server.metric("dropout_observer_up") == 1, "an observer", 10)
+    decided = half(server)
+    send(server, [batch(decided["3"][:5])])
+    wait_for(lambda: server.metric("dropout_outcomes_total", outcome="success") == 5, "outcomes", 5)
+
+
 @pytest.mark.parametrize(
     ("address", "code"),
     [

@@ -14,10 +14,12 @@ from extproc.cli import main
 from extproc.clock import SystemClock
 from extproc.control.actions import Apply, Kill, SetWeight, act
 from extproc.datapath.record import RECORD_FIELDS
-from extproc.datapath.words import REASONS
+from extproc.datapath.words import REASONS, _stages
 from extproc.names import Reason
 from extproc.resources.loading import load_valid
-from tests.support.rollouts import CANARY, EXPERIMENT, document
+from extproc.snapshot.model import Overlay
+from tests.support.decisions import make_facts
+from tests.support.rollouts import CANARY, EXPERIMENT, document, experiment
 
 POLICY = """package routing
 
@@ -200,3 +202,13 @@ def test_policies_that_the_server_would_refuse_are_refused(
 
 def test_every_reason_has_words() -> None:
     assert set(REASONS) == set(Reason)
+
+
+def test_a_probed_version_is_said_to_be_tried() -> None:
+    taken = frozenset({"4"})
+    assert list(_stages(experiment(), Overlay(tripped=taken), make_facts(verdict=None))) == [
+        "Trip: the breaker took version 4 away."
+    ]
+    assert list(_stages(experiment(), Overlay(tripped=taken, probing=taken), make_facts(verdict=None))) == [
+        "Trip: the breaker took version 4 away, but for 5 of each 100 of its buckets."
+    ]

@@ -311,6 +311,12 @@ def test_a_variant_that_fails_too_often_without_a_row_fails_its_probe() -> None:
     assert watching.in_force == [TRIP._replace(probes=1)]
 
 
+def test_a_variant_whose_breaker_is_taken_out_of_the_document_is_back() -> None:
+    watching = Watching(experiment(breaker=BREAKER), trips=[TRIP])
+    watching.follow(experiment())
+    assert watching.in_force == []
+
+
 def test_the_last_variant_is_never_tripped() -> None:
     watching = Watching(experiment(breaker=BREAKER))
     watching.ended("4", arm="treatment", times=50)
