@@ -7,178 +7,24 @@ policy say they should get, user by user.
 from __future__ import annotations
 
 import asyncio
-import csv
 import itertools
 import os
 import signal
 import time
 from collections import defaultdict
-from collections.abc import Awaitable, Callable, Iterable, Mapping, Sequence
-from dataclasses import dataclass, field
-from datetime import datetime
-from pathlib import Path
-from typing import Any, Final
+from collections.abc import Callable, Iterable, Sequence
+from typing import Final
 
-import orjson
-import yaml
-
-from extproc.assignment import bucket_of, parse_percent
-from extproc.demo.house import FEATURE_CACHE_SECONDS, House
-from extproc.demo.screen import Bar, Screen
-from extproc.demo.traffic import Answer, Traffic
+from extproc.demo.documents import CANARY, GUARD, STABLE, WEIGHTS, write_rollout
+from extproc.demo.house import FEATURE_CACHE_SECONDS
+from extproc.demo.screen import Bar
+from extproc.demo.stage import SETTLE_SECONDS, Act, Scene, Sides, Stage
+from extproc.demo.traffic import Answer
+from extproc.demo.versions import MODEL, upstream_of
 from extproc.names import HEADER_DECISION_ID, HEADER_SHADOW, HEADER_VERSION, OWN_HEADERS
 
-NAME: Final = "diagnosis"
-SEED: Final = "diagnosis-2026"
-STABLE, CANARY = "1", "2"
-VIEW: Final = "user_risk"
-LOW_RISK, HIGH_RISK = 0.1, 0.95
 NOTICE_SECONDS: Final = 0.25
 """Workers notice a change within this time."""
-SETTLE_SECONDS: Final = 15.0
-"""An act that waits for an effect gives up after this time."""
-WEIGHTS: Final = (0, 5, 25, 50, 100)
-
-Sides = Mapping[str, str]
-
-
-@dataclass(slots=True)
-class Act:
-    """One act: what was run, what it measured, and what did not hold."""
-
-    title: str
-    began: float = 0.0
-    ended: float = 0.0
-    requests: int = 0
-    shown: str = ""
-    commands: list[str] = field(default_factory=list)
-    numbers: dict[str, Any] = field(default_factory=dict)
-    failures: list[str] = field(default_factory=list)
-
-    def require(self, holds: bool, failure: str) -> None:
-        """Note ``failure`` unless it holds."""
-        if not holds:
-            self.failures.append(failure)
-
-    def facts(self) -> dict[str, Any]:
-        """The act as ``build/demo.json`` has it."""
-        return {
-            "title": self.title,
-            "began": round(self.began, 3),
-            "ended": round(self.ended, 3),
-            "requests": self.requests,
-            "commands": self.commands,
-            "holds": not self.failures,
-            "shown": self.shown,
-            "failures": self.failures,
-            **self.numbers,
-        }
-
-
-class Stage:
-    """Where the acts play: the house, its users, and who should be on which version."""
-
-    def __init__(self, house: House, traffic: Traffic, screen: Screen, rounds: int) -> None:
-        self.house = house
-        self.traffic = traffic
-        self.screen = screen
-        self.rounds = rounds
-        self.users = traffic.users
-        self.acts: list[Act] = []
-        self.high_risk = frozenset(self.users[::10])
-        self.copies: dict[str, int] = {}
-
-    async def play(self, title: str, rounds: int, scene: Scene) -> Act:
-        """Run one act and print what it has shown."""
-        act = Act(title, began=self.traffic.now)
-        self.acts.append(act)
-        answered = len(self.traffic.answers)
-        with self.screen.act(len(self.acts), title, rounds * len(self.users)) as bar:
-            await scene(self, act, bar)
-            act.ended, act.requests = self.traffic.now, len(self.traffic.answers) - answered
-            bar.summary = f"{act.requests:,} requests in {act.ended - act.began:.1f} s"
-        self.screen.verdict(act.shown, act.failures)
-        return act
-
-    async def run(self, act: Act, *arguments: str) -> None:
-        """Run a command of ``dropout`` and show it; files are shown as the reader finds them."""
-        shown = " ".join(("dropout", *(_relative(argument) for argument in arguments)))
-        act.commands.append(shown)
-        self.screen.command(shown)
-        await self.house.dropout(*arguments)
-
-    async def weights(self) -> list[dict[str, float]]:
-        """Which weight was asked for when (seconds of the traffic), from the rollout's history; a kill asks for 0."""
-        history = orjson.loads(await self.house.dropout("rollout", "history", NAME, "-o", "json"))["history"]
-        asked: list[dict[str, float]] = [{"second": 0.0, "weight": 0}]
-        for entry in history:
-            if entry["action"] in ("set-weight", "kill"):
-                second = datetime.fromisoformat(entry["at"]).timestamp() - self.traffic.began_at
-                asked.append({"second": round(second, 3), "weight": entry["detail"].get("to", 0)})
-        return asked
-
-    def sides(self, weight: int) -> Sides:
-        """The version of every user at ``weight`` percent, by the user's bucket and by nothing else."""
-        below = parse_percent(weight)
-        return {user: CANARY if bucket(user) < below else STABLE for user in self.users}
-
-    def guarded(self) -> Sides:
-        """The version of every user at 100 percent when high-risk users are kept on stable."""
-        return {user: STABLE if user in self.high_risk else CANARY for user in self.users}
-
-    def write_risks(self, name: str, users: Iterable[str]) -> str:
-        """A file of risk scores, as they are now."""
-        file = self.house.folder / f"{name}.csv"
-        with file.open("w", newline="") as stream:
-            writer = csv.writer(stream)
-            writer.writerow(["entity", "view", "name", "value"])
-            for user in users:
-                writer.writerow([user, VIEW, "risk_score", HIGH_RISK if user in self.high_risk else LOW_RISK])
-        return str(file)
-
-
-Scene = Callable[[Stage, Act, Bar], Awaitable[None]]
-
-GUARD: Final[Mapping[str, Any]] = {
-    # Generous for a laptop that is busy with eight processes; on a host of its own 5ms is plenty.
-    "features": {
-        "entity": {"header": "x-user-id"},
-        "view": VIEW,
-        "names": ["risk_score"],
-        "maxAge": "1h",
-        "timeout": "250ms",
-        "onMissing": "stable",
-    },
-    "policy": {"path": "routing/decision", "onError": "stable"},
-    "log": {"features": ["risk_score"]},
-}
-
-
-def write_rollout(folder: Path, name: str, **spec: Any) -> str:
-    """A Rollout document in ``folder``; the keywords are added to its spec."""
-    document = {
-        "apiVersion": "dropout.dev/v1alpha1",
-        "kind": "Rollout",
-        "metadata": {"name": NAME},
-        "spec": {
-            "model": NAME,
-            "match": [{"path": {"type": "PathPrefix", "value": f"/v1/models/{NAME}"}}],
-            "unit": {"header": "x-user-id"},
-            "seed": SEED,
-            "stable": {"version": STABLE},
-            "canary": {"version": CANARY},
-            "steps": [{"setWeight": weight} for weight in WEIGHTS[1:]],
-            **spec,
-        },
-    }
-    file = folder / f"{name}.yaml"
-    file.write_text(yaml.safe_dump(document, sort_keys=False))
-    return str(file)
-
-
-def bucket(user: str) -> int:
-    """The bucket that decides at which weight the user gets version 2."""
-    return bucket_of(SEED.encode(), user.encode())
 
 
 async def weights_move_live(stage: Stage, act: Act, bar: Bar) -> None:
@@ -186,7 +32,7 @@ async def weights_move_live(stage: Stage, act: Act, bar: Bar) -> None:
     first, wrong = len(stage.traffic.answers), set[str]()
     for weight in WEIGHTS:
         if weight:
-            await stage.run(act, "rollout", "set-weight", NAME, str(weight))
+            await stage.run(act, "rollout", "set-weight", MODEL, str(weight))
         answers = await stage.traffic.rounds(stage.rounds, bar.advance)
         wrong |= _differ(_last(answers), stage.sides(weight))
     changes = [_changes(versions) for versions in _versions(stage.traffic.answers[first:]).values()]
@@ -260,7 +106,7 @@ async def shadow_copies(stage: Stage, act: Act, bar: Bar) -> None:
 
 async def spoofed_headers(stage: Stage, act: Act, bar: Bar) -> None:
     """Clients send our own headers; nothing of it gets through."""
-    lies = dict.fromkeys(OWN_HEADERS, "spoofed") | {HEADER_VERSION: STABLE, HEADER_SHADOW: f"{NAME}-v{STABLE}"}
+    lies = dict.fromkeys(OWN_HEADERS, "spoofed") | {HEADER_VERSION: STABLE, HEADER_SHADOW: upstream_of(STABLE)}
     await stage.traffic.rounds(1, bar.advance)  # the shadow of the act before is off by now
     stage.traffic.spoofed_headers = lies
     answers = await stage.traffic.rounds(1, bar.advance)
@@ -300,7 +146,7 @@ async def worker_killed(stage: Stage, act: Act, bar: Bar) -> None:
 
 async def kill_switch(stage: Stage, act: Act, bar: Bar) -> None:
     """One command takes everybody back to stable."""
-    await stage.run(act, "kill", NAME)
+    await stage.run(act, "kill", MODEL)
     returned = stage.traffic.now
     answers = await stage.traffic.rounds(2, bar.advance)
     late = [a for a in answers if a.version == CANARY and a.sent > returned + NOTICE_SECONDS]
@@ -310,16 +156,20 @@ async def kill_switch(stage: Stage, act: Act, bar: Bar) -> None:
     act.shown = f"The last request to version {CANARY} was sent {1000 * last:.0f} ms after the command was done."
 
 
+def _twice(stage: Stage) -> int:
+    return 2 * len(stage.users)
+
+
 ACTS: Final[Sequence[tuple[str, Callable[[Stage], int], Scene]]] = (
-    ("Weights move live", lambda stage: stage.rounds * len(WEIGHTS), weights_move_live),
-    ("A policy guards high risk", lambda stage: 2, policy_guards),
-    ("A feature steers", lambda stage: 3, feature_steers),
-    ("A shadow copy", lambda stage: 2, shadow_copies),
-    ("A spoofed header", lambda stage: 2, spoofed_headers),
-    ("A killed worker", lambda stage: 2, worker_killed),
-    ("The kill switch", lambda stage: 2, kill_switch),
+    ("Weights move live", lambda stage: stage.rounds * len(WEIGHTS) * len(stage.users), weights_move_live),
+    ("A policy guards high risk", _twice, policy_guards),
+    ("A feature steers", lambda stage: 3 * len(stage.users), feature_steers),
+    ("A shadow copy", _twice, shadow_copies),
+    ("A spoofed header", _twice, spoofed_headers),
+    ("A killed worker", _twice, worker_killed),
+    ("The kill switch", _twice, kill_switch),
 )
-"""Title, how many times every user will have asked, and what happens."""
+"""Title, how many requests will have been answered, and what happens."""
 
 
 async def _copies_of(stage: Stage, wanted: set[str]) -> set[str]:
@@ -361,9 +211,3 @@ def _differ(found: Sides, expected: Sides) -> set[str]:
 
 def _changes(versions: Sequence[str]) -> int:
     return sum(one != other for one, other in itertools.pairwise(versions))
-
-
-def _relative(argument: str) -> str:
-    path = Path(argument)
-    here = Path.cwd()
-    return str(path.relative_to(here)) if path.is_absolute() and path.is_relative_to(here) else argument

@@ -6,17 +6,12 @@ socket's path is short, and that folder is removed at the end.
 
 from __future__ import annotations
 
-import asyncio
-import ctypes
 import os
 import shutil
-import signal
 import socket
-import sys
 import sysconfig
 import tempfile
-import time
-from collections.abc import Awaitable, Callable, Mapping, Sequence
+from collections.abc import Mapping
 from functools import partial
 from pathlib import Path
 from typing import Any, Final
@@ -24,19 +19,16 @@ from typing import Any, Final
 import orjson
 
 from extproc.bundled import bundled
-from extproc.demo.versions import VERSIONS, Patient
+from extproc.demo.processes import Processes, accepts, children_of, free_ports, get, python
+from extproc.demo.versions import VERSIONS, Patient, upstream_of
 from extproc.envoy.bootstrap import TEMPLATES, bootstrap
 from extproc.envoy.render import CLUSTERS_FILE, ROUTES_FILE
-from extproc.errors import Refused, Unreachable
+from extproc.errors import Unreachable
 
 WORKERS: Final = 2
 WORKER_MODULE: Final = "extproc.cli.worker"
-START_SECONDS: Final = 30.0
-STOP_SECONDS: Final = 10.0
-POLL_SECONDS: Final = 0.05
 LONGEST_SOCKET: Final = 90
 FEATURE_CACHE_SECONDS: Final = "2"
-PR_SET_PDEATHSIG: Final = 1
 
 
 class House:
@@ -48,11 +40,11 @@ class House:
         self.store = f"sqlite:{folder / 'dropout.db'}"
         self.features = f"sqlite:{folder / 'features.db'}"
         self.decisions = folder / "decisions.jsonl"
-        free = _free_ports(3)
+        free = free_ports(3)
         self.envoy_port = free[0] if envoy_port is None else envoy_port
         self._admin_port, self._envoy_admin_port = free[1:]
         self._versions: dict[str, int] = {}
-        self._children: dict[str, asyncio.subprocess.Process] = {}
+        self._processes = Processes(folder, self._environment())
         self._envoy_dir = folder / "envoy"
         self._sockets = folder
         if len(os.fsencode(folder)) > LONGEST_SOCKET - len("/worker-0.sock"):
@@ -76,14 +68,14 @@ class House:
         await self._start_dropout()
         for version in VERSIONS:
             # The socket is open already: a first answer is what says that the model is trained.
-            await self._until(partial(_answers, self._versions[version], "/copies"), f"version-{version}")
+            await self._processes.until(partial(_answers, self._versions[version], "/copies"), f"version-{version}")
         await self._start_envoy()
 
     async def stop(self) -> None:
         """End every process: politely, then not; and remove what is outside the folder."""
         for name in ("envoy", "dropout"):
-            await self._end([name])
-        await self._end(list(self._children))
+            await self._processes.end(name)
+        await self._processes.end()
         if self._sockets != self.folder:
             shutil.rmtree(self._sockets, ignore_errors=True)
 
@@ -93,28 +85,17 @@ class House:
         Raises:
             Refused: ``demo_command`` with what the command said, if it failed.
         """
-        process = await asyncio.create_subprocess_exec(
-            *_python("extproc.cli", *arguments),
-            env=self._environment(),
-            stdin=asyncio.subprocess.DEVNULL,
-            stdout=asyncio.subprocess.PIPE,
-            stderr=asyncio.subprocess.STDOUT,
-        )
-        said, _ = await process.communicate()
-        if process.returncode:
-            command = " ".join(("dropout", *arguments))
-            raise Refused.of("demo_command", f"'{command}' ended with {process.returncode}: {said.decode().strip()}")
-        return said
+        return await self._processes.run(python("extproc.cli", *arguments), " ".join(("dropout", *arguments)))
 
     def workers(self) -> list[int]:
         """The process ids of Dropout's workers, which are children of ``dropout serve``."""
-        children = _children_of(self._children["dropout"].pid)
+        children = children_of(self._processes.pid("dropout"))
         return [pid for pid, arguments in children if WORKER_MODULE.encode() in arguments]
 
     async def ready(self) -> bool:
         """Whether every one of Dropout's workers takes requests, and Envoy's files are written."""
         rendered = all((self._envoy_dir / file).exists() for file in (ROUTES_FILE, CLUSTERS_FILE))
-        return rendered and all([await _accepts(socket_path) for socket_path in self._worker_sockets])
+        return rendered and all([await accepts(socket_path) for socket_path in self._worker_sockets])
 
     async def copies(self, version: str) -> list[str]:
         """The decision ids of the shadow copies that ``version`` got."""
@@ -137,7 +118,7 @@ class House:
         return found
 
     async def _ask(self, version: str, path: str) -> Any:
-        answer = await _get(self._versions[version], path)
+        answer = await get(self._versions[version], path)
         if answer is None:
             raise Unreachable.of("demo_version", f"Version {version} does not answer.")
         return orjson.loads(answer)
@@ -146,27 +127,19 @@ class House:
         """The parent opens the socket, so no other process can take its port in between."""
         with socket.create_server(("127.0.0.1", 0), backlog=512) as listener:
             self._versions[version] = listener.getsockname()[1]
-            command = _python("extproc.demo.app", version, str(listener.fileno()))
-            await self._spawn(f"version-{version}", command, pass_fds=(listener.fileno(),))
+            command = python("extproc.demo.app", version, str(listener.fileno()))
+            await self._processes.start(f"version-{version}", command, pass_fds=(listener.fileno(),))
 
     async def _start_dropout(self) -> None:
-        command = _python(
-            *(
-                "extproc.cli",
-                "serve",
-                "--store",
-                self.store,
-                "--features",
-                self.features,
-                "--transport",
-                self._transport,
-            ),
-            *("--policies", str(bundled("policies")), "--decision-log", str(self.decisions)),
+        command = python(
+            *("extproc.cli", "serve", "--store", self.store, "--features", self.features),
+            *("--transport", self._transport, "--policies", str(bundled("policies"))),
+            *("--decision-log", str(self.decisions)),
             *("--listen", f"unix:{self._sockets}/worker-{{worker}}.sock", "--workers", str(WORKERS)),
             *("--admin", f"127.0.0.1:{self._admin_port}", "--envoy-dir", str(self._envoy_dir)),
         )
-        await self._spawn("dropout", command)
-        await self._until(self.ready, "dropout")
+        await self._processes.start("dropout", command)
+        await self._processes.until(self.ready, "dropout")
 
     async def _start_envoy(self) -> None:
         config = bootstrap(
@@ -175,55 +148,16 @@ class House:
             admin_port=self._envoy_admin_port,
             worker_sockets=self._worker_sockets,
             envoy_dir=self._envoy_dir,
-            models={f"diagnosis-v{version}": port for version, port in self._versions.items()},
+            models={upstream_of(version): port for version, port in self._versions.items()},
         )
         file = self.folder / "envoy.json"
         file.write_bytes(orjson.dumps(config, option=orjson.OPT_INDENT_2))
         command = [find_envoy(), "-c", str(file), "--disable-hot-restart", "--concurrency", "1", "-l", "warning"]
-        await self._spawn("envoy", command)
-        await self._until(partial(_accepts, self.envoy_port), "envoy")
-
-    async def _spawn(self, name: str, command: Sequence[str], pass_fds: Sequence[int] = ()) -> None:
-        with (self.folder / f"{name}.log").open("wb") as log:
-            self._children[name] = await asyncio.create_subprocess_exec(
-                *command,
-                env=self._environment(),
-                stdin=asyncio.subprocess.DEVNULL,
-                stdout=log,
-                stderr=log,
-                pass_fds=pass_fds,
-                # Ctrl-C is for the demo, which then ends the others in order; and none outlives it, however it ends.
-                process_group=0,
-                preexec_fn=_end_with_parent,
-            )
-
-    async def _until(self, holds: Callable[[], Awaitable[bool]], name: str) -> None:
-        """Wait until ``holds()``, unless the process ``name`` ends or START_SECONDS pass first."""
-        deadline = time.monotonic() + START_SECONDS
-        while True:
-            await asyncio.sleep(POLL_SECONDS)
-            if self._children[name].returncode is not None or time.monotonic() > deadline:
-                log = self.folder / f"{name}.log"
-                lines = log.read_text(errors="replace").strip().splitlines() or ["it says nothing"]
-                raise Unreachable.of("demo_start", f"{name} did not start: {lines[-1]}", file=str(log))
-            if await holds():
-                return
-
-    async def _end(self, names: Sequence[str]) -> None:
-        processes = [self._children.pop(name) for name in names if name in self._children]
-        running = [process for process in processes if process.returncode is None]
-        for process in running:
-            process.terminate()
-        waits = [asyncio.ensure_future(process.wait()) for process in running]
-        if waits:
-            _, late = await asyncio.wait(waits, timeout=STOP_SECONDS)
-            for process in running if late else ():
-                if process.returncode is None:
-                    process.kill()
-            await asyncio.gather(*waits)
+        await self._processes.start("envoy", command)
+        await self._processes.until(partial(accepts, self.envoy_port), "envoy")
 
     def _environment(self) -> dict[str, str]:
-        own = {
+        return {
             "DROPOUT_STORE": self.store,
             "DROPOUT_FEATURES": self.features,
             "DROPOUT_FEATURE_CACHE": FEATURE_CACHE_SECONDS,
@@ -231,18 +165,6 @@ class House:
             "OMP_NUM_THREADS": "1",
             "OPENBLAS_NUM_THREADS": "1",
         }
-        return {**os.environ, **own}
-
-
-def check_port(port: int) -> None:
-    """Raise Unreachable (``port_in_use``) when somebody else listens on ``port``."""
-    with socket.socket() as probe:
-        probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
-        try:
-            probe.bind(("127.0.0.1", port))
-        except OSError as error:
-            message = f"Port {port} cannot be had: {error.strerror}. Name another, or none to get a free one."
-            raise Unreachable.of("port_in_use", message, field="--envoy-port") from error
 
 
 def find_envoy() -> str:
@@ -253,65 +175,5 @@ def find_envoy() -> str:
     return found
 
 
-def _python(module: str, *arguments: str) -> list[str]:
-    return [sys.executable, "-P", "-m", module, *arguments]
-
-
-def _end_with_parent() -> None:
-    """In the child, before exec: let the kernel end it when the demo is killed without a chance to clean up."""
-    ctypes.CDLL(None).prctl(PR_SET_PDEATHSIG, signal.SIGTERM)
-
-
-def _free_ports(count: int) -> list[int]:
-    listeners = [socket.create_server(("127.0.0.1", 0)) for _ in range(count)]
-    ports = [listener.getsockname()[1] for listener in listeners]
-    for listener in listeners:
-        listener.close()
-    return ports
-
-
-async def _accepts(address: int | Path) -> bool:
-    """Whether somebody listens on the port or the Unix socket."""
-    try:
-        if isinstance(address, Path):
-            _, writer = await asyncio.open_unix_connection(address)
-        else:
-            _, writer = await asyncio.open_connection("127.0.0.1", address)
-    except OSError:
-        return False
-    writer.close()
-    return True
-
-
 async def _answers(port: int, path: str) -> bool:
-    return await _get(port, path) is not None
-
-
-async def _get(port: int, path: str) -> bytes | None:
-    """The body of a 200, else None."""
-    try:
-        reader, writer = await asyncio.open_connection("127.0.0.1", port)
-        writer.write(f"GET {path} HTTP/1.1\r\nhost: demo\r\nconnection: close\r\n\r\n".encode())
-        head, _, body = (await reader.read()).partition(b"\r\n\r\n")
-        writer.close()
-    except OSError:
-        return None
-    return body if b" 200 " in head.split(b"\r\n", 1)[0] else None
-
-
-def _children_of(parent: int) -> list[tuple[int, list[bytes]]]:
-    """The living children of a process, and their command lines."""
-    found = []
-    for entry in Path("/proc").iterdir():
-        if not entry.name.isdigit():
-            continue
-        try:
-            stat = (entry / "stat").read_bytes()
-            arguments = (entry / "cmdline").read_bytes().split(b"\0")
-        except OSError:
-            continue
-        # The name, in brackets, may hold anything; state and parent follow it.
-        state, ppid = stat.rpartition(b")")[2].split()[:2]
-        if int(ppid) == parent and state != b"Z":
-            found.append((int(entry.name), arguments))
-    return found
+    return await get(port, path) is not None

@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import statistics
 from collections import Counter
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
+from datetime import datetime
 from typing import Any, Final
 
 from extproc.demo.screen import Screen
@@ -51,6 +52,16 @@ def measure(answers: Sequence[Answer], reasons: Mapping[str, str]) -> dict[str, 
         "versions": {version: _version(version, answered) for version in VERSIONS},
         "shares": _shares(answered),
     }
+
+
+def weights_asked_for(history: Iterable[Mapping[str, Any]], began_at: float) -> list[dict[str, float]]:
+    """Which weight was asked for when (seconds of a traffic that began at ``began_at``); a kill asks for 0."""
+    asked: list[dict[str, float]] = [{"second": 0.0, "weight": 0}]
+    for entry in history:
+        if entry["action"] in ("set-weight", "kill"):
+            second = datetime.fromisoformat(entry["at"]).timestamp() - began_at
+            asked.append({"second": round(second, 3), "weight": entry["detail"].get("to", 0)})
+    return asked
 
 
 def print_table(screen: Screen, facts: Mapping[str, Any]) -> None:

@@ -15,12 +15,15 @@ from typing import Any, Final
 
 import orjson
 
-from extproc.demo.acts import ACTS, Stage, bucket, write_rollout
-from extproc.demo.house import START_SECONDS, House, check_port, find_envoy
-from extproc.demo.report import measure, print_table
+from extproc.demo.acts import ACTS
+from extproc.demo.documents import write_rollout
+from extproc.demo.house import House, find_envoy
+from extproc.demo.processes import START_SECONDS, check_port
+from extproc.demo.report import measure, print_table, weights_asked_for
 from extproc.demo.screen import Screen
+from extproc.demo.stage import Stage, bucket
 from extproc.demo.traffic import Traffic
-from extproc.demo.versions import DESCRIPTIONS
+from extproc.demo.versions import DESCRIPTIONS, MODEL
 from extproc.errors import Fault, Refused
 
 RUN_FOLDER: Final = "demo-run"
@@ -73,10 +76,10 @@ async def _play(folder: Path, plan: Plan, envoy_port: int | None, transport: str
         stage = Stage(house, traffic, screen, plan.rounds)
         await traffic.until_decided(START_SECONDS)
         traffic.start()
-        for title, rounds, scene in ACTS:
-            await stage.play(title, rounds(stage), scene)
+        for title, total, scene in ACTS:
+            await stage.play(title, total(stage), scene)
         await traffic.stop()
-        weights = await stage.weights()
+        history = orjson.loads(await house.dropout("rollout", "history", MODEL, "-o", "json"))["history"]
     finally:
         await house.stop()
     facts = measure(traffic.answers, house.reasons())
@@ -90,7 +93,7 @@ async def _play(folder: Path, plan: Plan, envoy_port: int | None, transport: str
         "traffic_seconds": round(stage.acts[-1].ended, 1),
         "holds": not any(act["failures"] for act in acts),
         **facts,
-        "weights": weights,
+        "weights": weights_asked_for(history, traffic.began_at),
         "acts": acts,
     }
 

@@ -16,7 +16,7 @@ PLAIN_WIDTH: Final = 100
 
 
 class Bar:
-    """The progress of one act, in requests."""
+    """The progress of one act, in requests or in whatever it counts."""
 
     def __init__(self, progress: Progress | None, total: int) -> None:
         self._progress = progress
@@ -25,7 +25,7 @@ class Bar:
         """What it took; shown when the act is over."""
 
     def advance(self, count: int) -> None:
-        """So many more requests were answered."""
+        """So many more were counted."""
         if self._progress is not None and self._task is not None:
             self._progress.advance(self._task, count)
 

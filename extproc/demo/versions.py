@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from typing import Final, NamedTuple
 
+MODEL: Final = "diagnosis"
 VERSIONS: Final = ("1", "2")
 DESCRIPTIONS: Final = {
     "1": "logistic regression on 2 measurements",
@@ -16,3 +17,8 @@ class Patient(NamedTuple):
 
     measurements: list[float]
     malignant: bool
+
+
+def upstream_of(version: str) -> str:
+    """The Envoy cluster of a version, as rollouts name it."""
+    return f"{MODEL}-v{version}"

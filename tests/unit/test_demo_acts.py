@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
@@ -10,9 +11,11 @@ import pytest
 pytest.importorskip("rich")
 
 from extproc.assignment import bucket_of
-from extproc.demo.acts import SEED, Stage, weights_move_live
-from extproc.demo.report import measure
+from extproc.demo.acts import weights_move_live
+from extproc.demo.documents import SEED
+from extproc.demo.report import measure, weights_asked_for
 from extproc.demo.screen import Screen
+from extproc.demo.stage import Stage
 from extproc.demo.traffic import Answer, Notify
 
 USERS = [f"user-{number:04}" for number in range(50)]
@@ -56,7 +59,7 @@ class FakeTraffic:
 async def play(tmp_path: Path, wrong: dict[tuple[int, str], str]) -> Any:
     house = FakeHouse(tmp_path)
     stage = Stage(house, FakeTraffic(house, wrong), Screen(quiet=True), rounds=1)  # type: ignore[arg-type]
-    return await stage.play("Weights move live", 5, weights_move_live)
+    return await stage.play("Weights move live", 5 * len(USERS), weights_move_live)
 
 
 async def test_weights_that_move_right_hold(tmp_path: Path) -> None:
@@ -101,3 +104,16 @@ def test_answers_are_counted_by_version() -> None:
     assert (one["requests"], one["share"], one["accuracy"]) == (3, 0.75, 0.6667)
     assert one["false_positive_rate"] == 0.5
     assert facts["shares"] == [{"from": 0.1, "to": 0.1, "version_2": 0.25}]
+
+
+def test_weights_are_those_that_somebody_asked_for_and_a_kill_asks_for_none() -> None:
+    def entry(at: str, action: str, **detail: Any) -> dict[str, Any]:
+        return {"at": f"2026-11-25T12:00:{at}Z", "action": action, "detail": detail}
+
+    history = [entry("10.000", "created"), entry("12.500", "set-weight", to=5), entry("20.000", "kill")]
+    began_at = datetime(2026, 11, 25, 12, 0, 10, tzinfo=UTC).timestamp()
+    assert weights_asked_for(history, began_at) == [
+        {"second": 0.0, "weight": 0},
+        {"second": 2.5, "weight": 5},
+        {"second": 10.0, "weight": 0},
+    ]
