@@ -31,7 +31,7 @@ $(READY): requirements.lock pyproject.toml
 		|| $(BIN)/python -m pip install --quiet --disable-pip-version-check --no-deps --editable .
 	@touch $@
 
-demo: $(READY) ## two model versions behind a real Envoy, decided by Dropout; the picture is build/demo.png
+demo: $(READY) ## real models behind a real Envoy, moved by hand and by themselves; the picture is build/demo.png
 	@$(BIN)/dropout demo --transport $(TRANSPORT)
 
 test: check ## everything that must hold: the checks, then every test, on the real Envoy and OPA

@@ -1,4 +1,4 @@
-"""``dropout demo``: two real models behind a real Envoy, decided by Dropout, in under a minute."""
+"""``dropout demo``: real models behind a real Envoy, moved by hand and then by themselves, in two minutes."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ EXTRAS: Final = {"sklearn": "scikit-learn", "uvicorn": "uvicorn", "rich": "rich"
 """What the demo imports beyond what ``serve`` needs -> the package that brings it."""
 
 
-@click.command(short_help="Two real models behind a real Envoy, decided by Dropout.")
+@click.command(short_help="Real models behind a real Envoy, decided by Dropout.")
 @click.option(
     "--build-dir",
     type=click.Path(file_okay=False, path_type=Path),
@@ -37,6 +37,9 @@ EXTRAS: Final = {"sklearn": "scikit-learn", "uvicorn": "uvicorn", "rich": "rich"
 @output_option
 def demo(build_dir: Path, envoy_port: int | None, users: int, rounds: int, transport: str, output: str) -> None:
     """Show weights moved live, a policy, features, a shadow copy, spoofing, a killed worker and the kill switch.
+
+    Then nobody touches anything: one version is promoted step by step, one is rolled back because labels say that it is
+    wrong, and one that fails is taken away by the breaker with no controller there.
 
     Every claim is checked against what the users got; exit code 1 names those that do not hold.
     """

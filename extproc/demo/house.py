@@ -1,13 +1,15 @@
-"""The processes of the demo: both versions, Dropout with two workers, Envoy. All of them end with it.
+"""The house of the demo: the versions, Dropout with two workers, its controller, Envoy. All of them end with it.
 
-Everything that they write is below ``build/demo-run``; only the workers' sockets may have to be elsewhere, because a
-socket's path is short, and that folder is removed at the end.
+Everything that they write is below ``build/demo-run``; only the sockets may have to be elsewhere, because a socket's
+path is short, and that folder is removed at the end.
 """
 
 from __future__ import annotations
 
+import asyncio
 import os
 import shutil
+import signal
 import socket
 import sysconfig
 import tempfile
@@ -16,6 +18,7 @@ from functools import partial
 from pathlib import Path
 from typing import Any, Final
 
+import httpx
 import orjson
 
 from extproc.bundled import bundled
@@ -28,7 +31,9 @@ from extproc.errors import Unreachable
 WORKERS: Final = 2
 WORKER_MODULE: Final = "extproc.cli.worker"
 LONGEST_SOCKET: Final = 90
+LONGEST_SOCKET_NAME: Final = "/observer.sock"
 FEATURE_CACHE_SECONDS: Final = "2"
+CONTROLLER: Final = "controller"
 
 
 class House:
@@ -40,16 +45,17 @@ class House:
         self.store = f"sqlite:{folder / 'dropout.db'}"
         self.features = f"sqlite:{folder / 'features.db'}"
         self.decisions = folder / "decisions.jsonl"
-        free = free_ports(3)
+        free = free_ports(4)
         self.envoy_port = free[0] if envoy_port is None else envoy_port
-        self._admin_port, self._envoy_admin_port = free[1:]
+        self._admin_port, self._envoy_admin_port, self.feedback_port = free[1:]
         self._versions: dict[str, int] = {}
         self._processes = Processes(folder, self._environment())
         self._envoy_dir = folder / "envoy"
         self._sockets = folder
-        if len(os.fsencode(folder)) > LONGEST_SOCKET - len("/worker-0.sock"):
+        if len(os.fsencode(folder)) > LONGEST_SOCKET - len(LONGEST_SOCKET_NAME):
             self._sockets = Path(tempfile.mkdtemp(prefix="dropout-demo-"))
         self._worker_sockets = [self._sockets / f"worker-{number}.sock" for number in range(WORKERS)]
+        self._observer_socket = self._sockets / "observer.sock"
 
     @property
     def versions(self) -> Mapping[str, int]:
@@ -57,7 +63,7 @@ class House:
         return self._versions
 
     async def start(self, rollout: str) -> None:
-        """Start all, apply the file ``rollout``, and wait until all are ready and Envoy listens.
+        """Start all but the controller, apply the file ``rollout``, and wait until all are ready and Envoy listens.
 
         Raises:
             Unreachable: ``demo_start`` with the last line of the log of what did not start.
@@ -73,7 +79,7 @@ class House:
 
     async def stop(self) -> None:
         """End every process: politely, then not; and remove what is outside the folder."""
-        for name in ("envoy", "dropout"):
+        for name in ("envoy", CONTROLLER, "dropout"):
             await self._processes.end(name)
         await self._processes.end()
         if self._sockets != self.folder:
@@ -87,9 +93,49 @@ class House:
         """
         return await self._processes.run(python("extproc.cli", *arguments), " ".join(("dropout", *arguments)))
 
+    async def watch(self, rollout: str) -> asyncio.StreamReader:
+        """The lines of ``dropout rollout watch``: the rollout as it stands, then after every change."""
+        command = python("extproc.cli", "rollout", "watch", rollout, "-o", "json")
+        process = await self._processes.start("watch", command, piped=True)
+        assert process.stdout is not None
+        return process.stdout
+
+    def controller_command(self) -> list[str]:
+        """The arguments of ``dropout`` with which the controller is started."""
+        return [
+            *("controller", "--listen", f"unix:{self._sockets / 'control.sock'}"),
+            *("--feedback-listen", f"127.0.0.1:{self.feedback_port}"),
+            *("--envoy-admin", f"127.0.0.1:{self._envoy_admin_port}"),
+        ]
+
+    async def start_controller(self) -> None:
+        """Start the controller, and wait until it takes labels. Raises Unreachable (``demo_start``)."""
+        await self._processes.start(CONTROLLER, python("extproc.cli", *self.controller_command()))
+        await self._processes.until(partial(accepts, self.feedback_port), CONTROLLER)
+
+    def feedback_token(self) -> str:
+        """What whoever sends labels has to show; a controller made it when it first started."""
+        return (self.folder / "dropout.db.token").read_text().strip()
+
+    async def stop_controller(self) -> None:
+        """Stop the controller, and wait until it has ended."""
+        await self._processes.end(CONTROLLER)
+
+    def controller_runs(self) -> bool:
+        """Whether the controller is running."""
+        return self._processes.is_running(CONTROLLER)
+
+    def pid(self, name: str) -> int:
+        """The process id of ``dropout``, ``controller``, ``envoy`` or ``version-N``, which runs."""
+        return self._processes.pid(name)
+
+    def break_version(self, version: str) -> None:
+        """Let a version answer 500 from now on."""
+        os.kill(self.pid(f"version-{version}"), signal.SIGUSR1)
+
     def workers(self) -> list[int]:
         """The process ids of Dropout's workers, which are children of ``dropout serve``."""
-        children = children_of(self._processes.pid("dropout"))
+        children = children_of(self.pid("dropout"))
         return [pid for pid, arguments in children if WORKER_MODULE.encode() in arguments]
 
     async def ready(self) -> bool:
@@ -105,6 +151,12 @@ class House:
     async def patients(self) -> list[Patient]:
         """Those whom users may ask about, and no version was trained on."""
         return [Patient(*row) for row in await self._ask(VERSIONS[0], "/patients")]
+
+    async def routes(self) -> Any:
+        """The routes that Envoy follows, as it says itself."""
+        async with httpx.AsyncClient() as client:
+            url = f"http://127.0.0.1:{self._envoy_admin_port}/config_dump?resource=dynamic_route_configs"
+            return (await client.get(url)).json()
 
     def reasons(self) -> dict[str, str]:
         """Decision id -> reason, from the decision log."""
@@ -133,8 +185,8 @@ class House:
     async def _start_dropout(self) -> None:
         command = python(
             *("extproc.cli", "serve", "--store", self.store, "--features", self.features),
-            *("--transport", self._transport, "--policies", str(bundled("policies"))),
-            *("--decision-log", str(self.decisions)),
+            *("--transport", self._transport, "--access-log-listen", f"unix:{self._observer_socket}"),
+            *("--policies", str(bundled("policies")), "--decision-log", str(self.decisions)),
             *("--listen", f"unix:{self._sockets}/worker-{{worker}}.sock", "--workers", str(WORKERS)),
             *("--admin", f"127.0.0.1:{self._admin_port}", "--envoy-dir", str(self._envoy_dir)),
         )
@@ -149,6 +201,7 @@ class House:
             worker_sockets=self._worker_sockets,
             envoy_dir=self._envoy_dir,
             models={upstream_of(version): port for version, port in self._versions.items()},
+            observer_socket=self._observer_socket,
         )
         file = self.folder / "envoy.json"
         file.write_bytes(orjson.dumps(config, option=orjson.OPT_INDENT_2))

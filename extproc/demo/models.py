@@ -1,11 +1,12 @@
-"""Two versions of one classifier: is a tumour malignant, from measurements of its cells.
+"""Four versions of one classifier: is a tumour malignant, from measurements of its cells.
 
 The data are scikit-learn's bundled Wisconsin breast cancer set: 569 patients. One half trains, the other half is
-what the users ask about, so accuracies are measured on patients that neither version has seen.
+what the users ask about, so accuracies are measured on patients that no version has seen.
 """
 
 from __future__ import annotations
 
+from collections.abc import Mapping, Sequence
 from typing import Any, Final
 
 from sklearn.datasets import load_breast_cancer
@@ -19,6 +20,15 @@ from extproc.demo.versions import Patient
 
 SPLIT_SEED: Final = 7
 
+COLUMNS: Final[Mapping[str, Sequence[str]]] = {
+    "1": ("mean radius", "mean texture"),
+    "3": ("mean perimeter", "mean texture", "mean concave points"),
+}
+"""What a version looks at, if that is not everything."""
+
+WRONG_UNIT: Final = 1000.0
+"""Version 3 takes the perimeter for millimetres and makes micrometres of it, which it is already."""
+
 
 class Classifier:
     """One trained version."""
@@ -26,24 +36,31 @@ class Classifier:
     def __init__(self, version: str) -> None:
         data = load_breast_cancer()
         train, _, truth, _ = _split(data)
-        self._columns: list[int] = list(range(len(data.feature_names)))
-        self._model: Any
-        if version == "1":
-            self._columns = [list(data.feature_names).index(name) for name in ("mean radius", "mean texture")]
-            self._model = make_pipeline(StandardScaler(), LogisticRegression())
-        else:
-            self._model = GradientBoostingClassifier(n_estimators=200, subsample=0.5, max_features=6, random_state=1)
+        names = list(data.feature_names)
+        self._columns = [names.index(name) for name in COLUMNS.get(version, names)]
+        self._factors = [1.0] * len(self._columns)
+        if version == "3":
+            self._factors[0] = WRONG_UNIT
+        self._model = _model(version)
         self._model.fit(train[:, self._columns], truth)
 
-    def malignant(self, measurements: list[float]) -> bool:
+    def malignant(self, measurements: Sequence[float]) -> bool:
         """The diagnosis for one patient."""
-        return bool(self._model.predict([[measurements[column] for column in self._columns]])[0])
+        row = [measurements[column] * factor for column, factor in zip(self._columns, self._factors, strict=True)]
+        return bool(self._model.predict([row])[0])
 
 
 def patients() -> list[Patient]:
     """Those that no version was trained on."""
     _, rows, _, truth = _split(load_breast_cancer())
     return [Patient([float(cell) for cell in row], bool(sick)) for row, sick in zip(rows, truth, strict=True)]
+
+
+def _model(version: str) -> Any:
+    if version == "1":
+        return make_pipeline(StandardScaler(), LogisticRegression())
+    features = None if version == "3" else 6
+    return GradientBoostingClassifier(n_estimators=200, subsample=0.5, max_features=features, random_state=1)
 
 
 def _split(data: Any) -> Any:

@@ -18,6 +18,8 @@ from extproc.errors import Refused, Unreachable
 START_SECONDS: Final = 30.0
 STOP_SECONDS: Final = 10.0
 POLL_SECONDS: Final = 0.05
+LONGEST_LINE: Final = 2**22
+"""That a process may print, where somebody reads it."""
 PR_SET_PDEATHSIG: Final = 1
 
 
@@ -29,20 +31,25 @@ class Processes:
         self._environment = {**os.environ, **environment}
         self._running: dict[str, asyncio.subprocess.Process] = {}
 
-    async def start(self, name: str, command: Sequence[str], *, pass_fds: Sequence[int] = ()) -> None:
-        """Start a process; what it prints is in its log."""
+    async def start(
+        self, name: str, command: Sequence[str], *, pass_fds: Sequence[int] = (), piped: bool = False
+    ) -> asyncio.subprocess.Process:
+        """Start a process; what it prints is in its log, unless ``piped``: then the caller reads its stdout."""
         with (self._folder / f"{name}.log").open("wb") as log:
-            self._running[name] = await asyncio.create_subprocess_exec(
+            process = await asyncio.create_subprocess_exec(
                 *command,
                 env=self._environment,
                 stdin=asyncio.subprocess.DEVNULL,
-                stdout=log,
+                stdout=asyncio.subprocess.PIPE if piped else log,
+                limit=LONGEST_LINE,
                 stderr=log,
                 pass_fds=pass_fds,
                 # Ctrl-C is for the demo, which then ends the others in order; and none outlives it, however it ends.
                 process_group=0,
                 preexec_fn=_end_with_parent,
             )
+        self._running[name] = process
+        return process
 
     async def run(self, command: Sequence[str], shown: str) -> bytes:
         """What a command says until it ends.

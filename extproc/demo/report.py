@@ -3,17 +3,18 @@
 from __future__ import annotations
 
 import statistics
-from collections import Counter
+from collections import Counter, defaultdict
 from collections.abc import Iterable, Mapping, Sequence
-from datetime import datetime
 from typing import Any, Final
 
 from extproc.demo.screen import Screen
 from extproc.demo.traffic import Answer
 from extproc.demo.versions import DESCRIPTIONS, VERSIONS
+from extproc.demo.watching import unix
 from extproc.names import Reason
 
 BIN_REQUESTS: Final = 80
+RATE_SECONDS: Final = 0.5
 
 FALLBACKS: Final = frozenset(
     {
@@ -51,6 +52,7 @@ def measure(answers: Sequence[Answer], reasons: Mapping[str, str]) -> dict[str, 
         "milliseconds": {"p50": _milliseconds(took, 0.5), "p99": _milliseconds(took, 0.99)},
         "versions": {version: _version(version, answered) for version in VERSIONS},
         "shares": _shares(answered),
+        "rates": _rates(answers),
     }
 
 
@@ -59,7 +61,7 @@ def weights_asked_for(history: Iterable[Mapping[str, Any]], began_at: float) -> 
     asked: list[dict[str, float]] = [{"second": 0.0, "weight": 0}]
     for entry in history:
         if entry["action"] in ("set-weight", "kill"):
-            second = datetime.fromisoformat(entry["at"]).timestamp() - began_at
+            second = unix(entry["at"]) - began_at
             asked.append({"second": round(second, 3), "weight": entry["detail"].get("to", 0)})
     return asked
 
@@ -79,8 +81,9 @@ def print_table(screen: Screen, facts: Mapping[str, Any]) -> None:
     ]
     columns = ["", "requests", "share", "accuracy", "false positives", "shadow copies"]
     copies = sum(numbers["copies"] for numbers in facts["versions"].values())
+    broken = facts["rollouts"][VERSIONS[-1]]["failed_requests"]
     total = [
-        f"fallbacks: {facts['fallbacks']}\nerrors: {facts['errors']}",
+        f"fallbacks: {facts['fallbacks']}\nerrors: {facts['errors'] - broken}\nversion {VERSIONS[-1]}'s: {broken}",
         f"{facts['requests']:,}",
         "",
         "",
@@ -93,6 +96,26 @@ def print_table(screen: Screen, facts: Mapping[str, Any]) -> None:
         f"Users waited {waited['p50']} ms (median), {waited['p99']} ms (p99), the model included.",
         style="dim",
     )
+
+
+def print_rollouts(screen: Screen, facts: Mapping[str, Any]) -> None:
+    """What became of each version that came without anybody's doing."""
+    rows = [
+        [
+            f"version {version}",
+            ending["outcome"],
+            ending["reason"],
+            "-" if ending["seconds_to_zero"] is None else f"{ending['seconds_to_zero']:.2f}",
+            f"{ending['requests']:,}",
+            f"{ending['failed_requests']:,}",
+        ]
+        for version, ending in facts["rollouts"].items()
+    ]
+    columns = ["", "outcome", "reason", "seconds to zero", "requests", "failed"]
+    screen.table(columns, rows, [""] * len(columns))
+    for version, ending in facts["rollouts"].items():
+        if ending["from"] is not None:
+            screen.say(f"version {version}: seconds from when {ending['from']}, to its last answer.", style="dim")
 
 
 def _version(version: str, answered: Sequence[Answer]) -> dict[str, Any]:
@@ -109,17 +132,46 @@ def _version(version: str, answered: Sequence[Answer]) -> dict[str, Any]:
 
 
 def _shares(answered: Sequence[Answer]) -> list[dict[str, float]]:
-    """The share of version 2 among each BIN_REQUESTS requests, in the order in which they were sent."""
+    """The share of each version among each BIN_REQUESTS requests, in the order in which they were sent."""
     ordered = sorted(answered, key=lambda answer: answer.sent)
     bins = [ordered[start : start + BIN_REQUESTS] for start in range(0, len(ordered), BIN_REQUESTS)]
     return [
         {
             "from": round(found[0].sent, 3),
             "to": round(found[-1].sent, 3),
-            "version_2": round(statistics.fmean(answer.version == VERSIONS[1] for answer in found), 4),
+            **{
+                f"version_{version}": round(statistics.fmean(answer.version == version for answer in found), 4)
+                for version in VERSIONS
+            },
         }
         for found in bins
     ]
+
+
+def _rates(answers: Sequence[Answer]) -> dict[str, Any]:
+    """What each version answered in each RATE_SECONDS: requests, failed ones, healthy patients, those it alarmed."""
+    counts: dict[int, dict[str, list[int]]] = defaultdict(lambda: {version: [0, 0, 0, 0] for version in VERSIONS})
+    for answer in answers:
+        if answer.version in VERSIONS:
+            count = counts[int(answer.sent / RATE_SECONDS)][answer.version]
+            count[0] += 1
+            count[1] += answer.error is not None
+            count[2] += answer.error is None and not answer.sick
+            count[3] += answer.error is None and not answer.sick and bool(answer.said_sick)
+    bins = [
+        {
+            "from": number * RATE_SECONDS,
+            **{
+                f"version_{version}": dict(
+                    zip(("requests", "failed", "healthy", "false_positives"), count, strict=True)
+                )
+                for version, count in counts[number].items()
+                if count[0]
+            },
+        }
+        for number in sorted(counts)
+    ]
+    return {"seconds": RATE_SECONDS, "bins": bins}
 
 
 def _ratio(part: int, whole: int) -> float | None:

@@ -42,6 +42,10 @@ class Screen:
         """One line of text, as it is."""
         self._console.print(escape(text), style=style)
 
+    def note(self, text: str) -> None:
+        """What happens meanwhile, without anybody's doing."""
+        self._console.print(f"   [dim]{escape(text)}[/dim]", soft_wrap=True)
+
     def command(self, text: str) -> None:
         """A command that the demo runs, as a user would type it."""
         self._console.print(f"   [dim]$[/dim] [cyan]{escape(text)}[/cyan]", soft_wrap=True)

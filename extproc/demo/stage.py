@@ -114,7 +114,7 @@ Scene = Callable[[Stage, Act, Bar], Awaitable[None]]
 
 
 def bucket(user: str) -> int:
-    """The bucket that decides at which weight the user gets version 2 ."""
+    """The bucket that decides at which weight the user gets version 2 while weights are moved by hand."""
     return bucket_of(SEED.encode(), user.encode())
 
 

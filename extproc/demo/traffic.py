@@ -12,7 +12,7 @@ import random
 import time
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
-from typing import Any, Final
+from typing import Any, Final, NamedTuple
 
 import orjson
 
@@ -31,7 +31,7 @@ class Answer:
     """One request: when (seconds since the traffic began), by whom, and what came back.
 
     ``took`` is what the user waited; ``version`` is what the model server says it is; ``seen`` are Dropout's headers
-    as they reached it; ``error`` is the reason why there is no answer.
+    as they reached it; ``decision_id`` is what Envoy told the user; ``error`` is the reason why there is no answer.
     """
 
     sent: float
@@ -41,12 +41,26 @@ class Answer:
     said_sick: bool | None = None
     version: str | None = None
     seen: Mapping[str, str] = field(default_factory=dict)
+    decision_id: str | None = None
     error: str | None = None
+
+    @property
+    def ended(self) -> float:
+        """When the user had it (seconds since the traffic began)."""
+        return self.sent + self.took
 
     @property
     def decided(self) -> bool:
         """Whether Dropout decided it; otherwise Envoy failed open, or there is no answer."""
         return HEADER_DECISION_ID in self.seen
+
+
+class Response(NamedTuple):
+    """What came back: status, headers by their name in lower case, body."""
+
+    status: int
+    headers: Mapping[str, str]
+    body: bytes
 
 
 class Connection:
@@ -57,8 +71,8 @@ class Connection:
         self._reader: asyncio.StreamReader | None = None
         self._writer: asyncio.StreamWriter | None = None
 
-    async def post(self, path: str, headers: Mapping[str, str], body: bytes) -> tuple[int, bytes]:
-        """Status and body of the answer. Raises OSError, EOFError, ValueError or TimeoutError."""
+    async def post(self, path: str, headers: Mapping[str, str], body: bytes) -> Response:
+        """The answer. Raises OSError, EOFError, ValueError or TimeoutError."""
         try:
             async with asyncio.timeout(ANSWER_SECONDS):
                 return await self._exchange(path, headers, body)
@@ -72,18 +86,18 @@ class Connection:
             self._writer.close()
         self._reader = self._writer = None
 
-    async def _exchange(self, path: str, headers: Mapping[str, str], body: bytes) -> tuple[int, bytes]:
+    async def _exchange(self, path: str, headers: Mapping[str, str], body: bytes) -> Response:
         if self._reader is None or self._writer is None:
             self._reader, self._writer = await asyncio.open_connection(*self._address)
         lines = [f"POST {path} HTTP/1.1", f"content-length: {len(body)}"]
         lines += [f"{name}: {value}" for name, value in headers.items()]
         self._writer.write("\r\n".join([*lines, "", ""]).encode() + body)
-        head = (await self._reader.readuntil(b"\r\n\r\n")).decode("latin-1").lower().split("\r\n")
-        fields = dict(line.split(": ", 1) for line in head[1:] if line)
+        head = (await self._reader.readuntil(b"\r\n\r\n")).decode("latin-1").split("\r\n")
+        fields = {name.lower(): value for name, value in (line.split(": ", 1) for line in head[1:] if line)}
         answer = await self._reader.readexactly(int(fields["content-length"]))
         if fields.get("connection") == "close":
             self.close()
-        return int(head[0].split(" ", 2)[1]), answer
+        return Response(int(head[0].split(" ", 2)[1]), fields, answer)
 
 
 class Traffic:
@@ -182,13 +196,14 @@ class Traffic:
         answer = Answer(self.now, user, sick)
         headers = {"host": "models", "x-user-id": user, "content-type": "application/json", **self.spoofed_headers}
         try:
-            status, content = await connection.post(PATH, headers, body)
+            status, fields, content = await connection.post(PATH, headers, body)
+            answer.decision_id = fields.get(HEADER_DECISION_ID)
             if status != 200:
                 answer.error = f"HTTP {status}"
-                return answer
-            said: dict[str, Any] = orjson.loads(content)
-            answer.said_sick, answer.version, answer.seen = said["malignant"], said["version"], said["seen"]
-        except (OSError, EOFError, ValueError, TimeoutError) as error:
+            if fields.get("content-type") == "application/json":  # a version's; Envoy's own errors are plain text
+                said: dict[str, Any] = orjson.loads(content)
+                answer.said_sick, answer.version, answer.seen = said["malignant"], said["version"], said["seen"]
+        except (OSError, EOFError, ValueError, KeyError, TimeoutError) as error:
             answer.error = type(error).__name__
         answer.took = self.now - answer.sent
         return answer

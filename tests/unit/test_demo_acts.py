@@ -103,7 +103,16 @@ def test_answers_are_counted_by_version() -> None:
     one = facts["versions"]["1"]
     assert (one["requests"], one["share"], one["accuracy"]) == (3, 0.75, 0.6667)
     assert one["false_positive_rate"] == 0.5
-    assert facts["shares"] == [{"from": 0.1, "to": 0.1, "version_2": 0.25}]
+    assert facts["shares"] == [
+        {"from": 0.1, "to": 0.1, "version_1": 0.75, "version_2": 0.25, "version_3": 0.0, "version_4": 0.0}
+    ]
+    assert facts["rates"]["bins"] == [
+        {
+            "from": 0.0,
+            "version_1": {"requests": 3, "failed": 0, "healthy": 2, "false_positives": 1},
+            "version_2": {"requests": 1, "failed": 0, "healthy": 1, "false_positives": 0},
+        }
+    ]
 
 
 def test_weights_are_those_that_somebody_asked_for_and_a_kill_asks_for_none() -> None:

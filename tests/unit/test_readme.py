@@ -222,10 +222,11 @@ def test_every_command_and_flag_has_a_help_that_is_not_cut_off(name: str) -> Non
 def test_the_demo_is_shown_with_its_acts_and_its_picture() -> None:
     pytest.importorskip("sklearn")
     from extproc.demo.acts import ACTS
+    from extproc.demo.loops import LOOP_ACTS
 
     section = TEXT[TEXT.index("\n## The demo\n") : TEXT.index("\n## Your first rollout\n")]
-    shown = re.findall(r"^\d  (.*)$", blocks(section, "text")[0].text, re.MULTILINE)
-    assert shown == [title for title, *_ in ACTS]
+    shown = re.findall(r"^\d+  (.*)$", blocks(section, "text")[0].text, re.MULTILINE)
+    assert shown == [title for title, *_ in (*ACTS, *LOOP_ACTS)]
     assert "errors: 0" in section
     picture = ROOT / links(section)[0]
     assert picture.read_bytes().startswith(b"\x89PNG")
