@@ -6,37 +6,20 @@ import asyncio
 import gc
 import os
 import signal
-import socket
 import sys
 from collections.abc import Sequence
-from dataclasses import dataclass
 from pathlib import Path
 from typing import Final, NoReturn
 
 import click
 
-from extproc.errors import InvalidInput
+from extproc.cli.controller_options import DEFAULT_LISTEN, Options, control_endpoint
 from extproc.serve.children import GRPC_SETTINGS
-from extproc.serve.endpoints import TcpEndpoint, UnixEndpoint, parse_host_port, worker_endpoints
+from extproc.serve.endpoints import TcpEndpoint, parse_host_port
 from extproc.settings import settings
 
 _GC_THRESHOLD: Final = (20_000, 20, 20)
 """A measurement makes and drops thousands of small lists. By default each would walk all rollouts, for nothing."""
-
-DEFAULT_LISTEN: Final = "unix:/run/dropout/control.sock"
-
-
-@dataclass(frozen=True, slots=True)
-class Options:
-    """The command line, parsed. ``pipe`` is the socket of the supervisor that started this process."""
-
-    store: str
-    listen: UnixEndpoint
-    envoys: Sequence[tuple[str, int]]
-    feedback: TcpEndpoint | None
-    policies: Path | None
-    admin: TcpEndpoint | None
-    pipe: int | None
 
 
 @click.command(short_help="Move rollouts by their steps; one leader among many.")
@@ -83,18 +66,6 @@ def controller(
     _run(options)
 
 
-def control_endpoint(address: str, flag: str) -> UnixEndpoint:
-    """The socket of the control API.
-
-    Raises:
-        InvalidInput: ``address_invalid`` for what is no Unix socket, ``socket_path_too_long``.
-    """
-    endpoint = worker_endpoints(address, 1)[0] if address.startswith("unix:") else None
-    if not isinstance(endpoint, UnixEndpoint):
-        raise InvalidInput.of("address_invalid", f"{address!r} is not unix:PATH: callers are known by it.", field=flag)
-    return endpoint
-
-
 def _run(options: Options) -> NoReturn:
     for name, value in GRPC_SETTINGS.items():  # read once, when grpc is imported
         os.environ.setdefault(name, value)
@@ -114,8 +85,3 @@ def _run(options: Options) -> NoReturn:
         os._exit(0)  # all is done; a thread that waits for a store or an Envoy must not hold up the end
 
     asyncio.run(live())
-
-
-def actor() -> str:
-    """Who a controller is, in history."""
-    return f"controller@{socket.gethostname()}"

@@ -17,7 +17,7 @@ from extproc.adapters.envoy_admin import EnvoyClusters
 from extproc.adapters.sqlite_feedback import SqliteFeedback
 from extproc.adapters.sqlite_observations import ObservationsReader
 from extproc.adapters.stores import beside, open_store
-from extproc.cli.controller import Options, actor
+from extproc.cli.controller_options import Options, actor
 from extproc.cli.feedback_parts import feedback_service
 from extproc.clock import SystemClock
 from extproc.control.access import DirectControl

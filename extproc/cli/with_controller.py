@@ -11,7 +11,7 @@ from typing import Any, Final
 
 import click
 
-from extproc.cli.controller import DEFAULT_LISTEN, control_endpoint
+from extproc.cli.controller_options import DEFAULT_LISTEN, control_endpoint
 from extproc.errors import InvalidInput
 from extproc.serve.auxiliary import AuxiliaryCommand
 from extproc.serve.endpoints import parse_host_port
