@@ -112,10 +112,10 @@ class Laboratory:
         ]
         try:
             response = await self._connection.post(PATH, self._headers, orjson.dumps({"records": records}))
+            said: dict[str, Any] = orjson.loads(response.body)
         except (OSError, EOFError, ValueError, TimeoutError):
             return None
         if response.status == 503:
             return None
-        said: dict[str, Any] = orjson.loads(response.body)
         counts: dict[str, int] = said["counts"] if response.status == 200 else {said["code"]: len(answers)}
         return counts

@@ -30,7 +30,9 @@ from extproc.demo.stage import SETTLE_SECONDS, Act, Stage
 from extproc.demo.traffic import Answer
 from extproc.demo.versions import MODEL, upstream_of
 from extproc.demo.watching import Seen, Status, Watcher, unix
+from extproc.errors import Unreachable
 
+RECORDED: Final = "recorded"
 RAMP_SECONDS: Final = 60.0
 """A rollout that has not ended after this time never will."""
 TRIP_SECONDS: Final = 2.0
@@ -107,6 +109,8 @@ class Loops:
         act.require(zero is not None and zero <= INTERVAL_SECONDS, f"It took {zero} s from the labels' arrival.")
         act.require(wrong > 1.17 * right, f"Its false-positive rate, {wrong:.1%}, is not much above {right:.1%}.")
         act.require(ending.failed_requests == 0, f"{ending.failed_requests} of its requests failed.")
+        codes = self.laboratory.codes()
+        act.require(codes.keys() <= {RECORDED}, f"Not all labels were recorded: {codes}.")
         act.require(back == 0, f"{back} requests reached version 3 when it was named again.")
         act.shown = (
             f"{wrong:.0%} false positives against {right:.0%}: gone {zero or 0:.1f} s after its first labels; "
@@ -139,7 +143,7 @@ class Loops:
         act.require(zero is not None and zero < TRIP_SECONDS, f"It took {zero} s to take version 4 away.")
         act.require(others == 0, f"{others} requests failed that version 4 did not answer.")
         act.shown = (
-            f"Gone {zero or 0:.2f} s after failure {CONSECUTIVE} in a row, {ending.failed_requests} requests failed; "
+            f"Gone {zero or 0:.2f} s after {CONSECUTIVE} failures in a row, {ending.failed_requests} in all; "
             f"the controller, once back, aborts it."
         )
 
@@ -152,7 +156,8 @@ class Loops:
         stage.show(act, "dropout", *stage.house.controller_command())
         await stage.house.start_controller()
         self.follow(await stage.house.watch(MODEL))
-        await self._watcher.until(lambda status: True, SETTLE_SECONDS)
+        if await self._watcher.until(lambda status: True, SETTLE_SECONDS) is None:
+            raise Unreachable.of("demo_start", "`dropout rollout watch` says nothing.")
         self.laboratory.open(stage.house.feedback_token())
         self.laboratory.go_on()
 

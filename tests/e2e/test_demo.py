@@ -147,9 +147,10 @@ def test_a_failing_version_is_tripped_without_a_controller(facts: dict[str, Any]
     assert 10 <= ending["failed_requests"] == facts["errors"]
 
 
-def test_every_label_counts_once(facts: dict[str, Any]) -> None:
-    assert facts["labels"]["codes"].keys() == {"recorded"}
-    assert facts["labels"]["reported"] > 10_000
+def test_labels_count_once(facts: dict[str, Any]) -> None:
+    # One that a controller took while it was stopped may not have been answered, and is sent again.
+    assert facts["labels"]["codes"].keys() <= {"recorded", "feedback_duplicate"}
+    assert facts["labels"]["codes"]["recorded"] > 10_000
 
 
 def test_the_versions_differ_as_the_models_do(facts: dict[str, Any]) -> None:

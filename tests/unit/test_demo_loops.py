@@ -246,6 +246,13 @@ async def test_a_wrong_version_that_comes_back_when_it_is_named_again_is_found(r
     assert act.failures == ["20 requests reached version 3 when it was named again."]
 
 
+async def test_labels_that_are_refused_are_told(rehearsal: Rehearsal) -> None:
+    rehearsal.house.when_applied = lambda: rehearsal.finds_out(3.0)
+    rehearsal.loops.laboratory.reports.append(Report(0.0, [], {"feedback_forged": 2}))
+    act = await rehearsal.play(rehearsal.loops.rolled_back)
+    assert act.failures == ["Not all labels were recorded: {'feedback_forged': 2}."]
+
+
 async def test_a_failing_version_that_the_breaker_takes_away_in_time_holds(rehearsal: Rehearsal) -> None:
     rehearsal.house.when_applied = rehearsal.serves_four
     rehearsal.house.when_broken = lambda: rehearsal.trips(1.0)
