@@ -99,13 +99,16 @@ def test_a_trip_reaches_all_workers_the_store_and_the_observations(server: Dropo
         )
     reader = ObservationsReader(Path(server.store.removeprefix("sqlite:") + ".observed"))
     epoch = server.snapshot()["rollouts"][0]["epoch"]
-    wait_for(lambda: (found := reader.totals(KEY, epoch)) and found.arms["canary"].decided, "counts", 5)
+    wait_for(
+        lambda: (found := reader.totals(KEY, epoch)) and sum(found.units.counts().values()) == 60,
+        "the counts of both workers",
+        5,
+    )
     found = reader.totals(KEY, epoch)
     assert found is not None
     assert found.arms["canary"].failures == len(decided["4"])
     assert found.arms["control"].requests == len(decided["3"])
     assert found.arms["canary"].decided >= len(decided["4"])
-    assert sum(found.units.counts().values()) == 60
     reader.close()
 
 
