@@ -42,8 +42,12 @@ CREATE TABLE fallbacks (seq INTEGER PRIMARY KEY, id TEXT NOT NULL);
 
 
 class Observed(NamedTuple):
-    """The counts of one epoch as they are written: ``arms`` and ``units`` as JSON; ``units`` None where none is new."""
+    """The counts of one epoch as they are written: ``arms`` and ``units`` as JSON; ``units`` None where none is new.
 
+    Counts of another ``part`` of the run begin with nothing, and take no other's place.
+    """
+
+    part: int
     rollout: str
     epoch: int
     updated_at: float
@@ -58,9 +62,10 @@ class Fallback(NamedTuple):
     decision_id: str
 
 
-def observed(totals: EpochTotals, *, units: bool) -> Observed:
+def observed(totals: EpochTotals, *, units: bool, part: int = 0) -> Observed:
     """``totals`` as they are written, with their units if those are new."""
     return Observed(
+        part,
         totals.rollout,
         totals.epoch,
         totals.updated_at,
@@ -111,7 +116,7 @@ class ObservationsWriter:
                     " coalesce(:units, :none)) ON CONFLICT DO UPDATE SET updated_at = excluded.updated_at,"
                     " arms = excluded.arms, units_version = units_version + excluded.units_version,"
                     " units = CASE WHEN :units IS NULL THEN units ELSE excluded.units END",
-                    [{"run": self._run, "none": _NO_UNITS, **row._asdict()} for row in rows],
+                    [{"run": f"{self._run}/{row.part}", "none": _NO_UNITS, **row._asdict()} for row in rows],
                 )
                 self._write_fallbacks(connection, fallbacks, now)
                 self._tidy(connection, now)

@@ -160,8 +160,8 @@ class ObserverOfStore:
 
     async def _write(self) -> None:
         rows: list[Observed] = []
-        for number, (totals, units) in enumerate(self._observer.totals.take_changed(), start=1):
-            rows.append(observed(totals, units=units))
+        for number, (totals, units, part) in enumerate(self._observer.totals.take_changed(), start=1):
+            rows.append(observed(totals, units=units, part=part))
             if number % _AT_ONCE == 0:
                 await asyncio.sleep(0)
         self._fallbacks = [*self._fallbacks, *self._observer.take_fallbacks()][-MAX_FALLBACKS:]

@@ -11,24 +11,35 @@ from extproc.protect.epochs import Epoch
 from extproc.protect.outcome import FAILURES, OF_STABLE, Answer, Outcome, failed
 
 MAX_EPOCHS: Final = 2048
-"""Epochs that are counted at a time, those with the latest news; some 20 KB each, and their units."""
+"""Epochs that are counted at a time, those with the latest news; up to 100 KB each, and their units."""
 
 Key = tuple[str, int]
 """A rollout (``namespace/name``) and an epoch."""
 
 
 class Changed(NamedTuple):
-    """The counts of an epoch that changed, and whether there are new units among them."""
+    """The counts of an epoch that changed, and whether there are new units among them.
+
+    An epoch that had to make room and came back is counted from nothing: each ``part`` has counts of its own.
+    """
 
     totals: EpochTotals
     units: bool
+    part: int
+
+
+class _Counted(NamedTuple):
+    """An epoch while it has a place."""
+
+    totals: EpochTotals
+    part: int
 
 
 class RunTotals:
     """The counts of every epoch since this run began. ``dropped`` counts epochs that had to make room."""
 
     def __init__(self) -> None:
-        self._epochs: Bounded[Key, EpochTotals] = Bounded(MAX_EPOCHS)
+        self._epochs: Bounded[Key, _Counted] = Bounded(MAX_EPOCHS)
         self._changed: set[Key] = set()
         self._with_new_units: set[Key] = set()
 
@@ -68,9 +79,9 @@ class RunTotals:
     def take_changed(self) -> list[Changed]:
         """The epochs that changed since this was last asked."""
         changed = [
-            Changed(totals, key in self._with_new_units)
+            Changed(counted.totals, key in self._with_new_units, counted.part)
             for key in self._changed
-            if (totals := self._epochs.find(key)) is not None
+            if (counted := self._epochs.find(key)) is not None
         ]
         self._changed.clear()
         self._with_new_units.clear()
@@ -83,7 +94,7 @@ class RunTotals:
 
     def _of(self, rollout: str, epoch: int, now: float) -> EpochTotals:
         key = (rollout, epoch)
-        totals = self._epochs.use(key, lambda: EpochTotals(rollout, epoch))
+        totals = self._epochs.use(key, lambda: _Counted(EpochTotals(rollout, epoch), self._epochs.dropped)).totals
         totals.updated_at = now
         self._changed.add(key)
         return totals

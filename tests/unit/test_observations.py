@@ -90,6 +90,16 @@ def test_all_runs_add_up(path: Path, reader: ObservationsReader) -> None:
     assert found.arms["canary"] is reader.totals(KEY, 1).arms["canary"]  # type: ignore[union-attr]
 
 
+def test_parts_of_a_run_add_up(path: Path, reader: ObservationsReader) -> None:
+    writer = ObservationsWriter(path, "one")
+    writer.write([observed(totals(10, 1), units=True)], (), NOW)
+    writer.write([observed(totals(3, 2), units=True, part=7)], (), NOW + 1)
+    writer.close()
+    found = reader.totals(KEY, 1)
+    assert found is not None
+    assert (found.arms["canary"].requests, found.units.counts()) == (13, {"canary": 2})
+
+
 def test_fallbacks_are_read_in_order_and_each_once(path: Path, reader: ObservationsReader) -> None:
     write(path, "one", fallbacks=("a", "b"))
     write(path, "two", fallbacks=("c",))  # the clock stood still

@@ -9,6 +9,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from extproc.protect import observer as module
+from extproc.protect import totals as totals_module
 from extproc.protect.outcome import Outcome
 from extproc.snapshot.trips import LocalTrip
 from tests.support.observing import BREAKER, Watching
@@ -130,7 +131,7 @@ def test_totals_count_by_arm_whatever_version_served() -> None:
     watching.ended("4", cluster="fraud-detector-v3", attempts=2, group=2)
     watching.ended("4", 0, "downstream_connection_termination")
     watching.ended("3", arm="excluded")
-    ((totals, units),) = watching.observer.totals.take_changed()
+    ((totals, units, _),) = watching.observer.totals.take_changed()
     counts = totals.arms["canary"]
     assert (counts.decided, counts.requests, counts.failures, counts.fallbacks) == (4, 4, 2, 1)
     assert counts.groups == {1: [2, 1], 2: [2, 1]}
@@ -144,11 +145,25 @@ def test_units_are_counted_once_and_told_of_when_they_are_new() -> None:
     watching = Watching()
     watching.observer.units(KEY, 1, [(17, "canary"), (18, "control")])
     watching.observer.units(KEY, 1, [(17, "canary"), (19, "control")])
-    ((totals, units),) = watching.observer.totals.take_changed()
+    ((totals, units, _),) = watching.observer.totals.take_changed()
     assert units
     assert totals.units.counts() == {"canary": 1, "control": 2}
     watching.observer.totals.tell_again()
     assert [changed.units for changed in watching.observer.totals.take_changed()] == [True]
+
+
+def test_an_epoch_that_had_to_make_room_is_counted_on_apart(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(totals_module, "MAX_EPOCHS", 1)
+    watching = Watching()
+    watching.ended("4", times=3)
+    assert [(c.totals.arms["canary"].requests, c.part) for c in watching.observer.totals.take_changed()] == [(3, 0)]
+    watching.follow(replace(watching.rollouts[0], epoch=2, number=4711))
+    late = watching.entry("4", number=Watching().rollouts[0].number)
+    watching.ended("4")
+    watching.observer.take([late])
+    (changed,) = watching.observer.totals.take_changed()
+    assert (changed.totals.epoch, changed.totals.arms["canary"].requests, changed.part) == (1, 1, 1)
+    assert watching.observer.forgotten == 2
 
 
 def test_what_belongs_to_no_rollout_is_not_counted() -> None:
@@ -253,7 +268,7 @@ def test_requests_under_way_over_a_change_of_weight_count_for_their_own_epoch() 
     watching.follow(replace(watching.rollouts[0], epoch=2, number=4711))
     watching.observer.take(before)
     watching.ended("4")
-    totals = {totals.epoch: totals for totals, _ in watching.observer.totals.take_changed()}
+    totals = {totals.epoch: totals for totals, *_ in watching.observer.totals.take_changed()}
     assert totals[1].arms["canary"].failures == 3
     assert totals[2].arms["canary"].failures == 0
 
