@@ -8,6 +8,7 @@ from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import suppress
 from pathlib import Path
+from threading import Event
 from typing import Any
 
 import grpc
@@ -15,7 +16,7 @@ import pytest
 
 from extproc.envoy.bootstrap import bootstrap, connection_manager
 from extproc.envoy.render import write_envoy_dir
-from extproc.protect.access_log import METHOD, SERVICE, LogEntry, decode
+from extproc.protect.access_log import METHOD, SERVICE, LogEntry, decode, server_options
 from extproc.protect.outcome import Outcome, outcome_of
 from extproc.resources.loading import parse_rollout
 from extproc.snapshot.compile import compile_rollout
@@ -46,8 +47,10 @@ class Logged:
     def __init__(self, folder: Path) -> None:
         self.upstreams = Upstreams(STABLE, "fraud-detector-v4")
         self.entries: list[LogEntry] = []
+        self.taking = Event()
+        self.taking.set()
         self._pool = ThreadPoolExecutor(8)
-        self._server = grpc.server(self._pool)
+        self._server = grpc.server(self._pool, options=server_options())
         method = grpc.stream_unary_rpc_method_handler(self._take)
         self._server.add_generic_rpc_handlers((grpc.method_handlers_generic_handler(SERVICE, {METHOD: method}),))
         self._folder = folder
@@ -55,6 +58,7 @@ class Logged:
 
     def _take(self, messages: Iterator[bytes], _context: Any) -> bytes:
         for message in messages:
+            self.taking.wait(20)
             self.entries += decode(message)
         return b""
 
@@ -179,3 +183,23 @@ def test_requests_without_a_decision_are_not_sent(logged: Logged) -> None:
     written = logged.envoy.stat("access_logs.grpc_access_log.logs_written")
     logged.outcome("4")
     assert logged.envoy.stat("access_logs.grpc_access_log.logs_written") == written + 1
+
+
+def test_what_waits_for_an_observer_that_takes_nothing_is_bounded_and_the_rest_counted(logged: Logged) -> None:
+    assert logged.envoy is not None
+    before, logged.entries = logged.envoy.stats("access_logs."), []
+    headers = {"x-model-rollout": "payments/r4", "x-decision-id": "d" * 32, "x-model-arm": "a" * 4000}
+    connection = http.client.HTTPConnection("127.0.0.1", logged.envoy.port, timeout=5)
+    logged.taking.clear()
+    try:
+        for _ in range(1000):  # four times what may wait
+            connection.request("GET", "/4", headers={**headers, "x-model-version": "4"})
+            assert connection.getresponse().read()
+        after = logged.envoy.stats("access_logs.")
+    finally:
+        connection.close()
+        logged.taking.set()
+    new = {name.rpartition(".")[2]: count - before[name] for name, count in after.items()}
+    assert new["logs_dropped"] > 500
+    assert new["logs_written"] + new["logs_dropped"] == 1000
+    wait_until(lambda: len(logged.entries) == new["logs_written"], "what was not dropped")
