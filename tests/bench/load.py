@@ -9,6 +9,7 @@ import time
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from typing import NamedTuple
 
 CONNECTIONS = 32
 HEADERS = (
@@ -71,6 +72,19 @@ def resident_mb(pid: int) -> float:
     return pages * os.sysconf("SC_PAGE_SIZE") / 1e6
 
 
+class Response(NamedTuple):
+    """One request: when it was sent (Unix seconds), its status, and the seconds until its answer had come."""
+
+    sent_at: float
+    status: int
+    seconds: float
+
+    @property
+    def ended_at(self) -> float:
+        """When the answer had come (Unix seconds)."""
+        return self.sent_at + self.seconds
+
+
 def run(
     h2load: str,
     *,
@@ -84,11 +98,50 @@ def run(
     cpus: Sequence[int],
     directory: Path,
 ) -> Measured:
-    """Load Envoy for ``seconds``, at ``rate`` requests a second or as fast as it goes, and measure.
+    """Load Envoy as ``offer`` does, and measure; ``server`` and ``envoy`` are process ids."""
+    before = cpu_seconds(server), cpu_seconds(envoy)
+    responses = offer(
+        h2load,
+        port=port,
+        paths=paths,
+        seconds=seconds,
+        rate=rate,
+        connections=connections,
+        cpus=cpus,
+        directory=directory,
+    )
+    used = cpu_seconds(server) - before[0], cpu_seconds(envoy) - before[1]
+    count = len(responses)
+    latencies = sorted(response.seconds * 1000 for response in responses)
+    return Measured(
+        requests=count,
+        failed=sum(response.status != 200 for response in responses),
+        requests_per_second=count / seconds,
+        server_cpu_us=used[0] / count * 1e6,
+        envoy_cpu_us=used[1] / count * 1e6,
+        server_busy=used[0] / seconds,
+        envoy_busy=used[1] / seconds,
+        mean_ms=statistics.fmean(latencies),
+        **{name: latencies[int(count * share)] for name, share in PERCENTILES.items()},
+        max_ms=latencies[-1],
+    )
+
+
+def offer(
+    h2load: str,
+    *,
+    port: int,
+    paths: Sequence[str],
+    seconds: int,
+    rate: int | None,
+    connections: int = CONNECTIONS,
+    cpus: Sequence[int],
+    directory: Path,
+) -> list[Response]:
+    """Load Envoy for ``seconds``, at ``rate`` requests a second or as fast as it goes; what came of each request.
 
     h2load sends what is due on all ``connections`` at once, so at a rate many of them queue behind one another.
-    ``server`` and ``envoy`` are process ids, ``cpus`` what h2load may use. With one connection each request waits for
-    the one before.
+    ``cpus`` are what it may use. With one connection each request waits for the one before.
     """
     targets = directory / "targets.txt"
     targets.write_text("".join(f"http://127.0.0.1:{port}{path}\n" for path in paths))
@@ -99,7 +152,6 @@ def run(
         command += ["--rps", str(rate / connections)]
     for header in HEADERS:
         command += ["-H", header]
-    before = cpu_seconds(server), cpu_seconds(envoy)
     done = subprocess.run(
         ["taskset", "-c", ",".join(map(str, cpus)), *command],
         capture_output=True,
@@ -107,31 +159,13 @@ def run(
         timeout=seconds + 60,
         check=True,
     )
-    used = cpu_seconds(server) - before[0], cpu_seconds(envoy) - before[1]
-    statuses, latencies = _read_log(log)
-    if not latencies:
+    responses = _read_log(log)
+    if not responses:
         raise RuntimeError(f"h2load made no request: {done.stdout}{done.stderr}")
-    count = len(latencies)
-    latencies.sort()
-    return Measured(
-        requests=count,
-        failed=sum(status != 200 for status in statuses),
-        requests_per_second=count / seconds,
-        server_cpu_us=used[0] / count * 1e6,
-        envoy_cpu_us=used[1] / count * 1e6,
-        server_busy=used[0] / seconds,
-        envoy_busy=used[1] / seconds,
-        mean_ms=statistics.fmean(latencies) / 1000,
-        **{name: latencies[int(count * share)] / 1000 for name, share in PERCENTILES.items()},
-        max_ms=latencies[-1] / 1000,
-    )
+    return responses
 
 
-def _read_log(log: Path) -> tuple[list[int], list[int]]:
-    """The status and the microseconds of each request."""
-    statuses, latencies = [], []
-    for line in log.read_text().splitlines():
-        _, status, micros = line.split("\t")
-        statuses.append(int(status))
-        latencies.append(int(micros))
-    return statuses, latencies
+def _read_log(log: Path) -> list[Response]:
+    """The requests in the order in which they ended; h2load writes microseconds."""
+    lines = (line.split("\t") for line in log.read_text().splitlines())
+    return [Response(int(sent) / 1e6, int(status), int(micros) / 1e6) for sent, status, micros in lines]

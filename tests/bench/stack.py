@@ -4,13 +4,14 @@ from __future__ import annotations
 
 import json
 import os
+import random
 import signal
 import subprocess
 import sys
 import time
 import urllib.error
 import urllib.request
-from collections.abc import Callable
+from collections.abc import Callable, Mapping, Sequence
 from contextlib import ExitStack, suppress
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -20,11 +21,17 @@ from extproc.envoy.bootstrap import PROCESSOR_CLUSTER, bootstrap, connection_man
 from extproc.serve.children import GRPC_SETTINGS
 from tests.support.envoy import TEMPLATES, EnvoyProcess, free_port
 
+Route = Mapping[str, Any]
+
 USERS = 1000
 SERVER_CPU = 0
 ROOT = Path(__file__).parents[2]
 POLICIES = ROOT / "policies"
 FULL_POLICY = "routing/decision"
+BREAKER = {"window": "10s", "minRequests": 20, "errorRate": 0.2, "consecutive": 10}
+ANSWER: Route = {"match": {"prefix": "/"}, "direct_response": {"status": 200}}
+"""Envoy's answer to everything, without a model behind it."""
+OBSERVER_SOCKET = "observer.sock"
 CACHED_FOR_LONG = {"DROPOUT_FEATURE_CACHE": "3600"}
 """The users come back more seldom than real ones: their features stay in the cache for as long as this runs."""
 
@@ -33,7 +40,8 @@ CACHED_FOR_LONG = {"DROPOUT_FEATURE_CACHE": "3600"}
 class Case:
     """One thing to measure: Envoy alone without a ``transport``, without ``rollouts`` a no-op server, else ours.
 
-    ``tuned`` gives the no-op the gRPC settings that our worker has.
+    ``tuned`` gives the no-op the gRPC settings that our worker has. ``observed``: Envoy tells an observer what became
+    of requests. More than one of the ``workers`` are left on the processors that the system gives them.
     """
 
     name: str
@@ -41,12 +49,19 @@ class Case:
     rollouts: int = 0
     full: bool = False
     tuned: bool = False
+    observed: bool = False
+    workers: int = 1
 
 
 def paths(case: Case) -> list[str]:
     """The paths that load asks for: users of one rollout, or spread over all of them."""
     count = max(case.rollouts, 1)
     return [f"/v1/models/m{user * count // USERS}:predict?user={user}" for user in range(USERS)]
+
+
+def users(number: int) -> list[str]:
+    """The paths by which all users ask for the model ``number``, in an order that has nothing to do with them."""
+    return [f"/v1/models/m{number}:predict?user={user}" for user in random.Random(number).sample(range(USERS), USERS)]
 
 
 def document(number: int, *, full: bool) -> dict[str, Any]:
@@ -58,6 +73,7 @@ def document(number: int, *, full: bool) -> dict[str, Any]:
         "unit": {"header": "x-user-id"},
         "stable": {"version": "1"},
         "canary": {"version": "2"},
+        "breaker": BREAKER,
     }
     if full:
         spec["features"] = {
@@ -83,9 +99,16 @@ def write_documents(folder: Path, case: Case, per_file: int = 500) -> None:
 
 
 def dropout(*arguments: str, directory: Path) -> str:
-    """Run one ``dropout`` command to its end."""
+    """Run one ``dropout`` command to its end, and give what it says.
+
+    Raises:
+        RuntimeError: when it says no.
+    """
     command = [sys.executable, "-m", "extproc.cli", *arguments]
-    return subprocess.run(command, cwd=directory, capture_output=True, text=True, check=True, timeout=300).stdout
+    done = subprocess.run(command, cwd=directory, capture_output=True, text=True, timeout=300)
+    if done.returncode:
+        raise RuntimeError(f"dropout {' '.join(arguments)}: {done.stderr}")
+    return done.stdout
 
 
 def prepare(directory: Path, case: Case) -> tuple[str, str]:
@@ -109,29 +132,44 @@ def set_weight(directory: Path, number: int, percent: str) -> None:
     dropout("rollout", "set-weight", f"bench/m{number}", percent, "--store", store, directory=directory)
 
 
+def retry(directory: Path, number: int) -> bool:
+    """Let the canary of one rollout start over; False if nobody took it away."""
+    store = f"sqlite:{directory / 'dropout.db'}"
+    try:
+        dropout("rollout", "retry", f"bench/m{number}", "--store", store, directory=directory)
+    except RuntimeError:
+        return False
+    return True
+
+
 @dataclass
 class Stack:
-    """A running case: the process that decides (``worker``, if there is one), its Envoy, and how to end both."""
+    """A running case: the process that decides (``worker``, if there is one), its Envoy, and how to end both.
+
+    ``routes`` are what Envoy answers, ``settings`` variables of Dropout's environment. ``admin`` is the port of its
+    pages, if it is ours that runs.
+    """
 
     case: Case
     directory: Path
+    routes: Sequence[Route] = (ANSWER,)
+    settings: Mapping[str, str] = field(default_factory=dict)
     worker: int | None = None
+    admin: int | None = None
     _envoy: EnvoyProcess | None = None
     _exit: ExitStack = field(default_factory=ExitStack)
 
     def start(self) -> Stack:
         """Start the server and its Envoy; all ready when this returns."""
         self.directory.mkdir()
-        socket = self.directory / "worker-0.sock"
         if self.case.rollouts:
             self._start_dropout()
         elif self.case.transport:
-            self._start_noop(socket)
-        if self.worker is not None:
-            _pin(self.worker, {SERVER_CPU})
-        self._envoy = EnvoyProcess(_envoy_config(self.case, self.directory, socket), self.directory).start()
+            self._start_noop(self.directory / "worker-0.sock")
+        self._envoy = EnvoyProcess(_envoy_config(self.case, self.directory, self.routes), self.directory).start()
         self._exit.callback(self._envoy.stop)
-        _pin(self._envoy.pid, other_cpus())
+        if self.case.workers == 1:
+            self._keep_apart()
         return self
 
     def stop(self) -> None:
@@ -144,6 +182,44 @@ class Stack:
         assert self._envoy is not None
         return self._envoy
 
+    @property
+    def observer(self) -> int:
+        """The process that observes, of a case that is observed."""
+        pid: int = self.snapshot()["observer"]["pid"]
+        return pid
+
+    def snapshot(self) -> dict[str, Any]:
+        """What ours says that it decides from."""
+        return json.loads(self.page("/snapshot"))  # type: ignore[no-any-return]
+
+    def weights(self, key: str) -> list[float]:
+        """What each worker gives the canary of the rollout ``key``, in percent."""
+        workers = self.snapshot()["workers"]
+        return [worker["rollouts"].get(key, {"weight": -1.0})["weight"] for worker in workers]
+
+    def tripped(self) -> list[str]:
+        """The rollouts of which the observer took a version away."""
+        return [trip["rollout"] for trip in self.snapshot()["observer"]["trips"]]
+
+    def page(self, path: str) -> str:
+        """One of the pages of ours."""
+        with urllib.request.urlopen(f"http://127.0.0.1:{self.admin}{path}", timeout=5) as answer:
+            text: str = answer.read().decode()
+            return text
+
+    def switch(self, name: str, percent: int) -> None:
+        """Have so many of the requests taken by the route whose ``runtime_key`` is ``name``."""
+        url = f"http://127.0.0.1:{self.envoy.admin_port}/runtime_modify?{name}={percent}"
+        with urllib.request.urlopen(urllib.request.Request(url, method="POST"), timeout=5):
+            pass
+
+    def spawn(self, *command: str, **environment: str) -> subprocess.Popen[bytes]:
+        """Start a process that ends with the stack; what it says goes to the server's log."""
+        with (self.directory / "server.log").open("ab") as log:
+            process = subprocess.Popen(command, cwd=ROOT, stdout=log, stderr=log, env={**os.environ, **environment})
+        self._exit.callback(end, process)
+        return process
+
     def log(self) -> str:
         """What the server has said."""
         return (self.directory / "server.log").read_text()
@@ -151,33 +227,41 @@ class Stack:
     def _start_noop(self, socket: Path) -> None:
         module = "tests.bench.noop_http" if self.case.transport == "http" else "tests.bench.noop"
         settings = GRPC_SETTINGS if self.case.tuned else {}
-        self.worker = self._spawn(sys.executable, "-m", module, str(socket), **settings).pid
-        _wait(socket.exists, f"the no-op server's socket, see {self.directory}/server.log")
+        self.worker = self.spawn(sys.executable, "-m", module, str(socket), **settings).pid
+        wait(socket.exists, f"the no-op server's socket, see {self.directory}/server.log")
 
     def _start_dropout(self) -> None:
         store, features = prepare(self.directory, self.case)
-        admin = free_port()
+        self.admin = free_port()
         arguments = [
             *("--transport", self.case.transport),
             *("--listen", f"unix:{self.directory}/worker-{{worker}}.sock"),
-            *("--workers", "1"),
-            *("--admin", f"127.0.0.1:{admin}"),
+            *("--workers", str(self.case.workers)),
+            *("--admin", f"127.0.0.1:{self.admin}"),
             *("--store", store),
             *("--features", features),
             *("--policies", str(POLICIES)),
             *("--decision-log", str(self.directory / "decisions.log")),
         ]
-        command = [sys.executable, "-m", "extproc.cli", "serve", *arguments]
-        process = self._spawn(*command, **CACHED_FOR_LONG)
-        _wait(lambda: _answers(f"http://127.0.0.1:{admin}/readyz"), f"dropout serve, see {self.directory}/server.log")
-        children = Path(f"/proc/{process.pid}/task/{process.pid}/children").read_text().split()
-        self.worker = int(children[0])
+        if self.case.observed:
+            arguments += ["--access-log-listen", f"unix:{self.directory / OBSERVER_SOCKET}"]
+        self.spawn(sys.executable, "-m", "extproc.cli", "serve", *arguments, **CACHED_FOR_LONG, **self.settings)
+        wait(self._ready, f"dropout serve, see {self.directory}/server.log")
+        self.worker = self.snapshot()["workers"][0]["pid"]
 
-    def _spawn(self, *command: str, **environment: str) -> subprocess.Popen[bytes]:
-        with (self.directory / "server.log").open("ab") as log:
-            process = subprocess.Popen(command, cwd=ROOT, stdout=log, stderr=log, env={**os.environ, **environment})
-        self._exit.callback(_end, process)
-        return process
+    def _ready(self) -> bool:
+        with suppress(urllib.error.URLError, OSError):
+            ready = self.page("/readyz") == "ok\n"
+            return ready and (not self.case.observed or self.snapshot()["observer"]["state"] == "serving")
+        return False
+
+    def _keep_apart(self) -> None:
+        """The worker on a processor of its own, all else on the others."""
+        pin(self.envoy.pid, other_cpus())
+        if self.worker is not None:
+            pin(self.worker, {SERVER_CPU})
+        if self.case.observed:
+            pin(self.observer, other_cpus())
 
 
 def other_cpus() -> set[int]:
@@ -185,27 +269,28 @@ def other_cpus() -> set[int]:
     return os.sched_getaffinity(0) - {SERVER_CPU} or {SERVER_CPU}
 
 
-def _pin(pid: int, cpus: set[int]) -> None:
+def pin(pid: int, cpus: set[int]) -> None:
     """Keep a process, with the threads that it has, on these processors."""
     for thread in Path(f"/proc/{pid}/task").iterdir():
         os.sched_setaffinity(int(thread.name), cpus)
 
 
-def _envoy_config(case: Case, directory: Path, socket: Path) -> dict[str, Any]:
-    """The shipped configuration, with the user's id made from the path and an answer without a model behind it."""
+def _envoy_config(case: Case, directory: Path, routes: Sequence[Route]) -> dict[str, Any]:
+    """The shipped configuration, with the user's id made from the path, these routes, and switches for them."""
     config = bootstrap(
         TEMPLATES[case.transport or "grpc"],
         listen_port=free_port(),
         admin_port=free_port(),
-        worker_sockets=[socket],
+        worker_sockets=[directory / f"worker-{number}.sock" for number in range(case.workers)],
         envoy_dir=directory,
         models={"m0-v1": free_port()},
+        observer_socket=directory / OBSERVER_SOCKET if case.observed else None,
     )
+    config.setdefault("layered_runtime", {"layers": []})["layers"].append({"name": "switches", "admin_layer": {}})
     config.pop("dynamic_resources")
     manager = connection_manager(config)
     manager.pop("rds")
-    answer = {"match": {"prefix": "/"}, "direct_response": {"status": 200}}
-    hosts = [{"name": "models", "domains": ["*"], "routes": [answer]}]
+    hosts = [{"name": "models", "domains": ["*"], "routes": [*routes]}]
     manager["route_config"] = {"name": "models", "virtual_hosts": hosts}
     mutations = manager["early_header_mutation_extensions"][0]["typed_config"]["mutations"]
     mutations.append({"append": {"header": {"key": "x-user-id", "value": "%REQ(:path)%"}}})
@@ -216,7 +301,7 @@ def _envoy_config(case: Case, directory: Path, socket: Path) -> dict[str, Any]:
     return config
 
 
-def _wait(holds: Callable[[], bool], what: str, seconds: float = 120) -> None:
+def wait(holds: Callable[[], bool], what: str, seconds: float = 120) -> None:
     deadline = time.monotonic() + seconds
     while not holds():
         if time.monotonic() > deadline:
@@ -224,13 +309,7 @@ def _wait(holds: Callable[[], bool], what: str, seconds: float = 120) -> None:
         time.sleep(0.05)
 
 
-def _answers(url: str) -> bool:
-    with suppress(urllib.error.URLError, OSError), urllib.request.urlopen(url, timeout=2) as answer:
-        return bool(answer.status == 200)
-    return False
-
-
-def _end(process: subprocess.Popen[bytes]) -> None:
+def end(process: subprocess.Popen[bytes]) -> None:
     process.send_signal(signal.SIGTERM)
     try:
         process.wait(20)

@@ -1,0 +1,71 @@
+"""What the observer adds to a decision: the same server with one and without, in turns."""
+
+from __future__ import annotations
+
+import statistics
+from pathlib import Path
+from typing import Any
+
+from tests.bench.load import Measured, cpu_seconds, run
+from tests.bench.stack import Case, Stack, other_cpus, paths
+
+OFF = Case("HTTP full, no observer", "http", rollouts=1, full=True)
+ON = Case("HTTP full, observed", "http", rollouts=1, full=True, observed=True)
+
+RATE = 1600
+SECONDS = 3
+ROUNDS = 12
+"""More than elsewhere, and short: a difference of hundredths is looked for."""
+
+
+def on_over_off(directory: Path, h2load: str) -> dict[str, Any]:
+    """The ratio of the worker's processor time for a request, and what Envoy and the observer use beside it."""
+    stacks = [Stack(case, directory / f"cost-{number}") for number, case in enumerate((OFF, ON))]
+    try:
+        for stack in stacks:
+            stack.start()
+            _load(stack, h2load)
+        observer = stacks[1].observer
+        began = cpu_seconds(observer)
+        rounds = [_round(stacks, h2load, number) for number in range(ROUNDS)]
+        observed = sum(on.requests for _, on in rounds)
+        ratios = [on.server_cpu_us / off.server_cpu_us for off, on in rounds]
+        return {
+            "ratio": statistics.median(ratios),
+            "rounds": [round(ratio, 3) for ratio in ratios],
+            "worker_cpu_us": {"off": _middle(rounds, 0, "server_cpu_us"), "on": _middle(rounds, 1, "server_cpu_us")},
+            "envoy_cpu_us": {"off": _middle(rounds, 0, "envoy_cpu_us"), "on": _middle(rounds, 1, "envoy_cpu_us")},
+            "observer_cpu_us": round((cpu_seconds(observer) - began) / observed * 1e6, 1),
+        }
+    finally:
+        for stack in stacks:
+            stack.stop()
+
+
+def _round(stacks: list[Stack], h2load: str, number: int) -> tuple[Measured, Measured]:
+    """Off and on, one after the other; who is first changes from round to round."""
+    if number % 2:
+        on, off = _load(stacks[1], h2load), _load(stacks[0], h2load)
+    else:
+        off, on = _load(stacks[0], h2load), _load(stacks[1], h2load)
+    if off.failed or on.failed or any(stack.envoy.failed_open() for stack in stacks):
+        raise RuntimeError("requests failed or went undecided")
+    return off, on
+
+
+def _load(stack: Stack, h2load: str) -> Measured:
+    return run(
+        h2load,
+        port=stack.envoy.port,
+        paths=paths(stack.case),
+        seconds=SECONDS,
+        rate=RATE,
+        server=stack.worker,
+        envoy=stack.envoy.pid,
+        cpus=sorted(other_cpus()),
+        directory=stack.directory,
+    )
+
+
+def _middle(rounds: list[tuple[Measured, Measured]], which: int, figure: str) -> float:
+    return round(statistics.median(getattr(pair[which], figure) for pair in rounds), 1)
