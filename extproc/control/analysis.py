@@ -25,6 +25,11 @@ KEPT_MEASUREMENTS: Final = 10
 ERROR_RETRY_SECONDS: Final = 10.0
 """A measurement that could not be taken is tried again after so long."""
 
+EARLY_SECONDS: Final = 0.5
+"""How much sooner than after its interval a measurement may come. Whoever asks what is due does so once a second and
+never on the dot: without it, every other interval would last a second longer than it says.
+"""
+
 
 class Outcome(StrEnum):
     """What a measurement, or a whole run, came to."""
@@ -210,7 +215,7 @@ def _after(metric: Metric, state: Mapping[str, Any], measured: Measured, now: fl
     return {
         "counts": {**counts, str(measured.outcome): counts[measured.outcome] + 1},
         "consecutiveErrors": state["consecutiveErrors"] + 1 if failed else 0,
-        "due": now + wait,
+        "due": now + max(wait - EARLY_SECONDS, 0.0),
         "measurements": [*state["measurements"], one][-KEPT_MEASUREMENTS:],
     }
 

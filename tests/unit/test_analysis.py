@@ -104,6 +104,14 @@ def test_a_metric_with_an_interval_is_due_when_it_has_passed_until_its_count_is_
     assert run.outcome is PASS
 
 
+def test_an_interval_lasts_no_second_longer_because_ticks_come_a_little_early() -> None:
+    run = Run(plan(metric(interval="1s", count=100)))
+    for tick in range(10):
+        run.now = NOW + tick - 0.003 * (tick % 3)
+        assert run.due() == ["errors"]
+        run.take(PASS)
+
+
 def test_without_a_count_it_goes_on_until_it_is_stopped() -> None:
     run = Run(plan(metric(interval="1m"), background=True)).take(*[PASS] * 50)
     assert run.due() == ["errors"]
