@@ -1,4 +1,4 @@
-"""Measure every case at one offered rate, saturated and at one connection, in turns.
+"""Measure every case at one offered rate, saturated and at one connection, in turns; and then the loops.
 
 Writes the table, ``build/bench.json`` and ``build/bench.png``.
 """
@@ -22,6 +22,8 @@ from rich.status import Status
 
 from tests.bench import report
 from tests.bench.load import CONNECTIONS, Measured, resident_mb, run
+from tests.bench.loop.figures import show
+from tests.bench.loop.run import measure
 from tests.bench.report import CASES, GRPC_FULL_MANY, HTTP_FULL, MODES, ONE_CONNECTION, RATE, Figures
 from tests.bench.stack import CACHED_FOR_LONG, ROOT, SERVER_CPU, Case, Stack, other_cpus, paths, set_weight
 
@@ -45,11 +47,14 @@ def main() -> int:
         bench = Bench(h2load, console, status, directory)
         stack.callback(bench.stop)
         figures = bench.run()
+    loop = measure(h2load, console)
     facts = report.report(
         figures,
         {"connections": CONNECTIONS, "rate": REQUESTS_PER_SECOND, "seconds": SECONDS, "rounds": ROUNDS},
+        loop,
     )
     report.show(console, facts)
+    show(console, loop)
     build = ROOT / "build"
     build.mkdir(exist_ok=True)
     (build / "bench.json").write_text(json.dumps(facts, indent=2) + "\n")
@@ -74,7 +79,7 @@ class Bench:
 
     def run(self) -> Figures:
         """Start all, measure in turns so that a machine that drifts does so for all of them."""
-        self._console.print(f"{len(CASES)} cases, {ROUNDS} rounds, about {self._minutes():.0f} minutes")
+        self._console.print(f"{len(CASES)} cases, {ROUNDS} rounds, about {self._minutes():.0f} minutes; then the loops")
         self._start()
         for number in range(1, ROUNDS + 1):
             self._console.print(f"round {number} of {ROUNDS} ...")

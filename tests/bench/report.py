@@ -13,6 +13,8 @@ from rich.console import Console
 from rich.table import Table
 
 from tests.bench.load import CONNECTIONS, Measured
+from tests.bench.loop import figures as loops
+from tests.bench.loop.figures import Figure
 from tests.bench.stack import Case
 
 ALONE = Case("Envoy alone")
@@ -68,13 +70,14 @@ class Figures:
         return [a - b for a, b in zip(self.of(case, ONE_CONNECTION, "mean_ms"), alone, strict=True)]
 
 
-def report(figures: Figures, load: Mapping[str, Any]) -> dict[str, Any]:
+def report(figures: Figures, load: Mapping[str, Any], loop: Sequence[Figure]) -> dict[str, Any]:
     """``bench.json``. ``void`` says what makes the run void, and is empty when nothing does."""
     return {
         "machine": {"processors": os.cpu_count(), "python": platform.python_version(), "system": platform.system()},
         "load": dict(load),
         "void": _void(figures),
         "ratios": {"grpc": _grpc_ratios(figures), "http": _http_ratios(figures)},
+        "loop": loops.report(loop),
         "one_change_among_10000": figures.one_change,
         "in_process": {name: _middle([run[name] for run in figures.in_process]) for name in figures.in_process[0]},
         "cases": {case.name: _case(figures, case) for case in SHOWN},

@@ -130,7 +130,8 @@ class _Reports:
 def _rows(url: str) -> list[StoredRollout]:
     store = open_store(url)
     try:
-        return list(store.changes(0).rollouts)
+        changes = store.changes(0)
+        return [row for row in changes.rollouts if isinstance(row, StoredRollout)] if changes is not None else []
     finally:
         store.close()
 

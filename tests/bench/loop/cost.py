@@ -68,4 +68,5 @@ def _load(stack: Stack, h2load: str) -> Measured:
 
 
 def _middle(rounds: list[tuple[Measured, Measured]], which: int, figure: str) -> float:
-    return round(statistics.median(getattr(pair[which], figure) for pair in rounds), 1)
+    middle: float = statistics.median(getattr(pair[which], figure) for pair in rounds)
+    return round(middle, 1)

@@ -34,8 +34,7 @@ def verdict_seconds(stack: Stack) -> list[float]:
     """For each of several rollouts, from the answer to its labels until no worker gives its canary anything."""
     _apply(stack.directory)
     with _controller(stack) as port:
-        for name in NAMES:
-            wait(lambda name=name: set(stack.weights(f"bench/{name}")) == {50.0}, f"{name} at its step", 20)
+        wait(lambda: all(set(stack.weights(f"bench/{name}")) == {50.0} for name in NAMES), "canaries at weight 50", 20)
         time.sleep(2 * INTERVAL_SECONDS)
         return [_verdict(stack, port, name, number / ROLLOUTS) for number, name in enumerate(NAMES)]
 
