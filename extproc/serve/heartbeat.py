@@ -35,7 +35,7 @@ ANY_PATH: Final = "*"
 
 @dataclass(frozen=True, slots=True)
 class Beat:
-    """What the page says: the last heartbeat, the evaluation under way (0: none), in monotonic ns, and its rule."""
+    """What the page says: the last heartbeat, the evaluation under way (0: none), in the worker's ns, and its rule."""
 
     at: int
     evaluating_since: int
@@ -43,7 +43,10 @@ class Beat:
 
 
 class HeartbeatPage:
-    """A page of memory that a worker writes and its supervisor reads. CLOCK_MONOTONIC is one clock for both."""
+    """A page of memory that a worker writes and its supervisor reads.
+
+    The times in it say only that something is new: the supervisor measures by its own clock.
+    """
 
     def __init__(self, fd: int) -> None:
         self.fd = fd
@@ -109,9 +112,10 @@ class HeartbeatPage:
 
 
 def arm_dead_man_switch(seconds: float) -> None:
-    """Have the kernel end this process unless this is called again within ``seconds``.
+    """Have the kernel end this process unless this is called again before it has used so many seconds of a processor.
 
-    The last resort, for a worker that hangs when its supervisor is dead as well: SIGALRM's default action needs no
-    interpreter.
+    The last resort, for an evaluation without end when the supervisor is dead as well: SIGPROF's default action needs
+    no interpreter. Time in which a process does not run is not counted: all workers of a container that was paused
+    would end the moment it goes on.
     """
-    signal.setitimer(signal.ITIMER_REAL, seconds)
+    signal.setitimer(signal.ITIMER_PROF, seconds)

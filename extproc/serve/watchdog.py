@@ -92,12 +92,27 @@ class ProcessState(NamedTuple):
 
 
 @dataclass(slots=True)
-class _Suspicion:
-    """What a process had used when its silence was noticed, and when its present evaluation was."""
+class _Seen:
+    """What was seen of one worker: its last heartbeat and evaluation, and for how long, in ns, neither has changed.
 
-    began: ProcessState
-    evaluation: int
-    cpu: float
+    ``at_first`` is what its process had used when its silence was noticed, ``cpu`` the seconds when the evaluation was.
+    """
+
+    beat: Beat
+    silent: int = 0
+    evaluated: int = 0
+    at_first: ProcessState | None = None
+    cpu: float | None = None
+
+    def look(self, beat: Beat, passed: int) -> None:
+        """``passed`` ns after the last look it says ``beat``."""
+        self.silent += passed
+        self.evaluated += passed
+        if beat.at != self.beat.at:
+            self.silent, self.at_first = 0, None
+        if beat.at != self.beat.at or beat.evaluating_since != self.beat.evaluating_since:
+            self.evaluated, self.cpu = 0, None
+        self.beat = beat
 
 
 @dataclass(slots=True)
@@ -107,57 +122,57 @@ class Watchdog:
     It wants proof before it blames a policy: the process must have used the time, not only let it pass, because on a
     crowded or paused machine an evaluation of microseconds can take its place in the queue for a second. For the same
     reason the time in which a worker waited for a processor does not count as hanging, up to a limit: another process
-    in its place would have to wait too. A process that was stopped needs no more proof. And after a supervisor was
-    held up itself, everybody's time begins anew.
+    in its place would have to wait too. A process that was stopped needs no more proof.
+
+    Time is what passes between two looks of the supervisor: never a difference between its clock and a worker's,
+    which is large for a page that nobody wrote yet and when a virtual machine goes on with another clock. After the
+    supervisor was held up itself, or its clock jumped, everybody's time begins anew.
     """
 
     limits: Limits
     look_at: Callable[[int], ProcessState]
-    _suspicions: dict[int, _Suspicion] = field(default_factory=dict)
+    _seen: dict[int, _Seen] = field(default_factory=dict)
     _last_look: int = 0
-    _awake_since: int = 0
 
     def judge(self, pages: Sequence[tuple[int, int, HeartbeatPage]], now: int) -> list[Hung]:
         """The hung ones among (worker, pid, page); ``now`` is monotonic ns."""
-        if self._last_look and now - self._last_look > _ns(4 * BEAT_SECONDS):
-            self._awake_since = now
-            self._suspicions.clear()
-        self._last_look = now
-        hung = [self._judge_one(worker, pid, page.read(), now) for worker, pid, page in pages]
+        passed, self._last_look = now - self._last_look, now
+        if not 0 <= passed <= _ns(4 * BEAT_SECONDS):
+            passed = 0
+            self._seen.clear()
+        hung = [self._judge_one(worker, pid, page.read(), passed) for worker, pid, page in pages]
         return [one for one in hung if one is not None]
 
     def forget(self, worker: int) -> None:
         """The worker was replaced."""
-        self._suspicions.pop(worker, None)
+        self._seen.pop(worker, None)
 
-    def _judge_one(self, worker: int, pid: int, beat: Beat, now: int) -> Hung | None:
-        silent = now - max(beat.at, self._awake_since)
-        if silent < _ns(2 * BEAT_SECONDS):
-            self._suspicions.pop(worker, None)
+    def _judge_one(self, worker: int, pid: int, beat: Beat, passed: int) -> Hung | None:
+        seen = self._seen.setdefault(worker, _Seen(beat))
+        seen.look(beat, passed)
+        if seen.silent < _ns(2 * BEAT_SECONDS):
             return None
         process = self.look_at(pid)
-        suspicion = self._suspicions.setdefault(worker, _Suspicion(process, 0, 0.0))
-        used = process.cpu_seconds - suspicion.began.cpu_seconds
-        waited = min(process.waited_seconds - suspicion.began.waited_seconds, silent / 1e9)
+        if seen.at_first is None:
+            seen.at_first = process
+        if seen.cpu is None:
+            seen.cpu = process.cpu_seconds
+        used = process.cpu_seconds - seen.at_first.cpu_seconds
+        waited = min(process.waited_seconds - seen.at_first.waited_seconds, seen.silent / 1e9)
         evidence = (
-            f"no heartbeat for {silent / 1e9:.1f} s, in which it used {used:.1f} s of a processor "
+            f"no heartbeat for {seen.silent / 1e9:.1f} s, in which it used {used:.1f} s of a processor "
             f"and waited {waited:.1f} s for one"
         )
-        if beat.evaluating_since and self._burnt(suspicion, process, beat.evaluating_since, now):
+        # One evaluation has lasted for the limit, and the process was running for half of it or more.
+        burnt = process.cpu_seconds - seen.cpu >= self.limits.evaluation / 2
+        if beat.evaluating_since and seen.evaluated >= _ns(self.limits.evaluation) and burnt:
             return Hung(worker, beat.path, evidence)
-        if process.stopped:
-            hung = silent >= _ns(self.limits.evaluation)
-        else:
-            hung = silent >= _ns(min(self.limits.hang + waited, PATIENCE * self.limits.hang))
-        return Hung(worker, None, evidence) if hung else None
+        limit = self.limits.evaluation if process.stopped else self._patience(waited)
+        return Hung(worker, None, evidence) if seen.silent >= _ns(limit) else None
 
-    def _burnt(self, suspicion: _Suspicion, process: ProcessState, since: int, now: int) -> bool:
-        """Whether one evaluation has lasted for the limit, and the process was running for half of it or more."""
-        if suspicion.evaluation != since:
-            suspicion.evaluation, suspicion.cpu = since, process.cpu_seconds
-        if now - max(since, self._awake_since) < _ns(self.limits.evaluation):
-            return False
-        return process.cpu_seconds - suspicion.cpu >= self.limits.evaluation / 2
+    def _patience(self, waited: float) -> float:
+        """Seconds of silence that a worker is given which waited for a processor in ``waited`` of them."""
+        return min(self.limits.hang + waited, PATIENCE * self.limits.hang)
 
 
 def process_state(pid: int) -> ProcessState:

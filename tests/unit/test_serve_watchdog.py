@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import signal
+import subprocess
+import sys
 from collections.abc import Iterator, Mapping
 from typing import Any
 
@@ -15,20 +18,24 @@ from extproc.serve.heartbeat import ANY_PATH, HeartbeatPage
 from extproc.serve.watchdog import Hung, Limits, ProcessState, Watchdog, WatchedEngine
 
 MS = 1_000_000
-START = 10_000 * MS
+START = 10_000_000 * MS
 
 
 class Machine:
-    """A clock and a worker's CPU time, both moved by hand; the watchdog looks every 50 ms."""
+    """A clock and a worker's CPU time, both moved by hand; the watchdog looks every 50 ms.
+
+    The worker reads the clock ``behind`` nanoseconds late.
+    """
 
     def __init__(self, monkeypatch: pytest.MonkeyPatch) -> None:
         self.now = START
+        self.behind = 0
         self.cpu = 0.0
         self.waited = 0.0
         self.stopped = False
         self.page = HeartbeatPage.create()
         self.watchdog = Watchdog(Limits(evaluation=0.3, hang=2.0), self._state)
-        monkeypatch.setattr(heartbeat.time, "monotonic_ns", lambda: self.now)
+        monkeypatch.setattr(heartbeat.time, "monotonic_ns", lambda: self.now - self.behind)
 
     def _state(self, pid: int) -> ProcessState:
         return ProcessState(self.cpu, self.stopped, self.waited)
@@ -107,7 +114,7 @@ def test_a_worker_that_hangs_on_a_crowded_machine_is_given_the_time_that_it_ran(
 def test_a_stopped_worker_is_replaced_soon_and_no_policy_is_blamed(machine: Machine) -> None:
     machine.page.begin("routing/decision")
     machine.stopped = True
-    (hung,) = machine.passes(300)
+    (hung,) = machine.passes(350)
     assert hung.path is None
 
 
@@ -128,6 +135,43 @@ def test_a_machine_that_stood_still_ends_no_worker_that_wakes_up_slowly(machine:
     assert machine.passes(1_900) == []
     (hung,) = machine.passes(200)
     assert hung.path is None
+
+
+def test_a_worker_that_has_not_beaten_yet_is_not_silent_since_the_machine_started(machine: Machine) -> None:
+    machine.page.close()
+    machine.page = HeartbeatPage.create()
+    assert machine.passes(1_900) == []
+    (hung,) = machine.passes(200)
+    assert "no heartbeat for 2.0 s" in hung.evidence
+
+
+def test_a_worker_whose_clock_is_not_the_supervisors_is_judged_by_the_beats_that_are_seen(machine: Machine) -> None:
+    for jump in (-1_551_000, 1_551_000):  # a machine restored from an image, whose processors' clocks differ
+        machine.passes(500, beating=True)
+        machine.behind = jump * MS
+        assert machine.passes(10_000, beating=True) == []
+        assert machine.passes(1_900) == []
+        (hung,) = machine.passes(200)
+        assert hung.path is None
+        machine.watchdog.forget(0)
+
+
+def test_a_clock_that_jumps_back_under_the_supervisor_gives_everybody_time(machine: Machine) -> None:
+    machine.passes(1_000)
+    machine.now -= 5_000 * MS
+    assert machine.passes(1_900) == []
+    (hung,) = machine.passes(200)
+    assert hung.path is None
+
+
+@pytest.mark.parametrize(
+    ("does", "ends_by"),
+    [("while True: pass", -signal.SIGPROF), ("import time; time.sleep(0.3)", 0)],
+    ids=["it spins", "it stands still"],
+)
+def test_the_dead_man_switch_ends_a_worker_that_spins_and_none_that_stood_still(does: str, ends_by: int) -> None:
+    code = f"from extproc.serve.heartbeat import arm_dead_man_switch\narm_dead_man_switch(0.05)\n{does}"
+    assert subprocess.run([sys.executable, "-c", code], check=False, timeout=60).returncode == ends_by
 
 
 def test_paths_survive_a_page_that_is_full(machine: Machine) -> None:
