@@ -1,4 +1,4 @@
-"""Settings: every ``DROPOUT_*`` variable of the environment, read once, with its default and its meaning.
+"""Settings: every ``DROPOUT_*`` variable of the environment, with its default and its meaning.
 
 What belongs to one start of one command is a flag. What tunes the house, and is the same for all its processes, is
 a setting: workers inherit the environment of their supervisor.
@@ -9,7 +9,6 @@ from __future__ import annotations
 import os
 from collections.abc import Mapping
 from dataclasses import dataclass, field, fields
-from functools import cache
 from typing import Any
 
 from extproc.errors import Fault, InvalidInput
@@ -95,9 +94,8 @@ def read_settings(environment: Mapping[str, str]) -> Settings:
     return Settings(**values)
 
 
-@cache
 def settings() -> Settings:
-    """The settings of this process, read from its environment on first use."""
+    """The settings of this process, as its environment has them now."""
     return read_settings(os.environ)
 
 

@@ -31,7 +31,6 @@ from extproc.control.policy import Verdict
 from extproc.errors import InvalidInput, Refused
 from extproc.resources.control_schema import CONTROL_ACTIONS, CONTROL_INPUT_SCHEMA
 from extproc.resources.loading import LoadedDocument, load_paths
-from extproc.settings import settings
 from tests.support.clock import FakeClock
 from tests.support.policies import POLICIES
 from tests.support.rollouts import CANARY, document
@@ -263,15 +262,11 @@ def test_commands_on_the_store_ask_the_policies_that_the_environment_names(
 ) -> None:
     put(tmp_path / "policies", 'decision := {"allow": input.action == "kill", "reason": "only kills"}')
     monkeypatch.setenv("DROPOUT_CONTROL_POLICIES", str(tmp_path / "policies"))
-    settings.cache_clear()
     name, store = "/".join(NAME), f"sqlite:{tmp_path}/dropout.db"
-    try:
-        codes = []
-        for command in (["kill", name], ["restore", name], ["delete", "rollout", name]):
-            with pytest.raises(SystemExit) as ended:
-                main([*command, "--store", store])
-            codes.append(ended.value.code)
-    finally:
-        settings.cache_clear()
+    codes = []
+    for command in (["kill", name], ["restore", name], ["delete", "rollout", name]):
+        with pytest.raises(SystemExit) as ended:
+            main([*command, "--store", store])
+        codes.append(ended.value.code)
     assert codes == [0, 1, 1]
     assert "only kills (control_denied)" in capsys.readouterr().err

@@ -23,7 +23,7 @@ from extproc.serve.children import Backoff, spawn
 from extproc.serve.endpoints import TcpEndpoint
 from extproc.serve.messages import Channel, written_between
 from extproc.serve.policy_watch import FolderWatch, Sources, Trial, answer_trial
-from extproc.settings import Settings, described, read_settings
+from extproc.settings import Settings, described, read_settings, settings
 
 MESSAGES = st.lists(st.dictionaries(st.text(), st.text() | st.integers(-(2**53), 2**53) | st.none()), max_size=5)
 
@@ -82,6 +82,12 @@ def test_every_setting_has_a_variable_a_default_and_a_meaning() -> None:
 def test_settings_come_from_the_environment() -> None:
     read = read_settings({"DROPOUT_DRAIN_TIMEOUT": "2.5", "DROPOUT_STORE": "sqlite:x", "DROPOUT_OTHER": "?"})
     assert (read.drain_timeout, read.store, read.hang_limit) == (2.5, "sqlite:x", Settings().hang_limit)
+
+
+def test_a_command_does_not_keep_the_settings_of_the_one_before_it(monkeypatch: pytest.MonkeyPatch) -> None:
+    for store in ("sqlite:one.db", "sqlite:other.db"):
+        monkeypatch.setenv("DROPOUT_STORE", store)
+        assert settings().store == store
 
 
 @pytest.mark.parametrize("value", ["soon", "-1", "nan", "inf", ""])
