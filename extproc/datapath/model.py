@@ -22,8 +22,7 @@ class Request:
     name that came more than once is joined by ``,`` (cookies by ``; ``) and listed in ``repeated``. ``path``
     carries the query. ``attributes`` are the request attributes that Envoy was asked for. ``too_large`` says that
     the headers are over the limits: the decision then ends at stable. ``full`` says that Envoy would refuse it with
-    any more headers: then none are set, and its default route leads to stable. ``size`` are the bytes that it came
-    in, and so about what is held by holding on to it.
+    any more headers: then none are set, and its default route leads to stable.
     """
 
     method: str
@@ -35,7 +34,6 @@ class Request:
     attributes: Mapping[str, Any] = field(default_factory=dict)
     too_large: bool = False
     full: bool = False
-    size: int = 0
 
 
 class Unit(NamedTuple):

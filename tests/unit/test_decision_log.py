@@ -284,28 +284,43 @@ def test_a_full_queue_drops_and_counts(path: Path, monkeypatch: pytest.MonkeyPat
     assert log.drops == 26
 
 
-def test_a_queue_is_full_of_a_few_large_requests_and_texts_too(path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_queue_is_full_of_a_few_large_decisions_too(path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     full = threading.Event()
     full.set()
     write = os.write
     monkeypatch.setattr(decision_log.os, "write", lambda fd, data: no_space() if full.is_set() else write(fd, data))
-    log = open_decision_log(path, max_queue_bytes=1_000_000, retry_seconds=0.001)
+    log = open_decision_log(path, max_queue_bytes=250_000, retry_seconds=0.001)
     record(log)
     wait_for(lambda: log.errors > 0)
-    large = make_request(size=300_000)
     talkative = make_facts(verdict=PolicyVerdict(reason="r" * 50_000, body="b" * 50_000))
     for _ in range(3):
-        record(log, request=large)
+        record(log, facts=talkative)
     assert log.drops == 0
-    record(log, request=large)
     record(log, facts=talkative)
-    record(log, facts=talkative)
+    record(log)
     assert log.drops == 2
     full.clear()
-    wait_for_lines(path, 5)
-    record(log, request=large)
+    wait_for_lines(path, 4)
+    record(log, facts=talkative)
     log.close()
     assert log.drops == 2
+
+
+def test_a_decision_that_no_encoder_takes_is_dropped_counted_and_told_of_once(
+    path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    value: list[Any] = []
+    for _ in range(100_000):
+        value = [value]
+    log = open_decision_log(path)
+    for _ in range(3):
+        record(log, facts=with_input(features={"risk_score": value}))
+    record(log)
+    log.close()
+    assert (log.drops, path.read_bytes().count(b"\n")) == (3, 1)
+    assert len(caplog.records) == 1
+    while value:  # piece by piece: the interpreter would free it in one deep recursion
+        value = value.pop()
 
 
 def test_a_disk_that_has_room_again_gets_what_was_kept(path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -81,7 +81,6 @@ class Exchange:
             asked = self._decode(data, self._reader)
             if asked is None or isinstance(asked, bytes):
                 return asked
-            asked.size = len(data)
             return self._encode(await self._process(asked))
         except MalformedMessage:
             raise
