@@ -6,16 +6,17 @@ base64; it reads the same in either spelling of the names. What a message means 
 
 from __future__ import annotations
 
-from binascii import a2b_base64, b2a_base64
+from binascii import b2a_base64
 from collections.abc import Mapping
 from functools import lru_cache
 from typing import Any, Final
 
+import msgspec
 import orjson
 
 from extproc.datapath.attributes import EXT_PROC_ATTRIBUTES, NO_ATTRIBUTES, AttributeReader
 from extproc.datapath.model import Mutation, Request
-from extproc.datapath.transports.exchange import DENIED_DETAILS, OTHER_PHASES, REQUEST_HEADERS, MalformedMessage
+from extproc.datapath.transports.exchange import DENIED_DETAILS, OTHER_PHASES, MalformedMessage
 
 _TEMPLATES_KEPT: Final = 4096
 _EXACT: Final = 2.0**53
@@ -28,6 +29,45 @@ _MARK: Final = "\0"
 _WRITTEN_MARK: Final = rb"\u0000"
 
 
+class _Header(msgspec.Struct, gc=False):
+    key: str = ""
+    raw_value: bytes = b""
+    value: str = ""
+
+
+class _HeaderMap(msgspec.Struct, gc=False):
+    headers: list[_Header] | None = None
+
+
+class _HttpHeaders(msgspec.Struct, gc=False):
+    headers: _HeaderMap | None = None
+
+
+class _Attributes(msgspec.Struct, gc=False):
+    ours: dict[str, Any] | None = msgspec.field(default=None, name=EXT_PROC_ATTRIBUTES)
+
+
+class _Unread(msgspec.Struct, gc=False):
+    """An object, whatever is in it."""
+
+
+class _ProcessingRequest(msgspec.Struct, gc=False):
+    """What is read of Envoy's message; the rest is passed over. The phases are those of ``exchange``."""
+
+    request_headers: _HttpHeaders | None = None
+    response_headers: _Unread | None = None
+    request_body: _Unread | None = None
+    response_body: _Unread | None = None
+    request_trailers: _Unread | None = None
+    response_trailers: _Unread | None = None
+    observability_mode: bool = False
+    attributes: _Attributes | None = None
+
+
+_read: Final = msgspec.json.Decoder(_ProcessingRequest).decode
+"""Types and base64 are checked, and what is not read is skipped, in C: a third of what it takes in Python."""
+
+
 def decode(data: bytes, reader: AttributeReader) -> Request | bytes | None:
     """What the message ``data`` asks for: a decision on the ``Request``; the reply as it is given here; or nothing.
 
@@ -35,49 +75,32 @@ def decode(data: bytes, reader: AttributeReader) -> Request | bytes | None:
         MalformedMessage: when it cannot be read or has no phase; there is no reply that Envoy would accept.
     """
     try:
-        message = orjson.loads(data)
-        if message.get("observability_mode"):
-            return None
-        asked = message.get(REQUEST_HEADERS)
-        if asked is None:
-            return _other_phase(message)
-        headers = asked.get("headers")
-        entries = headers.get("headers") if headers else None
-        attributes = message.get("attributes")
-        return reader.request(
-            _pairs(entries) if entries else (), _asked_for(attributes) if attributes else NO_ATTRIBUTES
-        )
-    except MalformedMessage:
-        raise
-    except ValueError as error:
+        message = _read(data)
+    except (ValueError, RecursionError) as error:
         raise MalformedMessage(f"the message cannot be read: {error}") from None
-    except (AttributeError, KeyError, TypeError):
-        raise MalformedMessage("a field of the message is not of its type") from None
+    if message.observability_mode:
+        return None
+    asked = message.request_headers
+    if asked is None:
+        return _other_phase(message)
+    found = asked.headers
+    entries = found.headers if found is not None else None
+    return reader.request(
+        [(entry.key, entry.raw_value or entry.value.encode()) for entry in entries] if entries else (),
+        _asked_for(message.attributes) if message.attributes is not None else NO_ATTRIBUTES,
+    )
 
 
-def _pairs(entries: list[dict[str, str]]) -> list[tuple[str, bytes]]:
-    """The headers. Strict base64 costs nothing and lets no garbage be skipped."""
-    try:
-        return [(entry["key"], a2b_base64(entry["raw_value"], strict_mode=True)) for entry in entries]
-    except KeyError:  # something is empty and left out
-        return [_pair(entry) for entry in entries]
-
-
-def _pair(entry: Mapping[str, Any]) -> tuple[str, bytes]:
-    value = a2b_base64(entry.get("raw_value") or "", strict_mode=True)
-    return entry.get("key") or "", value or (entry.get("value") or "").encode()
-
-
-def _other_phase(message: Mapping[str, Any]) -> bytes:
+def _other_phase(message: _ProcessingRequest) -> bytes:
     for phase, reply in _EMPTY_REPLIES.items():
-        if isinstance(message.get(phase), dict):
+        if getattr(message, phase) is not None:
             return reply
     raise MalformedMessage("the message has no phase")
 
 
-def _asked_for(attributes: Mapping[str, Any]) -> Mapping[str, Any]:
+def _asked_for(attributes: _Attributes) -> Mapping[str, Any]:
     """The request attributes of our own filter, by the names that Envoy was asked for."""
-    found = attributes.get(EXT_PROC_ATTRIBUTES)
+    found = attributes.ours
     return {name: _plain(value) for name, value in found.items()} if found else NO_ATTRIBUTES
 
 
