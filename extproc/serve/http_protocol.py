@@ -14,6 +14,7 @@ from collections import deque
 from collections.abc import Callable, Coroutine, Generator, Iterable, Mapping, MutableSet
 from dataclasses import dataclass
 from enum import Enum, auto
+from functools import lru_cache
 from http import HTTPStatus
 from typing import Any, Final, NamedTuple
 
@@ -30,6 +31,8 @@ _LINGER_SECONDS: Final = 2.0
 
 _SLICE: Final = 16 * 1024
 """Limits are looked at after so many bytes."""
+
+_HEADS_KEPT: Final = 256
 
 _STATUS_LINES: Final = {
     status.value: f"HTTP/1.1 {status.value} {status.phrase}\r\n".encode() for status in HTTPStatus if status >= 200
@@ -359,18 +362,7 @@ class Connection(asyncio.Protocol):
 
     def _begin(self, asked: _Asked) -> None:
         """Run the application on a request. If it waits for something it gets a task, and ``_finished`` goes on."""
-        path, _, query = asked.target.partition(b"?")
-        scope = {
-            "type": "http",
-            "asgi": _ASGI,
-            "http_version": "1.1",
-            "method": asked.method,
-            "path": path.decode("latin-1"),
-            "raw_path": path,
-            "query_string": query,
-            "headers": asked.headers,
-        }
-        running = self._all.app(scope, self._receive, self._send)
+        running = self._all.app(_scope(asked.method, asked.target, asked.headers), self._receive, self._send)
         try:
             awaited = running.send(None)
         except StopIteration:
@@ -409,11 +401,8 @@ class Connection(asyncio.Protocol):
     def _write(self, status: int, headers: Iterable[tuple[bytes, bytes]], body: bytes) -> None:
         if self._parser is None:
             return  # nobody is there any more
-        lines = [_STATUS_LINES[status], *[b"%b: %b\r\n" % header for header in headers]]
-        lines.append(b"connection: close\r\n\r\n" if self._last else b"\r\n")
-        if self._now is None or self._now.method != "HEAD":
-            lines.append(body)
-        self._transport.write(b"".join(lines))
+        head = _head(status, tuple(headers), last=self._last)
+        self._transport.write(head if self._now is not None and self._now.method == "HEAD" else head + body)
 
     def _linger(self) -> None:
         """Let the peer read what was written: closing at once would take it away if more is still coming in."""
@@ -445,6 +434,29 @@ class HeaderConnection(Connection):
         name = name.lower()
         if self._in_head and name in self._all.headers:
             self._headers = (*self._headers, (name, value))
+
+
+def _scope(method: str, target: bytes, headers: _Headers) -> Mapping[str, Any]:
+    """ASGI's ``scope``."""
+    path, _, query = target.partition(b"?")
+    return {
+        "type": "http",
+        "asgi": _ASGI,
+        "http_version": "1.1",
+        "method": method,
+        "path": path.decode("latin-1"),
+        "raw_path": path,
+        "query_string": query,
+        "headers": headers,
+    }
+
+
+@lru_cache(_HEADS_KEPT)
+def _head(status: int, headers: _Headers, *, last: bool) -> bytes:
+    """An answer's bytes before its body. There are as many as there are lengths of replies."""
+    lines = [_STATUS_LINES[status], *[b"%b: %b\r\n" % header for header in headers]]
+    lines.append(b"connection: close\r\n\r\n" if last else b"\r\n")
+    return b"".join(lines)
 
 
 @types.coroutine

@@ -7,6 +7,7 @@ The server below holds the limits on bytes and time (``serve/http_protocol.py``)
 from __future__ import annotations
 
 from collections.abc import Awaitable, Callable, Mapping
+from functools import lru_cache
 from typing import Any, Final
 
 import orjson
@@ -27,6 +28,7 @@ Receive = Callable[[], Awaitable[Mapping[str, Any]]]
 Send = Callable[[Mapping[str, Any]], Awaitable[None]]
 
 _JSON: Final = (b"content-type", b"application/json")
+_STARTS_KEPT: Final = 256
 _NOTHING_ASKED: Final = b"{}"
 _READ: Final = ("GET", "HEAD")
 _PATHS: Final = (PROCESS_PATH, HEALTH_PATH, ALIVE_PATH)
@@ -93,6 +95,12 @@ def fault_body(code: str, message: str) -> bytes:
 
 
 async def _answer(send: Send, status: int, body: bytes, *headers: tuple[bytes, bytes]) -> None:
-    length = (b"content-length", b"%d" % len(body))
-    await send({"type": "http.response.start", "status": status, "headers": (*headers, length)})
+    await send(_start(status, len(body), headers))
     await send({"type": "http.response.body", "body": body})
+
+
+@lru_cache(_STARTS_KEPT)
+def _start(status: int, length: int, headers: tuple[tuple[bytes, bytes], ...]) -> Mapping[str, Any]:
+    """The first event of an answer."""
+    headers = (*headers, (b"content-length", b"%d" % length))
+    return {"type": "http.response.start", "status": status, "headers": headers}
