@@ -53,10 +53,7 @@ def message(path: str, number: int) -> bytes:
         ("x-request-id", f"fab7cfc4-d7d7-466d-bf5e-{number:012x}"),
     ]
     attributes = {
-        "source.port": 58620,
-        "destination.port": 10000,
         "request.protocol": "HTTP/1.1",
-        "connection.mtls": False,
         "source.address": "127.0.0.1:58620",
         "destination.address": "127.0.0.1:10000",
     }
