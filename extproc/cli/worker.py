@@ -19,6 +19,7 @@ from extproc.adapters.stores import beside, open_store
 from extproc.clock import Clock, SystemClock
 from extproc.datapath.decision_log import DecisionLog
 from extproc.datapath.features import FeatureReader
+from extproc.datapath.later import Later
 from extproc.datapath.model import NO_FEATURES, Decision, Facts, Request, Unit
 from extproc.datapath.pipeline import Pipeline
 from extproc.datapath.policy_input import Reads, build_input
@@ -77,8 +78,14 @@ class RouterApplication:
             sinks.append(self._tally)
         if self._log is not None:
             sinks.append(self._log)
+        self._noted = Later(sinks)
         self._pipeline = Pipeline(
-            self._holder, policies, self._features, sinks, DecisionIds(self._id_keys, config.index, clock), clock
+            self._holder,
+            policies,
+            self._features,
+            (self._noted,),
+            DecisionIds(self._id_keys, config.index, clock),
+            clock,
         )
 
     def _open_log(self, config: WorkerConfig) -> DecisionLog:
@@ -217,6 +224,7 @@ class RouterApplication:
 
     def close(self) -> None:
         """Write the rest of the log, let go of the stores."""
+        self._noted.flush()
         if self._log is not None:
             self._log.close()
         if self._features is not None:

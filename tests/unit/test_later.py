@@ -1,0 +1,55 @@
+"""Decisions are taken note of when their replies are on the way, all of one turn of the event loop at once."""
+
+from __future__ import annotations
+
+import asyncio
+from typing import Any
+
+from extproc.datapath.later import Later
+from extproc.snapshot.model import NO_OVERLAY
+from tests.support.decisions import make_decision, make_facts, make_request, make_rollout
+
+
+class Sink:
+    def __init__(self, name: str, heard: list[tuple[str, str]]) -> None:
+        self._name = name
+        self._heard = heard
+
+    def record(self, decision: Any, request: Any, facts: Any, rollout: Any, overlay: Any) -> None:
+        assert (request.path, facts, overlay) == (make_request().path, make_facts(), NO_OVERLAY)
+        self._heard.append((self._name, decision.decision_id))
+
+
+def record(later: Later, *ids: str) -> None:
+    for each in ids:
+        later.record(make_decision(decision_id=each), make_request(), make_facts(), make_rollout(), NO_OVERLAY)
+
+
+def test_each_sink_hears_in_order_what_was_decided_in_a_turn_of_the_loop_and_not_before_it_ends() -> None:
+    heard: list[tuple[str, str]] = []
+    later = Later([Sink("metrics", heard), Sink("log", heard)])
+
+    async def serve() -> None:
+        record(later, "a", "b")
+        assert heard == []
+        await asyncio.sleep(0)
+        assert heard == [("metrics", "a"), ("metrics", "b"), ("log", "a"), ("log", "b")]
+        record(later, "c")
+        await asyncio.sleep(0)
+        assert heard[4:] == [("metrics", "c"), ("log", "c")]
+
+    asyncio.run(serve())
+
+
+def test_what_waits_when_the_worker_ends_is_handed_on_once() -> None:
+    heard: list[tuple[str, str]] = []
+    later = Later([Sink("log", heard)])
+
+    async def serve() -> None:
+        record(later, "a")
+        later.flush()
+        assert heard == [("log", "a")]
+        await asyncio.sleep(0)
+
+    asyncio.run(serve())
+    assert heard == [("log", "a")]
