@@ -103,6 +103,7 @@ class Connections:
         """Every answer is the last on its connection, so that none is cut off when the server closes."""
         self.tick = 0
         self._open: dict[Connection, None] = {}
+        self._asking: list[Connection] = []
         self._timer: asyncio.TimerHandle | None = None
         self._seconds = {
             _Phase.IDLE: limits.idle_seconds,
@@ -133,6 +134,21 @@ class Connections:
         self._open[connection] = None
         if self._timer is None:
             self._timer = asyncio.get_running_loop().call_later(self._tick_seconds, self._sweep)
+
+    def answer_soon(self, connection: Connection) -> None:
+        """Have it go on in the event loop's next turn, after all that came in this turn was read.
+
+        Reading and answering in turns, request by request, would each find the processor's caches full of the other:
+        a twentieth of what a request costs under load.
+        """
+        if not self._asking:
+            asyncio.get_running_loop().call_soon(self._answer)
+        self._asking.append(connection)
+
+    def _answer(self) -> None:
+        asking, self._asking = self._asking, []
+        for connection in asking:
+            connection.go_on()
 
     def forget(self, connection: Connection) -> None:
         """It is closed."""
@@ -214,14 +230,17 @@ class Connection(asyncio.Protocol):
         else:
             for start in range(0, len(data), _SLICE):
                 self._feed(data[start : start + _SLICE])
-        self._go_on()
+        if self._asked:
+            self._all.answer_soon(self)
+        else:
+            self.go_on()
 
     def eof_received(self) -> bool:
         """The peer sends no more; it may still read."""
         self._eof = self._last = True
         if self._in_message:
             self._refuse(400, "incomplete_request", "the request ends before it is complete")
-            self._go_on()
+            self.go_on()
         return self._deciding or self._stuck
 
     def pause_writing(self) -> None:
@@ -234,7 +253,7 @@ class Connection(asyncio.Protocol):
         """It does again."""
         self._stuck = False
         self.since = self._all.tick
-        self._go_on()
+        self.go_on()
 
     # -- the parser's calls, which note and do nothing
 
@@ -302,7 +321,7 @@ class Connection(asyncio.Protocol):
             self.close()
         elif phase is _Phase.RECEIVING:
             self._refuse(408, "request_timeout", "the request did not come in time", FAULT_SILENT)
-            self._go_on()
+            self.go_on()
         else:
             self.abort()
 
@@ -338,7 +357,7 @@ class Connection(asyncio.Protocol):
 
     # -- answering
 
-    def _go_on(self) -> None:
+    def go_on(self) -> None:
         """Answer what is asked, in order, until something must be waited for."""
         while self._asked and not (self._deciding or self._stuck):
             self._now = asked = self._asked.popleft()
@@ -378,7 +397,7 @@ class Connection(asyncio.Protocol):
         if task.cancelled() or task.exception() is not None:
             self.abort()
             task.result()  # a bug: the loop logs it
-        self._go_on()
+        self.go_on()
 
     async def _receive(self) -> dict[str, Any]:
         """ASGI's ``receive``: the body, which is there."""
