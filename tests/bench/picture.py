@@ -15,7 +15,7 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.patches import Patch
 
-from extproc.demo.picture import ASKED, CANARY, FAINT, INK, STABLE
+from extproc.demo.picture.style import AREAS, ASKED, FAINT, INK
 from tests.bench.load import PERCENTILES
 from tests.bench.report import (
     ALONE,
@@ -28,6 +28,8 @@ from tests.bench.report import (
     RATE,
 )
 from tests.bench.stack import Case
+
+STABLE, CANARY = AREAS["1"], AREAS["2"]
 
 BARS = {
     ALONE: (0.0, "Envoy alone", FAINT),
