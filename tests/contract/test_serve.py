@@ -61,21 +61,22 @@ def test_workers_are_the_direct_children_of_serve(house: DropoutServer) -> None:
     assert sorted(children_of(house.process.pid)) == sorted(house.worker_pids())
 
 
-def test_what_may_hold_the_interpreter_never_stands_behind_others(tmp_path: Path) -> None:
+def test_grpcs_threads_wait_for_the_event_loop_and_no_thread_of_ours_waits(tmp_path: Path) -> None:
     with fresh("--decision-log", str(tmp_path / "decisions.jsonl")) as server:
         server.ask()
         pid = server.worker_pids()[0]
-        tasks = [task for task in Path(f"/proc/{pid}/task").iterdir() if int(task.name) != pid]
-        names = [(task / "comm").read_text() for task in tasks]
-        nice = [os.getpriority(os.PRIO_PROCESS, int(task.name)) for task in tasks]
+        tasks = [int(task.name) for task in Path(f"/proc/{pid}/task").iterdir() if int(task.name) != pid]
+        names = [Path(f"/proc/{pid}/task/{task}/comm").read_text() for task in tasks]
+        policies = [os.sched_getscheduler(task) for task in tasks]
         pythons_name = Path(f"/proc/{pid}/comm").read_text()
-        assert os.getpriority(os.PRIO_PROCESS, pid) == 0
+        assert os.sched_getscheduler(pid) == os.SCHED_OTHER
+        assert {os.getpriority(os.PRIO_PROCESS, task) for task in (pid, *tasks)} == {0}
     # Threads that Python started: those that need it, and gRPC's poller, which waits without it.
-    *ours, poller = sorted(each for each, name in zip(nice, names, strict=True) if name == pythons_name)
+    *ours, poller = sorted(each for each, name in zip(policies, names, strict=True) if name == pythons_name)
     assert ours
-    assert set(ours) == {0}
-    assert {poller} == {each for each, name in zip(nice, names, strict=True) if name != pythons_name}
-    assert poller > 0
+    assert set(ours) == {os.SCHED_OTHER}
+    assert poller == os.SCHED_BATCH
+    assert {each for each, name in zip(policies, names, strict=True) if name != pythons_name} == {os.SCHED_BATCH}
 
 
 def test_a_second_server_does_not_take_the_sockets_of_the_first(house: DropoutServer) -> None:
