@@ -3,6 +3,10 @@
 from __future__ import annotations
 
 import json
+import os
+import subprocess
+import sys
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -17,6 +21,7 @@ from extproc.resources.policies import PolicySources, read_sources
 from tests.support.policies import POLICIES, engine_of, examples, sources_of
 
 PATH = "routing/decision"
+ROOT = Path(__file__).parents[2]
 
 
 def verdict_of(rule: str, document: dict[str, Any] | None = None) -> PolicyVerdict:
@@ -59,6 +64,26 @@ def test_every_example_can_be_served_and_its_decisions_are_valid(example: Any) -
 
 def test_a_set_is_as_good_as_an_array() -> None:
     assert verdict_of('decision := {"allow": true, "versions": {"3", "4"}}').versions == {"3", "4"}
+
+
+def test_an_error_costs_no_megabytes_where_rust_is_asked_for_stack_traces() -> None:
+    script = (
+        "import os, re\n"
+        "from extproc.adapters.regorus_policy import engine_has\n"
+        "def held(): return int(re.search(r'VmRSS:\\s+(\\d+)', open('/proc/self/status').read())[1])\n"
+        "before = held()\n"
+        "assert not engine_has('no.such.function') and engine_has('count')\n"
+        "print(held() - before)\n"
+    )
+    environment = {name: value for name, value in os.environ.items() if not name.startswith("RUST_")}
+    done = subprocess.run(
+        [sys.executable, "-c", script],
+        env={**environment, "RUST_BACKTRACE": "1", "PYTHONPATH": str(ROOT)},
+        capture_output=True,
+        text=True,
+        check=True,
+    )
+    assert int(done.stdout) < 20_000
 
 
 def test_an_evaluation_that_throws_is_an_error_with_its_place() -> None:
