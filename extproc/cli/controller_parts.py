@@ -21,11 +21,11 @@ from extproc.cli.controller_options import Options, actor
 from extproc.cli.feedback_parts import feedback_service
 from extproc.clock import SystemClock
 from extproc.control.access import DirectControl
+from extproc.control.analysis.measuring import AllMetrics, FeedbackMetrics, ObservedMetrics
 from extproc.control.api.feedback_service import FeedbackService
 from extproc.control.api.server import ControlServer
 from extproc.control.feedback import Code
 from extproc.control.holding import PolicyHold
-from extproc.control.measuring import AllMetrics, FeedbackMetrics, ObservedMetrics
 from extproc.control.observing import Senses
 from extproc.control.reconciler import TICK_SECONDS, Reconciler
 from extproc.errors import Unreachable

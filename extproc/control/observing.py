@@ -8,11 +8,11 @@ from typing import Final, NamedTuple, Protocol
 from weakref import WeakKeyDictionary
 
 from extproc.assignment import BUCKETS
-from extproc.control.analysis import Measured, Metric
+from extproc.control.analysis.measuring import MetricProvider, ObservationSource, Reading, Subject, judge
+from extproc.control.analysis.runs import Measured, Metric
+from extproc.control.analysis.sample_ratio import sample_ratio
 from extproc.control.following import Followed
-from extproc.control.measuring import MetricProvider, ObservationSource, Reading, Subject, judge
 from extproc.control.rollout import Observations, due
-from extproc.control.sample_ratio import sample_ratio
 from extproc.errors import DropoutError
 from extproc.names import ARM_CANARY, ARM_CONTROL
 

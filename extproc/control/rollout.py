@@ -17,8 +17,9 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from typing import Any, Final
 
-from extproc.control import analysis, transitions
-from extproc.control.analysis import Measured, Metric, Outcome, RunPlan, run_plan
+from extproc.control import transitions
+from extproc.control.analysis import runs as analysis
+from extproc.control.analysis.runs import Measured, Metric, Outcome, RunPlan, run_plan
 from extproc.control.intent import Intent, Transition, intent_of
 from extproc.control.standing import is_under_way, stands_still, step_begun
 from extproc.control.transitions import ACCEPTED_EPOCH

@@ -12,7 +12,7 @@ from typing import Any
 
 import numpy as np
 
-from extproc.control.sequential import FEWEST_GROUPS, TUNED_FOR
+from extproc.control.analysis.sequential import FEWEST_GROUPS, TUNED_FOR
 from extproc.measure import UNIT_GROUPS
 
 Array = np.ndarray[Any, Any]

@@ -10,7 +10,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from extproc.control.analysis import (
+from extproc.control.analysis.runs import (
     ERROR_RETRY_SECONDS,
     KEPT_MEASUREMENTS,
     Measured,

@@ -9,8 +9,8 @@ import numpy as np
 import orjson
 import yaml
 
-from extproc.control.analysis import Outcome, RunPlan, due, outcome, record, run_plan, start
-from extproc.control.measuring import AllMetrics, FeedbackMetrics, ObservedMetrics, Subject, judge
+from extproc.control.analysis.measuring import AllMetrics, FeedbackMetrics, ObservedMetrics, Subject, judge
+from extproc.control.analysis.runs import Outcome, RunPlan, due, outcome, record, run_plan, start
 from extproc.measure import UNIT_GROUPS, ArmTotals, EpochTotals, LabelTotals
 from extproc.resources.loading import parse_rollout, parse_template
 from tests.support.readme import README, blocks

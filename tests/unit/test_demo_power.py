@@ -16,8 +16,8 @@ import pytest
 pytest.importorskip("sklearn")
 
 from extproc.assignment import draw_of
-from extproc.control.analysis import Outcome, due, outcome, record, run_plan, start
-from extproc.control.measuring import FeedbackMetrics, Subject, judge
+from extproc.control.analysis.measuring import FeedbackMetrics, Subject, judge
+from extproc.control.analysis.runs import Outcome, due, outcome, record, run_plan, start
 from extproc.demo.documents import FIRST_LOOK_SECONDS, FIRST_WEIGHT, STEPS, TEMPLATES
 from extproc.demo.laboratory import DELAY_SECONDS, REPORT_SECONDS
 from extproc.demo.models import Classifier, patients

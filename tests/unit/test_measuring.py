@@ -11,8 +11,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from extproc.control.analysis import Metric, Outcome, run_plan
-from extproc.control.measuring import (
+from extproc.control.analysis.measuring import (
     AllMetrics,
     FeedbackMetrics,
     ObservedMetrics,
@@ -21,7 +20,8 @@ from extproc.control.measuring import (
     described,
     judge,
 )
-from extproc.control.windows import MOST_WINDOWS, SNAPSHOTS, Windows
+from extproc.control.analysis.runs import Metric, Outcome, run_plan
+from extproc.control.analysis.windows import MOST_WINDOWS, SNAPSHOTS, Windows
 from extproc.errors import Unreachable
 from extproc.measure import UNIT_GROUPS, ArmTotals, EpochTotals, LabelTotals
 from extproc.resources.analysis_template import EXAMPLE_RESULTS

@@ -7,8 +7,8 @@ from pathlib import Path
 
 import pytest
 
-from extproc.control.analysis import Metric
-from extproc.control.measuring import Reading, Subject
+from extproc.control.analysis.measuring import Reading, Subject
+from extproc.control.analysis.runs import Metric
 from extproc.control.observing import MEASURING_SECONDS, SPLIT_SECONDS, Senses
 from extproc.errors import Unreachable
 from extproc.measure import EpochTotals

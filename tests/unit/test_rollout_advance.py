@@ -9,7 +9,7 @@ from typing import Any
 import pytest
 
 from extproc.control import transitions
-from extproc.control.analysis import Measured, Outcome
+from extproc.control.analysis.runs import Measured, Outcome
 from extproc.control.intent import Transition
 from extproc.control.rollout import BACKGROUND, STEP, Observations, Plan, advance, due, plan_of
 from extproc.resources.analysis_template import AnalysisTemplate

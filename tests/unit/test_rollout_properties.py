@@ -10,7 +10,7 @@ from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, rule
 
 from extproc.control import transitions
-from extproc.control.analysis import Measured, Outcome
+from extproc.control.analysis.runs import Measured, Outcome
 from extproc.control.intent import Transition
 from extproc.control.rollout import BACKGROUND, STEP, Observations, Plan, advance, due, plan_of
 from extproc.errors import Refused

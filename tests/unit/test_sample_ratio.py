@@ -7,7 +7,7 @@ from math import lgamma
 import numpy as np
 import pytest
 
-from extproc.control.sample_ratio import FEWEST_UNITS, SampleRatio, sample_ratio
+from extproc.control.analysis.sample_ratio import FEWEST_UNITS, SampleRatio, sample_ratio
 from extproc.measure.units import KEPT
 from tests.support.simulation import Array, surely_below
 

@@ -10,7 +10,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from extproc.control.sequential import FEWEST_GROUPS, TUNED_FOR, Groups, boundary, compare
+from extproc.control.analysis.sequential import FEWEST_GROUPS, TUNED_FOR, Groups, boundary, compare
 from extproc.measure import UNIT_GROUPS
 from tests.support.simulation import (
     Looks,

@@ -11,9 +11,9 @@ from dataclasses import dataclass
 from math import copysign, inf, isfinite
 from typing import Any, Final, Protocol
 
-from extproc.control.analysis import Measured, Metric, Outcome
-from extproc.control.sequential import Comparison, Groups, compare
-from extproc.control.windows import Windows
+from extproc.control.analysis.runs import Measured, Metric, Outcome
+from extproc.control.analysis.sequential import Comparison, Groups, compare
+from extproc.control.analysis.windows import Windows
 from extproc.errors import DropoutError
 from extproc.measure import (
     FALSE_NEGATIVE,
