@@ -167,6 +167,7 @@ class Upstreams:
         for name in names or tuple(self._servers):
             self._call(self._close(name))
         if not names:
+            self._call(_cancel_all())
             self._loop.call_soon_threadsafe(self._loop.stop)
             self._thread.join(5)
             self._loop.close()
@@ -214,6 +215,14 @@ class Upstreams:
                 writer.write(b"HTTP/1.1 %s\r\n%scontent-length: %d\r\n\r\n%s" % (status, said, len(body), body))
                 await writer.drain()
         writer.close()
+
+
+async def _cancel_all() -> None:
+    """End every task of this loop but this one."""
+    tasks = asyncio.all_tasks() - {asyncio.current_task()}
+    for task in tasks:
+        task.cancel()
+    await asyncio.gather(*tasks, return_exceptions=True)
 
 
 @contextmanager
