@@ -10,9 +10,10 @@ import grpc.aio
 from google.protobuf.message import DecodeError
 
 from extproc._gen.dropout.v1 import feedback_pb2 as pb
+from extproc.control.api.codec import status_code, to_trailer
 from extproc.control.api.feedback_thread import FeedbackThread
 from extproc.control.feedback import FeedbackRecord, Result
-from extproc.errors import DropoutError, InvalidInput
+from extproc.errors import DropoutError
 
 SERVICE: Final = pb.DESCRIPTOR.services_by_name["Feedback"].full_name
 
@@ -38,9 +39,7 @@ class FeedbackRpc:
         try:
             results = await self._thread.record([_read(record) for record in request.records])
         except DropoutError as error:
-            invalid = isinstance(error, InvalidInput)
-            status = grpc.StatusCode.INVALID_ARGUMENT if invalid else grpc.StatusCode.UNAVAILABLE
-            await context.abort(status, str(error))
+            await context.abort(status_code(error), str(error), to_trailer(error))
         return _response(results).SerializeToString()
 
 
