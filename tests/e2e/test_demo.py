@@ -8,7 +8,9 @@ import signal
 import socket
 import subprocess
 import sys
+import tempfile
 import time
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -54,6 +56,13 @@ def processes_of(home: Path) -> list[str]:
             except OSError:
                 continue
     return found
+
+
+@pytest.fixture
+def home() -> Iterator[Path]:
+    """A folder with a short path, as sockets need it."""
+    with tempfile.TemporaryDirectory(prefix="dr-") as name:
+        yield Path(name)
 
 
 @pytest.fixture(scope="module")
@@ -184,8 +193,8 @@ def test_nothing_is_left_behind(played: tuple[Path, str]) -> None:
     assert list((home / "tmp").iterdir()) == []
 
 
-def test_ctrl_c_ends_everything(tmp_path: Path) -> None:
-    process = start(tmp_path, "--users", "40")
+def test_ctrl_c_ends_everything(home: Path) -> None:
+    process = start(home, "--users", "40")
     assert process.stdout is not None
     while "set-weight" not in process.stdout.readline():
         assert process.poll() is None
@@ -193,39 +202,39 @@ def test_ctrl_c_ends_everything(tmp_path: Path) -> None:
     _, err = process.communicate(timeout=SECONDS)
     assert process.returncode == 130
     assert err == "Stopped; everything that the demo started has ended.\n"
-    assert processes_of(tmp_path) == []
-    assert {name for name in files_of(tmp_path) if not name.startswith("build/")} == set()
+    assert processes_of(home) == []
+    assert {name for name in files_of(home) if not name.startswith("build/")} == set()
 
 
-def test_ctrl_c_ends_everything_while_nobody_touches_anything(tmp_path: Path) -> None:
-    process = start(tmp_path, "--users", "40")
+def test_ctrl_c_ends_everything_while_nobody_touches_anything(home: Path) -> None:
+    process = start(home, "--users", "40")
     assert process.stdout is not None
     while "version-2.yaml" not in process.stdout.readline():
         assert process.poll() is None
     process.send_signal(signal.SIGINT)
     _, err = process.communicate(timeout=SECONDS)
     assert (process.returncode, err) == (130, "Stopped; everything that the demo started has ended.\n")
-    assert processes_of(tmp_path) == []
-    assert list((tmp_path / "tmp").iterdir()) == []
+    assert processes_of(home) == []
+    assert list((home / "tmp").iterdir()) == []
 
 
-def test_a_demo_that_is_killed_takes_everything_with_it(tmp_path: Path) -> None:
-    process = start(tmp_path, "--users", "40")
+def test_a_demo_that_is_killed_takes_everything_with_it(home: Path) -> None:
+    process = start(home, "--users", "40")
     assert process.stdout is not None
     while "set-weight" not in process.stdout.readline():
         assert process.poll() is None
     process.kill()
     process.communicate(timeout=SECONDS)
     deadline = time.monotonic() + 20
-    while processes_of(tmp_path) and time.monotonic() < deadline:
+    while processes_of(home) and time.monotonic() < deadline:
         time.sleep(0.1)
-    assert processes_of(tmp_path) == []
+    assert processes_of(home) == []
 
 
-def test_a_port_in_use_is_a_sentence(tmp_path: Path) -> None:
+def test_a_port_in_use_is_a_sentence(home: Path) -> None:
     with socket.create_server(("127.0.0.1", 0)) as taken:
         port = str(taken.getsockname()[1])
-        process = start(tmp_path, "--envoy-port", port)
+        process = start(home, "--envoy-port", port)
         out, err = process.communicate(timeout=SECONDS)
     assert process.returncode == 3
     assert out == ""
