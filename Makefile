@@ -36,7 +36,7 @@ demo: $(READY) ## real models behind a real Envoy, moved by hand and by themselv
 
 test: check ## everything that must hold: the checks, then every test, on the real Envoy and OPA
 	@$(BIN)/python -m pytest -n auto --dist loadfile tests/unit tests/contract
-	@$(BIN)/python -m pytest -n 2 --dist loadfile tests/e2e
+	@$(BIN)/python -m pytest tests/e2e
 
 check: $(READY) tools ## format, lint, types, generated code, policies
 	@$(BIN)/ruff format --quiet --check $(CODE)
