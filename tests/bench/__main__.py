@@ -13,7 +13,8 @@ import sys
 import tempfile
 import threading
 import time
-from contextlib import ExitStack
+from collections.abc import Iterator
+from contextlib import ExitStack, contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -30,6 +31,8 @@ from tests.bench.stack import CACHED_FOR_LONG, ROOT, SERVER_CPU, Case, Stack, ot
 REQUESTS_PER_SECOND = 1600
 SECONDS = {"rate": 6, "saturated": 5, "one_connection": 3}
 WARM_UP_SECONDS = 3
+SETTLE_SECONDS = 1
+"""For health checks and what else waited while the others were measured."""
 CHANGE_SECONDS = 6
 ROUNDS = 3
 
@@ -90,8 +93,10 @@ class Bench:
             self._status.update("in process")
             self._figures.in_process.append(self._in_process(number))
         self._console.print("one change among 10 000 rollouts ...")
-        self._figures.one_change = self._one_change(GRPC_FULL_MANY)
+        with self._awake(GRPC_FULL_MANY):
+            self._figures.one_change = self._one_change(GRPC_FULL_MANY)
         for case, stack in self._stacks.items():
+            stack.wake()
             self._figures.undecided[case.name] = stack.envoy.failed_open()
             if stack.worker is not None:
                 self._figures.resident_mb[case.name] = round(resident_mb(stack.worker), 1)
@@ -103,7 +108,7 @@ class Bench:
             stack.stop()
 
     def _minutes(self) -> float:
-        each = WARM_UP_SECONDS + ROUNDS * (sum(SECONDS.values()) + 2)
+        each = WARM_UP_SECONDS + ROUNDS * (sum(SECONDS.values()) + len(SECONDS) * SETTLE_SECONDS + 2)
         return (len(CASES) * each + 90) / 60
 
     def _start(self) -> None:
@@ -115,10 +120,22 @@ class Bench:
         for case in CASES:
             self._status.update(f"warming up {case.name}")
             self._load(case, WARM_UP_SECONDS, REQUESTS_PER_SECOND)
+            self._stacks[case].rest()
 
     def _measure(self, case: Case, mode: str) -> Measured:
         rate = REQUESTS_PER_SECOND if mode == RATE else None
-        return self._load(case, SECONDS[mode], rate, connections=1 if mode == ONE_CONNECTION else CONNECTIONS)
+        with self._awake(case):
+            return self._load(case, SECONDS[mode], rate, connections=1 if mode == ONE_CONNECTION else CONNECTIONS)
+
+    @contextmanager
+    def _awake(self, case: Case) -> Iterator[None]:
+        """Only this case has the processors."""
+        self._stacks[case].wake()
+        time.sleep(SETTLE_SECONDS)
+        try:
+            yield
+        finally:
+            self._stacks[case].rest()
 
     def _load(self, case: Case, seconds: int, rate: int | None, connections: int = CONNECTIONS) -> Measured:
         stack = self._stacks[case]

@@ -19,6 +19,7 @@ from typing import Any
 
 from extproc.envoy.bootstrap import PROCESSOR_CLUSTER, bootstrap, connection_manager
 from extproc.serve.children import GRPC_SETTINGS
+from tests.support.dropout import children_of
 from tests.support.envoy import TEMPLATES, EnvoyProcess, free_port
 
 Route = Mapping[str, Any]
@@ -157,6 +158,7 @@ class Stack:
     worker: int | None = None
     admin: int | None = None
     _envoy: EnvoyProcess | None = None
+    _spawned: list[subprocess.Popen[bytes]] = field(default_factory=list)
     _exit: ExitStack = field(default_factory=ExitStack)
 
     def start(self) -> Stack:
@@ -174,7 +176,26 @@ class Stack:
 
     def stop(self) -> None:
         """End both."""
+        self.wake()
         self._exit.close()
+
+    def rest(self) -> None:
+        """Hold all of its processes: even idle ones wake up often, and leave others' caches cold."""
+        for pid in self._processes():
+            os.kill(pid, signal.SIGSTOP)
+
+    def wake(self) -> None:
+        """Let them go on."""
+        for pid in reversed(self._processes()):
+            with suppress(ProcessLookupError):
+                os.kill(pid, signal.SIGCONT)
+
+    def _processes(self) -> list[int]:
+        """Those who watch others first."""
+        pids = [self._envoy.pid] if self._envoy is not None else []
+        for process in self._spawned:
+            pids += [process.pid, *children_of(process.pid)]
+        return pids
 
     @property
     def envoy(self) -> EnvoyProcess:
@@ -218,6 +239,7 @@ class Stack:
         with (self.directory / "server.log").open("ab") as log:
             process = subprocess.Popen(command, cwd=ROOT, stdout=log, stderr=log, env={**os.environ, **environment})
         self._exit.callback(end, process)
+        self._spawned.append(process)
         return process
 
     def log(self) -> str:
