@@ -204,6 +204,8 @@ class Connection(asyncio.Protocol):
             return _Phase.DECIDING
         if self._stuck:
             return _Phase.ANSWERING
+        if self._asked:  # it is answered in the loop's next turn
+            return _Phase.DECIDING
         return _Phase.RECEIVING if self._in_message else _Phase.IDLE
 
     # -- asyncio's calls
@@ -241,7 +243,7 @@ class Connection(asyncio.Protocol):
         if self._in_message:
             self._refuse(400, "incomplete_request", "the request ends before it is complete")
             self.go_on()
-        return self._deciding or self._stuck
+        return self.phase in (_Phase.DECIDING, _Phase.ANSWERING)
 
     def pause_writing(self) -> None:
         """The peer does not read its answers: it gets no further ones."""
@@ -420,7 +422,7 @@ class Connection(asyncio.Protocol):
     def _write(self, status: int, headers: Iterable[tuple[bytes, bytes]], body: bytes) -> None:
         if self._parser is None:
             return  # nobody is there any more
-        head = _head(status, tuple(headers), last=self._last)
+        head = _head(status, tuple(headers), last=self._last and not self._asked)
         self._transport.write(head if self._now is not None and self._now.method == "HEAD" else head + body)
 
     def _linger(self) -> None:

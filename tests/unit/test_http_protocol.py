@@ -1,0 +1,96 @@
+"""A connection between the turn of the event loop in which a request is complete and the next, where it is answered."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Awaitable, Callable, Mapping
+from types import SimpleNamespace
+from typing import Any
+
+import pytest
+
+from extproc.serve.http_protocol import Connections, HttpLimits
+
+REQUEST = b"GET /livez HTTP/1.1\r\nhost: dropout\r\n\r\n"
+
+
+class Transport:
+    """Keeps what is written; takes nothing more once it is closed."""
+
+    def __init__(self) -> None:
+        self.written: list[bytes] = []
+        self.closed = self.ended = False
+
+    def write(self, data: bytes) -> None:
+        if not self.closed:
+            self.written.append(data)
+
+    def write_eof(self) -> None:
+        self.ended = True
+
+    def is_closing(self) -> bool:
+        return self.closed
+
+    def close(self) -> None:
+        self.closed = True
+
+
+async def answer(
+    _scope: Mapping[str, Any], _receive: Any, send: Callable[[Mapping[str, Any]], Awaitable[None]]
+) -> None:
+    await send({"type": "http.response.start", "status": 200, "headers": ((b"content-length", b"2"),)})
+    await send({"type": "http.response.body", "body": b"ok"})
+
+
+def connect(connections: Connections) -> tuple[Any, Transport]:
+    """A new connection of ``connections`` and its transport."""
+    transport = Transport()
+    connection: Any = connections.protocol(server_state=SimpleNamespace(connections=set()))
+    connection.connection_made(transport)
+    return connection, transport
+
+
+def server(**limits: int) -> Connections:
+    return Connections(answer, HttpLimits(**limits), lambda _fault: None)
+
+
+def last_words(transport: Transport) -> list[bool]:
+    """Whether each answer says that it is the last on its connection."""
+    assert all(each.startswith(b"HTTP/1.1 200 OK\r\n") and each.endswith(b"\r\n\r\nok") for each in transport.written)
+    return [b"\r\nconnection: close\r\n" in each for each in transport.written]
+
+
+@pytest.mark.parametrize("requests", [1, 3])
+async def test_a_request_that_is_complete_when_the_server_closes_is_answered(requests: int) -> None:
+    connection, transport = connect(server())
+    connection.data_received(REQUEST * requests)
+    connection.shutdown()
+    await asyncio.sleep(0)
+    assert last_words(transport) == [False] * (requests - 1) + [True]
+    assert transport.ended and not transport.closed
+
+
+async def test_a_request_that_is_complete_is_not_the_one_that_makes_room() -> None:
+    connections = server(connections=2)
+    (asking, asked), (_, idle) = connect(connections), connect(connections)
+    asking.data_received(REQUEST)
+    connect(connections)
+    assert idle.closed
+    await asyncio.sleep(0)
+    assert last_words(asked) == [False]
+
+
+async def test_a_request_whose_client_sends_no_more_is_answered() -> None:
+    connection, transport = connect(server())
+    connection.data_received(REQUEST)
+    assert connection.eof_received(), "the transport must not close by itself"
+    await asyncio.sleep(0)
+    assert last_words(transport) == [True]
+    assert transport.closed
+
+
+async def test_a_connection_with_nothing_to_answer_closes_with_the_server() -> None:
+    connection, transport = connect(server())
+    connection.shutdown()
+    assert transport.closed
+    assert transport.written == []
