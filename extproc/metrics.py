@@ -17,8 +17,7 @@ from prometheus_client.exposition import generate_latest
 from prometheus_client.metrics_core import Metric
 
 from extproc.clock import Clock
-from extproc.datapath.model import Decision, Facts, Request
-from extproc.snapshot.model import CompiledRollout, Overlay
+from extproc.datapath.ports import Decided
 
 DECISIONS: Final = "dropout_decisions_total"
 STAGES: Final = "dropout_stage_seconds"
@@ -163,15 +162,9 @@ class Metrics:
         self._confirmed = 0.0
         self._policy: tuple[str, float] | None = None
 
-    def record(
-        self,
-        decision: Decision,
-        request: Request,
-        facts: Facts | None,
-        rollout: CompiledRollout | None,
-        overlay: Overlay,
-    ) -> None:
+    def record(self, decided: Decided) -> None:
         """Count one decision, its fallbacks, and the time that each stage took."""
+        decision = decided.decision
         labels = (decision.rollout or "", decision.version or "", decision.arm or "", decision.reason)
         try:
             self._decisions[labels] += 1

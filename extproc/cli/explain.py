@@ -21,7 +21,7 @@ from extproc.control.intent import intent_of
 from extproc.control.transitions import configure, create
 from extproc.datapath.attributes import AttributeReader
 from extproc.datapath.features import FeatureReader
-from extproc.datapath.model import Decision, Facts, Features, FeatureValue, Request
+from extproc.datapath.model import Features, FeatureValue, Request
 from extproc.datapath.pipeline import Pipeline
 from extproc.datapath.ports import FeatureRow
 from extproc.datapath.record import record_of, unit_text
@@ -72,13 +72,11 @@ def explain(
     features = _GivenFeatures(_pairs(given), clock)
     snapshot = _snapshot(rollouts, store, clock)
     engine = _engine(policies) if policies is not None else None
-    caught = _Catcher()
     ids = DecisionIds(_Held(IdKeys.throwaway()), 0, clock)
-    pipeline = Pipeline(_Held(snapshot), _Held(engine), features, [caught], ids, clock)
-    mutation = asyncio.run(pipeline.process(request))
-    decision = caught.decision
-    sentences = in_words(snapshot, request, decision, caught.facts, caught.rollout, caught.overlay, mutation)
-    record = record_of(decision, unit_text(decision.unit))
+    pipeline = Pipeline(_Held(snapshot), _Held(engine), features, ids, clock)
+    mutation, decided = asyncio.run(pipeline.decide(request))
+    sentences = in_words(snapshot, decided, mutation)
+    record = record_of(decided.decision, unit_text(decided.decision.unit))
     if output == "json":
         print_json({**record, "explanation": sentences})
         return
@@ -162,26 +160,6 @@ class _Held:
     """Something that stays as it is, where the pipeline looks for what is in force."""
 
     current: Any
-
-
-class _Catcher:
-    """A sink that keeps the one decision there is, with what it was made from."""
-
-    decision: Decision
-    facts: Facts | None
-    rollout: CompiledRollout | None
-    overlay: Overlay
-
-    def record(
-        self,
-        decision: Decision,
-        request: Request,
-        facts: Facts | None,
-        rollout: CompiledRollout | None,
-        overlay: Overlay,
-    ) -> None:
-        """Keep it."""
-        self.decision, self.facts, self.rollout, self.overlay = decision, facts, rollout, overlay
 
 
 class _NoFeatureStore:

@@ -20,10 +20,10 @@ from extproc.clock import Clock, SystemClock
 from extproc.datapath.decision_log import DecisionLog
 from extproc.datapath.features import FeatureReader
 from extproc.datapath.later import Later
-from extproc.datapath.model import NO_FEATURES, Decision, Facts, Request, Unit
+from extproc.datapath.model import NO_FEATURES, Request, Unit
 from extproc.datapath.pipeline import Pipeline
 from extproc.datapath.policy_input import Reads, build_input
-from extproc.datapath.ports import DecisionSink, InputReads, PolicyEngine
+from extproc.datapath.ports import Decided, DecisionSink, InputReads, PolicyEngine
 from extproc.datapath.pseudonym import load_or_create_key
 from extproc.datapath.tally import Tally
 from extproc.datapath.transports.exchange import Process
@@ -83,9 +83,9 @@ class RouterApplication:
             self._holder,
             policies,
             self._features,
-            (self._noted,),
             DecisionIds(self._id_keys, config.index, clock),
             clock,
+            self._noted,
         )
 
     def _open_log(self, config: WorkerConfig) -> DecisionLog:
@@ -245,14 +245,7 @@ class _Traffic:
     def __init__(self) -> None:
         self.decided = 0
 
-    def record(
-        self,
-        decision: Decision,
-        request: Request,
-        facts: Facts | None,
-        rollout: CompiledRollout | None,
-        overlay: Overlay,
-    ) -> None:
+    def record(self, decided: Decided) -> None:
         self.decided += 1
 
 

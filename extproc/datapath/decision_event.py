@@ -13,7 +13,8 @@ from typing import Any, Final, NamedTuple
 
 import orjson
 
-from extproc.datapath.model import Decision, Facts, PolicyVerdict, Request
+from extproc.datapath.model import Facts, PolicyVerdict
+from extproc.datapath.ports import Decided
 from extproc.datapath.pseudonym import pseudonym
 from extproc.datapath.record import record_of
 from extproc.snapshot.model import NO_OVERLAY, CompiledRollout, Overlay
@@ -60,18 +61,10 @@ class EventEncoder:
         self._policy_revision = ""
         self._bundles_text: orjson.Fragment | None = None
 
-    def line(
-        self,
-        at: float,
-        decision: Decision,
-        request: Request,
-        facts: Facts | None,
-        rollout: CompiledRollout | None,
-        overlay: Overlay,
-    ) -> bytes:
+    def line(self, at: float, decided: Decided) -> bytes:
         """The event of one decision, made ``at`` Unix seconds, as a line of JSON."""
-        event = self._event(at, decision, facts, rollout, overlay)
-        source = request.attributes.get("source.address")
+        event = self._event(at, decided)
+        source = decided.request.attributes.get("source.address")
         if source is not None:
             event["requested_by"] = source
         try:
@@ -80,9 +73,8 @@ class EventEncoder:
             # Integers over 64 bits and lone surrogates, which orjson refuses and a feature or header may hold.
             return json.dumps(event, default=_plain, separators=(",", ":")).encode() + b"\n"
 
-    def _event(
-        self, at: float, decision: Decision, facts: Facts | None, rollout: CompiledRollout | None, overlay: Overlay
-    ) -> dict[str, Any]:
+    def _event(self, at: float, decided: Decided) -> dict[str, Any]:
+        decision, _, facts, rollout, overlay = decided
         unit = None if decision.unit is None else pseudonym(self._key, decision.unit)
         stages = decision.stage_us
         event: dict[str, Any] = {

@@ -20,9 +20,8 @@ from typing import Final
 
 from extproc.clock import Clock
 from extproc.datapath.decision_event import EventEncoder, Reads
-from extproc.datapath.model import Decision, Facts, Request
+from extproc.datapath.ports import Decided
 from extproc.errors import Unreachable
-from extproc.snapshot.model import CompiledRollout, Overlay
 
 logger = logging.getLogger(__name__)
 
@@ -77,20 +76,13 @@ class DecisionLog:
         self._thread = threading.Thread(target=self._write_for_ever, name="decision-log", daemon=True)
         self._thread.start()
 
-    def record(
-        self,
-        decision: Decision,
-        request: Request,
-        facts: Facts | None,
-        rollout: CompiledRollout | None,
-        overlay: Overlay,
-    ) -> None:
+    def record(self, decided: Decided) -> None:
         """Queue one decision, or drop it when the queue is full."""
         if len(self._queue) >= self._max_queue or self._bytes_in - self._bytes_out >= self._max_queue_bytes:
             self.drops += 1
             return
         try:
-            line = self._encoder.line(self._clock.now(), decision, request, facts, rollout, overlay)
+            line = self._encoder.line(self._clock.now(), decided)
         except Exception:
             self._refuse()
             return

@@ -4,19 +4,8 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Sequence
-from typing import NamedTuple
 
-from extproc.datapath.model import Decision, Facts, Request
-from extproc.datapath.ports import DecisionSink
-from extproc.snapshot.model import CompiledRollout, Overlay
-
-
-class _Note(NamedTuple):
-    decision: Decision
-    request: Request
-    facts: Facts | None
-    rollout: CompiledRollout | None
-    overlay: Overlay
+from extproc.datapath.ports import Decided, DecisionSink
 
 
 class Later:
@@ -29,24 +18,17 @@ class Later:
 
     def __init__(self, sinks: Sequence[DecisionSink]) -> None:
         self._sinks = tuple(sinks)
-        self._notes: list[_Note] = []
+        self._waiting: list[Decided] = []
 
-    def record(
-        self,
-        decision: Decision,
-        request: Request,
-        facts: Facts | None,
-        rollout: CompiledRollout | None,
-        overlay: Overlay,
-    ) -> None:
+    def record(self, decided: Decided) -> None:
         """Take note of one decision, soon."""
-        if not self._notes:
+        if not self._waiting:
             asyncio.get_running_loop().call_soon(self.flush)
-        self._notes.append(_Note(decision, request, facts, rollout, overlay))
+        self._waiting.append(decided)
 
     def flush(self) -> None:
         """Hand on now what waits."""
-        notes, self._notes = self._notes, []
+        waiting, self._waiting = self._waiting, []
         for sink in self._sinks:
-            for note in notes:
-                sink.record(*note)
+            for decided in waiting:
+                sink.record(decided)

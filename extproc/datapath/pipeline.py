@@ -16,7 +16,7 @@ from extproc.datapath.features import FeatureReader
 from extproc.datapath.gather import Gatherer
 from extproc.datapath.model import Decision, Facts, Mutation, Request
 from extproc.datapath.mutation import mutation_for, without_room
-from extproc.datapath.ports import DecisionSink, PolicyEngine
+from extproc.datapath.ports import Decided, DecisionSink, PolicyEngine
 from extproc.datapath.unit import unit_of
 from extproc.decision_id import EXCLUDED_CODE, DecisionIds, Nonce
 from extproc.measure import UNIT_GROUPS
@@ -37,31 +37,33 @@ class CurrentPolicies(Protocol):
 
 
 class Pipeline:
-    """Decides requests from whatever snapshot and policies are in force when they arrive."""
+    """Decides requests from whatever snapshot and policies are in force when they arrive, and tells ``sink``."""
 
     def __init__(
         self,
         holder: CurrentSnapshot,
         policies: CurrentPolicies,
         features: FeatureReader | None,
-        sinks: Sequence[DecisionSink],
         ids: DecisionIds,
         clock: Clock,
+        sink: DecisionSink | None = None,
     ) -> None:
         self._holder = holder
         self._policies = policies
         self._ids = ids
         self._clock = clock
         self._gatherer = Gatherer(features, clock)
-        self._sinks = tuple(sinks)
+        self._sink = sink
 
     async def process(self, request: Request) -> Mutation:
         """The reply to one request's headers. Waits only where ``gather`` does."""
-        mutation, _ = await self.decide(request)
+        mutation, decided = await self.decide(request)
+        if self._sink is not None:
+            self._sink.record(decided)
         return mutation
 
-    async def decide(self, request: Request) -> tuple[Mutation, Decision]:
-        """As ``process``, with the decision behind the reply."""
+    async def decide(self, request: Request) -> tuple[Mutation, Decided]:
+        """The reply and what is behind it, of which nobody is told."""
         start = perf_counter_ns()
         # Read once: a swap while a feature is awaited must not mix two revisions in one decision.
         snapshot, engine = self._holder.current, self._policies.current
@@ -95,9 +97,7 @@ class Pipeline:
             mutation = without_room(mutation, request.headers)
         stages["total"] = (perf_counter_ns() - start) / 1000
         decision.stage_us = stages
-        for sink in self._sinks:
-            sink.record(decision, request, facts, rollout, overlay)
-        return mutation, decision
+        return mutation, Decided(decision, request, facts, rollout, overlay)
 
 
 def select(candidates: Sequence[CompiledRollout], request: Request, nonce: Nonce) -> CompiledRollout | None:

@@ -57,16 +57,19 @@ class PolicyEngine(Protocol):
         ...
 
 
+class Decided(NamedTuple):
+    """One decision and what it was made from; facts and rollout are None when no rollout matched."""
+
+    decision: Decision
+    request: Request
+    facts: Facts | None
+    rollout: CompiledRollout | None
+    overlay: Overlay
+
+
 class DecisionSink(Protocol):
     """Takes note of decisions: the metrics, the decision log. Called on the event loop, so it never waits."""
 
-    def record(
-        self,
-        decision: Decision,
-        request: Request,
-        facts: Facts | None,
-        rollout: CompiledRollout | None,
-        overlay: Overlay,
-    ) -> None:
-        """Take note of one decision; facts and rollout are None when no rollout matched."""
+    def record(self, decided: Decided) -> None:
+        """Take note of one decision."""
         ...

@@ -10,10 +10,9 @@ from dataclasses import dataclass, field
 from typing import Any, Final
 
 from extproc.clock import Clock
-from extproc.datapath.model import Decision, Facts, Request
+from extproc.datapath.ports import Decided
 from extproc.measure import UnitSample, units_each
 from extproc.names import ARM_EXCLUDED
-from extproc.snapshot.model import CompiledRollout, Overlay
 
 MAX_SAMPLES: Final = 1024
 """Epochs whose units are remembered; for those of others every request tells of its unit again."""
@@ -46,17 +45,11 @@ class Tally:
         self._new: dict[_Epoch, list[tuple[int, str]]] = {}
         self._waiting = 0
 
-    def record(
-        self,
-        decision: Decision,
-        request: Request,
-        facts: Facts | None,
-        rollout: CompiledRollout | None,
-        overlay: Overlay,
-    ) -> None:
+    def record(self, decided: Decided) -> None:
         """Count a decision that Envoy will tell of: one that named a version, in headers that there was room for."""
+        decision, facts = decided.decision, decided.facts
         name, arm, version = decision.rollout, decision.arm, decision.version
-        if name is None or arm is None or version is None or request.full:
+        if name is None or arm is None or version is None or decided.request.full:
             return
         key = (name, decision.epoch, arm, version, int(self._now()))
         counts = self._counts

@@ -10,6 +10,7 @@ from typing import Final
 
 from extproc.assignment import PROBE_PERCENT
 from extproc.datapath.model import Decision, Facts, Mutation, PolicyVerdict, Request
+from extproc.datapath.ports import Decided
 from extproc.datapath.record import unit_text
 from extproc.names import ARM_CONTROL, ARM_EXCLUDED, Reason
 from extproc.snapshot.matching import MatchKey, MatchTable
@@ -41,16 +42,9 @@ REASONS: Final[Mapping[Reason, str]] = {
 """Every reason as the end of a sentence."""
 
 
-def explain(
-    snapshot: Snapshot,
-    request: Request,
-    decision: Decision,
-    facts: Facts | None,
-    rollout: CompiledRollout | None,
-    overlay: Overlay,
-    mutation: Mutation,
-) -> list[str]:
+def explain(snapshot: Snapshot, decided: Decided, mutation: Mutation) -> list[str]:
     """The decision as sentences, from the match to the headers."""
+    decision, request, facts, rollout, overlay = decided
     if rollout is None or facts is None:
         return [
             f"No rollout matches {_described(request)}.",

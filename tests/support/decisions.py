@@ -9,9 +9,10 @@ import orjson
 
 from extproc.assignment import BucketRange
 from extproc.datapath.model import Buckets, Decision, Facts, Features, FeatureValue, PolicyVerdict, Request, Unit
+from extproc.datapath.ports import Decided
 from extproc.decision_id import arm_codes, epoch_number
 from extproc.names import Reason
-from extproc.snapshot.model import CompiledRollout, PolicyUse, UnitSource
+from extproc.snapshot.model import NO_OVERLAY, CompiledRollout, PolicyUse, UnitSource
 
 KEY = b"k" * 32
 
@@ -104,3 +105,9 @@ def make_request(**changes: Any) -> Request:
         method="POST", path="/v1", host="models", scheme="http", headers={"x-user-id": b"alice", "x-region": b"eu"}
     )
     return dataclasses.replace(made, **changes)
+
+
+def make_decided(**changes: Any) -> Decided:
+    """A decision and what it was made from, each as the functions above make it unless ``changes`` has it."""
+    made = Decided(make_decision(), make_request(), make_facts(), make_rollout(), NO_OVERLAY)
+    return made._replace(**changes)

@@ -20,9 +20,9 @@ from extproc.datapath.pseudonym import pseudonym
 from extproc.datapath.record import RECORD_FIELDS, record_of, unit_text
 from extproc.errors import Unreachable
 from extproc.names import Reason
-from extproc.snapshot.model import NO_OVERLAY, Overlay, UnitSource
+from extproc.snapshot.model import Overlay, UnitSource
 from tests.support.clock import FakeClock
-from tests.support.decisions import KEY, make_decision, make_facts, make_request, make_rollout
+from tests.support.decisions import KEY, make_decided, make_decision, make_facts, make_request, make_rollout
 
 LABELS = {"app": "dropout", "worker": "0"}
 READS = ("attributes.request.http.headers.x-region", "features.risk_score")
@@ -35,16 +35,8 @@ def open_decision_log(path: Path, **changes: Any) -> DecisionLog:
 
 def logged(path: Path, **changes: Any) -> dict[str, Any]:
     """The event of one decision, as it stands in the file."""
-    arguments: dict[str, Any] = {
-        "decision": make_decision(),
-        "request": make_request(),
-        "facts": make_facts(),
-        "rollout": make_rollout(),
-        "overlay": NO_OVERLAY,
-        **changes,
-    }
     log = open_decision_log(path)
-    log.record(**arguments)
+    log.record(make_decided(**changes))
     log.close()
     assert (log.drops, log.errors) == (0, 0)
     event: dict[str, Any] = json.loads(path.read_bytes())
@@ -242,7 +234,7 @@ def test_the_file_is_for_its_owner_only(path: Path) -> None:
 def test_close_writes_everything_that_was_queued(path: Path) -> None:
     log = open_decision_log(path)
     for number in range(1_000):
-        log.record(make_decision(decision_id=f"d-{number}"), make_request(), make_facts(), make_rollout(), NO_OVERLAY)
+        log.record(make_decided(decision=make_decision(decision_id=f"d-{number}")))
     log.close()
     ids = [orjson.loads(line)["decision_id"] for line in path.read_bytes().splitlines()]
     assert ids == [f"d-{number}" for number in range(1_000)]
@@ -371,7 +363,7 @@ def test_a_raw_unit_is_shown_with_what_is_not_utf8_escaped() -> None:
 
 
 def record(log: DecisionLog, request: Request | None = None, facts: Facts | None = None) -> None:
-    log.record(make_decision(), request or make_request(), facts or make_facts(), make_rollout(), NO_OVERLAY)
+    log.record(make_decided(request=request or make_request(), facts=facts or make_facts()))
 
 
 def no_space(*_: object) -> int:

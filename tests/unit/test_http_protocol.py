@@ -67,7 +67,8 @@ async def test_a_request_that_is_complete_when_the_server_closes_is_answered(req
     connection.shutdown()
     await asyncio.sleep(0)
     assert last_words(transport) == [False] * (requests - 1) + [True]
-    assert transport.ended and not transport.closed
+    assert transport.ended
+    assert not transport.closed
 
 
 async def test_a_request_that_is_complete_is_not_the_one_that_makes_room() -> None:

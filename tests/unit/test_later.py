@@ -3,11 +3,10 @@
 from __future__ import annotations
 
 import asyncio
-from typing import Any
 
 from extproc.datapath.later import Later
-from extproc.snapshot.model import NO_OVERLAY
-from tests.support.decisions import make_decision, make_facts, make_request, make_rollout
+from extproc.datapath.ports import Decided
+from tests.support.decisions import make_decided, make_decision
 
 
 class Sink:
@@ -15,14 +14,13 @@ class Sink:
         self._name = name
         self._heard = heard
 
-    def record(self, decision: Any, request: Any, facts: Any, rollout: Any, overlay: Any) -> None:
-        assert (request.path, facts, overlay) == (make_request().path, make_facts(), NO_OVERLAY)
-        self._heard.append((self._name, decision.decision_id))
+    def record(self, decided: Decided) -> None:
+        self._heard.append((self._name, decided.decision.decision_id))
 
 
 def record(later: Later, *ids: str) -> None:
     for each in ids:
-        later.record(make_decision(decision_id=each), make_request(), make_facts(), make_rollout(), NO_OVERLAY)
+        later.record(make_decided(decision=make_decision(decision_id=each)))
 
 
 def test_each_sink_hears_in_order_what_was_decided_in_a_turn_of_the_loop_and_not_before_it_ends() -> None:

@@ -10,9 +10,8 @@ from prometheus_client.parser import text_string_to_metric_families
 
 from extproc.metrics import METRICS, OBSERVER_AGE, OBSERVER_UP, STAGE_BUCKETS, Metrics, Totals, merge
 from extproc.names import Reason
-from extproc.snapshot.model import NO_OVERLAY
 from tests.support.clock import FakeClock
-from tests.support.decisions import make_decision, make_facts, make_request, make_rollout
+from tests.support.decisions import make_decided, make_decision
 
 
 def samples(text: str) -> dict[tuple[str, tuple[tuple[str, str], ...]], float]:
@@ -29,7 +28,7 @@ def value(text: str, name: str, **labels: str) -> float | None:
 
 
 def decide(metrics: Metrics, **changes: Any) -> None:
-    metrics.record(make_decision(**changes), make_request(), make_facts(), make_rollout(), NO_OVERLAY)
+    metrics.record(make_decided(decision=make_decision(**changes)))
 
 
 def dumped(metrics: Metrics) -> dict[str, Any]:

@@ -26,8 +26,11 @@ async def decided(
 ) -> tuple[Mutation, Decision]:
     ids = made.pop("ids", None) or make_ids()
     policies = SimpleNamespace(current=engine)
-    pipeline = Pipeline(SimpleNamespace(current=snapshot(rollout)), policies, None, [], ids, FakeClock())
-    return await pipeline.decide(Request("POST", path, "h", "http", headers if headers is not None else {}))
+    pipeline = Pipeline(SimpleNamespace(current=snapshot(rollout)), policies, None, ids, FakeClock())
+    mutation, made_of = await pipeline.decide(
+        Request("POST", path, "h", "http", headers if headers is not None else {})
+    )
+    return mutation, made_of.decision
 
 
 @pytest.mark.parametrize(

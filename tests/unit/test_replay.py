@@ -81,7 +81,7 @@ def log_of(
     file = tmp_path / "decisions.jsonl"
     log = DecisionLog(file, {}, KEY, FakeClock(), reads=lambda path: engine.reads(path).paths, flush_seconds=0)
     holder = SimpleNamespace(current=snapshot(rollout, overlay={rollout.key: overlay} if overlay else None))
-    pipeline = Pipeline(holder, SimpleNamespace(current=engine), FakeFeatures(risk), [log], make_ids(), FakeClock())
+    pipeline = Pipeline(holder, SimpleNamespace(current=engine), FakeFeatures(risk), make_ids(), FakeClock(), log)
 
     async def send() -> None:
         for number in range(units):

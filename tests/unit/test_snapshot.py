@@ -218,12 +218,12 @@ async def test_a_rise_takes_effect_at_its_instant_before_any_worker_looks_again(
     holder.load()
     store.put(weight=10_000, previous_weight=0, effective_at=clock.now() + RAISE_DELAY_SECONDS)
     poll(holder)
-    pipeline = Pipeline(holder, NoPolicies(), None, [], make_ids(clock), clock)
+    pipeline = Pipeline(holder, NoPolicies(), None, make_ids(clock), clock)
     request = Request("POST", PATH, "", "http", {"x-user-id": b"alice"})
     _, before = await pipeline.decide(request)
     clock.advance(RAISE_DELAY_SECONDS)
     _, after = await pipeline.decide(request)
-    assert (before.version, after.version) == ("3", "4")
+    assert (before.decision.version, after.decision.version) == ("3", "4")
 
 
 def test_a_later_state_wins_over_one_that_falls_due(

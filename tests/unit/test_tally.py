@@ -11,9 +11,8 @@ from extproc.datapath.model import Buckets
 from extproc.datapath.tally import Tally
 from extproc.measure import UnitSample
 from extproc.names import ARM_EXCLUDED
-from extproc.snapshot.model import NO_OVERLAY
 from tests.support.clock import FakeClock
-from tests.support.decisions import make_decision, make_facts, make_request
+from tests.support.decisions import make_decided, make_decision, make_facts, make_request
 
 KEY = "payments/fraud-detector"
 
@@ -28,7 +27,8 @@ class Counting:
     def decided(self, unit: int = 1, *, full: bool = False, **changes: Any) -> None:
         facts = make_facts(buckets=Buckets(123, quotient=unit))
         request = make_request(full=full)
-        self.tally.record(make_decision(**changes), request, facts, None, NO_OVERLAY)
+        decision = make_decision(**changes)
+        self.tally.record(make_decided(decision=decision, request=request, facts=facts, rollout=None))
 
 
 def test_decisions_are_counted_by_arm_version_and_second() -> None:
