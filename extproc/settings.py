@@ -30,6 +30,7 @@ class Settings:
     )
     feature_cache: float = _setting(10.0, "seconds for which a value read from the feature store is used again")
     feature_cache_entries: int = _setting(50_000, "entities that a worker remembers the features of")
+    verdict_cache_entries: int = _setting(4096, "verdicts of policies that a worker remembers; 0 asks every time")
     drain_timeout: float = _setting(10.0, "seconds that streams in flight get after SIGTERM, without `--drain-timeout`")
     lame_duck: float = _setting(
         1.0, "seconds at most between NOT_SERVING and the closed socket; shorter when no requests come"

@@ -27,6 +27,7 @@ from extproc.datapath.ports import Decided, DecisionSink, InputReads, PolicyEngi
 from extproc.datapath.pseudonym import load_or_create_key
 from extproc.datapath.tally import Tally
 from extproc.datapath.transports.exchange import Process
+from extproc.datapath.verdict_cache import VerdictCache
 from extproc.decision_id import DecisionIds, KeyFile
 from extproc.errors import DropoutError
 from extproc.metrics import (
@@ -36,6 +37,8 @@ from extproc.metrics import (
     LOG_DROPS,
     LOG_ERRORS,
     STREAM_ERRORS,
+    VERDICT_HITS,
+    VERDICT_MISSES,
     Metrics,
 )
 from extproc.resources.policies import PolicySources
@@ -67,6 +70,7 @@ class RouterApplication:
         self._frozen_at = 0
         self._metrics = Metrics(clock)
         self._traffic = _Traffic()
+        self._verdicts = VerdictCache(settings().verdict_cache_entries)
         self._features = _open_features(config.features, clock) if config.features else None
         self._log = self._open_log(config) if config.decision_log else None
         self._id_keys = KeyFile(beside(config.store, ".ids"), clock)
@@ -100,6 +104,9 @@ class RouterApplication:
 
     def _watch(self) -> None:
         """Have what others count read at every dump."""
+        verdicts = self._verdicts
+        self._metrics.watch(VERDICT_HITS, lambda: verdicts.hits)
+        self._metrics.watch(VERDICT_MISSES, lambda: verdicts.misses)
         if self._features is not None:
             features = self._features
             self._metrics.watch(CACHE_HITS, lambda: features.hits)
@@ -139,7 +146,7 @@ class RouterApplication:
 
     def engine(self, sources: str) -> PolicyEngine:
         """An engine of ``sources``."""
-        return RegorusEngine(PolicySources.from_json(sources))
+        return self._verdicts.before(RegorusEngine(PolicySources.from_json(sources)))
 
     def load(self) -> None:
         """The first snapshot."""

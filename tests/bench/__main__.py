@@ -26,7 +26,17 @@ from tests.bench.load import CONNECTIONS, Measured, resident_mb, run
 from tests.bench.loop.figures import show
 from tests.bench.loop.run import measure
 from tests.bench.report import CASES, GRPC_FULL_MANY, HTTP_FULL, MODES, ONE_CONNECTION, RATE, Figures
-from tests.bench.stack import CACHED_FOR_LONG, ROOT, SERVER_CPU, Case, Stack, other_cpus, paths, set_weight
+from tests.bench.stack import (
+    CACHED_FOR_LONG,
+    NOTHING_REMEMBERED,
+    ROOT,
+    SERVER_CPU,
+    Case,
+    Stack,
+    other_cpus,
+    paths,
+    set_weight,
+)
 
 REQUESTS_PER_SECOND = 1600
 SECONDS = {"rate": 6, "saturated": 5, "one_connection": 3}
@@ -163,7 +173,7 @@ class Bench:
         done = subprocess.run(
             ["taskset", "-c", str(SERVER_CPU), *command],
             cwd=ROOT,
-            env={**os.environ, **CACHED_FOR_LONG},
+            env={**os.environ, **CACHED_FOR_LONG, **NOTHING_REMEMBERED},
             capture_output=True,
             text=True,
             timeout=120,

@@ -24,23 +24,25 @@ GRPC_PLAIN = Case("gRPC plain, 1 rollout", "grpc", rollouts=1)
 GRPC_FULL = Case("gRPC full, 1 rollout", "grpc", rollouts=1, full=True)
 GRPC_PLAIN_MANY = Case("gRPC plain, 10 000 rollouts", "grpc", rollouts=10_000)
 GRPC_FULL_MANY = Case("gRPC full, 10 000 rollouts", "grpc", rollouts=10_000, full=True)
+GRPC_FULL_ASKING = Case("gRPC full, every verdict asked for", "grpc", rollouts=1, full=True, unremembered=True)
 HTTP_NOOP = Case("HTTP no-op", "http")
 HTTP_PLAIN = Case("HTTP plain, 1 rollout", "http", rollouts=1)
 HTTP_FULL = Case("HTTP full, 1 rollout", "http", rollouts=1, full=True)
 HTTP_FULL_MANY = Case("HTTP full, 10 000 rollouts", "http", rollouts=10_000, full=True)
+HTTP_FULL_ASKING = Case("HTTP full, every verdict asked for", "http", rollouts=1, full=True, unremembered=True)
 
 CASES = (
     ALONE,
     *(GRPC_NOOP, HTTP_NOOP, GRPC_NOOP_TUNED),
-    *(GRPC_FULL, HTTP_FULL, GRPC_FULL_MANY, HTTP_FULL_MANY),
+    *(GRPC_FULL, HTTP_FULL, GRPC_FULL_MANY, HTTP_FULL_MANY, GRPC_FULL_ASKING, HTTP_FULL_ASKING),
     *(GRPC_PLAIN, HTTP_PLAIN, GRPC_PLAIN_MANY),
 )
 """In the order in which they take turns: what is compared is measured one after the other."""
 
 SHOWN = (
     ALONE,
-    *(GRPC_NOOP, GRPC_NOOP_TUNED, GRPC_PLAIN, GRPC_PLAIN_MANY, GRPC_FULL, GRPC_FULL_MANY),
-    *(HTTP_NOOP, HTTP_PLAIN, HTTP_FULL, HTTP_FULL_MANY),
+    *(GRPC_NOOP, GRPC_NOOP_TUNED, GRPC_PLAIN, GRPC_PLAIN_MANY, GRPC_FULL, GRPC_FULL_ASKING, GRPC_FULL_MANY),
+    *(HTTP_NOOP, HTTP_PLAIN, HTTP_FULL, HTTP_FULL_ASKING, HTTP_FULL_MANY),
 )
 
 RATE, SATURATED, ONE_CONNECTION = MODES = ("rate", "saturated", "one_connection")
@@ -128,11 +130,13 @@ def _grpc_ratios(figures: Figures) -> dict[str, float]:
         "cpu_over_tuned_noop": cpu(GRPC_FULL, GRPC_NOOP_TUNED),
         "throughput_over_tuned_noop": throughput(GRPC_FULL, GRPC_NOOP_TUNED),
         "plain_cpu_over_noop": cpu(GRPC_PLAIN, GRPC_NOOP),
+        "asking_cpu_over_noop": cpu(GRPC_FULL_ASKING, GRPC_NOOP),
+        "asking_throughput_over_noop": throughput(GRPC_FULL_ASKING, GRPC_NOOP),
     }
 
 
 def _http_ratios(figures: Figures) -> dict[str, float]:
-    full = figures.of(HTTP_FULL, RATE, "server_cpu_us")
+    full, asking = (figures.of(case, RATE, "server_cpu_us") for case in (HTTP_FULL, HTTP_FULL_ASKING))
     return {
         "cpu_over_grpc": _ratio(full, figures.of(GRPC_FULL, RATE, "server_cpu_us")),
         "cpu_over_grpc_noop": _ratio(full, figures.of(GRPC_NOOP, RATE, "server_cpu_us")),
@@ -144,6 +148,8 @@ def _http_ratios(figures: Figures) -> dict[str, float]:
         "pipeline_over_policy": _middle([run["pipeline_over_policy"] for run in figures.in_process]),
         "cpu_10000_rollouts_over_1": _ratio(figures.of(HTTP_FULL_MANY, RATE, "server_cpu_us"), full),
         "cpu_over_tuned_grpc_noop": _ratio(full, figures.of(GRPC_NOOP_TUNED, RATE, "server_cpu_us")),
+        "asking_cpu_over_grpc": _ratio(asking, figures.of(GRPC_FULL_ASKING, RATE, "server_cpu_us")),
+        "asking_cpu_over_grpc_noop": _ratio(asking, figures.of(GRPC_NOOP, RATE, "server_cpu_us")),
         "cpu_over_noop": _ratio(full, figures.of(HTTP_NOOP, RATE, "server_cpu_us")),
         "cpu_with_envoy_over_grpc": _ratio(_with_envoy(figures, HTTP_FULL), _with_envoy(figures, GRPC_FULL)),
     }
@@ -168,7 +174,7 @@ def show(console: Console, report: Mapping[str, Any]) -> None:
     load = report["load"]
     console.print(
         f"\nMedians of {load['rounds']} rounds, {CONNECTIONS} connections. Full: policy, cached feature, decision log, "
-        "metrics; plain: no policy, no feature."
+        "metrics; the policy's inputs repeat, unless every verdict is asked for. Plain: no policy, no feature."
     )
     at_rate = f"at {load['rate']}/s"
     table = Table()

@@ -35,20 +35,23 @@ ANSWER: Route = {"match": {"prefix": "/"}, "direct_response": {"status": 200}}
 OBSERVER_SOCKET = "observer.sock"
 CACHED_FOR_LONG = {"DROPOUT_FEATURE_CACHE": "3600"}
 """The users come back more seldom than real ones: their features stay in the cache for as long as this runs."""
+NOTHING_REMEMBERED = {"DROPOUT_VERDICT_CACHE_ENTRIES": "0"}
 
 
 @dataclass(frozen=True, slots=True)
 class Case:
     """One thing to measure: Envoy alone without a ``transport``, without ``rollouts`` a no-op server, else ours.
 
-    ``tuned`` gives the no-op the gRPC settings that our worker has. ``observed``: Envoy tells an observer what became
-    of requests. More than one of the ``workers`` are left on the processors that the system gives them.
+    ``full``: with a policy and a feature; ``unremembered``: the policy is asked about every request, what it was asked
+    before too. ``tuned`` gives the no-op the gRPC settings that our worker has. ``observed``: Envoy tells an observer
+    what became of requests. More than one of the ``workers`` are left on the processors that the system gives them.
     """
 
     name: str
     transport: str = ""
     rollouts: int = 0
     full: bool = False
+    unremembered: bool = False
     tuned: bool = False
     observed: bool = False
     workers: int = 1
@@ -267,7 +270,8 @@ class Stack:
         ]
         if self.case.observed:
             arguments += ["--access-log-listen", f"unix:{self.directory / OBSERVER_SOCKET}"]
-        self.spawn(sys.executable, "-m", "extproc.cli", "serve", *arguments, **CACHED_FOR_LONG, **self.settings)
+        settings = {**CACHED_FOR_LONG, **(NOTHING_REMEMBERED if self.case.unremembered else {}), **self.settings}
+        self.spawn(sys.executable, "-m", "extproc.cli", "serve", *arguments, **settings)
         wait(self._ready, f"dropout serve, see {self.directory}/server.log")
         self.worker = self.snapshot()["workers"][0]["pid"]
 

@@ -203,6 +203,7 @@ def test_ten_thousand_units_and_user_agents_make_no_label_and_fill_no_memory(
     text = server.get("/metrics")[1].decode()
     assert not any(word in text for word in ("unit-", "agent-", "spoofed-"))
     assert server.metric("dropout_feature_cache_misses_total") >= 5000
+    assert server.metric("dropout_verdict_cache_misses_total") >= 5000
     assert resident(server) - memory < 8_000_000
     assert answers(server)
 

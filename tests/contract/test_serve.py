@@ -414,6 +414,18 @@ def test_a_bad_edit_leaves_the_last_good_policy_deciding() -> None:
         assert codes(server) == set()
 
 
+def test_a_worker_asks_a_policy_once_about_the_same_until_it_is_edited() -> None:
+    with with_policy(PINNED) as server:
+        assert server.ask()["x-model-version"] == "4"
+        hits, misses = (server.metric(f"dropout_verdict_cache_{which}_total") for which in ("hits", "misses"))
+        assert [server.ask()["x-model-version"] for _ in range(3)] == ["4"] * 3
+        assert server.metric("dropout_verdict_cache_hits_total") == hits + 3
+        assert server.metric("dropout_verdict_cache_misses_total") == misses
+        server.write_policy(ALLOW)
+        wait_for(lambda: server.ask()["x-model-version"] == "3", "the edit at work")
+        assert server.metric("dropout_verdict_cache_misses_total") == misses + 1
+
+
 def codes(server: DropoutServer) -> set[str]:
     return {error["code"] for error in server.snapshot()["errors"]}
 
