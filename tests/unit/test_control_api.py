@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import os
 import pwd
 import socket
@@ -26,8 +27,10 @@ from extproc.control.api import client, service
 from extproc.control.api.client import RemoteControl
 from extproc.control.api.codec import MAX_FAULTS_BYTES, from_rollout, status_code, to_error, to_rollout, to_trailer
 from extproc.control.api.peers import MAX_CONNECTIONS
+from extproc.control.api.server import ControlServer
 from extproc.control.api.service import SERVICE
 from extproc.errors import DropoutError, Fault, InvalidInput, Refused, Unreachable
+from extproc.serve.endpoints import UnixEndpoint
 from extproc.snapshot.store import Status, StoredRollout, Write
 from tests.support.control import ServedControl
 from tests.support.rollouts import CANARY, document
@@ -342,3 +345,15 @@ def test_a_folder_that_others_can_write_to_is_refused(store: SqliteStore, tmp_pa
     ):
         pass
     assert refused.value.code == "socket_folder_open"
+
+
+async def test_a_server_that_stops_leaves_no_connection_behind(tmp_path: Path) -> None:
+    endpoint = UnixEndpoint(tmp_path / "run" / "c.sock")
+    server = ControlServer(endpoint, lambda actor: pytest.fail(f"{actor} asked for nothing"))
+    await server.start()
+    reader, writer = await asyncio.open_unix_connection(endpoint.path)
+    await reader.readexactly(1)  # gRPC's greeting: the connection is relayed
+    await server.stop(0)
+    assert asyncio.all_tasks() == {asyncio.current_task()}
+    await reader.read()  # to its end
+    writer.close()

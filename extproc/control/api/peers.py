@@ -42,6 +42,7 @@ class PeerRelay:
         self._endpoint = endpoint
         self._hidden = hidden
         self._peers: dict[str, Peer] = {}
+        self._connections: set[asyncio.Task[None]] = set()
         self._server: asyncio.Server | None = None
         self._inode = 0
 
@@ -66,16 +67,26 @@ class PeerRelay:
             if self._endpoint.path.stat().st_ino == self._inode:  # a successor may have put its own there
                 self._endpoint.path.unlink()
 
+    async def end(self) -> None:
+        """Let go of the connections that are left."""
+        for connection in self._connections:
+            connection.cancel()
+        await asyncio.gather(*self._connections)
+
     async def _connected(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        task = asyncio.current_task()
+        assert task is not None
+        self._connections.add(task)
         client: socket.socket = writer.get_extra_info("socket")
         name = f"dropout-control-{secrets.token_hex(16)}"
         try:
             if len(self._peers) < MAX_CONNECTIONS:
                 self._peers[f"unix-abstract:{name}"] = _peer_of(client)
                 await self._relay(reader, writer, name)
-        except OSError:
-            pass  # one of the two ends went away
+        except (OSError, asyncio.CancelledError):
+            pass  # one of the two ends went away, or we do
         finally:
+            self._connections.discard(task)
             self._peers.pop(f"unix-abstract:{name}", None)
             writer.close()
 

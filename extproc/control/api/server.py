@@ -68,6 +68,8 @@ class ControlServer:
         if self._relay is not None:
             self._relay.close()
         await self._server.stop(grace)
+        if self._relay is not None:
+            await self._relay.end()
         self._service.close()
         if self._hidden >= 0:
             os.close(self._hidden)
