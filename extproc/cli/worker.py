@@ -193,7 +193,8 @@ class RouterApplication:
         return {"rollouts": rollouts, "errors": errors}
 
     def dump(self) -> dict[str, Any]:
-        """The metrics."""
+        """The metrics, of every decision that was answered."""
+        self._noted.flush()
         self._metrics.snapshot_confirmed(self._holder.confirmed_at)
         return self._metrics.dump()
 

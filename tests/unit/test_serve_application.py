@@ -15,6 +15,8 @@ from extproc.cli import worker
 from extproc.cli.worker import RouterApplication
 from extproc.clock import SystemClock
 from extproc.control.actions import Apply, SetWeight, act
+from extproc.datapath.model import Request
+from extproc.metrics import DECISIONS
 from extproc.resources.loading import load_valid
 from extproc.serve.heartbeat import HeartbeatPage
 from extproc.serve.worker import PolicySlot
@@ -59,6 +61,11 @@ def test_many_new_rollouts_are_frozen_without_the_garbage(
     swap(application, tmp_path)
     assert gc.get_freeze_count() > 0
     assert left() is None
+
+
+async def test_a_decision_that_is_answered_is_counted(application: RouterApplication) -> None:
+    await application.process(Request("GET", "/nothing/here", "models", "http", {}))
+    assert [DECISIONS, ["", "", "", "no_match"], 1] in orjson.loads(orjson.dumps(application.dump()["counters"]))
 
 
 def swap(application: RouterApplication, tmp_path: Path) -> None:
