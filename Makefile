@@ -36,7 +36,9 @@ demo: $(READY) ## real models behind a real Envoy, moved by hand and by themselv
 
 test: check ## everything that must hold: the checks, then every test, on the real Envoy and OPA
 	@$(BIN)/python -m pytest -n auto --dist loadfile tests/unit tests/contract
-	@$(BIN)/python -m pytest tests/e2e
+	@$(BIN)/python -m pytest -n auto --maxprocesses 4 --dist loadfile tests/e2e --ignore tests/e2e/test_faults.py
+	@# Restarts under load have seconds to be done in: nothing heavy runs beside them.
+	@$(BIN)/python -m pytest -n auto --maxprocesses 2 tests/e2e/test_faults.py
 
 check: $(READY) tools ## format, lint, types, generated code, policies
 	@$(BIN)/ruff format --quiet --check $(CODE)
