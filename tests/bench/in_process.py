@@ -54,11 +54,7 @@ def message(path: str, number: int) -> bytes:
         ("x-envoy-external-address", "127.0.0.1"),
         ("x-request-id", f"fab7cfc4-d7d7-466d-bf5e-{number:012x}"),
     ]
-    attributes = {
-        "request.protocol": "HTTP/1.1",
-        "source.address": "127.0.0.1:58620",
-        "destination.address": "127.0.0.1:10000",
-    }
+    attributes = {"source.address": "127.0.0.1:58620"}
     headers = [{"key": name, "raw_value": b64encode(value.encode()).decode()} for name, value in pairs]
     question = {
         "request_headers": {"headers": {"headers": headers}, "end_of_stream": True},
