@@ -89,6 +89,7 @@ class DecisionLog:
         self._bytes_in += len(line)
         self._queue.append(line)
         if self._idle:
+            self._idle = False
             self._wake.set()
 
     def _refuse(self) -> None:

@@ -30,7 +30,8 @@ from extproc.serve.children import Backoff, Child, spawn
 from extproc.serve.endpoints import FolderLock, TcpEndpoint, UnixEndpoint
 from extproc.serve.heartbeat import BEAT_SECONDS, STACKS_SIGNAL
 from extproc.serve.messages import Channel, Message
-from extproc.serve.policy_watch import FolderWatch, ReadSources, Sources, Trial, crashed, too_slow
+from extproc.serve.policy_keeper import PolicyKeeper
+from extproc.serve.policy_watch import ReadSources, Sources, Trial, crashed, too_slow
 from extproc.serve.protection import Protection
 from extproc.serve.sockets import SocketWatch
 from extproc.serve.watchdog import Hung, Limits, Watchdog, process_state
@@ -136,12 +137,8 @@ class Supervisor:
         self._slots = [Slot(config, child) for config, child in zip(plan.configs, children, strict=True)]
         self._folder: Folder | None = None
         self._envoy_files = parts.envoy_files
-        self._trial = Trial(plan.trial_command, tuning.trial_limit)
         self._folder_faults: Sequence[Fault] = ()
-        self._policies: Sources | None = None
-        self._policy_faults: Sequence[Fault] = ()
-        self._policies_untried = False
-        self._quarantined: set[str] = set()
+        self._policies = self._keep_policies(plan.policies) if plan.policies is not None else None
         self._metrics = Metrics(SystemClock())
         self._totals = Totals()
         self._protection = self._protect(plan.observer) if plan.observer is not None else None
@@ -164,6 +161,18 @@ class Supervisor:
                 "/metrics": self._metrics_page,
                 "/snapshot": self._snapshot_page,
             }
+        )
+
+    def _keep_policies(self, folder: Path) -> PolicyKeeper:
+        return PolicyKeeper(
+            folder,
+            self._parts.read_sources,
+            Trial(self._plan.trial_command, self._settings.trial_limit),
+            self._settings.policy_poll,
+            inputs=self._trials,
+            swap=self._swap_policies,
+            refused=lambda: self._metrics.count(RELOADS_REFUSED, "policies"),
+            say=self._say,
         )
 
     def _protect(self, plan: ObserverPlan) -> Protection:
@@ -245,21 +254,13 @@ class Supervisor:
     async def _prepare(self) -> None:
         async with asyncio.TaskGroup() as both:
             both.create_task(self._prepare_documents())
-            if self._plan.policies is not None:
-                both.create_task(self._prepare_policies(self._plan.policies))
+            if self._policies is not None:
+                both.create_task(self._policies.prepare())
 
     async def _prepare_documents(self) -> None:
         self._folder = await self._on_store_thread(self._parts.prepare)
         if self._folder is not None:
             self._note_folder(await self._on_store_thread(self._folder.sync))
-
-    async def _prepare_policies(self, folder: Path) -> None:
-        """Read and load the policies; they are evaluated for the first time in the workers, which know the inputs."""
-        sources = await asyncio.to_thread(self._parts.read_sources, folder)
-        faults = await self._trial.run(sources, {})
-        if faults:
-            raise InvalidInput(faults)
-        self._policies = sources
 
     async def _on_store_thread(self, call: Callable[[], _T]) -> _T:
         return await asyncio.get_running_loop().run_in_executor(self._store_thread, call)
@@ -315,7 +316,7 @@ class Supervisor:
             "start",
             config=asdict(slot.config),
             policies=self._policies.body if self._policies is not None else None,
-            quarantined=sorted(self._quarantined),
+            quarantined=self._policies.quarantined if self._policies is not None else (),
             trips=self._protection.trips if self._protection is not None else (),
             trial=trial,
         )
@@ -342,8 +343,8 @@ class Supervisor:
             slot.policy_revision = message["policy_revision"]
         elif kind == "decided" and self._protection is not None:
             self._protection.decided(message)
-        elif kind == "policies_refused":
-            self._refuse_policies([Fault(**fault) for fault in message["faults"]])
+        elif kind == "policies_refused" and self._policies is not None:
+            self._policies.refuse([Fault(**fault) for fault in message["faults"]])
         elif kind == "metrics":
             slot.revision = message["revision"]
             if message["rollouts"] is not None:
@@ -367,8 +368,8 @@ class Supervisor:
             slot.channel.send("trips", trips=self._protection.trips)
         if self._policies is not None and slot.policy_revision != self._policies.revision:
             slot.channel.send("policies", sources=self._policies.body, revision=self._policies.revision)
-        elif self._policies is not None and self._quarantined:
-            slot.channel.send("quarantine", id=0, revision=self._policies.revision, paths=sorted(self._quarantined))
+        elif self._policies is not None and self._policies.quarantined:
+            slot.channel.send("quarantine", id=0, **self._policies.quarantine)
 
     def _exited(self, slot: Slot, child: Child) -> None:
         """A worker process is no more."""
@@ -391,8 +392,8 @@ class Supervisor:
         self._changed.set()
         if self._stopping.is_set() or self._booting:
             return
-        if slot.died_in is not None:
-            self._quarantine({slot.died_in})
+        if slot.died_in is not None and self._policies is not None:
+            self._tell(self._serving, "quarantine", id=0, **self._policies.take_out({slot.died_in}))
             self._say(f"worker {slot.config.index} crashed in {slot.died_in}: the policy is in quarantine")
         self._metrics.count(WORKERS_REPLACED)
         wait = slot.backoff.after(time.monotonic() - child.born)
@@ -482,8 +483,8 @@ class Supervisor:
             self._spawn_task(self._follow_envoy(self._envoy_files))
         if self._folder is not None:
             self._spawn_task(self._follow_folder(self._folder))
-        if self._plan.policies is not None:
-            self._spawn_task(self._follow_policies(self._plan.policies))
+        if self._policies is not None:
+            self._spawn_task(self._policies.follow())
         await self._stopping.wait()
 
     async def _watch_workers(self) -> None:
@@ -533,8 +534,7 @@ class Supervisor:
             where = f"in an evaluation of {one.path}, now in quarantine" if one.path else "outside of any policy"
             self._say(f"worker {one.worker} hangs {where} ({one.evidence}): it is replaced")
         if bad and self._policies is not None:
-            self._quarantined |= bad
-            rules = {"revision": self._policies.revision, "paths": sorted(self._quarantined)}
+            rules = self._policies.take_out(bad)
             others = [slot for slot in self._serving if slot.config.index not in stuck]
             able = [slot for slot in others if slot.child.page.read().path not in bad]
             self._tell([slot for slot in others if slot not in able], "quarantine", id=0, **rules)
@@ -553,12 +553,6 @@ class Supervisor:
         for slot in slots:
             slot.child.process.send_signal(STACKS_SIGNAL)
         await asyncio.sleep(_STACKS_SECONDS)
-
-    def _quarantine(self, paths: set[str]) -> None:
-        if self._policies is not None:
-            self._quarantined |= paths
-            rules = {"revision": self._policies.revision, "paths": sorted(self._quarantined)}
-            self._tell(self._serving, "quarantine", id=0, **rules)
 
     async def _collect_metrics(self) -> None:
         """So that a worker that is killed takes no more than a few seconds of its counts with it."""
@@ -582,8 +576,8 @@ class Supervisor:
             self._tell(self._serving, "reload")
             if self._folder is not None:
                 await self._sync_folder(self._folder, force=True)
-            if self._plan.policies is not None:
-                await self._read_policies(self._plan.policies)
+            if self._policies is not None:
+                await self._policies.look()
 
     # -- documents
 
@@ -614,55 +608,15 @@ class Supervisor:
 
     # -- policies
 
-    async def _follow_policies(self, folder: Path) -> None:
-        watch = await asyncio.to_thread(FolderWatch, folder)
-        await self._read_policies(folder)  # an edit made while the workers started
-        while True:
-            await asyncio.sleep(self._settings.policy_poll)
-            if await asyncio.to_thread(watch.changed) or self._policies_untried:
-                await self._read_policies(folder)
-
-    async def _read_policies(self, folder: Path) -> None:
-        """Take the policies over if they changed and are good; otherwise the last good ones go on."""
-        try:
-            sources = await asyncio.to_thread(self._parts.read_sources, folder)
-        except DropoutError as error:
-            # What cannot be read today can be tomorrow, without an edit.
-            self._policies_untried = any(fault.code == "policy_unreadable" for fault in error.faults)
-            self._refuse_policies(error.faults)
-            return
-        assert self._policies is not None
-        self._policies_untried = False
-        if sources.revision == self._policies.revision:
-            self._policy_faults = ()
-            return
-        try:
-            faults = await self._trial.run(sources, await self._trials())
-        except Unreachable as error:  # says nothing about the policies: they are tried again
-            self._policies_untried = True
-            faults = list(error.faults)
-        if faults:
-            self._refuse_policies(faults)
-            return
-        self._policies, self._policy_faults = sources, ()
-        self._quarantined.clear()
-        for slot in self._serving:
-            # One after another: while a worker loads large policies, the others decide.
-            await self._ask([slot], "policies", _ANSWER_SECONDS, sources=sources.body, revision=sources.revision)
-        self._say(f"policies: revision {sources.revision}")
-
     async def _trials(self) -> Mapping[str, Any]:
         answers = await self._ask(self._serving[:1], "trials", _ANSWER_SECONDS)
         trials: Mapping[str, Any] = answers[0]["trials"] if answers else {}
         return trials
 
-    def _refuse_policies(self, faults: Sequence[Fault]) -> None:
-        if list(faults) == list(self._policy_faults):
-            return
-        self._policy_faults = faults
-        self._metrics.count(RELOADS_REFUSED, "policies")
-        for fault in faults:
-            self._say(f"policies: {fault}")
+    async def _swap_policies(self, sources: Sources) -> None:
+        for slot in self._serving:
+            # One after another: while a worker loads large policies, the others decide.
+            await self._ask([slot], "policies", _ANSWER_SECONDS, sources=sources.body, revision=sources.revision)
 
     # -- Envoy's files
 
@@ -740,13 +694,14 @@ class Supervisor:
         descriptions = await self._ask(self._serving, "describe", _DESCRIPTION_SECONDS)
         answers = {answer["worker"]: answer for answer in descriptions}
         newest: Mapping[str, Any] = max(answers.values(), key=lambda answer: answer["revision"], default={})
-        errors = [*newest.get("errors", []), *_as_errors(self._folder_faults), *_as_errors(self._policy_faults)]
+        policies = self._policies
+        faults = [*self._folder_faults, *(policies.faults if policies is not None else ())]
         body = {
             "revision": newest.get("revision"),
-            "policy_revision": self._policies.revision if self._policies is not None else None,
-            "quarantined": sorted(self._quarantined),
+            "policy_revision": policies.revision if policies is not None else None,
+            "quarantined": policies.quarantined if policies is not None else (),
             "rollouts": newest.get("rollouts", []),
-            "errors": errors,
+            "errors": [*newest.get("errors", []), *({"rollout": None, **fault.as_dict()} for fault in faults)],
             "workers": [self._worker_entry(slot, answers.get(slot.config.index)) for slot in self._slots],
             "observer": self._protection.described() if self._protection is not None else None,
         }
@@ -772,7 +727,3 @@ def _first(several: BaseExceptionGroup[DropoutError]) -> DropoutError:
         error = error.exceptions[0]
     assert isinstance(error, DropoutError)
     return error
-
-
-def _as_errors(faults: Sequence[Fault]) -> list[dict[str, Any]]:
-    return [{"rollout": None, **fault.as_dict()} for fault in faults]

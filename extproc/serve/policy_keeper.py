@@ -1,0 +1,127 @@
+"""The supervisor's part in policies: those in force, what of them is in quarantine, and edits that are taken over."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Awaitable, Callable, Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+from extproc.errors import DropoutError, Fault, InvalidInput, Unreachable
+from extproc.serve.policy_watch import FolderWatch, ReadSources, Sources, Trial
+
+
+class PolicyKeeper:
+    """Policies of one folder.
+
+    ``inputs`` gives those to try changed policies on, by the path of a rule; ``swap`` has the workers decide by other
+    policies; ``refused`` hears of each edit that is not taken over, and ``say`` writes why for people. ``faults`` are
+    what is wrong with the folder as it is now.
+    """
+
+    def __init__(
+        self,
+        folder: Path,
+        read: ReadSources,
+        trial: Trial,
+        poll: float,
+        *,
+        inputs: Callable[[], Awaitable[Mapping[str, Any]]],
+        swap: Callable[[Sources], Awaitable[None]],
+        refused: Callable[[], None],
+        say: Callable[[str], None],
+    ) -> None:
+        self._folder = folder
+        self._read = read
+        self._trial = trial
+        self._poll = poll
+        self._inputs = inputs
+        self._swap = swap
+        self._refused = refused
+        self._say = say
+        self._sources = Sources("", "")
+        self._quarantined: set[str] = set()
+        self._untried = False
+        self.faults: Sequence[Fault] = ()
+
+    @property
+    def revision(self) -> str:
+        """The fingerprint of those in force."""
+        return self._sources.revision
+
+    @property
+    def body(self) -> str:
+        """Those in force, as workers take them."""
+        return self._sources.body
+
+    @property
+    def quarantined(self) -> Sequence[str]:
+        """The paths of the rules that are not evaluated, sorted."""
+        return sorted(self._quarantined)
+
+    @property
+    def quarantine(self) -> Mapping[str, Any]:
+        """The quarantine as workers are told it."""
+        return {"revision": self.revision, "paths": self.quarantined}
+
+    def take_out(self, paths: set[str]) -> Mapping[str, Any]:
+        """Put rules into quarantine, until there are other policies; what to tell the workers."""
+        self._quarantined |= paths
+        return self.quarantine
+
+    async def prepare(self) -> None:
+        """Read and load them; they are evaluated for the first time in the workers, which know the inputs.
+
+        Raises:
+            InvalidInput: with all that is wrong with them.
+            Unreachable: when they cannot be read or tried.
+        """
+        sources = await asyncio.to_thread(self._read, self._folder)
+        faults = await self._trial.run(sources, {})
+        if faults:
+            raise InvalidInput(faults)
+        self._sources = sources
+
+    async def follow(self) -> None:
+        """Look for edits, until cancelled."""
+        watch = await asyncio.to_thread(FolderWatch, self._folder)
+        await self.look()  # an edit made while the workers started
+        while True:
+            await asyncio.sleep(self._poll)
+            if await asyncio.to_thread(watch.changed) or self._untried:
+                await self.look()
+
+    async def look(self) -> None:
+        """Take the policies over if they changed and are good; otherwise the last good ones go on."""
+        try:
+            sources = await asyncio.to_thread(self._read, self._folder)
+        except DropoutError as error:
+            # What cannot be read today can be tomorrow, without an edit.
+            self._untried = any(fault.code == "policy_unreadable" for fault in error.faults)
+            self.refuse(error.faults)
+            return
+        self._untried = False
+        if sources.revision == self.revision:
+            self.faults = ()
+            return
+        try:
+            faults = await self._trial.run(sources, await self._inputs())
+        except Unreachable as error:  # says nothing about the policies: they are tried again
+            self._untried = True
+            faults = list(error.faults)
+        if faults:
+            self.refuse(faults)
+            return
+        self._sources, self.faults = sources, ()
+        self._quarantined.clear()
+        await self._swap(sources)
+        self._say(f"policies: revision {sources.revision}")
+
+    def refuse(self, faults: Sequence[Fault]) -> None:
+        """Tell, once, what is wrong with an edit."""
+        if list(faults) == list(self.faults):
+            return
+        self.faults = faults
+        self._refused()
+        for fault in faults:
+            self._say(f"policies: {fault}")
