@@ -22,8 +22,7 @@ import uvloop
 
 from extproc.adapters.regorus_policy import RegorusEngine
 from extproc.cli.worker import RouterApplication
-from extproc.datapath.model import PolicyVerdict
-from extproc.datapath.ports import InputReads, PolicyEngine
+from extproc.datapath.ports import PolicyEngine
 from extproc.datapath.transports import http_codec
 from extproc.datapath.transports.exchange import Exchange
 from extproc.resources.policies import PolicySources, read_sources
@@ -32,6 +31,7 @@ from extproc.serve.worker import PolicySlot
 from extproc.serve.worker_config import WorkerConfig
 from tests.bench.load import HEADERS
 from tests.bench.stack import FULL_POLICY, POLICIES, Case, paths
+from tests.support.policies import RecordingEngine
 
 BLOCKS = 11
 TIMES = 4
@@ -63,24 +63,6 @@ def message(path: str, number: int) -> bytes:
         "protocol_config": {},
     }
     return orjson.dumps(question)
-
-
-class Recording:
-    """A policy engine that remembers the inputs that it was asked about."""
-
-    def __init__(self, engine: PolicyEngine) -> None:
-        self._engine = engine
-        self.revision = engine.revision
-        self.inputs: list[Mapping[str, Any]] = []
-
-    def reads(self, path: str) -> InputReads:
-        """The engine's."""
-        return self._engine.reads(path)
-
-    def evaluate(self, path: str, document: Mapping[str, Any]) -> PolicyVerdict:
-        """The engine's."""
-        self.inputs.append(document)
-        return self._engine.evaluate(path, document)
 
 
 async def measure(store: str, features: str, log: Path) -> dict[str, float]:
@@ -151,7 +133,7 @@ async def _inputs(slot: PolicySlot, exchange: Exchange, messages: list[bytes]) -
     assert watched is not None
     for data in messages:
         await exchange.reply(data)
-    slot.current = recording = Recording(watched)
+    slot.current = recording = RecordingEngine(watched)
     for data in messages:
         await exchange.reply(data)
     slot.current = watched

@@ -9,6 +9,8 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 from extproc.adapters.regorus_policy import RegorusEngine
+from extproc.datapath.model import PolicyVerdict
+from extproc.datapath.ports import InputReads, PolicyEngine
 from extproc.resources.policies import PolicySources
 
 POLICIES = Path(__file__).resolve().parents[2] / "policies"
@@ -23,6 +25,24 @@ def sources_of(text: str | Mapping[str, str], data: Mapping[str, Any] | None = N
 def engine_of(text: str | Mapping[str, str], data: Mapping[str, Any] | None = None) -> RegorusEngine:
     """An engine over ``sources_of``."""
     return RegorusEngine(sources_of(text, data))
+
+
+class RecordingEngine:
+    """A policy engine that keeps the ``inputs`` that it was asked about."""
+
+    def __init__(self, engine: PolicyEngine) -> None:
+        self._engine = engine
+        self.revision = engine.revision
+        self.inputs: list[Mapping[str, Any]] = []
+
+    def reads(self, path: str) -> InputReads:
+        """The engine's."""
+        return self._engine.reads(path)
+
+    def evaluate(self, path: str, document: Mapping[str, Any]) -> PolicyVerdict:
+        """The engine's."""
+        self.inputs.append(document)
+        return self._engine.evaluate(path, document)
 
 
 class Example(NamedTuple):

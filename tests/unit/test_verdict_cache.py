@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from typing import Any
 
 import pytest
@@ -11,10 +11,10 @@ from hypothesis import strategies as st
 
 from extproc.datapath import verdict_cache
 from extproc.datapath.model import PolicyVerdict
-from extproc.datapath.ports import InputReads, PolicyEngine
+from extproc.datapath.ports import PolicyEngine
 from extproc.datapath.verdict_cache import VerdictCache
 from extproc.names import Reason
-from tests.support.policies import engine_of
+from tests.support.policies import RecordingEngine, engine_of
 
 PATH = "routing/decision"
 POLICY = """
@@ -29,25 +29,9 @@ other := {"allow": input.features.x == 1}
 """
 
 
-class Asked:
-    """An engine, and what it was asked."""
-
-    def __init__(self, engine: PolicyEngine) -> None:
-        self._engine = engine
-        self.revision = engine.revision
-        self.inputs: list[Mapping[str, Any]] = []
-
-    def reads(self, path: str) -> InputReads:
-        return self._engine.reads(path)
-
-    def evaluate(self, path: str, document: Mapping[str, Any]) -> PolicyVerdict:
-        self.inputs.append(document)
-        return self._engine.evaluate(path, document)
-
-
-def remembering(policy: str, max_entries: int = 10) -> tuple[Asked, PolicyEngine, VerdictCache]:
+def remembering(policy: str, max_entries: int = 10) -> tuple[RecordingEngine, PolicyEngine, VerdictCache]:
     cache = VerdictCache(max_entries)
-    asked = Asked(engine_of(policy))
+    asked = RecordingEngine(engine_of(policy))
     return asked, cache.before(asked), cache
 
 
