@@ -136,7 +136,7 @@ def test_a_killed_supervisor_is_succeeded_without_a_gap(house: House) -> None:
         house.dropout.stop(signal.SIGKILL)
         house.dropout.start()
 
-    load = _under_load(house, succeed)
+    load = _under_load(house, succeed, seconds=6)
     _unnoticed(house, load)
     assert _decides(house)
 
@@ -146,7 +146,7 @@ def test_a_restart_after_sigterm_holds_requests_and_loses_none(house: House) -> 
         assert house.dropout.stop() == 0
         house.dropout.start()
 
-    load = _under_load(house, restart)
+    load = _under_load(house, restart, seconds=6)
     _unnoticed(house, load)
     assert _decides(house)
 
@@ -202,7 +202,7 @@ def test_a_deleted_store_changes_nothing_for_requests(house: House) -> None:
         for file in house.folder.glob("dropout.db*"):
             file.unlink()
 
-    load = _under_load(house, delete, seconds=3)
+    load = _under_load(house, delete, seconds=4)
     _unnoticed(house, load)
     served = {orjson.loads(answer.body)["upstream"] for answer in load.answered[-200:]}
     assert served == {"fraud-detector-v3", "fraud-detector-v4"}

@@ -6,7 +6,8 @@ import asyncio
 
 from extproc.datapath.later import Later
 from extproc.datapath.ports import Decided
-from tests.support.decisions import make_decided, make_decision
+from extproc.snapshot.model import NO_OVERLAY
+from tests.support.decisions import make_decided, make_decision, make_facts, make_request
 
 
 class Sink:
@@ -15,6 +16,8 @@ class Sink:
         self._heard = heard
 
     def record(self, decided: Decided) -> None:
+        _, request, facts, _, overlay = decided
+        assert (request.path, facts, overlay) == (make_request().path, make_facts(), NO_OVERLAY)
         self._heard.append((self._name, decided.decision.decision_id))
 
 
