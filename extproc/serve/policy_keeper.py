@@ -39,20 +39,20 @@ class PolicyKeeper:
         self._swap = swap
         self._refused = refused
         self._say = say
-        self._sources = Sources("", "")
+        self._sources: Sources | None = None
         self._quarantined: set[str] = set()
         self._untried = False
         self.faults: Sequence[Fault] = ()
 
     @property
-    def revision(self) -> str:
-        """The fingerprint of those in force."""
-        return self._sources.revision
+    def revision(self) -> str | None:
+        """The fingerprint of those in force; None before there are any."""
+        return self._sources.revision if self._sources is not None else None
 
     @property
-    def body(self) -> str:
-        """Those in force, as workers take them."""
-        return self._sources.body
+    def body(self) -> str | None:
+        """Those in force, as workers take them; None before there are any."""
+        return self._sources.body if self._sources is not None else None
 
     @property
     def quarantined(self) -> Sequence[str]:
