@@ -15,7 +15,7 @@ from typing import Final
 
 import orjson
 
-from extproc.adapters.sqlite_file import Identity, SqliteFile, execute_all, is_empty, kind
+from extproc.adapters.sqlite_file import Identity, Kind, SqliteFile, is_empty, kind_of
 from extproc.control.feedback import MAX_OUTCOME_NAMES, Code, Entry, Tally
 from extproc.measure import LabelTotals
 
@@ -28,7 +28,7 @@ KEEP_COUNTS_SECONDS: Final = 366 * 24 * 3600.0
 """Counts stay for so long after the last of their ids was forgotten."""
 
 _DAY_SECONDS: Final = 24 * 3600.0
-_KIND: Final = (0x64726662, 1)  # "drfb"
+_KIND: Final = Kind(0x64726662, 1)  # "drfb"
 _SCHEMA: Final = """
 CREATE TABLE meta (forgotten BLOB NOT NULL);
 CREATE TABLE tallies (id INTEGER PRIMARY KEY, rollout TEXT NOT NULL, epoch INTEGER NOT NULL, arm TEXT NOT NULL,
@@ -110,15 +110,8 @@ class SqliteFeedback:
     def _create(self) -> None:
         self._file.make()
         with closing(self._file.connect("rw")) as connection:
-            if not is_empty(connection):
-                return
-            self._file.to_wal(connection)
-            connection.execute("BEGIN IMMEDIATE")
             if is_empty(connection):
-                execute_all(connection, _SCHEMA)
-                connection.execute(f"PRAGMA application_id = {_KIND[0]}")
-                connection.execute(f"PRAGMA user_version = {_KIND[1]}")
-            connection.execute("COMMIT")
+                self._file.make_tables(connection, _SCHEMA, _KIND)
 
     def _read(self) -> sqlite3.Connection:
         """The reader of the file that is there now; it may be another one than the last time."""
@@ -127,7 +120,7 @@ class SqliteFeedback:
             return self._reader
         self.close()
         self._reader = self._file.connect("ro")
-        if kind(self._reader) != _KIND:
+        if kind_of(self._reader) != _KIND:
             self._reader.close()
             self._reader = None
             raise self._file.fault("incompatible", "this version of dropout does not read it")

@@ -52,6 +52,13 @@ class Identity(NamedTuple):
     inode: int
 
 
+class Kind(NamedTuple):
+    """Whose file it is, and in which version of its format."""
+
+    application: int
+    version: int
+
+
 class SqliteFile:
     """The file ``path``. ``wait`` bounds, in seconds, how long an operation waits for another process.
 
@@ -79,7 +86,7 @@ class SqliteFile:
             check_same_thread=False,
         )
 
-    def to_wal(self, connection: sqlite3.Connection) -> None:
+    def _to_wal(self, connection: sqlite3.Connection) -> None:
         """Switch to a write-ahead log; SQLite does not wait here for another process that does the same."""
         deadline = time.monotonic() + self._wait
         while True:
@@ -90,6 +97,16 @@ class SqliteFile:
                 if primary_code(error) != sqlite3.SQLITE_BUSY or time.monotonic() > deadline:
                     raise
                 time.sleep(0.01)
+
+    def make_tables(self, connection: sqlite3.Connection, schema: str, kind: Kind) -> None:
+        """Make the tables of a file that has none, in one transaction; several processes may try at once."""
+        self._to_wal(connection)
+        connection.execute("BEGIN IMMEDIATE")
+        if is_empty(connection):
+            execute_all(connection, schema)
+            connection.execute(f"PRAGMA application_id = {kind.application}")
+            connection.execute(f"PRAGMA user_version = {kind.version}")
+        connection.execute("COMMIT")
 
     @contextmanager
     def transaction(self) -> Iterator[sqlite3.Connection]:
@@ -135,11 +152,11 @@ def is_empty(connection: sqlite3.Connection) -> bool:
     return connection.execute("SELECT 1 FROM sqlite_schema LIMIT 1").fetchone() is None
 
 
-def kind(connection: sqlite3.Connection) -> tuple[int, int]:
-    """Whose file this is, and in which version of its format."""
+def kind_of(connection: sqlite3.Connection) -> Kind:
+    """What the file says that it is."""
     (application,) = connection.execute("PRAGMA application_id").fetchone()
-    (schema,) = connection.execute("PRAGMA user_version").fetchone()
-    return application, schema
+    (version,) = connection.execute("PRAGMA user_version").fetchone()
+    return Kind(application, version)
 
 
 def execute_all(connection: sqlite3.Connection, statements: str) -> None:

@@ -14,7 +14,7 @@ from typing import Any, Final, NamedTuple
 
 import orjson
 
-from extproc.adapters.sqlite_file import Identity, SqliteFile, execute_all, is_empty, kind
+from extproc.adapters.sqlite_file import Identity, Kind, SqliteFile, is_empty, kind_of
 from extproc.errors import Unreachable
 from extproc.measure import ArmTotals, EpochTotals, UnitSample
 
@@ -31,7 +31,7 @@ _TIDY_SECONDS: Final = 600.0
 _MAX_SAMPLES: Final = 1024
 _MAX_TOTALS: Final = 8
 _USABLE_AGAIN: Final = frozenset(("observations_corrupt", "observations_incompatible", "observations_recreated"))
-_KIND: Final = (0x64726F62, 1)  # "drob"
+_KIND: Final = Kind(0x64726F62, 1)  # "drob"
 _SCHEMA: Final = """
 CREATE TABLE counts (run TEXT NOT NULL, rollout TEXT NOT NULL, epoch INTEGER NOT NULL, updated_at REAL NOT NULL,
                      arms BLOB NOT NULL, units_version INTEGER NOT NULL, units BLOB NOT NULL,
@@ -162,13 +162,8 @@ class ObservationsWriter:
         connection = self._connection = self._file.connect("rw")
         connection.execute("PRAGMA synchronous = OFF")
         if is_empty(connection):
-            self._file.to_wal(connection)
-            connection.execute("BEGIN IMMEDIATE")
-            execute_all(connection, _SCHEMA)
-            connection.execute(f"PRAGMA application_id = {_KIND[0]}")
-            connection.execute(f"PRAGMA user_version = {_KIND[1]}")
-            connection.execute("COMMIT")
-        elif kind(connection) != _KIND:
+            self._file.make_tables(connection, _SCHEMA, _KIND)
+        elif kind_of(connection) != _KIND:
             raise self._file.fault("incompatible", "it is none of this version's")
         return connection, first
 
@@ -205,6 +200,8 @@ class ObservationsReader:
             return None
         with self._file.mapped():
             connection = self._open()
+            if connection is None:
+                return None
             (version,) = connection.execute("PRAGMA data_version").fetchone()
             if version != self._version:
                 self._version = version
@@ -225,7 +222,10 @@ class ObservationsReader:
         if not self._file.path.exists():
             return ()
         with self._file.mapped():
-            rows = self._open().execute(
+            connection = self._open()
+            if connection is None:
+                return ()
+            rows = connection.execute(
                 "SELECT seq, id FROM fallbacks WHERE seq > ? ORDER BY seq LIMIT ?", (since, limit)
             )
             return [Fallback(*row) for row in rows]
@@ -236,17 +236,21 @@ class ObservationsReader:
             self._connection.close()
             self._connection = None
 
-    def _open(self) -> sqlite3.Connection:
+    def _open(self) -> sqlite3.Connection | None:
+        """A connection to the file that is there now; None to one that is just being made."""
         identity = self._file.identity()
         if self._connection is None or identity != self._identity:
             self.close()
             self._totals.clear()
             self._samples.clear()
-            connection = self._file.connect("ro")
-            if kind(connection) != _KIND:
-                connection.close()
+            connection = self._connection = self._file.connect("ro")
+            if is_empty(connection):
+                self.close()
+                return None
+            if kind_of(connection) != _KIND:
+                self.close()
                 raise self._file.fault("incompatible", "it is none of this version's")
-            self._connection, self._identity = connection, identity
+            self._identity = identity
         return self._connection
 
     def _read(self, connection: sqlite3.Connection, rollout: str, epoch: int) -> EpochTotals | None:

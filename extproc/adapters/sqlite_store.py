@@ -6,7 +6,6 @@ Readers hold one read-only connection; every write opens a connection of its own
 from __future__ import annotations
 
 import sqlite3
-import uuid
 from collections.abc import Iterator, Sequence
 from contextlib import closing, contextmanager, suppress
 from pathlib import Path
@@ -14,7 +13,7 @@ from typing import Any, Final, NamedTuple
 
 import orjson
 
-from extproc.adapters.sqlite_file import Identity, SqliteFile, execute_all, is_empty, kind
+from extproc.adapters.sqlite_file import Identity, Kind, SqliteFile, execute_all, is_empty, kind_of
 from extproc.clock import Clock, SystemClock
 from extproc.errors import Refused, Unreachable
 from extproc.snapshot.epochs import epochs_begun
@@ -47,9 +46,8 @@ WAIT_SECONDS: Final = 2.0
 """How long one operation waits for another process's lock."""
 
 _CHUNK = 100
-_APPLICATION_ID = 0x64726F70  # "drop"
-_SCHEMA_VERSION = 2
-_VERSION_1 = (_APPLICATION_ID, 1)
+_KIND = Kind(0x64726F70, 2)  # "drop"
+_VERSION_1 = _KIND._replace(version=1)
 _SCHEMA = """
 CREATE TABLE meta (store_id TEXT NOT NULL, revision INTEGER NOT NULL, documents INTEGER NOT NULL,
                    forgotten INTEGER NOT NULL);
@@ -73,6 +71,9 @@ CREATE TABLE lease (only_one INTEGER PRIMARY KEY CHECK (only_one = 1), holder TE
                     expires_at REAL NOT NULL);
 INSERT INTO lease VALUES (1, '', 0, 0);
 """
+_FIRST_META = """
+INSERT INTO meta VALUES (lower(hex(randomblob(16))), 1, 1, 0);
+"""  # The first revision is 1, so that asking for all changes since 0 always answers.
 _COLUMNS = "namespace, name, document, status, revision, source, deleted_at"
 
 
@@ -356,20 +357,9 @@ class SqliteStore:
             self._file.make()
             with closing(self._file.connect("rw")) as connection:
                 if is_empty(connection):
-                    self._make_tables(connection)
-                elif kind(connection) == _VERSION_1:
+                    self._file.make_tables(connection, _SCHEMA + _SINCE_VERSION_2 + _FIRST_META, _KIND)
+                elif kind_of(connection) == _VERSION_1:
                     self._take_over_version_1(connection)
-
-    def _make_tables(self, connection: sqlite3.Connection) -> None:
-        self._file.to_wal(connection)
-        connection.execute("BEGIN IMMEDIATE")
-        if is_empty(connection):
-            execute_all(connection, _SCHEMA + _SINCE_VERSION_2)
-            # The first revision is 1, so that asking for all changes since 0 always answers.
-            connection.execute("INSERT INTO meta VALUES (?, 1, 1, 0)", (uuid.uuid4().hex,))
-            connection.execute(f"PRAGMA application_id = {_APPLICATION_ID}")
-            connection.execute(f"PRAGMA user_version = {_SCHEMA_VERSION}")
-        connection.execute("COMMIT")
 
     def _take_over_version_1(self, connection: sqlite3.Connection) -> None:
         """Add what version 2 has beside; nothing of version 1 changes. Several processes may try at once.
@@ -377,12 +367,12 @@ class SqliteStore:
         Epochs are remembered since version 2, so those in force count from now; decisions before had no ids to label.
         """
         connection.execute("BEGIN IMMEDIATE")
-        if kind(connection) == _VERSION_1:
+        if kind_of(connection) == _VERSION_1:
             execute_all(connection, _SINCE_VERSION_2)
             live = f"SELECT {_COLUMNS} FROM rollouts WHERE deleted_at IS NULL"  # noqa: S608 - a constant
             for row in connection.execute(live).fetchall():
                 self._write_epochs(connection, None, _parsed(row))
-            connection.execute(f"PRAGMA user_version = {_SCHEMA_VERSION}")
+            connection.execute(f"PRAGMA user_version = {_KIND.version}")
         connection.execute("COMMIT")
 
     def _open(self) -> tuple[sqlite3.Connection, Identity, _Meta]:
@@ -401,11 +391,11 @@ class SqliteStore:
     def _check_kind(self, connection: sqlite3.Connection) -> None:
         if is_empty(connection):
             raise self._file.fault("unreachable", "there is no store in it yet")
-        found = kind(connection)
+        found = kind_of(connection)
         if found == _VERSION_1:
             why = "it is of an earlier version; `dropout apply` or `serve` takes it over"
             raise self._file.fault("incompatible", why)
-        if found != (_APPLICATION_ID, _SCHEMA_VERSION):
+        if found != _KIND:
             raise self._file.fault("incompatible", "this version of dropout does not read it")
 
     @contextmanager

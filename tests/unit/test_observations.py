@@ -9,6 +9,7 @@ from pathlib import Path
 import pytest
 
 from extproc.adapters import sqlite_observations as module
+from extproc.adapters.sqlite_file import is_empty
 from extproc.adapters.sqlite_observations import ObservationsReader, ObservationsWriter, observed
 from extproc.errors import Unreachable
 from extproc.measure import EpochTotals, UnitSample
@@ -52,6 +53,30 @@ def write(path: Path, run: str, *rows: EpochTotals, now: float = NOW, fallbacks:
 def test_before_anything_was_observed_there_is_nothing(reader: ObservationsReader) -> None:
     assert reader.totals(KEY, 1) is None
     assert reader.fallbacks(0) == ()
+
+
+def test_a_file_that_is_being_made_has_nothing_in_it_yet(path: Path, reader: ObservationsReader) -> None:
+    path.touch()
+    assert reader.totals(KEY, 1) is None
+    assert reader.fallbacks(0) == ()
+    write(path, "one", totals(10))
+    assert reader.totals(KEY, 1).arms["canary"].requests == 10  # type: ignore[union-attr]
+
+
+def test_two_that_make_the_file_at_once_make_it_once(path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    other = ObservationsWriter(path, "other")
+
+    def meanwhile(connection: sqlite3.Connection) -> bool:
+        found = is_empty(connection)
+        monkeypatch.undo()
+        other.write([observed(totals(5), units=True)], (), NOW)
+        return found
+
+    monkeypatch.setattr(module, "is_empty", meanwhile)
+    assert write(path, "one", totals(10))
+    assert other.write([observed(totals(5), units=False)], (), NOW)
+    other.close()
+    assert ObservationsReader(path).totals(KEY, 1).arms["canary"].requests == 15  # type: ignore[union-attr]
 
 
 def test_what_was_written_is_read_as_it_was(path: Path, reader: ObservationsReader) -> None:
