@@ -9,13 +9,15 @@ from __future__ import annotations
 import os
 from collections.abc import Mapping
 from dataclasses import dataclass, field, fields
+from math import inf
 from typing import Any
 
 from extproc.errors import Fault, InvalidInput
 
 
-def _setting(default: Any, meaning: str) -> Any:
-    return field(default=default, metadata={"meaning": meaning})
+def _setting(default: Any, meaning: str, *, most: float = inf) -> Any:
+    meaning = meaning if most == inf else f"{meaning}; {most:g} at most"
+    return field(default=default, metadata={"meaning": meaning, "most": most})
 
 
 @dataclass(frozen=True, slots=True)
@@ -51,8 +53,11 @@ class Settings:
         15.0, "seconds after which a decision that Envoy's access log has not told the end of counts as failed"
     )
     rollouts_poll: float = _setting(0.2, "seconds between two looks at the rollouts' folder")
-    label_retention: float = _setting(90.0, "days after which a decision takes no labels any more; 365 at most")
-    lease: float = _setting(10.0, "seconds after which another controller leads when one is gone without a word")
+    # Epochs are remembered for a day longer than that at most.
+    label_retention: float = _setting(90.0, "days after which a decision takes no labels any more", most=365)
+    lease: float = _setting(
+        10.0, "seconds after which another controller leads when one is gone without a word", most=300
+    )
 
 
 @dataclass(frozen=True, slots=True)
@@ -78,7 +83,7 @@ def read_settings(environment: Mapping[str, str]) -> Settings:
     """The settings of ``environment``.
 
     Raises:
-        InvalidInput: with one ``setting_invalid`` for each value that is not a number where one is due.
+        InvalidInput: with one ``setting_invalid`` for each value that is not a number where one is due, or too large.
     """
     values: dict[str, Any] = {}
     faults: list[Fault] = []
@@ -87,7 +92,7 @@ def read_settings(environment: Mapping[str, str]) -> Settings:
         if name not in environment:
             continue
         try:
-            values[each.name] = _parse(environment[name], type(each.default))
+            values[each.name] = _parse(environment[name], type(each.default), each.metadata["most"])
         except ValueError as error:
             faults.append(Fault("setting_invalid", f"{environment[name]!r} is not {error}.", field=name))
     if faults:
@@ -100,15 +105,17 @@ def settings() -> Settings:
     return read_settings(os.environ)
 
 
-def _parse(text: str, kind: type) -> Any:
+def _parse(text: str, kind: type, most: float) -> Any:
     if kind is str:
         return text
     try:
         number = kind(text)
     except ValueError:
         raise ValueError("a number" if kind is float else "a whole number") from None
-    if not 0 <= number < float("inf"):
+    if not 0 <= number < inf:
         raise ValueError("a number from 0 on")
+    if number > most:
+        raise ValueError(f"{most:g} at most")
     return number
 
 

@@ -18,6 +18,7 @@ from extproc.clock import Clock, SystemClock
 from extproc.errors import Refused, Unreachable
 from extproc.snapshot.epochs import epochs_begun
 from extproc.snapshot.store import (
+    LONGEST_LEASE_SECONDS,
     Changes,
     Documents,
     EpochArm,
@@ -261,8 +262,9 @@ class SqliteStore:
         with self._file.mapped(), self._writing() as (connection, _):
             now = self._clock.monotonic()
             before, token, expires_at = _lease(connection)
-            # A lease from before the machine started anew lies further ahead than any that was taken since.
-            if before not in ("", holder) and now < expires_at <= now + seconds:
+            # A lease from before the machine started anew lies further ahead than any that was taken since, sooner or
+            # later: until then it is waited for.
+            if before not in ("", holder) and now < expires_at <= now + LONGEST_LEASE_SECONDS:
                 return None
             lease = Lease(holder, token if before == holder else token + 1, now + seconds)
             connection.execute(

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
-from typing import Final, TypeVar
+from typing import TypeVar
 
 from extproc.adapters.sqlite_feedback import SqliteFeedback
 from extproc.adapters.stores import beside, open_store
@@ -13,12 +13,9 @@ from extproc.control.api.feedback_service import FeedbackService
 from extproc.control.api.tokens import load_token
 from extproc.control.feedback import Code, Feedback
 from extproc.decision_id import KeyFile
-from extproc.errors import InvalidInput, Unreachable
-from extproc.settings import settings, variable
+from extproc.errors import Unreachable
+from extproc.settings import settings
 from extproc.snapshot.store import REPLACED_CODES, EpochRecord, RolloutStore
-
-_MAX_RETENTION_DAYS: Final = 365
-"""Epochs are remembered for a day longer."""
 
 _T = TypeVar("_T")
 
@@ -33,7 +30,7 @@ def feedback_service(url: str, clock: Clock, count: Callable[[Code, int], None])
         InvalidInput: ``setting_invalid``, ``key_invalid``, ``token_invalid`` or ``token_exposed``.
         Unreachable: when the store, the counts or the keys cannot be reached.
     """
-    retention = _retention_days() * 24 * 3600
+    retention = settings().label_retention * 24 * 3600
     token, keys = load_token(beside(url, ".token")), KeyFile(beside(url, ".ids"), clock)
     store = open_store(url)
     try:
@@ -45,14 +42,6 @@ def feedback_service(url: str, clock: Clock, count: Callable[[Code, int], None])
             counts.close()
     finally:
         store.close()
-
-
-def _retention_days() -> float:
-    days = settings().label_retention
-    if days > _MAX_RETENTION_DAYS:
-        message = f"Labels are waited for {_MAX_RETENTION_DAYS} days at most."
-        raise InvalidInput.of("setting_invalid", message, field=variable("label_retention"))
-    return days
 
 
 class _Epochs:

@@ -18,6 +18,9 @@ POLL_SECONDS: Final = 0.1
 RAISE_DELAY_SECONDS: Final = 2 * POLL_SECONDS
 """A rise in weight takes effect this long after its commit, when every worker has it: all change over together."""
 
+LONGEST_LEASE_SECONDS: Final = 300.0
+"""What runs out further ahead than this is no lease: it is from before the machine started anew."""
+
 CLOCK_SET_BACK_SECONDS: Final = 5.0
 """An instant further ahead than this was written before the clock was set back: nothing is planned so long before."""
 
@@ -342,7 +345,10 @@ class RolloutStore(Protocol):
         ...
 
     def acquire(self, holder: str, seconds: float) -> Lease | None:
-        """Lead, or go on leading, for ``seconds`` from now; None while another holder's lease has not run out."""
+        """Lead, or go on leading, for ``seconds`` (``LONGEST_LEASE_SECONDS`` at most) from now.
+
+        None while another holder's lease has not run out, however long it was taken for.
+        """
         ...
 
     def release(self, lease: Lease) -> None:

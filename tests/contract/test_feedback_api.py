@@ -22,10 +22,6 @@ from hypothesis import strategies as st
 
 from extproc._gen.dropout.v1 import feedback_pb2 as pb
 from extproc.adapters.sqlite_feedback import SqliteFeedback
-from extproc.adapters.sqlite_store import SqliteStore
-from extproc.cli import feedback_parts
-from extproc.cli.feedback_parts import feedback_service
-from extproc.clock import SystemClock
 from extproc.control.api import feedback_thread
 from extproc.control.api.feedback_grpc import SERVICE
 from extproc.control.api.feedback_http import parse_records
@@ -33,7 +29,6 @@ from extproc.control.api.feedback_service import LIMITS
 from extproc.control.api.tokens import load_token
 from extproc.control.feedback import MAX_RECORDS, Code
 from extproc.errors import InvalidInput
-from extproc.settings import Settings
 from tests.support.feedback import KEY
 from tests.support.feedback_server import ServedFeedback
 from tests.support.ids import make_id
@@ -466,19 +461,6 @@ def test_fallbacks_are_marked_through_the_service(served: ServedFeedback) -> Non
     sent = record(served)
     served.call(served.service.mark_fallbacks([sent["decision_id"], "nonsense"]))
     assert served.post(sent)[1]["counts"] == {"feedback_served_by_fallback": 1}
-
-
-def test_labels_are_not_waited_for_longer_than_epochs_are_remembered(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    SqliteStore(tmp_path / "dropout.db", create=True).close()
-    monkeypatch.setattr(feedback_parts, "settings", lambda: Settings(label_retention=365.5))
-    with (
-        pytest.raises(InvalidInput) as raised,
-        feedback_service(f"sqlite:{tmp_path / 'dropout.db'}", SystemClock(), count),
-    ):
-        pass
-    assert (raised.value.code, raised.value.faults[0].field) == ("setting_invalid", "DROPOUT_LABEL_RETENTION")
 
 
 def test_epochs_are_found_in_a_store_that_took_the_place_of_another(tmp_path: Path) -> None:

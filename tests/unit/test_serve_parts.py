@@ -24,6 +24,7 @@ from extproc.serve.endpoints import TcpEndpoint
 from extproc.serve.messages import Channel, written_between
 from extproc.serve.policy_watch import FolderWatch, Sources, Trial, answer_trial
 from extproc.settings import Settings, described, read_settings, settings
+from extproc.snapshot.store import LONGEST_LEASE_SECONDS
 
 MESSAGES = st.lists(st.dictionaries(st.text(), st.text() | st.integers(-(2**53), 2**53) | st.none()), max_size=5)
 
@@ -98,6 +99,18 @@ def test_settings_that_are_no_numbers_are_all_named(value: str) -> None:
         ("setting_invalid", "DROPOUT_FEATURE_CACHE_ENTRIES"),
         ("setting_invalid", "DROPOUT_HANG_LIMIT"),
     ]
+
+
+@pytest.mark.parametrize(("name", "most"), [("DROPOUT_LABEL_RETENTION", 365), ("DROPOUT_LEASE", 300)])
+def test_settings_that_are_too_large_are_refused(name: str, most: int) -> None:
+    assert read_settings({name: str(most)})
+    with pytest.raises(InvalidInput, match=f"{most} at most") as error:
+        read_settings({name: f"{most}.5"})
+    assert (error.value.code, error.value.faults[0].field) == ("setting_invalid", name)
+
+
+def test_a_lease_may_be_as_long_as_the_store_knows_them() -> None:
+    assert read_settings({"DROPOUT_LEASE": f"{LONGEST_LEASE_SECONDS:g}"}).lease == LONGEST_LEASE_SECONDS
 
 
 def test_an_edit_is_taken_once_it_rests(tmp_path: Path) -> None:

@@ -153,6 +153,13 @@ def test_one_leads_until_its_lease_runs_out(store: SqliteStore, clock: FakeClock
     assert second.token > first.token
 
 
+def test_a_lease_holds_against_those_who_would_take_a_shorter_one(store: SqliteStore, clock: FakeClock) -> None:
+    assert store.acquire("one", 60)
+    assert store.acquire("two", 5) is None
+    clock.advance(60)
+    assert store.acquire("two", 5)
+
+
 def test_who_lost_the_lease_writes_nothing_more(store: SqliteStore, clock: FakeClock) -> None:
     first = store.acquire("one", 5)
     assert first is not None
