@@ -36,10 +36,14 @@ class Tallied:
 
 
 class Tally:
-    """Counts decisions by rollout, epoch, arm, version and second; a ``DecisionSink``."""
+    """Counts decisions by rollout, epoch, arm, version and second; a ``DecisionSink``.
+
+    Its seconds go on like the times in decision ids, which no clock takes back: the two are compared.
+    """
 
     def __init__(self, clock: Clock) -> None:
         self._now = clock.now
+        self._second = 0
         self._counts: dict[_Counted, int] = {}
         self._samples: dict[_Epoch, UnitSample] = {}
         self._new: dict[_Epoch, list[tuple[int, str]]] = {}
@@ -51,7 +55,12 @@ class Tally:
         name, arm, version = decision.rollout, decision.arm, decision.version
         if name is None or arm is None or version is None or decided.request.full:
             return
-        key = (name, decision.epoch, arm, version, int(self._now()))
+        second = int(self._now())
+        if second < self._second:
+            second = self._second
+        else:
+            self._second = second
+        key = (name, decision.epoch, arm, version, second)
         counts = self._counts
         try:
             counts[key] += 1

@@ -8,10 +8,12 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from extproc.datapath.tally import Tally
 from extproc.protect import observer as module
 from extproc.protect import totals as totals_module
 from extproc.protect.outcome import Outcome
 from extproc.snapshot.trips import LocalTrip
+from tests.support.decisions import make_decided, make_decision
 from tests.support.observing import BREAKER, Watching
 from tests.support.rollouts import canary, experiment, snapshot
 
@@ -213,6 +215,22 @@ def test_where_nothing_of_stable_is_heard_nothing_is_missing() -> None:
     watching.wait(10)
     assert watching.told == []
     assert watching.outcomes == {}
+
+
+def test_a_clock_that_is_set_back_makes_nothing_missing() -> None:
+    watching = Watching(limit=2.0)
+    tally = Tally(watching.clock)
+    watching.wait(1)
+    for second in range(30):
+        if second == 10:
+            watching.clock.set_back(3600)
+        for version, arm in [("4", "canary")] * 10 + [("3", "control")] * (10 * (second % 3 < 2)):
+            tally.record(make_decided(decision=make_decision(version=version, arm=arm), facts=None, rollout=None))
+            watching.ended(version)
+        watching.observer.decided(module.Decided(*counted) for counted in tally.take().counts)
+        watching.wait(1)
+    assert watching.told == []
+    assert ("4", Outcome.MISSING) not in watching.outcomes
 
 
 # --- what is odd

@@ -47,6 +47,15 @@ def test_decisions_are_counted_by_arm_version_and_second() -> None:
     assert counting.tally.take().counts == []
 
 
+def test_a_clock_that_is_set_back_does_not_take_the_tally_along() -> None:
+    counting = Counting()
+    second = int(counting.clock.now())
+    counting.decided()
+    counting.clock.set_back(3600)
+    counting.decided()
+    assert counting.tally.take().counts == [[KEY, 1, "canary", "4", second, 2]]
+
+
 @pytest.mark.parametrize(
     "changes", [{"rollout": None, "arm": None, "version": None}, {"version": None, "arm": ARM_EXCLUDED}, {"full": True}]
 )
