@@ -48,12 +48,12 @@ def _log_choose(n: int, k: int) -> float:
     return lgamma(n + 1) - lgamma(k + 1) - lgamma(n - k + 1)
 
 
-def beyond_limit(limits: Breaker, counts: Counts, run: int) -> str:
+def beyond_limit(limits: Breaker, counts: Counts, in_a_row: int) -> str:
     """Which limit is crossed, as a part of a sentence; empty if none is."""
     if counts.requests >= limits.min_requests and counts.rate > limits.error_rate:
         return f"{counts.failures} of {counts.requests} requests within {limits.window:g} s failed"
-    if run >= limits.consecutive:
-        return f"{run} requests in a row failed"
+    if in_a_row >= limits.consecutive:
+        return f"{in_a_row} requests in a row failed"
     return ""
 
 
@@ -70,7 +70,7 @@ class Watched:
     ``heard_at`` is when (monotonic seconds) the last outcome came, of any epoch.
     """
 
-    __slots__ = ("_crossed", "_run_began", "_seconds", "epoch", "heard_at", "window")
+    __slots__ = ("_crossed", "_row_began", "_seconds", "epoch", "heard_at", "window")
 
     def __init__(self, seconds: float) -> None:
         self._seconds = seconds
@@ -80,13 +80,22 @@ class Watched:
 
     def _begin(self) -> None:
         self.window = Window(self._seconds)
-        self._run_began = Counts()  # what stable had in total
+        self._row_began = Counts()  # what stable had in total
         self._crossed: _Mark | None = None
 
-    def add(self, epoch: int, now: float, stable: Watched | None, *, failed: bool, count: int = 1) -> None:
+    def add(
+        self,
+        epoch: int,
+        now: float,
+        stable: Watched | None,
+        *,
+        failed: bool,
+        count: int = 1,
+        since: float | None = None,
+    ) -> None:
         """Count ``count`` outcomes of one kind, unless they are of an earlier epoch; a later one begins anew.
 
-        ``stable`` are those of the rollout's stable, if there are any.
+        ``stable`` are those of the rollout's stable, if there are any; ``since`` as in ``Row.add``.
         """
         self.heard_at = now
         if epoch > self.epoch:
@@ -94,9 +103,9 @@ class Watched:
             self._begin()
         if epoch < self.epoch:
             return
-        if failed and self.window.run == 0:
-            self._run_began = self._total_of(stable)
-        self.window.add(now, failed=failed, count=count)
+        if failed and self.window.row.length == 0:
+            self._row_began = self._total_of(stable)
+        self.window.add(now, failed=failed, count=count, since=since)
 
     def judge(self, limits: Breaker, stable: Watched | None, now: float, *, alone: bool = False) -> str:
         """Why the version is to be taken away, as a part of a sentence; empty if it is not.
@@ -107,7 +116,7 @@ class Watched:
         """
         window = self.window
         counts = window.counts(now)
-        crossed = beyond_limit(limits, counts, window.run)
+        crossed = beyond_limit(limits, counts, window.row.length)
         if not crossed:
             self._crossed = None
             return ""
@@ -119,7 +128,7 @@ class Watched:
             return "" if waits else f"{crossed}; stable had none to compare with"
         for ours, theirs in (
             (counts, compared),
-            (Counts(window.run, window.run), total.since(self._run_began)),
+            (Counts(window.row.length, window.row.length), total.since(self._row_began)),
             (window.total.since(mark.version), total.since(mark.stable)),
         ):
             if ours.rate > theirs.rate and chance_of(ours, theirs) < LEVEL:

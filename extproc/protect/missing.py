@@ -66,8 +66,8 @@ class Missing:
             self._size += 1
         counts[which] += count
 
-    def settle(self, now: float) -> Iterator[list[Settled]]:
-        """What became of each second that is over and beyond the limit by now, the earliest first."""
+    def settle(self, now: float) -> Iterator[tuple[int, list[Settled]]]:
+        """Each second that is over and beyond the limit by now, the earliest first, and what became of it."""
         last = int(now - self._limit - SLACK_SECONDS) - 1
         if self._settled_until > now + 1:  # the clock was set back: what was counted then says nothing about now
             self._seconds.clear()
@@ -79,5 +79,5 @@ class Missing:
             self._settled_until = second
             differences = {key: decided - seen - ahead.get(key, 0) for key, (decided, seen) in counts.items()}
             self._ahead = {key: -difference for key, difference in differences.items() if difference < 0}
-            yield [Settled(key, decided, max(0, differences[key])) for key, (decided, _) in counts.items()]
+            yield second, [Settled(key, decided, max(0, differences[key])) for key, (decided, _) in counts.items()]
         self._settled_until = max(self._settled_until, last)

@@ -207,24 +207,34 @@ class Observer:
         else:
             self._events.dropped("fallback_ids", 1)
 
-    def _weigh(self, rollout: CompiledRollout, epoch: int, version: str, *, failed: bool, count: int = 1) -> None:
-        """Hold outcomes of one kind for or against a version."""
+    def _weigh(
+        self,
+        rollout: CompiledRollout,
+        epoch: int,
+        version: str,
+        *,
+        failed: bool,
+        count: int = 1,
+        since: float | None = None,
+    ) -> None:
+        """Hold outcomes of one kind for or against a version; ``since`` as in ``Row.add``."""
         limits, key, now = rollout.breaker, (rollout.key, version), self._clock.monotonic()
         if limits is None or self._trips.is_open(key) or not self._epochs.in_attempt(rollout, epoch):
             return
         if self._trips.is_probing(key):
-            if self._trips.probed(key, limits, now, failed=failed, count=count):
+            if self._trips.probed(key, limits, now, failed=failed, count=count, since=since):
                 self._trips_changed = True
             return
         is_stable = version == rollout.stable
         stable = None if is_stable else self._watched.find((rollout.key, rollout.stable))
         watched = self._watched.use(key, lambda: Watched(limits.window))
-        watched.add(epoch, now, stable, failed=failed, count=count)
+        watched.add(epoch, now, stable, failed=failed, count=count, since=since)
         if failed and not is_stable:
             self._suspects.add(key)
 
     def _count_missing(self, now: float) -> None:
-        for settled in self._missing.settle(self._clock.now()):
+        wall = self._clock.now()
+        for second, settled in self._missing.settle(wall):
             by_key = {one.key: one for one in settled}
             for (name, epoch, version), _, missing in settled:
                 rollout = self._rollouts.get(name)
@@ -232,7 +242,7 @@ class Observer:
                     continue
                 self._events.outcome(name, version, Outcome.MISSING, missing)
                 if version in rollout.versions:
-                    self._weigh(rollout, epoch, version, failed=True, count=missing)
+                    self._weigh(rollout, epoch, version, failed=True, count=missing, since=now - (wall - second))
 
     def _heard_of(self, rollout: CompiledRollout, epoch: int, settled: Mapping[Decisions, Settled], now: float) -> bool:
         """Whether the log told of stable's requests: otherwise it may be the log that is missing."""

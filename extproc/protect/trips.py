@@ -10,7 +10,8 @@ from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
 from typing import Final
 
-from extproc.protect.windows import Counts
+from extproc.protect.breaker import beyond_limit
+from extproc.protect.windows import Counts, Row
 from extproc.snapshot.model import Breaker, CompiledRollout
 from extproc.snapshot.trips import LocalTrip
 
@@ -28,7 +29,7 @@ class _Held:
     trip: LocalTrip
     since: float
     probed: Counts = field(default=Counts())
-    run: int = 0
+    row: Row = field(default_factory=Row)
 
 
 class Trips:
@@ -57,13 +58,18 @@ class Trips:
         self._held[(rollout.key, version)] = _Held(trip, now)
         return trip
 
-    def probed(self, key: Key, limits: Breaker, now: float, *, failed: bool, count: int = 1) -> bool:
-        """Count what a probed version's requests came to; whether that ended the probe, one way or the other."""
+    def probed(
+        self, key: Key, limits: Breaker, now: float, *, failed: bool, count: int = 1, since: float | None = None
+    ) -> bool:
+        """Count what a probed version's requests came to; whether that ended the probe, one way or the other.
+
+        ``since`` as in ``Row.add``.
+        """
         held = self._held[key]
         requests, failures = held.probed
         held.probed = Counts(requests + count, failures + (count if failed else 0))
-        held.run = held.run + count if failed else 0
-        if held.run >= limits.consecutive or (_enough(held, limits) and held.probed.rate > limits.error_rate):
+        held.row.add(now, failed=failed, count=count, since=since)
+        if beyond_limit(limits, held.probed, held.row.length):
             again = held.trip._replace(probing=False, probes=held.trip.probes + 1)
             self._held[key] = _Held(again, now)
             return True

@@ -1,8 +1,8 @@
-"""What became of a version's requests lately: counts in cells of one second, of bounded size."""
+"""What became of a version's requests lately: counts in cells of one second of bounded size, and failures in a row."""
 
 from __future__ import annotations
 
-from math import ceil
+from math import ceil, inf
 from typing import Final, NamedTuple
 
 MAX_CELLS: Final = 120
@@ -24,15 +24,35 @@ class Counts(NamedTuple):
         return Counts(self.requests - earlier.requests, self.failures - earlier.failures)
 
 
+class Row:
+    """Failures in a row: ``length`` is how many since the last success. Times are monotonic seconds."""
+
+    __slots__ = ("_succeeded_at", "length")
+
+    def __init__(self) -> None:
+        self.length = 0
+        self._succeeded_at = -inf
+
+    def add(self, now: float, *, failed: bool, count: int, since: float | None = None) -> None:
+        """Go on with ``count`` outcomes of one kind.
+
+        Of failures that are told long after the requests, ``since`` says when those began: a success that came
+        meanwhile stands between them and whatever else failed.
+        """
+        if not failed:
+            self.length, self._succeeded_at = 0, now
+        elif since is None or self._succeeded_at < since:
+            self.length += count
+
+
 class Window:
     """The outcomes of one version in the last ``seconds``, and its failures in a row. Times are monotonic seconds.
 
     The cell under way counts, so a window of ten seconds holds what came in the last nine to ten. One that is longer
-    than ``MAX_CELLS`` seconds has as many cells, wider ones. ``run`` counts failures since the last success, ``total``
-    all that was ever counted.
+    than ``MAX_CELLS`` seconds has as many cells, wider ones. ``total`` is all that was ever counted.
     """
 
-    __slots__ = ("_cell", "_cells", "_failures", "_requests", "_width", "run", "total")
+    __slots__ = ("_cell", "_cells", "_failures", "_requests", "_width", "row", "total")
 
     def __init__(self, seconds: float) -> None:
         self._width = max(1, ceil(seconds / MAX_CELLS))
@@ -40,18 +60,18 @@ class Window:
         self._cells = [0, 0] * max(1, ceil(seconds / self._width))
         self._cell = 0
         self._requests = self._failures = 0
-        self.run = 0
+        self.row = Row()
         self.total = Counts()
 
-    def add(self, now: float, *, failed: bool, count: int = 1) -> None:
-        """Count ``count`` outcomes of one kind."""
+    def add(self, now: float, *, failed: bool, count: int = 1, since: float | None = None) -> None:
+        """Count ``count`` outcomes of one kind; ``since`` as in ``Row.add``."""
         failures = count if failed else 0
         at = 2 * (self._slide(now) % (len(self._cells) // 2))
         self._cells[at] += count
         self._cells[at + 1] += failures
         self._requests += count
         self._failures += failures
-        self.run = self.run + count if failed else 0
+        self.row.add(now, failed=failed, count=count, since=since)
         self.total = Counts(self.total.requests + count, self.total.failures + failures)
 
     def counts(self, now: float) -> Counts:

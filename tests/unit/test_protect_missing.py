@@ -15,7 +15,7 @@ KEY = ("payments/fraud-detector", 1, "4")
 
 def settled(watched: Missing, now: float) -> list[Settled]:
     """All that is settled by now."""
-    return [one for second in watched.settle(now) for one in second]
+    return [one for _, of_second in watched.settle(now) for one in of_second]
 
 
 def beyond(second: int) -> float:

@@ -198,6 +198,33 @@ def test_a_canary_that_hangs_while_stable_answers_is_tripped_when_the_limit_is_o
     assert watching.outcomes[("4", Outcome.MISSING)] >= 20
 
 
+def test_missing_decisions_between_successes_are_in_no_row() -> None:
+    watching = Watching(limit=2.0)
+    watching.wait(1)
+    for _ in range(8):
+        watching.ended("4", times=180)
+        watching.ended("3", times=20)
+        watching.decided("4", 200)
+        watching.decided("3", 20)
+        watching.wait(1)
+    watching.wait(4)
+    assert watching.outcomes[("4", Outcome.MISSING)] == 8 * 20
+    assert watching.told == []
+
+
+def test_a_canary_of_few_requests_that_hangs_is_tripped_by_their_row() -> None:
+    watching = Watching(limit=2.0)
+    watching.ended("4", times=3)
+    watching.wait(1)
+    for _ in range(10):
+        watching.decided("4", 1)
+        watching.decided("3", 20)
+        watching.ended("3", times=20)
+        watching.wait(3)
+    watching.wait(3)
+    assert watching.in_force == [TRIP]
+
+
 @pytest.mark.parametrize("heard", [0, 8])
 def test_a_log_that_is_cut_or_torn_trips_nobody(heard: int) -> None:
     watching = Watching(limit=2.0)

@@ -9,7 +9,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from extproc.protect.bounded import Bounded
-from extproc.protect.windows import MAX_CELLS, Counts, Window
+from extproc.protect.windows import MAX_CELLS, Counts, Row, Window
 
 outcomes = st.tuples(st.floats(0, 8), st.booleans(), st.integers(1, 30))
 
@@ -29,7 +29,7 @@ def test_a_window_counts_what_a_list_of_everything_counts(
     assert window.counts(now) == (sum(n for _, n in recent), sum(n for failed, n in recent if failed))
     assert window.total == (sum(n for *_, n in seen), sum(n for _, failed, n in seen if failed))
     last_success = max((index for index, (_, failed, _) in enumerate(seen) if not failed), default=-1)
-    assert window.run == sum(count for _, _, count in seen[last_success + 1 :])
+    assert window.row.length == sum(count for _, _, count in seen[last_success + 1 :])
 
 
 @given(st.floats(1, 100_000), st.lists(st.floats(0, 500), max_size=80))
@@ -40,6 +40,15 @@ def test_a_window_of_any_length_is_of_one_size_and_forgets(seconds: float, pause
         window.add(now, failed=True)
     assert len(window._cells) <= 2 * MAX_CELLS
     assert window.counts(now + 2 * seconds + MAX_CELLS) == Counts()
+
+
+@pytest.mark.parametrize(("since", "length"), [(99.0, 1), (100.0, 1), (101.0, 6)])
+def test_failures_that_are_told_late_are_in_a_row_unless_a_success_came_meanwhile(since: float, length: int) -> None:
+    row = Row()
+    row.add(100.0, failed=False, count=1)
+    row.add(102.0, failed=True, count=1)
+    row.add(103.0, failed=True, count=5, since=since)
+    assert row.length == length
 
 
 def test_a_clock_that_goes_back_loses_nothing() -> None:
