@@ -24,7 +24,7 @@ from extproc.decision_id import KeyFile
 from extproc.errors import DropoutError, Unreachable
 from extproc.metrics import OBSERVER_AGE, OBSERVER_DROPPED, OBSERVER_ENTRIES, OUTCOMES, TRIPS, Metrics
 from extproc.protect.access_log import AccessLogService
-from extproc.protect.observer import MAX_FALLBACKS, Decided, Observer
+from extproc.protect.observer import Decided, Observer
 from extproc.protect.outcome import Outcome
 from extproc.protect.recording import TripRecorder
 from extproc.serve.logs import configure_logging
@@ -62,7 +62,6 @@ class ObserverOfStore:
         self._service = AccessLogService(self._observer.take, lambda: self.dropped("malformed_message", 1))
         self._thread = ThreadPoolExecutor(1, "observations")
         self._writer = ObservationsWriter(beside(config.store, ".observed"), uuid.uuid4().hex)
-        self._fallbacks: list[str] = []
         self._fault = ""
         self._metrics.watch(OBSERVER_ENTRIES, lambda: self._observer.entries)
         self._metrics.watch(OBSERVER_DROPPED, lambda: self._observer.forgotten, "no_room")
@@ -164,17 +163,15 @@ class ObserverOfStore:
             rows.append(observed(totals, units=units, part=part))
             if number % _AT_ONCE == 0:
                 await asyncio.sleep(0)
-        self._fallbacks = [*self._fallbacks, *self._observer.take_fallbacks()][-MAX_FALLBACKS:]
-        if not rows and not self._fallbacks:
+        fallbacks = self._observer.take_fallbacks()
+        if not rows and not fallbacks:
             return
         try:
             loop = asyncio.get_running_loop()
-            known = await loop.run_in_executor(
-                self._thread, self._writer.write, rows, self._fallbacks, self._clock.now()
-            )
-            self._fallbacks = []
+            known = await loop.run_in_executor(self._thread, self._writer.write, rows, fallbacks, self._clock.now())
         except Unreachable as error:
             self._say_once(f"what is observed cannot be written: {error}")
+            self._observer.take_back_fallbacks(fallbacks)
             known = False
         if not known:
             self._observer.totals.tell_again()

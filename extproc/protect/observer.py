@@ -171,6 +171,13 @@ class Observer:
         fallbacks, self._fallbacks = self._fallbacks, []
         return fallbacks
 
+    def take_back_fallbacks(self, ids: Sequence[str]) -> None:
+        """Those that were taken could not be told to anybody: they are to be taken again, the newest if not all."""
+        kept = ids[max(0, len(ids) + len(self._fallbacks) - MAX_FALLBACKS) :]
+        if len(kept) < len(ids):
+            self._events.dropped("fallback_ids", len(ids) - len(kept))
+        self._fallbacks = [*kept, *self._fallbacks]
+
     # -- outcomes
 
     def _take_opened(self, entry: LogEntry, opened: Opened, until: float) -> None:

@@ -9,6 +9,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from extproc.datapath.tally import Tally
+from extproc.decision_id.codec import ID_CHARACTERS
 from extproc.protect import observer as module
 from extproc.protect import totals as totals_module
 from extproc.protect.outcome import Outcome
@@ -117,6 +118,17 @@ def test_more_of_them_than_there_is_room_for_are_counted(monkeypatch: pytest.Mon
     watching = Watching()
     watching.ended("4", cluster="fraud-detector-v3", attempts=2, times=5)
     assert len(watching.observer.take_fallbacks()) == 3
+    assert watching.drops == {"fallback_ids": 2}
+
+
+def test_ids_that_nobody_could_be_told_of_are_told_again_the_newest_if_not_all(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(module, "MAX_FALLBACKS", 4)
+    watching = Watching()
+    watching.ended("4", cluster="fraud-detector-v3", attempts=2)
+    watching.observer.take_back_fallbacks(["a", "b", "c", "d", "e"])
+    (*again, newest) = watching.observer.take_fallbacks()
+    assert again == ["c", "d", "e"]
+    assert len(newest) == ID_CHARACTERS
     assert watching.drops == {"fallback_ids": 2}
 
 
