@@ -23,6 +23,9 @@ WAIT_SECONDS: Final = 1.0
 KEEP_SECONDS: Final = 30 * 24 * 3600.0
 """How long the counts of a run, and the ids that stable answered, are kept after the last news of them."""
 
+OVER_SECONDS: Final = 10.0
+"""A run that told nothing of an epoch for as long, while others did, has ended."""
+
 MAX_COUNTS: Final = 50_000
 MAX_FALLBACKS: Final = 1_000_000
 """Rows that are kept at most, the newest."""
@@ -31,10 +34,10 @@ _TIDY_SECONDS: Final = 600.0
 _MAX_SAMPLES: Final = 1024
 _MAX_TOTALS: Final = 8
 _USABLE_AGAIN: Final = frozenset(("observations_corrupt", "observations_incompatible", "observations_recreated"))
-_KIND: Final = Kind(0x64726F62, 1)  # "drob"
+_KIND: Final = Kind(0x64726F62, 2)  # "drob"
 _SCHEMA: Final = """
 CREATE TABLE counts (run TEXT NOT NULL, rollout TEXT NOT NULL, epoch INTEGER NOT NULL, updated_at REAL NOT NULL,
-                     arms BLOB NOT NULL, units_version INTEGER NOT NULL, units BLOB NOT NULL,
+                     unheard_since REAL, arms BLOB NOT NULL, units_version INTEGER NOT NULL, units BLOB NOT NULL,
                      PRIMARY KEY (rollout, epoch, run)) WITHOUT ROWID;
 CREATE INDEX counts_by_age ON counts (updated_at);
 CREATE TABLE fallbacks (seq INTEGER PRIMARY KEY, id TEXT NOT NULL);
@@ -51,6 +54,7 @@ class Observed(NamedTuple):
     rollout: str
     epoch: int
     updated_at: float
+    unheard_since: float | None
     arms: bytes
     units: bytes | None
 
@@ -69,6 +73,7 @@ def observed(totals: EpochTotals, *, units: bool, part: int = 0) -> Observed:
         totals.rollout,
         totals.epoch,
         totals.updated_at,
+        totals.unheard_since,
         orjson.dumps({arm: counts.to_json() for arm, counts in totals.arms.items()}),
         orjson.dumps(totals.units.to_json()) if units else None,
     )
@@ -112,8 +117,9 @@ class ObservationsWriter:
             connection.execute("BEGIN IMMEDIATE")
             try:
                 connection.executemany(
-                    "INSERT INTO counts VALUES (:run, :rollout, :epoch, :updated_at, :arms, :units IS NOT NULL,"
-                    " coalesce(:units, :none)) ON CONFLICT DO UPDATE SET updated_at = excluded.updated_at,"
+                    "INSERT INTO counts VALUES (:run, :rollout, :epoch, :updated_at, :unheard_since, :arms,"
+                    " :units IS NOT NULL, coalesce(:units, :none)) ON CONFLICT DO UPDATE SET"
+                    " updated_at = excluded.updated_at, unheard_since = excluded.unheard_since,"
                     " arms = excluded.arms, units_version = units_version + excluded.units_version,"
                     " units = CASE WHEN :units IS NULL THEN units ELSE excluded.units END",
                     [{"run": f"{self._run}/{row.part}", "none": _NO_UNITS, **row._asdict()} for row in rows],
@@ -254,14 +260,17 @@ class ObservationsReader:
         return self._connection
 
     def _read(self, connection: sqlite3.Connection, rollout: str, epoch: int) -> EpochTotals | None:
-        """The sum of all runs."""
+        """The sum of all runs. A run that is over waits for nothing."""
         found: EpochTotals | None = None
         rows = connection.execute(
-            "SELECT run, updated_at, arms, units_version FROM counts WHERE rollout = ? AND epoch = ?", (rollout, epoch)
+            "SELECT run, updated_at, unheard_since, arms, units_version FROM counts WHERE rollout = ? AND epoch = ?",
+            (rollout, epoch),
         ).fetchall()
-        for run, updated_at, arms, units_version in rows:
+        newest = max((updated_at for _, updated_at, *_ in rows), default=0.0)
+        for run, updated_at, unheard_since, arms, units_version in rows:
             units = self._units(connection, run, rollout, epoch, units_version)
-            totals = EpochTotals(rollout, epoch, updated_at, _arms(arms), units)
+            waits = updated_at > newest - OVER_SECONDS
+            totals = EpochTotals(rollout, epoch, updated_at, unheard_since if waits else None, _arms(arms), units)
             if found is None and len(rows) == 1:
                 return totals
             if found is None:

@@ -126,7 +126,7 @@ class Controller:
         labels = SqliteFeedback(beside(self._options.store, ".feedback"), create=True)
         parts.callback(labels.close)
         observed = self._observations(parts)
-        metrics = AllMetrics(ObservedMetrics(observed), FeedbackMetrics(labels))
+        metrics = AllMetrics(ObservedMetrics(observed), FeedbackMetrics(labels, observed))
         return Senses(metrics, self._clock.monotonic, clusters=clusters, source=observed)
 
     def _observations(self, parts: AsyncExitStack) -> ObservationsReader:

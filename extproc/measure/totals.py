@@ -18,14 +18,16 @@ class ArmTotals:
     """What became of the requests of one arm, whatever version served them.
 
     ``decided`` counts decisions, ``requests`` the outcomes seen of them. ``failures`` are outcomes that failed, a
-    retry that another version answered (``fallbacks``) among them. ``groups`` are [requests, failures] by group of
-    units; outcomes without a unit are in no group.
+    retry that another version answered (``fallbacks``) among them. ``missing`` are decisions whose outcome was waited
+    for in vain while others came. ``groups`` are [requests, failures] by group of units; outcomes without a unit are
+    in no group, and neither is what is missing.
     """
 
     decided: int = 0
     requests: int = 0
     failures: int = 0
     fallbacks: int = 0
+    missing: int = 0
     latency: LatencySketch = field(default_factory=LatencySketch)
     groups: dict[int, list[int]] = field(default_factory=dict)
 
@@ -35,6 +37,7 @@ class ArmTotals:
         self.requests += other.requests
         self.failures += other.failures
         self.fallbacks += other.fallbacks
+        self.missing += other.missing
         self.latency.merge(other.latency)
         for group, (requests, failures) in other.groups.items():
             counts = self.groups.setdefault(group, [0, 0])
@@ -48,6 +51,7 @@ class ArmTotals:
             "requests": self.requests,
             "failures": self.failures,
             "fallbacks": self.fallbacks,
+            "missing": self.missing,
             "latency": self.latency.to_json(),
             "groups": [(group, *counts) for group, counts in sorted(self.groups.items())],
         }
@@ -60,6 +64,7 @@ class ArmTotals:
             requests=body["requests"],
             failures=body["failures"],
             fallbacks=body["fallbacks"],
+            missing=body["missing"],
             latency=LatencySketch.from_json(body["latency"]),
             groups={group: [requests, failures] for group, requests, failures in body["groups"]},
         )
@@ -69,13 +74,15 @@ class ArmTotals:
 class EpochTotals:
     """All arms of one epoch of the rollout ``rollout`` (``namespace/name``).
 
-    ``updated_at`` is when the last of it was reported, in Unix seconds. ``units`` are the different units that were
-    decided by their bucket.
+    ``updated_at`` is when the last of it was reported, ``unheard_since`` when the first decision was after the last
+    outcome (None: there was none after it), in Unix seconds. ``units`` are the different units that were decided by
+    their bucket.
     """
 
     rollout: str
     epoch: int
     updated_at: float = 0.0
+    unheard_since: float | None = None
     arms: dict[str, ArmTotals] = field(default_factory=dict)
     units: UnitSample = field(default_factory=UnitSample)
 
@@ -86,6 +93,8 @@ class EpochTotals:
     def merge(self, other: EpochTotals) -> None:
         """Add what ``other`` counted in the same epoch of the same rollout."""
         self.updated_at = max(self.updated_at, other.updated_at)
+        unheard = [since for since in (self.unheard_since, other.unheard_since) if since is not None]
+        self.unheard_since = min(unheard, default=None)
         for name, totals in other.arms.items():
             self.arm(name).merge(totals)
         self.units.merge(other.units)

@@ -13,14 +13,20 @@ SLACK_SECONDS: Final = 0.75
 """How long counts and entries of a second may be on their way: workers, Envoy and pipes send them in batches."""
 
 MAX_COUNTS: Final = 100_000
-"""Versions in all seconds that are waited for, some 30 MB."""
+"""Kinds of decisions in all seconds that are waited for, some 30 MB."""
 
-Key = tuple[str, int, str]
-"""A rollout (``namespace/name``), an epoch and a version."""
+
+class Key(NamedTuple):
+    """A rollout (``namespace/name``), an epoch, an arm and the version that it got."""
+
+    rollout: str
+    epoch: int
+    arm: str
+    version: str
 
 
 class Settled(NamedTuple):
-    """What had become of a version's decisions of one second when they could be waited for no longer."""
+    """What had become of decisions of one kind and second when they could be waited for no longer."""
 
     key: Key
     decided: int
@@ -28,7 +34,7 @@ class Settled(NamedTuple):
 
 
 class Missing:
-    """Decisions by second, epoch and version, until they are ``limit`` seconds old. Times are Unix seconds.
+    """Decisions by second and by ``Key``, until they are ``limit`` seconds old. Times are Unix seconds.
 
     Counts begin with the first whole second after ``start``: of decisions before that it heard only in part.
     ``dropped`` are counts that had no room; then nothing is known of that second.
@@ -43,7 +49,7 @@ class Missing:
         self.dropped = 0
 
     def decided(self, second: int, key: Key, count: int, now: float) -> None:
-        """Workers decided ``count`` requests for a version within ``second``."""
+        """Workers decided ``count`` requests of a kind within ``second``."""
         self._count(second, key, 0, count, now)
 
     def seen(self, at: float, key: Key, now: float) -> bool:

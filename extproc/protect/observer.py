@@ -20,8 +20,10 @@ from extproc.protect.epochs import Epochs
 from extproc.protect.missing import Key as Decisions
 from extproc.protect.missing import Missing, Settled
 from extproc.protect.outcome import FAILURES, OF_STABLE, Outcome, outcome_of
+from extproc.protect.totals import Key as Epoch
 from extproc.protect.totals import RunTotals
 from extproc.protect.trips import Key, Trips
+from extproc.protect.windows import Counts
 from extproc.snapshot.model import CompiledRollout, Snapshot
 from extproc.snapshot.trips import LocalTrip
 
@@ -150,7 +152,7 @@ class Observer:
         for rollout, epoch, arm, version, second, count in counts:
             if rollout in self._rollouts:
                 self.totals.decided((rollout, epoch), arm, count, now)
-                self._missing.decided(second, (rollout, epoch, version), count, now)
+                self._missing.decided(second, Decisions(rollout, epoch, arm, version), count, now)
 
     def units(self, rollout: str, epoch: int, units: Iterable[tuple[int, str]]) -> None:
         """Workers tell which units they met, and the arm that each drew."""
@@ -196,8 +198,8 @@ class Observer:
             self._note_fallback(entry.decision_id)
         now = self._clock.now()
         group = None if arm == ARM_EXCLUDED else opened.group
-        self.totals.count(epoch, arm, group, entry.answer, outcome, now)
-        in_time = self._missing.seen(opened.at, (epoch.rollout, epoch.epoch, entry.version), now)
+        in_time = self._missing.seen(opened.at, Decisions(epoch.rollout, epoch.epoch, arm, entry.version), now)
+        self.totals.count(epoch, arm, group, entry.answer, outcome, now, in_time=in_time)
         rollout = self._rollouts.get(epoch.rollout)
         if in_time and rollout is not None and outcome not in _NO_VERDICT:
             self._weigh(rollout, epoch.epoch, entry.version, failed=outcome in FAILURES)
@@ -242,20 +244,30 @@ class Observer:
     def _count_missing(self, now: float) -> None:
         wall = self._clock.now()
         for second, settled in self._missing.settle(wall):
-            by_key = {one.key: one for one in settled}
-            for (name, epoch, version), _, missing in settled:
+            of_stable = self._of_stable(settled)
+            for (name, epoch, arm, version), _, missing in settled:
                 rollout = self._rollouts.get(name)
-                if rollout is None or not missing or not self._heard_of(rollout, epoch, by_key, now):
+                if rollout is None or not missing or not self._heard_of(rollout, of_stable.get((name, epoch)), now):
                     continue
                 self._events.outcome(name, version, Outcome.MISSING, missing)
+                self.totals.missing((name, epoch), arm, missing, wall)
                 if version in rollout.versions:
                     self._weigh(rollout, epoch, version, failed=True, count=missing, since=now - (wall - second))
 
-    def _heard_of(self, rollout: CompiledRollout, epoch: int, settled: Mapping[Decisions, Settled], now: float) -> bool:
+    def _of_stable(self, settled: Iterable[Settled]) -> dict[Epoch, Counts]:
+        """The decisions for stable, whatever the arm, and how many of them are missing."""
+        found: dict[Epoch, Counts] = {}
+        for (name, epoch, _, version), decided, missing in settled:
+            rollout = self._rollouts.get(name)
+            if rollout is not None and version == rollout.stable:
+                requests, failures = found.get((name, epoch), Counts())
+                found[name, epoch] = Counts(requests + decided, failures + missing)
+        return found
+
+    def _heard_of(self, rollout: CompiledRollout, of_stable: Counts | None, now: float) -> bool:
         """Whether the log told of stable's requests: otherwise it may be the log that is missing."""
-        of_stable = settled.get((rollout.key, epoch, rollout.stable))
-        if of_stable is not None and of_stable.decided:
-            return of_stable.missing < of_stable.decided
+        if of_stable is not None and of_stable.requests:
+            return of_stable.failures < of_stable.requests
         stable = self._watched.find((rollout.key, rollout.stable))
         return stable is not None and rollout.breaker is not None and now - stable.heard_at < rollout.breaker.window
 

@@ -29,10 +29,11 @@ class Changed(NamedTuple):
 
 
 class _Counted(NamedTuple):
-    """An epoch while it has a place."""
+    """An epoch while it has a place; ``late`` counts by arm what is missing and may still come."""
 
     totals: EpochTotals
     part: int
+    late: dict[str, int]
 
 
 class RunTotals:
@@ -48,11 +49,29 @@ class RunTotals:
         """Epochs that are counted no more."""
         return self._epochs.dropped
 
-    def count(self, epoch: Epoch, arm: str, group: int | None, answer: Answer, outcome: Outcome, now: float) -> None:
-        """Count one request's end. A request whose client left has none; ``group`` None is a unit that is unknown."""
+    def count(
+        self,
+        epoch: Epoch,
+        arm: str,
+        group: int | None,
+        answer: Answer,
+        outcome: Outcome,
+        now: float,
+        *,
+        in_time: bool = True,
+    ) -> None:
+        """Count one request's end. A request whose client left has none; ``group`` None is a unit that is unknown.
+
+        One that comes too late (not ``in_time``) does not count again if it counts as missing.
+        """
+        counted = self._of((epoch.rollout, epoch.epoch), now)
+        counted.totals.unheard_since = None
+        if not in_time and counted.late.get(arm, 0) > 0:
+            counted.late[arm] -= 1
+            return
         if outcome is Outcome.ABANDONED:
             return
-        totals = self._of(epoch.rollout, epoch.epoch, now).arm(arm)
+        totals = counted.totals.arm(arm)
         fell = outcome in FAILURES or failed(answer)
         totals.requests += 1
         totals.failures += fell
@@ -65,11 +84,20 @@ class RunTotals:
 
     def decided(self, key: Key, arm: str, count: int, now: float) -> None:
         """Workers decided ``count`` requests of an arm."""
-        self._of(*key, now).arm(arm).decided += count
+        totals = self._of(key, now).totals
+        totals.arm(arm).decided += count
+        if totals.unheard_since is None or totals.unheard_since > now:
+            totals.unheard_since = now
+
+    def missing(self, key: Key, arm: str, count: int, now: float) -> None:
+        """The outcomes of ``count`` requests of an arm were waited for in vain."""
+        counted = self._of(key, now)
+        counted.totals.arm(arm).missing += count
+        counted.late[arm] = counted.late.get(arm, 0) + count
 
     def units(self, key: Key, units: Iterable[tuple[int, str]], now: float) -> None:
         """Workers met these units, each with the arm that it drew."""
-        sample = self._of(*key, now).units
+        sample = self._of(key, now).totals.units
         for unit, arm in units:
             sample.add(unit, arm)
         self._with_new_units.add(key)
@@ -92,9 +120,8 @@ class RunTotals:
         self._changed.update(self._epochs)
         self._with_new_units.update(self._epochs)
 
-    def _of(self, rollout: str, epoch: int, now: float) -> EpochTotals:
-        key = (rollout, epoch)
-        totals = self._epochs.use(key, lambda: _Counted(EpochTotals(rollout, epoch), self._epochs.dropped)).totals
-        totals.updated_at = now
+    def _of(self, key: Key, now: float) -> _Counted:
+        counted = self._epochs.use(key, lambda: _Counted(EpochTotals(*key), self._epochs.dropped, {}))
+        counted.totals.updated_at = now
         self._changed.add(key)
-        return totals
+        return counted

@@ -5,9 +5,11 @@ from __future__ import annotations
 import os
 import signal
 import sqlite3
+import time
 from collections.abc import Iterable, Iterator
 from contextlib import closing
 from pathlib import Path
+from queue import Queue
 
 import grpc
 import pytest
@@ -17,9 +19,12 @@ from extproc._gen.envoy.service.accesslog.v3.als_pb2 import StreamAccessLogsMess
 from extproc.adapters.sqlite_observations import ObservationsReader
 from extproc.assignment import bucket_of
 from extproc.cli import cli
+from extproc.control.analysis import measuring
+from extproc.control.analysis.runs import Measured, Outcome
 from extproc.protect.access_log import METHOD, SERVICE
 from tests.support.dropout import DropoutServer, wait_for
 from tests.support.envoy import free_port
+from tests.support.templates import metric, metric_of, template
 
 KEY = "payments/fraud-detector"
 STREAM = f"/{SERVICE}/{METHOD}"
@@ -82,6 +87,32 @@ def test_the_socket_is_its_owners_alone_and_goes_with_the_server(server: Dropout
     assert server.sockets.stat().st_mode & 0o777 == 0o700
     server.stop()
     assert list(server.sockets.iterdir()) == []
+
+
+def test_a_log_that_is_cut_under_an_analysis_makes_it_inconclusive(
+    server: DropoutServer, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(measuring, "STALE_SECONDS", 3.0)
+    decided = half(server)
+    epoch = server.snapshot()["rollouts"][0]["epoch"]
+    errors = metric_of(template(metric(provider={"observed": {"metric": "error_rate", "minRequests": 20}})))
+    provider = measuring.ObservedMetrics(ObservationsReader(Path(server.store.removeprefix("sqlite:") + ".observed")))
+
+    def measured(*, after: int = 0) -> Measured:
+        decide(server, after)
+        now = time.time()
+        reading = provider.measure(errors, measuring.Subject(KEY, epoch, now, "canary", "control"))
+        return measuring.judge(errors, reading, now)
+
+    with grpc.insecure_channel(f"unix:{server.sockets}/observer.sock") as channel:
+        log: Queue[bytes | None] = Queue()
+        call = channel.stream_unary(STREAM).future(iter(log.get, None))
+        log.put(batch([*decided["3"], *decided["4"]] * 60))
+        wait_for(lambda: measured().outcome is Outcome.SUCCESSFUL, "a measurement", 10)
+        call.cancel()
+        log.put(None)
+    wait_for(lambda: "nothing was heard of what was decided" in measured(after=1).message, "a silence", 10)
+    assert {measured(after=1).outcome for _ in range(20)} == {Outcome.INCONCLUSIVE}
 
 
 def test_a_trip_reaches_all_workers_the_store_and_the_observations(server: DropoutServer) -> None:

@@ -2,7 +2,12 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from typing import Any
+
+from extproc.control.analysis.runs import Metric, run_plan
+from extproc.resources.loading import parse_template
+from extproc.resources.rollout import AnalysisSpec
 
 ERRORS: dict[str, Any] = {
     "name": "errors",
@@ -33,3 +38,13 @@ def template(
         "metadata": {"namespace": "payments", "name": name},
         "spec": {**({} if args is None else {"args": args}), "metrics": list(metrics or [ERRORS]), **spec},
     }
+
+
+def metric_of(body: Mapping[str, Any], **args: str) -> Metric:
+    """The one metric of a template, as an analysis in the background measures it."""
+    given = [{"name": name, "value": value} for name, value in args.items()]
+    spec = AnalysisSpec.model_validate({"templates": [{"templateName": "health"}], "args": given})
+    planned = run_plan(spec, lambda _name: parse_template(body), background=True)
+    assert planned.error == ""
+    (found,) = planned.metrics
+    return found

@@ -71,7 +71,7 @@ class World:
 
 def ticks(world: World, seconds: int) -> Iterator[tuple[float, Outcome | None, str, dict[str, Any]]]:
     """Run the analysis for so long; each second's verdict. The state goes through JSON, as in the store."""
-    plan, providers = planned(), AllMetrics(ObservedMetrics(world), FeedbackMetrics(world))
+    plan, providers = planned(), AllMetrics(ObservedMetrics(world), FeedbackMetrics(world, world))
     run = start(plan, NOW)
     for second in range(seconds):
         now = NOW + second

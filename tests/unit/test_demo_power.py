@@ -22,7 +22,15 @@ from extproc.demo.documents import FIRST_LOOK_SECONDS, FIRST_WEIGHT, STEPS, TEMP
 from extproc.demo.laboratory import DELAY_SECONDS, REPORT_SECONDS
 from extproc.demo.models import Classifier, patients
 from extproc.demo.versions import MODEL
-from extproc.measure import FALSE_NEGATIVE, FALSE_POSITIVE, TRUE_NEGATIVE, TRUE_POSITIVE, UNIT_GROUPS, LabelTotals
+from extproc.measure import (
+    FALSE_NEGATIVE,
+    FALSE_POSITIVE,
+    TRUE_NEGATIVE,
+    TRUE_POSITIVE,
+    UNIT_GROUPS,
+    EpochTotals,
+    LabelTotals,
+)
 from extproc.resources.analysis_template import AnalysisTemplate
 from extproc.resources.loading import parse_template
 from extproc.resources.rollout import AnalysisSpec
@@ -72,6 +80,10 @@ class Labels:
         """See ``LabelSource``."""
         return self._arms
 
+    def totals(self, rollout: str, epoch: int) -> EpochTotals | None:
+        """See ``ObservationSource``: nothing but labels is looked at here."""
+        return None
+
 
 @cache
 def _diagnoses() -> list[bool]:
@@ -89,7 +101,7 @@ def analyse(labels: Labels, template: str, begins: float, ends: float) -> tuple[
     spec = AnalysisSpec.model_validate({"templates": [{"templateName": template}]})
     plan = run_plan(spec, only_labels, background=template == "no-harm")
     assert not plan.error
-    provider, now = FeedbackMetrics(labels), begins
+    provider, now = FeedbackMetrics(labels, labels), begins
     run: dict[str, Any] = start(plan, now)
     while now <= ends and outcome(plan, run)[0] is None:
         labels.until(now)

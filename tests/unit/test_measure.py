@@ -6,6 +6,7 @@ import json
 import random
 from collections import Counter
 
+import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
@@ -90,7 +91,8 @@ def test_a_sample_survives_being_written_down(drawn: list[tuple[int, str]]) -> N
 
 
 def arm_totals(requests: int, group: int) -> ArmTotals:
-    totals = ArmTotals(decided=requests + 1, requests=requests, failures=requests // 3, fallbacks=requests // 5)
+    totals = ArmTotals(decided=requests + 1, requests=requests, failures=requests // 3)
+    totals.fallbacks, totals.missing = requests // 5, requests // 7
     totals.latency.add(requests + 1.0)
     totals.groups[group] = [requests, requests // 3]
     return totals
@@ -102,6 +104,7 @@ def test_totals_add_up_and_survive_being_written_down(some: int, more: int, grou
     merged.merge(arm_totals(more, other))
     assert (merged.decided, merged.requests) == (some + more + 2, some + more)
     assert (merged.failures, merged.fallbacks) == (some // 3 + more // 3, some // 5 + more // 5)
+    assert merged.missing == some // 7 + more // 7
     assert merged.latency.count == 2
     expected: Counter[int] = Counter()
     expected[group] += some
@@ -119,6 +122,15 @@ def test_an_epochs_totals_add_up_arm_by_arm_and_are_as_old_as_the_latest() -> No
     one.merge(two)
     assert {name: totals.requests for name, totals in one.arms.items()} == {"canary": 5, "control": 5}
     assert (one.updated_at, one.units.counts()) == (20.0, {"canary": 1})
+
+
+@pytest.mark.parametrize(
+    ("some", "other", "both"), [(None, None, None), (9.0, None, 9.0), (None, 9.0, 9.0), (9.0, 8.0, 8.0)]
+)
+def test_what_one_has_not_heard_of_both_have_not(some: float | None, other: float | None, both: float | None) -> None:
+    one, two = EpochTotals("payments/fraud", 3, 10.0, some), EpochTotals("payments/fraud", 3, 20.0, other)
+    one.merge(two)
+    assert one.unheard_since == both
 
 
 def test_error_rates_are_shares_of_what_is_true_and_precision_of_what_was_said() -> None:

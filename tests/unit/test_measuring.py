@@ -20,14 +20,12 @@ from extproc.control.analysis.measuring import (
     described,
     judge,
 )
-from extproc.control.analysis.runs import Metric, Outcome, run_plan
+from extproc.control.analysis.runs import Metric, Outcome
 from extproc.control.analysis.windows import MOST_WINDOWS, SNAPSHOTS, Windows
 from extproc.errors import Unreachable
 from extproc.measure import UNIT_GROUPS, ArmTotals, EpochTotals, LabelTotals
 from extproc.resources.analysis_template import EXAMPLE_RESULTS
-from extproc.resources.loading import parse_rollout, parse_template
-from tests.support.rollouts import CANARY, document
-from tests.support.templates import metric, template
+from tests.support.templates import metric, metric_of, template
 
 NOW = 1_800_000_000.0
 SUBJECT = Subject("payments/fraud-detector", 3, NOW, "canary", "control")
@@ -36,12 +34,7 @@ SUBJECT = Subject("payments/fraud-detector", 3, NOW, "canary", "control")
 def one(provider: dict[str, Any], **changes: Any) -> Metric:
     """A metric of this provider, whose arguments have values."""
     changes = {"failureCondition": "result.ratio > 1000.0", **changes}
-    body = template(metric(provider=provider, **changes), args=[{"name": "most", "value": "0.06"}])
-    spec = parse_rollout(document({**CANARY, "analysis": {"templates": [{"templateName": "health"}]}})).spec.analysis
-    assert spec is not None
-    planned = run_plan(spec, lambda name: parse_template(body), background=True)
-    assert planned.error == ""
-    return planned.metrics[0]
+    return metric_of(template(metric(provider=provider, **changes), args=[{"name": "most", "value": "0.06"}]))
 
 
 def observed(metric: str = "error_rate", **fields: Any) -> dict[str, Any]:
@@ -53,10 +46,16 @@ def feedback(metric: str = "false_positive_rate", **fields: Any) -> dict[str, An
 
 
 def arm(
-    requests: int, failures: int, *, latency: float = 10.0, decided: int | None = None, fallbacks: int = 0
+    requests: int,
+    failures: int,
+    *,
+    latency: float = 10.0,
+    decided: int | None = None,
+    fallbacks: int = 0,
+    missing: int = 0,
 ) -> ArmTotals:
     """Requests and failures spread evenly over all groups of units."""
-    totals = ArmTotals(decided=requests if decided is None else decided, fallbacks=fallbacks)
+    totals = ArmTotals(requests + missing if decided is None else decided, fallbacks=fallbacks, missing=missing)
     for number in range(requests):
         totals.requests += 1
         totals.failures += number < failures
@@ -120,6 +119,27 @@ def test_error_rates_come_with_bounds_of_their_difference() -> None:
     assert 0 < result["lower"] < 0.05 < result["upper"] < 0.1
 
 
+def test_decisions_whose_outcome_is_missing_count_as_failures() -> None:
+    result = measured(one(observed()), arm(1820, 0, missing=180), arm(2000, 0)).result
+    assert result is not None
+    assert result["canary"] == {"requests": 2000, "failures": 180, "rate": 0.09}
+    assert result["difference"] == 0.09
+    assert 0 < result["lower"] < 0.09 < result["upper"] < 0.18
+
+
+def test_a_canary_that_is_not_heard_at_all_fails() -> None:
+    reading = measured(
+        one(observed(), failureCondition="result.canary.rate > 0.5"), arm(0, 0, missing=200), arm(200, 0)
+    )
+    assert reading.result is not None
+    assert reading.result["canary"] == {"requests": 200, "failures": 200, "rate": 1.0}
+
+
+def test_latencies_are_those_of_requests_that_ended() -> None:
+    reading = measured(one(observed("latency")), arm(99, 0, missing=10), arm(1000, 0))
+    assert reading.inconclusive == "99 requests in the canary arm, fewer than 100"
+
+
 def test_a_smaller_alpha_widens_the_bounds() -> None:
     usual, strict = measured(one(observed())).result, measured(one(observed(alpha=0.001))).result
     assert usual is not None
@@ -158,7 +178,7 @@ def test_requests_are_counted() -> None:
 )
 def test_labels_become_rates(name: str, canary: tuple[int, float], control: tuple[int, float]) -> None:
     labels = Labels(canary=confusion(40, 80, 320, 20), control=confusion(50, 40, 360, 10))
-    result = FeedbackMetrics(labels).measure(one(feedback(name)), SUBJECT).result
+    result = FeedbackMetrics(labels, Observations()).measure(one(feedback(name)), SUBJECT).result
     assert result is not None
     assert result["canary"]["rate"] == pytest.approx(canary[1])
     assert result["control"]["rate"] == pytest.approx(control[1])
@@ -167,9 +187,9 @@ def test_labels_become_rates(name: str, canary: tuple[int, float], control: tupl
 
 def test_the_labels_that_count_are_those_that_the_rate_is_about() -> None:
     labels = Labels(canary=confusion(400, 5, 44, 0), control=confusion(400, 5, 45, 0))
-    reading = FeedbackMetrics(labels).measure(one(feedback()), SUBJECT)
+    reading = FeedbackMetrics(labels, Observations()).measure(one(feedback()), SUBJECT)
     assert reading.inconclusive == "49 labels in the canary arm, fewer than 50"
-    enough = FeedbackMetrics(labels).measure(one(feedback(minLabels=49)), SUBJECT).result
+    enough = FeedbackMetrics(labels, Observations()).measure(one(feedback(minLabels=49)), SUBJECT).result
     assert enough is not None
     assert (enough["canary"]["labels"], enough["control"]["labels"]) == (49, 50)
 
@@ -179,12 +199,12 @@ def test_outcomes_have_means() -> None:
         return LabelTotals(outcomes={"revenue": {group: [4, 4 * each + group % 3] for group in range(UNIT_GROUPS)}})
 
     asked = one(feedback("mean", outcome="revenue"))
-    result = FeedbackMetrics(Labels(canary=paid(12), control=paid(10))).measure(asked, SUBJECT).result
+    result = FeedbackMetrics(Labels(canary=paid(12), control=paid(10)), Observations()).measure(asked, SUBJECT).result
     assert result is not None
     assert result["canary"] == {"labels": 1024, "value": pytest.approx(12.25, abs=0.01)}
     assert result["difference"] == pytest.approx(2)
     assert 0 < result["lower"] < 2 < result["upper"]
-    other = FeedbackMetrics(Labels(canary=paid(12), control=paid(10))).measure(
+    other = FeedbackMetrics(Labels(canary=paid(12), control=paid(10)), Observations()).measure(
         one(feedback("mean", outcome="other")), SUBJECT
     )
     assert other.inconclusive == "0 labels in the canary arm, fewer than 50"
@@ -203,7 +223,7 @@ def test_results_look_like_the_examples_that_conditions_are_checked_against(prov
     for totals in labels:
         totals.outcomes.update(paid)
     all_metrics = AllMetrics(
-        ObservedMetrics(Observations()), FeedbackMetrics(Labels(canary=labels[0], control=labels[1]))
+        ObservedMetrics(Observations()), FeedbackMetrics(Labels(canary=labels[0], control=labels[1]), Observations())
     )
     asked = one({provider: {"metric": name, **({"outcome": "x"} if name == "mean" else {})}})
     reading = all_metrics.measure(asked, SUBJECT)
@@ -291,12 +311,36 @@ def test_old_observations_and_none_are_inconclusive_never_good() -> None:
     assert nothing.inconclusive == "nothing was observed in this epoch"
 
 
+def test_decisions_of_which_nothing_is_heard_are_inconclusive_however_good_all_was_before() -> None:
+    observations = Observations()
+    observations.epoch.unheard_since = NOW - 10
+    assert ObservedMetrics(observations).measure(one(observed()), SUBJECT).result is not None
+    observations.epoch.unheard_since = NOW - 11
+    reading = ObservedMetrics(observations).measure(one(observed()), SUBJECT)
+    assert reading == Reading(inconclusive="nothing was heard of what was decided in the last 11 s")
+
+
+def test_labels_are_not_the_canarys_where_another_version_answered_for_it() -> None:
+    labels = Labels(canary=confusion(50, 5, 95, 10), control=confusion(50, 5, 95, 10))
+    enough, too_many = (Observations(arm(1000, 0, fallbacks=fallbacks)) for fallbacks in (50, 51))
+    assert FeedbackMetrics(labels, enough).measure(one(feedback()), SUBJECT).result is not None
+    reading = FeedbackMetrics(labels, too_many).measure(one(feedback()), SUBJECT)
+    assert reading.inconclusive == "51 of 1000 requests of the canary arm were answered by another version"
+
+
+def test_labels_are_measured_where_nothing_is_observed() -> None:
+    labels = Labels(canary=confusion(50, 5, 95, 10), control=confusion(50, 5, 95, 10))
+    other = Subject("payments/fraud-detector", 4, NOW, "canary", "control")
+    assert FeedbackMetrics(labels, Observations()).measure(one(feedback()), other).result is not None
+
+
 def test_a_source_that_is_away_is_an_error() -> None:
     observations, labels = Observations(), Labels()
     observations.away = labels.away = True
     for reading in (
         ObservedMetrics(observations).measure(one(observed()), SUBJECT),
-        FeedbackMetrics(labels).measure(one(feedback()), SUBJECT),
+        FeedbackMetrics(Labels(), observations).measure(one(feedback()), SUBJECT),
+        FeedbackMetrics(labels, Observations()).measure(one(feedback()), SUBJECT),
     ):
         assert "are away" in reading.error
 

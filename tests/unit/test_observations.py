@@ -115,6 +115,17 @@ def test_all_runs_add_up(path: Path, reader: ObservationsReader) -> None:
     assert found.arms["canary"] is reader.totals(KEY, 1).arms["canary"]  # type: ignore[union-attr]
 
 
+def test_a_run_that_is_over_waits_for_nothing(path: Path, reader: ObservationsReader) -> None:
+    over, present = totals(10), totals(5, at=NOW + 5)
+    over.unheard_since = NOW - 3
+    write(path, "one", over)
+    write(path, "two", present)
+    assert reader.totals(KEY, 1).unheard_since == NOW - 3  # type: ignore[union-attr]
+    present.updated_at, present.unheard_since = NOW + 60, NOW + 55
+    write(path, "two", present)
+    assert reader.totals(KEY, 1).unheard_since == NOW + 55  # type: ignore[union-attr]
+
+
 def test_parts_of_a_run_add_up(path: Path, reader: ObservationsReader) -> None:
     writer = ObservationsWriter(path, "one")
     writer.write([observed(totals(10, 1), units=True)], (), NOW)

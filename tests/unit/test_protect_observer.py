@@ -10,6 +10,7 @@ from hypothesis import strategies as st
 
 from extproc.datapath.tally import Tally
 from extproc.decision_id.codec import ID_CHARACTERS
+from extproc.measure import ArmTotals
 from extproc.protect import observer as module
 from extproc.protect import totals as totals_module
 from extproc.protect.outcome import Outcome
@@ -153,6 +154,49 @@ def test_totals_count_by_arm_whatever_version_served() -> None:
     assert counts.latency.count == 4
     assert not units
     assert watching.observer.totals.take_changed() == []
+
+
+def canary_totals(watching: Watching) -> ArmTotals:
+    ((totals, *_),) = watching.observer.totals.take_changed()
+    return totals.arms["canary"]
+
+
+def test_what_is_missing_counts_for_its_arm_and_what_comes_too_late_not_again() -> None:
+    watching = Watching(limit=2.0)
+    watching.wait(1)
+    watching.decided("4", 10)
+    watching.decided("3", 10)
+    watching.ended("3", times=10)
+    watching.ended("4", times=7)
+    late = [watching.entry("4", 500) for _ in range(4)]
+    watching.wait(5)
+    counts = canary_totals(watching)
+    assert (counts.decided, counts.requests, counts.missing) == (10, 7, 3)
+    watching.observer.take(late)  # one of them is more than was missing
+    counts = canary_totals(watching)
+    assert (counts.requests, counts.failures, counts.missing) == (8, 1, 3)
+
+
+def test_what_was_decided_is_unheard_of_until_the_next_entry() -> None:
+    watching = Watching()
+    began = watching.clock.now()
+    for second in range(5):
+        watching.decided("4", 3)
+        ((totals, *_),) = watching.observer.totals.take_changed()
+        assert totals.unheard_since == began, second
+        watching.wait(1)
+    watching.ended("4", 0, "downstream_connection_termination")
+    ((totals, *_),) = watching.observer.totals.take_changed()
+    assert totals.unheard_since is None
+
+
+def test_a_clock_that_is_set_back_has_nothing_unheard_of_from_the_future() -> None:
+    watching = Watching()
+    watching.decided("4", 3)
+    watching.clock.set_back(3600)
+    watching.decided("4", 3)
+    ((totals, *_),) = watching.observer.totals.take_changed()
+    assert totals.unheard_since == watching.clock.now()
 
 
 def test_units_are_counted_once_and_told_of_when_they_are_new() -> None:

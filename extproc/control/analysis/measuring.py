@@ -30,8 +30,8 @@ from extproc.resources.conditions import Condition, ConditionError
 STALE_SECONDS: Final = 10.0
 """Older observations say nothing about now."""
 
-MISSING_SHARE: Final = 0.10
-"""With more decisions than this that have no outcome, outcomes are not those of the arm."""
+UNHEARD_SHARE: Final = 0.10
+"""With more decisions than this of which nothing is known, outcomes are not those of the arm."""
 
 FALLBACK_SHARE: Final = 0.05
 """With more of the canary's requests than this answered by another version, its arm is not the canary."""
@@ -173,6 +173,8 @@ class ObservedMetrics:
             return Reading(inconclusive="nothing was observed in this epoch")
         if (age := of.now - totals.updated_at) > STALE_SECONDS:
             return Reading(inconclusive=f"the observations are {age:.0f} s old")
+        if totals.unheard_since is not None and (silent := of.now - totals.unheard_since) > STALE_SECONDS:
+            return Reading(inconclusive=f"nothing was heard of what was decided in the last {silent:.0f} s")
         arms = [totals.arms.get(arm, ArmTotals()) for _, arm in of.arms()]
         if spec.window is not None:
             arms = self._windows.within(spec.window, of.rollout, of.epoch, of.now, arms)
@@ -185,10 +187,16 @@ def _not_comparable(canary: ArmTotals, control: ArmTotals, spec: ObservedSpec) -
     """Why the counts say nothing about the two versions; empty if they do."""
     at_least = spec.min_requests if spec.metric == "requests" else max(spec.min_requests, 1)
     for name, arm in (("canary", canary), ("control", control)):
-        if arm.requests < at_least:
-            return f"{arm.requests} requests in the {name} arm, fewer than {at_least}"
-        if (missing := arm.decided - arm.requests) > MISSING_SHARE * arm.decided:
-            return f"{missing} of {arm.decided} decisions of the {name} arm have no outcome"
+        counted = arm.requests if spec.metric == "latency" else arm.requests + arm.missing
+        if counted < at_least:
+            return f"{counted} requests in the {name} arm, fewer than {at_least}"
+        if (unheard := arm.decided - arm.requests - arm.missing) > UNHEARD_SHARE * arm.decided:
+            return f"{unheard} of {arm.decided} decisions of the {name} arm have no outcome"
+    return _not_the_canarys(canary)
+
+
+def _not_the_canarys(canary: ArmTotals) -> str:
+    """Why the arm says nothing about the canary; empty if it does."""
     if canary.fallbacks > FALLBACK_SHARE * canary.requests:
         return f"{canary.fallbacks} of {canary.requests} requests of the canary arm were answered by another version"
     return ""
@@ -196,18 +204,33 @@ def _not_comparable(canary: ArmTotals, control: ArmTotals, spec: ObservedSpec) -
 
 def _observed(canary: ArmTotals, control: ArmTotals, spec: ObservedSpec) -> dict[str, Any]:
     arms = {"canary": canary, "control": control}
-    counts: dict[str, dict[str, Any]] = {name: {"requests": arm.requests} for name, arm in arms.items()}
-    if spec.metric == "requests":
-        difference = canary.requests - control.requests
-        return {**counts, "difference": difference, "ratio": _times(canary.requests, control.requests)}
     if spec.metric == "latency":
-        for name, arm in arms.items():
-            counts[name]["value"] = arm.latency.quantile(spec.quantile) or 0.0
+        counts = {
+            name: {"requests": arm.requests, "value": arm.latency.quantile(spec.quantile) or 0.0}
+            for name, arm in arms.items()
+        }
         return {**counts, **_differing(counts["canary"]["value"], counts["control"]["value"])}
+    requests = {name: arm.requests + arm.missing for name, arm in arms.items()}
+    if spec.metric == "requests":
+        difference, ratio = requests["canary"] - requests["control"], _times(requests["canary"], requests["control"])
+        return {**{name: {"requests": n} for name, n in requests.items()}, "difference": difference, "ratio": ratio}
+    counts = {}
     for name, arm in arms.items():
-        counts[name] |= {"failures": arm.failures, "rate": arm.failures / arm.requests}
-    found = compare(canary.groups, control.groups, spec.alpha, share=True)
+        failures = arm.failures + arm.missing
+        counts[name] = {"requests": requests[name], "failures": failures, "rate": failures / requests[name]}
+    found = compare(_with_missing(canary), _with_missing(control), spec.alpha, share=True)
     return {**counts, **_differing(counts["canary"]["rate"], counts["control"]["rate"]), **_bounds(found)}
+
+
+def _with_missing(arm: ArmTotals) -> Groups:
+    """Requests and failures by group of units, decisions whose outcome is missing among both.
+
+    Which units those were of is not known: each group has its share.
+    """
+    if not arm.missing or not arm.requests:
+        return arm.groups
+    share = arm.missing / arm.requests
+    return {group: (n + n * share, failed + n * share) for group, (n, failed) in arm.groups.items()}
 
 
 def _differing(canary: float, control: float) -> dict[str, float]:
@@ -230,9 +253,10 @@ def _bounds(found: Comparison | None) -> dict[str, float]:
 
 
 class FeedbackMetrics:
-    """The provider of ``feedback`` metrics."""
+    """The provider of ``feedback`` metrics: of ``labels``, as long as those are the canary's by what was observed."""
 
-    def __init__(self, source: LabelSource) -> None:
+    def __init__(self, labels: LabelSource, source: ObservationSource) -> None:
+        self._labels = labels
         self._source = source
 
     def measure(self, metric: Metric, of: Subject) -> Reading:
@@ -240,9 +264,12 @@ class FeedbackMetrics:
         spec = metric.provider
         assert isinstance(spec, FeedbackSpec)
         try:
-            labels = self._source.labels(of.rollout, of.epoch)
+            totals = self._source.totals(of.rollout, of.epoch)
+            labels = self._labels.labels(of.rollout, of.epoch)
         except DropoutError as error:
             return Reading(error=str(error))
+        if totals is not None and (reason := _not_the_canarys(totals.arms.get(of.canary, ArmTotals()))):
+            return Reading(inconclusive=reason)
         return _of_labels({name: _counted(labels.get(arm), spec) for name, arm in of.arms()}, spec)
 
 

@@ -84,6 +84,7 @@ def _since(arm: ArmTotals, before: ArmTotals) -> ArmTotals:
         requests=arm.requests - before.requests,
         failures=arm.failures - before.failures,
         fallbacks=arm.fallbacks - before.fallbacks,
+        missing=arm.missing - before.missing,
         latency=LatencySketch((bucket, count) for bucket, count in latency if count > 0),
         groups={group: counts for group, counts in groups.items() if counts[0] > 0},
     )
