@@ -15,8 +15,11 @@ from typing import Any, Final, NamedTuple
 import orjson
 
 from extproc.adapters.sqlite_file import Identity, Kind, SqliteFile, is_empty, kind_of
+from extproc.control.fleet import Summary
 from extproc.errors import Unreachable
 from extproc.measure import ArmTotals, EpochTotals, UnitSample
+from extproc.measure.outcomes import Counts
+from extproc.names import ARM_CANARY, ARM_CONTROL
 
 WAIT_SECONDS: Final = 1.0
 
@@ -37,7 +40,8 @@ _USABLE_AGAIN: Final = frozenset(("observations_corrupt", "observations_incompat
 _KIND: Final = Kind(0x64726F62, 2)  # "drob"
 _SCHEMA: Final = """
 CREATE TABLE counts (run TEXT NOT NULL, rollout TEXT NOT NULL, epoch INTEGER NOT NULL, updated_at REAL NOT NULL,
-                     unheard_since REAL, arms BLOB NOT NULL, units_version INTEGER NOT NULL, units BLOB NOT NULL,
+                     unheard_since REAL, outcomes BLOB NOT NULL, arms BLOB NOT NULL,
+                     units_version INTEGER NOT NULL, units BLOB NOT NULL,
                      PRIMARY KEY (rollout, epoch, run)) WITHOUT ROWID;
 CREATE INDEX counts_by_age ON counts (updated_at);
 CREATE TABLE fallbacks (seq INTEGER PRIMARY KEY, id TEXT NOT NULL);
@@ -45,7 +49,10 @@ CREATE TABLE fallbacks (seq INTEGER PRIMARY KEY, id TEXT NOT NULL);
 
 
 class Observed(NamedTuple):
-    """The counts of one epoch as they are written: ``arms`` and ``units`` as JSON; ``units`` None where none is new.
+    """The counts of one epoch as they are written: ``outcomes``, ``arms`` and ``units`` as JSON.
+
+    ``outcomes`` are requests and failures of the canary and the control arm, for who reads them every second;
+    ``units`` is None where none is new.
 
     Counts of another ``part`` of the run begin with nothing, and take no other's place.
     """
@@ -55,6 +62,7 @@ class Observed(NamedTuple):
     epoch: int
     updated_at: float
     unheard_since: float | None
+    outcomes: bytes
     arms: bytes
     units: bytes | None
 
@@ -74,9 +82,15 @@ def observed(totals: EpochTotals, *, units: bool, part: int = 0) -> Observed:
         totals.epoch,
         totals.updated_at,
         totals.unheard_since,
+        orjson.dumps([*_ended(totals.arms.get(ARM_CANARY)), *_ended(totals.arms.get(ARM_CONTROL))]),
         orjson.dumps({arm: counts.to_json() for arm, counts in totals.arms.items()}),
         orjson.dumps(totals.units.to_json()) if units else None,
     )
+
+
+def _ended(arm: ArmTotals | None) -> Counts:
+    """An arm's outcomes; what is missing failed."""
+    return Counts() if arm is None else Counts(arm.requests + arm.missing, arm.failures + arm.missing)
 
 
 class ObservationsWriter:
@@ -117,10 +131,11 @@ class ObservationsWriter:
             connection.execute("BEGIN IMMEDIATE")
             try:
                 connection.executemany(
-                    "INSERT INTO counts VALUES (:run, :rollout, :epoch, :updated_at, :unheard_since, :arms,"
-                    " :units IS NOT NULL, coalesce(:units, :none)) ON CONFLICT DO UPDATE SET"
+                    "INSERT INTO counts VALUES (:run, :rollout, :epoch, :updated_at, :unheard_since,"
+                    " :outcomes, :arms, :units IS NOT NULL, coalesce(:units, :none)) ON CONFLICT DO UPDATE SET"
                     " updated_at = excluded.updated_at, unheard_since = excluded.unheard_since,"
-                    " arms = excluded.arms, units_version = units_version + excluded.units_version,"
+                    " outcomes = excluded.outcomes, arms = excluded.arms,"
+                    " units_version = units_version + excluded.units_version,"
                     " units = CASE WHEN :units IS NULL THEN units ELSE excluded.units END",
                     [{"run": f"{self._run}/{row.part}", "none": _NO_UNITS, **row._asdict()} for row in rows],
                 )
@@ -219,6 +234,23 @@ class ObservationsReader:
                 self._totals[key] = self._read(connection, *key)
             return self._totals[key]
 
+    def summaries(self, since: float) -> Sequence[Summary]:
+        """The outcomes of all epochs and runs that changed at ``since`` (Unix seconds) or later.
+
+        Raises:
+            Unreachable: as ``totals`` does.
+        """
+        if not self._file.path.exists():
+            return ()
+        with self._file.mapped():
+            connection = self._open()
+            if connection is None:
+                return ()
+            rows = connection.execute(
+                "SELECT run, rollout, epoch, outcomes FROM counts WHERE updated_at >= ?", (since,)
+            )
+            return [Summary(run, rollout, epoch, *_outcomes(body)) for run, rollout, epoch, body in rows]
+
     def fallbacks(self, since: int, limit: int = 10_000) -> Sequence[Fallback]:
         """The first ``limit`` decisions after ``since`` that stable answered in the version's place, in order.
 
@@ -294,6 +326,11 @@ class ObservationsReader:
             self._samples.clear()
         self._samples[key] = (row[0], sample)
         return sample
+
+
+def _outcomes(body: bytes) -> tuple[Counts, Counts]:
+    canary_requests, canary_failures, control_requests, control_failures = orjson.loads(body)
+    return Counts(canary_requests, canary_failures), Counts(control_requests, control_failures)
 
 
 def _arms(body: bytes) -> dict[str, ArmTotals]:

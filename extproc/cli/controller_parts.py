@@ -25,6 +25,7 @@ from extproc.control.analysis.measuring import AllMetrics, FeedbackMetrics, Obse
 from extproc.control.api.feedback_service import FeedbackService
 from extproc.control.api.server import ControlServer
 from extproc.control.feedback import Code
+from extproc.control.fleet import FleetBreaker
 from extproc.control.holding import PolicyHold
 from extproc.control.observing import Senses
 from extproc.control.reconciler import TICK_SECONDS, Reconciler
@@ -127,7 +128,8 @@ class Controller:
         parts.callback(labels.close)
         observed = self._observations(parts)
         metrics = AllMetrics(ObservedMetrics(observed), FeedbackMetrics(labels, observed))
-        return Senses(metrics, self._clock.monotonic, clusters=clusters, source=observed)
+        monotonic = self._clock.monotonic
+        return Senses(metrics, monotonic, clusters=clusters, source=observed, fleet=FleetBreaker(observed, monotonic))
 
     def _observations(self, parts: AsyncExitStack) -> ObservationsReader:
         """What observers counted; of a thread's own."""

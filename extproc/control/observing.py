@@ -11,6 +11,7 @@ from extproc.assignment import BUCKETS
 from extproc.control.analysis.measuring import MetricProvider, ObservationSource, Reading, Subject, judge
 from extproc.control.analysis.runs import Measured, Metric
 from extproc.control.analysis.sample_ratio import sample_ratio
+from extproc.control.fleet import FleetBreaker
 from extproc.control.following import Followed
 from extproc.control.rollout import Observations, due
 from extproc.errors import DropoutError
@@ -43,7 +44,7 @@ class _Split(NamedTuple):
 
 
 class Senses:
-    """An ``Observe`` that asks ``metrics``, ``clusters``, and ``source``; what is None is not asked."""
+    """An ``Observe`` that asks ``metrics``, ``clusters``, ``source`` and ``fleet``; what is None is not asked."""
 
     def __init__(
         self,
@@ -52,17 +53,21 @@ class Senses:
         *,
         clusters: Clusters | None = None,
         source: ObservationSource | None = None,
+        fleet: FleetBreaker | None = None,
     ) -> None:
         self._metrics = metrics
         self._monotonic = monotonic
         self._clusters = clusters
         self._source = source
+        self._fleet = fleet
         self._measure_until = float("-inf")
         self._splits: WeakKeyDictionary[Followed, _Split] = WeakKeyDictionary()
 
-    def begin(self) -> None:
+    def begin(self, now: float) -> None:
         """See ``Observe``."""
         self._measure_until = self._monotonic() + MEASURING_SECONDS
+        if self._fleet is not None:
+            self._fleet.look(now)
 
     def observe(self, followed: Followed, now: float) -> Observations:
         """See ``Observe``."""
@@ -74,6 +79,7 @@ class Senses:
             measured={kind: [self._measured(metric, subject) for metric in wanted[kind]] for kind in wanted},
             unready=self._unready(followed),
             sample_ratio=self._split(followed, now),
+            broken=self._fleet.broken(followed, now) if self._fleet is not None else "",
         )
 
     def _unready(self, followed: Followed) -> str:

@@ -34,8 +34,8 @@ BATCH: Final = 50
 class Observe(Protocol):
     """What a rollout is judged by. Blocks, for a bounded time; never raises."""
 
-    def begin(self) -> None:
-        """A tick begins: each rollout will be looked at once."""
+    def begin(self, now: float) -> None:
+        """A tick begins at ``now`` (Unix seconds): each rollout will be looked at once."""
         ...
 
     def observe(self, followed: Followed, now: float) -> Observations:
@@ -161,7 +161,7 @@ class Reconciler:
     def _move(self, lease: Lease) -> None:
         """Take every rollout as far as it goes now. What takes away is written before anything that gives more."""
         now = self._clock.now()
-        self._observe.begin()
+        self._observe.begin(now)
         moving = [_Moving(followed, self._observe.observe(followed, now)) for followed in self._under_way]
         for _ in range(MOST_TRANSITIONS):
             falls: list[Planned] = []

@@ -62,13 +62,14 @@ class Observations:
 
     ``measured`` are measurements by run (``STEP``, ``BACKGROUND``). ``unready`` says why the canary's upstream cannot
     take more requests, ``held`` why a policy does not let it have more, ``sample_ratio`` why the arms do not have the
-    units that they should; empty: nothing is wrong.
+    units that they should, ``broken`` why the canary is to be taken away at once; empty: nothing is wrong.
     """
 
     measured: Mapping[str, Sequence[Measured]] = field(default_factory=dict)
     unready: str = ""
     held: str = ""
     sample_ratio: str = ""
+    broken: str = ""
 
 
 def plan_of(rollout: Rollout, template: Callable[[str], AnalysisTemplate | None]) -> Plan:
@@ -106,6 +107,9 @@ def advance(plan: Plan, status: Status, observations: Observations, now: float) 
         return None
     if status.canary in status.tripped:
         why = status.message if status.reason == "breaker_open" else "a breaker tripped it"
+        return transitions.abort(plan.intent, status, now, reason="breaker_open", why=why)
+    if observations.broken:
+        why = f"on all hosts together {observations.broken}"
         return transitions.abort(plan.intent, status, now, reason="breaker_open", why=why)
     if status.step_at - now > CLOCK_SET_BACK_SECONDS:
         return _clock_set_back(status, now)

@@ -12,10 +12,11 @@ from typing import Final, NamedTuple, Protocol
 from extproc.assignment import BUCKETS
 from extproc.clock import Clock
 from extproc.decision_id import IdFault, Opened
+from extproc.measure.breaker import Watched
+from extproc.measure.outcomes import Counts
 from extproc.names import ARM_EXCLUDED
 from extproc.protect.access_log import LogEntry
 from extproc.protect.bounded import Bounded
-from extproc.protect.breaker import Watched
 from extproc.protect.epochs import Epochs
 from extproc.protect.missing import Key as Decisions
 from extproc.protect.missing import Missing, Settled
@@ -23,7 +24,6 @@ from extproc.protect.outcome import FAILURES, OF_STABLE, Outcome, outcome_of
 from extproc.protect.totals import Key as Epoch
 from extproc.protect.totals import RunTotals
 from extproc.protect.trips import Key, Trips
-from extproc.protect.windows import Counts
 from extproc.snapshot.model import CompiledRollout, Snapshot
 from extproc.snapshot.trips import LocalTrip
 

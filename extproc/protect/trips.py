@@ -10,8 +10,8 @@ from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
 from typing import Final
 
-from extproc.protect.breaker import beyond_limit
-from extproc.protect.windows import Counts, Row
+from extproc.measure.breaker import beyond_limit
+from extproc.measure.outcomes import Counts, Row
 from extproc.snapshot.model import Breaker, CompiledRollout
 from extproc.snapshot.trips import LocalTrip
 

@@ -61,7 +61,7 @@ def compile_rollout(rollout: Rollout, status: Status, now: float) -> CompiledRol
         upstreams=upstreams,
         aborted=frozenset(status.aborted),
         arm_codes=arm_codes([variant.name for variant in spec.variants]),
-        breaker=_breaker(spec.breaker) if spec.breaker else None,
+        breaker=limits_of(spec.breaker) if spec.breaker else None,
         holdout=Holdout(spec.holdout.name.encode(), spec.holdout.percent) if spec.holdout else None,
         layer=Layer(spec.layer.name.encode(), BucketRange(*spec.layer.range)) if spec.layer else None,
         shadow=shadow,
@@ -123,7 +123,8 @@ def _shadow(spec: RolloutSpec, status: Status, canary: str | None) -> Shadow | N
     return Shadow(spec.resolve(spec.shadow), spec.shadow.percent) if spec.shadow is not None else None
 
 
-def _breaker(breaker: BreakerSpec) -> Breaker:
+def limits_of(breaker: BreakerSpec) -> Breaker:
+    """The limits of a document's breaker."""
     return Breaker(breaker.window, breaker.min_requests, breaker.error_rate, breaker.consecutive)
 
 

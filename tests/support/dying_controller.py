@@ -55,7 +55,7 @@ class DyingStore(SqliteStore):
 class NothingWrong:
     """All upstreams are ready."""
 
-    def begin(self) -> None:
+    def begin(self, now: float) -> None:
         """There is nothing to get ready."""
 
     def observe(self, followed: Followed, now: float) -> Observations:

@@ -35,7 +35,7 @@ class Seen:
     def __init__(self) -> None:
         self.observations = Observations()
 
-    def begin(self) -> None:
+    def begin(self, now: float) -> None:
         """There is nothing to get ready."""
 
     def observe(self, followed: Followed, now: float) -> Observations:

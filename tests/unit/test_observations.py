@@ -11,8 +11,10 @@ import pytest
 from extproc.adapters import sqlite_observations as module
 from extproc.adapters.sqlite_file import is_empty
 from extproc.adapters.sqlite_observations import ObservationsReader, ObservationsWriter, observed
+from extproc.control.fleet import Summary
 from extproc.errors import Unreachable
 from extproc.measure import EpochTotals, UnitSample
+from extproc.measure.outcomes import Counts
 
 KEY = "payments/fraud-detector"
 NOW = 1_800_000_000.0
@@ -113,6 +115,22 @@ def test_all_runs_add_up(path: Path, reader: ObservationsReader) -> None:
     assert (arm.requests, arm.failures, arm.decided, arm.groups) == (15, 2, 17, {7: [15, 2]})
     assert (arm.latency.count, found.updated_at, found.units.counts()) == (2, NOW + 5, {"canary": 3})
     assert found.arms["canary"] is reader.totals(KEY, 1).arms["canary"]  # type: ignore[union-attr]
+
+
+def test_summaries_have_the_outcomes_of_each_run_with_those_that_are_missing(
+    path: Path, reader: ObservationsReader
+) -> None:
+    assert reader.summaries(0) == ()
+    one, two = totals(10), totals(5, at=NOW + 1)
+    one.arm("control").requests = 4
+    two.arms["canary"].missing = 3
+    write(path, "one", one)
+    write(path, "two", two)
+    assert reader.summaries(NOW) == [
+        Summary("one/0", KEY, 1, Counts(10, 1), Counts(4, 0)),
+        Summary("two/0", KEY, 1, Counts(5 + 3, 1 + 3), Counts()),
+    ]
+    assert [summary.run for summary in reader.summaries(NOW + 1)] == ["two/0"]
 
 
 def test_a_run_that_is_over_waits_for_nothing(path: Path, reader: ObservationsReader) -> None:

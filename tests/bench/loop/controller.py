@@ -145,8 +145,8 @@ def _observed(key: str, epoch: int, draw: random.Random) -> Observed:
         groups = {group: [each, draw.randrange(3)] for group in range(UNIT_GROUPS)}
         latency = LatencySketch((bucket, 10 * bucket) for bucket in range(5, 60))
         requests, failures = each * UNIT_GROUPS, sum(failed for _, failed in groups.values())
-        arms[arm] = ArmTotals(requests, requests, failures, 0, latency, groups)
-    return observed(EpochTotals(key, epoch, 0.0, arms, units), units=True)
+        arms[arm] = ArmTotals(requests, requests, failures, latency=latency, groups=groups)
+    return observed(EpochTotals(key, epoch, arms=arms, units=units), units=True)
 
 
 def _rollout(number: int) -> dict[str, Any]:
@@ -154,6 +154,7 @@ def _rollout(number: int) -> dict[str, Any]:
     templates = {"templates": [{"templateName": f"health-{number % (len(INTERVALS) * len(DELAYS))}"}]}
     body = document(number, full=False)
     body["spec"]["steps"] = [{"setWeight": 50}, {"pause": {}} if number % 2 else {"analysis": templates}]
+    body["spec"]["breaker"] = {}
     if number % 2:
         body["spec"]["analysis"] = templates
     return body

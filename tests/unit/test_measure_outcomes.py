@@ -8,8 +8,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from extproc.measure.outcomes import MAX_CELLS, Counts, Row, Window
 from extproc.protect.bounded import Bounded
-from extproc.protect.windows import MAX_CELLS, Counts, Row, Window
 
 outcomes = st.tuples(st.floats(0, 8), st.booleans(), st.integers(1, 30))
 

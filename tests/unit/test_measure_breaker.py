@@ -10,8 +10,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from extproc.protect.breaker import LEVEL, Watched, beyond_limit, chance_of
-from extproc.protect.windows import Counts
+from extproc.measure.breaker import LEVEL, Watched, beyond_limit, chance_of
+from extproc.measure.outcomes import Counts
 from extproc.snapshot.model import Breaker
 
 LIMITS = Breaker(window=10.0, min_requests=20, error_rate=0.2, consecutive=10)

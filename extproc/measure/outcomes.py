@@ -19,6 +19,10 @@ class Counts(NamedTuple):
         """The share that failed, 0 of none."""
         return self.failures / self.requests if self.requests else 0.0
 
+    def plus(self, other: Counts) -> Counts:
+        """Both together."""
+        return Counts(self.requests + other.requests, self.failures + other.failures)
+
     def since(self, earlier: Counts) -> Counts:
         """What came after ``earlier``, which was counted by the same."""
         return Counts(self.requests - earlier.requests, self.failures - earlier.failures)

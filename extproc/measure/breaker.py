@@ -10,7 +10,7 @@ from __future__ import annotations
 from math import exp, inf, lgamma
 from typing import Final, NamedTuple
 
-from extproc.protect.windows import Counts, Window
+from extproc.measure.outcomes import Counts, Window
 from extproc.snapshot.model import Breaker
 
 LEVEL: Final = 1e-6

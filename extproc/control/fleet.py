@@ -1,0 +1,109 @@
+"""The leader's breaker: what all hosts saw of a canary together, held against the limits that each of them applies.
+
+A host trips by what it saw itself, at once and without anybody's help. Where a canary's requests are spread over many
+hosts each may have seen too few; what they summed up within a second adds up here.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable
+from typing import Final, NamedTuple, Protocol
+from weakref import WeakKeyDictionary
+
+from extproc.assignment import BUCKETS
+from extproc.control.following import Followed
+from extproc.errors import Unreachable
+from extproc.measure.breaker import Watched
+from extproc.measure.outcomes import Counts
+from extproc.snapshot.compile import limits_of
+
+RECENT_SECONDS: Final = 10.0
+"""Summaries may come as late. After a longer time without a look, what was counted meanwhile is of no second."""
+
+
+class Summary(NamedTuple):
+    """The outcomes of an epoch's two arms since the run ``run`` of an observer began; what is missing failed."""
+
+    run: str
+    rollout: str
+    epoch: int
+    canary: Counts
+    control: Counts
+
+
+class SummarySource(Protocol):
+    """What the observers of all hosts summed up."""
+
+    def summaries(self, since: float) -> Iterable[Summary]:
+        """Those that changed at ``since`` (Unix seconds) or later. Raises ``Unreachable``."""
+        ...
+
+
+class _Pair(NamedTuple):
+    """The two arms of a rollout as they are watched."""
+
+    canary: Watched
+    control: Watched
+
+
+class FleetBreaker:
+    """Watches rollouts under way; the arms stand for the versions. What came before the first look does not count."""
+
+    def __init__(self, source: SummarySource, monotonic: Callable[[], float]) -> None:
+        self._source = source
+        self._monotonic = monotonic
+        self._looked_at = float("-inf")
+        self._known: dict[tuple[str, str, int], Summary] = {}
+        self._new: dict[tuple[str, int], tuple[Counts, Counts]] = {}
+        self._pairs: WeakKeyDictionary[Followed, _Pair] = WeakKeyDictionary()
+
+    def look(self, now: float) -> None:
+        """See what is new at ``now`` (Unix seconds), once a tick.
+
+        Observations that cannot be read say nothing: every host goes on watching by itself.
+        """
+        self._new.clear()
+        anew = self._monotonic() - self._looked_at > RECENT_SECONDS
+        try:
+            summaries = self._source.summaries(0.0 if anew else now - RECENT_SECONDS)
+        except Unreachable:
+            return
+        self._looked_at = self._monotonic()
+        if anew:
+            self._known.clear()
+        for summary in summaries:
+            key = (summary.run, summary.rollout, summary.epoch)
+            before = self._known.get(key)
+            self._known[key] = summary
+            if not anew:
+                self._add(summary, before)
+
+    def broken(self, followed: Followed, now: float) -> str:
+        """Why the canary is to be taken away at ``now`` (Unix seconds), as a part of a sentence; empty if it is not."""
+        breaker, status = followed.rollout.spec.breaker, followed.row.status
+        if breaker is None:
+            return ""
+        pair = self._pairs.get(followed)
+        if pair is None:
+            pair = self._pairs[followed] = _Pair(Watched(breaker.window), Watched(breaker.window))
+        epoch, at = status.epoch_at(now), self._monotonic()
+        if (new := self._new.get((followed.key, epoch))) is not None:
+            # The canary's first: what stable got meanwhile belongs to the time of the canary's failures.
+            _count(pair.canary, pair.control, epoch, new[0], at)
+            _count(pair.control, None, epoch, new[1], at)
+        return pair.canary.judge(limits_of(breaker), pair.control, at, alone=status.weight_at(now) == BUCKETS)
+
+    def _add(self, summary: Summary, before: Summary | None) -> None:
+        canary, control = self._new.get((summary.rollout, summary.epoch), (Counts(), Counts()))
+        new = (summary.canary, summary.control)
+        if before is not None:
+            new = (summary.canary.since(before.canary), summary.control.since(before.control))
+        self._new[summary.rollout, summary.epoch] = canary.plus(new[0]), control.plus(new[1])
+
+
+def _count(watched: Watched, stable: Watched | None, epoch: int, new: Counts, now: float) -> None:
+    """Count the failures first: in which order they came is not known, and a success ends what is a row."""
+    if new.failures > 0:
+        watched.add(epoch, now, stable, failed=True, count=new.failures)
+    if new.requests > new.failures:
+        watched.add(epoch, now, stable, failed=False, count=new.requests - new.failures)

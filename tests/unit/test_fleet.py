@@ -1,0 +1,150 @@
+"""The leader's breaker: failures that are spread over many hosts, of which each sees too few."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from extproc.control.analysis.measuring import Reading
+from extproc.control.fleet import FleetBreaker, Summary
+from extproc.control.observing import Senses
+from extproc.errors import Unreachable
+from extproc.measure.outcomes import Counts
+from tests.support.observing import BREAKER
+from tests.support.reconciling import KEY, House
+from tests.support.rollouts import CANARY
+
+STEPS: list[dict[str, Any]] = [{"setWeight": 50}, {"pause": {}}]
+
+
+class Nothing:
+    """No metric is asked for here."""
+
+    def measure(self, *_: object) -> Reading:
+        raise AssertionError("there is no metric")
+
+
+class Fleet:
+    """Two hosts' observers whose counts a test adds to, and a controller that looks at them once a second."""
+
+    def __init__(self, folder: Path, **spec: Any) -> None:
+        self.house = House(folder)
+        self.known: dict[tuple[str, int], Summary] = {}
+        self.away = False
+        self.house.apply(steps=STEPS, **{"breaker": BREAKER, **spec})
+        monotonic = self.house.clock.monotonic
+        senses = Senses(Nothing(), monotonic, fleet=FleetBreaker(self, monotonic))
+        self.controller = self.house.controller(observe=senses)
+
+    def summaries(self, since: float) -> list[Summary]:
+        """See ``SummarySource``."""
+        if self.away:
+            raise Unreachable.of("observations_unreachable", "away")
+        return list(self.known.values())
+
+    def saw(self, canary: tuple[int, int], control: tuple[int, int], hosts: str = "ab") -> None:
+        """So many requests and failures more on each host, in the epoch in force."""
+        epoch = self.house.row().status.epoch_at(self.house.clock.now())
+        for host in hosts:
+            before = self.known.get((host, epoch), Summary(host, KEY, epoch, Counts(), Counts()))
+            both = before.canary.plus(Counts(*canary)), before.control.plus(Counts(*control))
+            self.known[host, epoch] = Summary(host, KEY, epoch, *both)
+
+    def look(self, seconds: int = 1) -> None:
+        self.house.run(self.controller, seconds)
+
+    @property
+    def reason(self) -> str:
+        return self.house.row().status.reason
+
+
+@pytest.fixture
+def fleet(tmp_path: Path) -> Iterator[Fleet]:
+    fleet = Fleet(tmp_path)
+    fleet.look(2)
+    yield fleet
+    fleet.house.store.close()
+
+
+def test_a_canary_that_fails_on_all_hosts_together_is_aborted_with_what_was_seen(fleet: Fleet) -> None:
+    for _ in range(3):
+        fleet.saw((4, 2), (30, 0))
+        fleet.look()
+    status = fleet.house.row().status
+    assert (status.weight, status.phase, status.reason) == (0, "Degraded", "breaker_open")
+    assert status.aborted == ("4",)
+    last = fleet.house.history()[-1]
+    assert (last.action, last.actor) == ("abort", "controller@a")
+    assert last.message.endswith("on all hosts together 12 of 24 requests within 10 s failed; of stable's 0 of 180")
+
+
+def test_failures_in_a_row_are_told_only_where_nothing_succeeded_between_two_looks(fleet: Fleet) -> None:
+    for _ in range(3):
+        fleet.saw((30, 5), (30, 0))
+        fleet.look()
+    assert fleet.reason == "pause_step"
+    fleet.saw((6, 6), (30, 0))
+    fleet.look()
+    assert fleet.reason == "breaker_open"
+
+
+def test_an_outage_of_both_aborts_nobody(fleet: Fleet) -> None:
+    for _ in range(20):
+        fleet.saw((4, 3), (4, 3))
+        fleet.look()
+    assert fleet.reason == "pause_step"
+
+
+def test_what_came_before_the_first_look_does_not_count(tmp_path: Path) -> None:
+    fleet = Fleet(tmp_path)
+    fleet.saw((50, 50), (50, 0))
+    fleet.look(3)
+    fleet.saw((9, 2), (50, 0))
+    fleet.look()
+    assert fleet.reason == "pause_step"
+
+
+def test_a_run_that_begins_while_others_are_watched_counts_from_its_beginning(fleet: Fleet) -> None:
+    fleet.saw((30, 15), (50, 0), hosts="c")
+    fleet.look()
+    assert fleet.reason == "breaker_open"
+
+
+def test_a_new_epoch_counts_from_its_beginning_and_an_old_one_no_more(fleet: Fleet) -> None:
+    fleet.saw((9, 4), (50, 0))
+    fleet.look()
+    fleet.house.apply(steps=STEPS, canary={"version": "5"}, breaker=BREAKER)
+    fleet.look(3)
+    fleet.saw((9, 4), (50, 0))
+    fleet.look()
+    assert fleet.reason == "pause_step"
+    fleet.saw((9, 4), (50, 0))
+    fleet.look()
+    assert fleet.house.row().status.aborted == ("5",)
+
+
+@pytest.mark.parametrize(("seconds", "reason"), [(5, "breaker_open"), (15, "pause_step")])
+def test_what_was_counted_while_nobody_could_look_counts_if_it_is_recent(
+    fleet: Fleet, seconds: int, reason: str
+) -> None:
+    fleet.saw((5, 0), (50, 0))
+    fleet.look()
+    fleet.away = True
+    fleet.saw((15, 15), (50, 0))
+    fleet.look(seconds)
+    assert fleet.reason == "pause_step"
+    fleet.away = False
+    fleet.look()
+    assert fleet.reason == reason
+
+
+def test_without_a_breaker_nobody_is_aborted(tmp_path: Path) -> None:
+    assert "breaker" not in CANARY
+    fleet = Fleet(tmp_path, breaker=None)
+    for _ in range(5):
+        fleet.look()
+        fleet.saw((100, 100), (100, 0))
+    assert fleet.reason == "pause_step"
