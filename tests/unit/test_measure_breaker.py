@@ -177,6 +177,21 @@ def test_a_canary_beside_hardly_any_stable_is_found_in_time() -> None:
     assert second < 40
 
 
+@pytest.mark.parametrize(("weight", "requests"), [(5, 200), (50, 24), (95, 75)])
+def test_as_many_requests_tell_a_canary_that_always_fails_from_a_stable_that_never_does(
+    weight: int, requests: int
+) -> None:
+    pair = Pair()
+    for number in range(1, 1000):
+        if (number * weight) % 100 < weight:
+            pair.canary_got(True)
+        else:
+            pair.stable_got(False)
+        if pair.why:
+            break
+    assert number == pytest.approx(requests, abs=3)
+
+
 def test_who_comes_back_within_the_limit_is_suspected_anew() -> None:
     pair = Pair()
     pair.stable_got(*[True] * 12, *[False] * 12)
