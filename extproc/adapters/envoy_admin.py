@@ -40,7 +40,7 @@ class _Answer:
 
 
 class EnvoyClusters:
-    """``control.observing.Clusters`` of the Envoys whose admin endpoints (host, port) are ``addresses``."""
+    """``control.readiness.Clusters`` of the Envoys whose admin endpoints (host, port) are ``addresses``."""
 
     def __init__(self, addresses: Sequence[tuple[str, int]]) -> None:
         self._answers = {f"{host}:{port}": _Answer(fault="was not asked yet") for host, port in addresses}

@@ -74,11 +74,11 @@ class Controller:
             DropoutError: why it could not start.
         """
         async with AsyncExitStack() as parts:
-            policy = self._policy(parts)
-            reconciler = self._reconciler(parts, policy)
+            policy, clusters = self._policy(parts), self._clusters(parts)
+            reconciler = self._reconciler(parts, policy, clusters)
             self._watch(reconciler)
             feedback = self._feedback(parts)
-            server = self._server(parts, policy, feedback)
+            server = self._server(parts, policy, clusters, feedback)
             await server.start()
             parts.push_async_callback(server.stop, GRACE_SECONDS)
             await self._start_feedback(parts, feedback)
@@ -104,13 +104,23 @@ class Controller:
             self._say("policies: there is no rule control/decision: every control action is allowed")
         return policies
 
-    def _reconciler(self, parts: AsyncExitStack, policy: ControlPolicies | None) -> Reconciler:
+    def _clusters(self, parts: AsyncExitStack) -> EnvoyClusters | None:
+        if not self._options.envoys:
+            return None
+        clusters = EnvoyClusters(self._options.envoys)
+        clusters.start()
+        parts.callback(clusters.close)
+        return clusters
+
+    def _reconciler(
+        self, parts: AsyncExitStack, policy: ControlPolicies | None, clusters: EnvoyClusters | None
+    ) -> Reconciler:
         store = self._store(parts, create=True)
         hold = {"hold": PolicyHold(store, policy, actor(), self._clock.monotonic)} if policy is not None else {}
         return Reconciler(
             store,
             self._clock,
-            self._senses(parts),
+            self._senses(parts, clusters),
             holder=f"{socket.gethostname()}/{os.getpid()}/{secrets.token_hex(4)}",
             actor=actor(),
             lease_seconds=settings().lease,
@@ -118,12 +128,7 @@ class Controller:
             **hold,
         )
 
-    def _senses(self, parts: AsyncExitStack) -> Senses:
-        clusters = None
-        if self._options.envoys:
-            clusters = EnvoyClusters(self._options.envoys)
-            clusters.start()
-            parts.callback(clusters.close)
+    def _senses(self, parts: AsyncExitStack, clusters: EnvoyClusters | None) -> Senses:
         labels = SqliteFeedback(beside(self._options.store, ".feedback"), create=True)
         parts.callback(labels.close)
         observed = self._observations(parts)
@@ -138,12 +143,16 @@ class Controller:
         return reader
 
     def _server(
-        self, parts: AsyncExitStack, policy: ControlPolicies | None, feedback: FeedbackService
+        self,
+        parts: AsyncExitStack,
+        policy: ControlPolicies | None,
+        clusters: EnvoyClusters | None,
+        feedback: FeedbackService,
     ) -> ControlServer:
         store = self._store(parts)
         return ControlServer(
             self._options.listen,
-            lambda user: DirectControl(store, user, self._clock, policy),
+            lambda user: DirectControl(store, user, self._clock, policy, clusters=clusters),
             [feedback.handler()],
         )
 

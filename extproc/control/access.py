@@ -12,6 +12,7 @@ from typing import Final, Protocol, TypeVar
 from extproc.clock import Clock
 from extproc.control.actions import Change, Result, act, load
 from extproc.control.policy import ControlPolicy
+from extproc.control.readiness import Clusters
 from extproc.errors import Unreachable
 from extproc.snapshot.store import REPLACED_CODES, HistoryEntry, RolloutStore, StoredRollout
 
@@ -56,7 +57,10 @@ class Control(Protocol):
 
 
 class DirectControl:
-    """A ``Control`` on the store itself, in the name of ``actor``. Use it from one thread, and close the store."""
+    """A ``Control`` on the store itself, in the name of ``actor``. Use it from one thread, and close the store.
+
+    ``policy`` and ``clusters`` are asked as ``act`` says.
+    """
 
     def __init__(
         self,
@@ -65,12 +69,14 @@ class DirectControl:
         clock: Clock,
         policy: ControlPolicy | None = None,
         *,
+        clusters: Clusters | None = None,
         wait: Callable[[float], None] = time.sleep,
     ) -> None:
         self._store = store
         self._actor = actor
         self._clock = clock
         self._policy = policy
+        self._clusters = clusters
         self._wait = wait
 
     def rollouts(self) -> Sequence[StoredRollout]:
@@ -110,7 +116,7 @@ class DirectControl:
     def act(self, action: Change) -> Result:
         """See ``Control``."""
         (result,) = self._on_the_store_there_is(
-            lambda: act(self._store, self._actor, action, self._clock, self._policy)
+            lambda: act(self._store, self._actor, action, self._clock, self._policy, self._clusters)
         )
         return result
 

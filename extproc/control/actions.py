@@ -14,6 +14,7 @@ from extproc.clock import Clock
 from extproc.control import transitions
 from extproc.control.intent import Transition, intent_of
 from extproc.control.policy import Asked, ControlPolicy
+from extproc.control.readiness import Clusters, gives_more, refuse_unready
 from extproc.control.standing import from_commit_on
 from extproc.control.templates import TemplateResult, delete_template, plan_templates
 from extproc.errors import InvalidInput, Refused
@@ -177,7 +178,12 @@ class Result:
 
 @overload
 def act(
-    store: RolloutStore, actor: str, action: Change, clock: Clock, policy: ControlPolicy | None = None
+    store: RolloutStore,
+    actor: str,
+    action: Change,
+    clock: Clock,
+    policy: ControlPolicy | None = None,
+    clusters: Clusters | None = None,
 ) -> Sequence[Result]: ...
 
 
@@ -188,22 +194,29 @@ def act(
 
 
 def act(
-    store: RolloutStore, actor: str, action: Action, clock: Clock, policy: ControlPolicy | None = None
+    store: RolloutStore,
+    actor: str,
+    action: Action,
+    clock: Clock,
+    policy: ControlPolicy | None = None,
+    clusters: Clusters | None = None,
 ) -> Sequence[Result | TemplateResult]:
     """Do ``action`` in the name of ``actor``, and say what became of each document that it names.
 
-    ``policy`` is asked about everything that would change a rollout; without one everything is allowed.
+    ``policy`` is asked about everything that would change a rollout; without one everything is allowed. ``clusters``
+    are asked about whatever would give a version more requests; without them every version can serve.
 
     Raises:
         InvalidInput: ``not_found``, or the faults between documents; nothing was written.
         Refused: when the action makes no sense for the rollout as it is (the codes of ``transitions``), when the
+            version that it gives more to cannot serve (``upstream_not_ready``), when the
             policy forbids it (``control_denied``, which stands in the history of a rollout that there is), or when
             others keep writing first (``conflict``).
         Unreachable: when the store cannot be read or written.
     """
     for attempt in range(ATTEMPTS):
         try:
-            return _attempt(store, actor, action, clock, policy)
+            return _attempt(store, actor, action, clock, policy, clusters)
         except Refused as error:
             if error.code != "conflict" or attempt == ATTEMPTS - 1:
                 raise
@@ -211,7 +224,12 @@ def act(
 
 
 def _attempt(
-    store: RolloutStore, actor: str, action: Action, clock: Clock, policy: ControlPolicy | None
+    store: RolloutStore,
+    actor: str,
+    action: Action,
+    clock: Clock,
+    policy: ControlPolicy | None,
+    clusters: Clusters | None,
 ) -> Sequence[Result | TemplateResult]:
     now = clock.now()
     asked = Asked(store, policy, actor, now)
@@ -231,6 +249,8 @@ def _attempt(
             verb = _VERBS[type(action)]
             if transition is not None and not isinstance(action, Trip):
                 asked.about(verb, row, arguments=_arguments(action))
+            if transition is not None and clusters is not None and gives_more(row.status, transition.status):
+                refuse_unready(clusters, parse_rollout(row.document), row.status, transition.status)
             return [_written(store, row, actor, verb, transition, clock, now)]
 
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import logging
 from collections.abc import Callable
-from typing import Final, NamedTuple, Protocol
+from typing import Final, NamedTuple
 from weakref import WeakKeyDictionary
 
 from extproc.assignment import BUCKETS
@@ -13,6 +13,7 @@ from extproc.control.analysis.runs import Measured, Metric
 from extproc.control.analysis.sample_ratio import sample_ratio
 from extproc.control.fleet import FleetBreaker
 from extproc.control.following import Followed
+from extproc.control.readiness import Clusters
 from extproc.control.rollout import Observations, due
 from extproc.errors import DropoutError
 from extproc.names import ARM_CANARY, ARM_CONTROL
@@ -25,14 +26,6 @@ SPLIT_SECONDS: Final = 30.0
 
 MEASURING_SECONDS: Final = 0.3
 """What measuring takes of a tick at most; what is left is due at the next one, and at other times from then on."""
-
-
-class Clusters(Protocol):
-    """What the proxies know of clusters. Answers at once, from what it heard last."""
-
-    def unready(self, cluster: str) -> str:
-        """Why ``cluster`` cannot take more requests: the same words as long as it is the same; empty if it can."""
-        ...
 
 
 class _Split(NamedTuple):

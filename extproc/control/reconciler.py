@@ -14,6 +14,7 @@ from typing import Final, Protocol
 from extproc.clock import Clock
 from extproc.control.following import Followed, UnderWay
 from extproc.control.intent import Transition
+from extproc.control.readiness import gives_more
 from extproc.control.rollout import Observations, advance
 from extproc.control.standing import from_commit_on
 from extproc.errors import Fault, Refused, Unreachable
@@ -237,11 +238,6 @@ class Reconciler:
             at_commit=from_commit_on(now, self._clock),
             history=[entry] if found.message else [],
         )
-
-
-def gives_more(before: Status, after: Status) -> bool:
-    """Whether ``after`` gives the canary more requests, copies of them included."""
-    return after.stable != before.stable or after.weight > before.weight or after.shadow > before.shadow
 
 
 def verb_of(before: Status, after: Status) -> str:

@@ -98,7 +98,13 @@ def test_a_version_whose_cluster_envoy_does_not_know_gets_no_weight(house: Contr
     wait_until(lambda: house.status()["reason"] == "upstream_not_ready", "a rollout that waits")
     status = house.status()
     assert (status["canary"], status["weight"]) == ("9", 0)
-    assert status["message"].startswith("cluster fraud-detector-v9 is not known, says Envoy at 127.0.0.1:")
+    unknown = "cluster fraud-detector-v9 is not known, says Envoy at 127.0.0.1:"
+    assert status["message"].startswith(unknown)
+    for by_hand in (("set-weight", KEY, "5"), ("promote", KEY, "--full")):
+        with pytest.raises(AssertionError, match="upstream_not_ready") as refused:
+            house.run("rollout", *by_hand, "--control", f"unix:{house.dropout.sockets}/control.sock")
+        assert unknown in str(refused.value)
+    assert house.status()["weight"] == 0
 
 
 def test_a_version_whose_endpoints_are_unhealthy_waits_until_they_are_not(house: ControlledHouse) -> None:

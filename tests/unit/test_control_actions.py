@@ -11,7 +11,22 @@ import orjson
 import pytest
 
 from extproc.adapters.sqlite_store import SqliteStore
-from extproc.control.actions import Abort, Adopt, Apply, Delete, Kill, Restore, Result, Retry, SetWeight, act
+from extproc.control.actions import (
+    Abort,
+    Adopt,
+    Apply,
+    Change,
+    Delete,
+    Kill,
+    Pause,
+    Promote,
+    Restore,
+    Result,
+    Resume,
+    Retry,
+    SetWeight,
+    act,
+)
 from extproc.errors import InvalidInput, Refused
 from extproc.resources.loading import LoadedDocument, load_paths
 from extproc.snapshot.store import RAISE_DELAY_SECONDS, StoredRollout, Write
@@ -237,3 +252,61 @@ def test_a_rise_falls_due_after_its_commit_however_long_it_waited_for_the_lock(
     clock.advance(RAISE_DELAY_SECONDS)
     lowered = one(act(store, "alice", SetWeight(*NAME, 100), clock)).row.status
     assert lowered.effective_at <= clock.now()
+
+
+# -- what cannot serve gets nothing
+
+
+class Clusters:
+    """Proxies that know no cluster but those of ``ready``."""
+
+    def __init__(self, *ready: str) -> None:
+        self.ready = ready
+
+    def unready(self, cluster: str) -> str:
+        return "" if cluster in self.ready else f"cluster {cluster} is not known"
+
+
+def to_stable_5(store: SqliteStore, documents: Documents, clock: FakeClock) -> None:
+    act(store, "alice", Apply(documents(fraud_detector=spec(stable={"version": "5"}))), clock)
+
+
+def at_weight_20(store: SqliteStore, clock: FakeClock) -> None:
+    act(store, "alice", SetWeight(*NAME, 2000), clock)
+    clock.advance(1)
+
+
+@pytest.mark.parametrize(
+    ("action", "version"),
+    [
+        (SetWeight(*NAME, 3000), "4"),
+        (Promote(*NAME, full=True), "4"),
+        (Restore(*NAME), "4"),
+        (Adopt(*NAME), "5"),
+    ],
+)
+def test_by_hand_no_version_is_given_more_than_its_upstream_can_take(
+    store: SqliteStore, documents: Documents, clock: FakeClock, action: Change, version: str
+) -> None:
+    act(store, "alice", Apply(documents(fraud_detector=spec())), clock)
+    at_weight_20(store, clock)
+    to_stable_5(store, documents, clock)
+    if isinstance(action, Restore):
+        act(store, "alice", Kill(*NAME), clock)
+    before = row_of(store)
+    with pytest.raises(Refused, match=f"cluster fraud-detector-v{version} is not known") as error:
+        act(store, "bob", action, clock, clusters=Clusters())
+    assert error.value.code == "upstream_not_ready"
+    assert row_of(store) == before
+    assert one(act(store, "bob", action, clock, clusters=Clusters(f"fraud-detector-v{version}"))).result == "configured"
+
+
+@pytest.mark.parametrize("action", [SetWeight(*NAME, 1000), Kill(*NAME), Abort(*NAME), Pause(*NAME)])
+def test_what_takes_away_asks_no_proxy(
+    store: SqliteStore, documents: Documents, clock: FakeClock, action: Change
+) -> None:
+    act(store, "alice", Apply(documents(fraud_detector=spec(steps=[{"setWeight": 20}]))), clock)
+    at_weight_20(store, clock)
+    if isinstance(action, Pause):
+        act(store, "alice", Resume(*NAME), clock)
+    assert one(act(store, "bob", action, clock, clusters=Clusters())).result == "configured"
