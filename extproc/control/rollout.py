@@ -156,42 +156,52 @@ def _verdict(plan: Plan, status: Status, now: float) -> Transition | None:
     found = [(kind, *analysis.outcome(run, status.analysis[kind])) for kind, run in _runs(plan, status)]
     for kind, outcome, why in found:
         if outcome is Outcome.FAILED:
-            detail = {"analysis": kind, "measurements": status.analysis[kind]}
+            detail = _measured(status, kind)
             return transitions.abort(plan.intent, status, now, reason="analysis_failed", why=why, detail=detail)
     for kind, outcome, why in found:
         if outcome not in _DOUBTS:
             continue
         reason = _PAUSES[kind, outcome]
-        doubt = _paused(status, reason, why) if kind == STEP else _doubt_in_the_background(plan, status, reason, why)
+        if kind == STEP:
+            doubt = _paused(status, reason, why, _measured(status, kind))
+        else:
+            doubt = _doubt_in_the_background(plan, status, reason, why)
         if doubt is not None:
             return doubt
     return None
 
 
+def _measured(status: Status, kind: str) -> dict[str, Any]:
+    """What history keeps of a run that decided."""
+    return {"analysis": kind, "measurements": status.analysis[kind]}
+
+
 def _doubt_in_the_background(plan: Plan, status: Status, reason: str, why: str) -> Transition | None:
     """A pause that holds over any other, while the run begins anew: what is paused is still watched over."""
+    detail = _measured(status, BACKGROUND)
     if plan.background is not None and plan.background.error:
-        return _paused(status, reason, why)  # there is nothing to begin
+        return _paused(status, reason, why, detail)  # there is nothing to begin
     runs = {kind: run for kind, run in status.analysis.items() if kind != BACKGROUND}
     if status.phase == "Paused" and status.reason in _BACKGROUND_PAUSES:
         return Transition(replace(status, analysis=runs), "")
-    return _to_pause(replace(status, analysis=runs), reason, why)
+    return _to_pause(replace(status, analysis=runs), reason, why, detail)
 
 
 def _sample_ratio(status: Status, observations: Observations) -> Transition | None:
     """Arms whose sizes nobody drew compare nothing: the rollout waits for somebody to look, once in an epoch."""
     if not observations.sample_ratio or status.analysis.get(ACCEPTED_EPOCH) == status.epoch:
         return None
-    return _paused(status, "sample_ratio_mismatch", observations.sample_ratio)
+    return _paused(status, "sample_ratio_mismatch", observations.sample_ratio, {})
 
 
-def _paused(status: Status, reason: str, why: str) -> Transition | None:
+def _paused(status: Status, reason: str, why: str, detail: Mapping[str, Any]) -> Transition | None:
     """A pause for ``reason``, unless the rollout stands still already for more than the time of a step."""
-    return None if stands_still(status) else _to_pause(status, reason, why)
+    return None if stands_still(status) else _to_pause(status, reason, why, detail)
 
 
-def _to_pause(status: Status, reason: str, why: str) -> Transition:
-    return Transition(replace(status, phase="Paused", reason=reason, message=why), f"paused: {why}", {"reason": reason})
+def _to_pause(status: Status, reason: str, why: str, detail: Mapping[str, Any]) -> Transition:
+    after = replace(status, phase="Paused", reason=reason, message=why)
+    return Transition(after, f"paused: {why}", {**detail, "reason": reason})
 
 
 # -- steps

@@ -138,6 +138,27 @@ def test_an_inconclusive_analysis_pauses_until_somebody_promotes_and_passes_noth
     assert (status.step, status.weight) == (3, 5000)
 
 
+@pytest.mark.parametrize("kind", [STEP, BACKGROUND])
+@pytest.mark.parametrize("doubt", [Outcome.INCONCLUSIVE, Outcome.ERROR])
+def test_a_pause_for_doubt_says_from_what_measurements(kind: str, doubt: Outcome) -> None:
+    if kind == STEP:
+        plan, name = plan_for(RAMP[2:]), "errors"
+    else:
+        plan, name = plan_for([{"setWeight": 5}, {"pause": {}}], background="live"), "live"
+    status, _ = settle(plan, fresh(plan), NOW)
+    now = NOW + 1
+    status, _ = settle(plan, status, now)
+    transition = None
+    while status.phase == "Progressing" or status.reason == "pause_step":
+        now += 10
+        transition = advance(plan, status, measured(kind, doubt, now, name), now)
+        status = moved(transition)
+    assert transition is not None
+    assert (status.reason, transition.detail["analysis"]) == (transition.detail["reason"], kind)
+    of_metric = transition.detail["measurements"]["metrics"][name]
+    assert of_metric["measurements"][-1]["outcome"] == doubt
+
+
 def test_a_template_that_is_missing_pauses_with_an_error() -> None:
     plan = plan_for([{"setWeight": 5}, {"analysis": {"templates": [{"templateName": "nowhere"}]}}])
     status, _ = settle(plan, fresh(plan), NOW)
