@@ -5,14 +5,16 @@ from __future__ import annotations
 from dataclasses import replace
 from typing import Any
 
-from hypothesis import settings
+from hypothesis import event, settings
 from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, rule
 
 from extproc.control import transitions
-from extproc.control.analysis.runs import Measured, Outcome
+from extproc.control.analysis.runs import Measured, Outcome, outcome
 from extproc.control.intent import Transition
 from extproc.control.rollout import BACKGROUND, STEP, Observations, Plan, advance, due, plan_of
+from extproc.control.standing import is_under_way, stands_still
+from extproc.control.transitions import ACCEPTED_EPOCH
 from extproc.errors import Refused
 from extproc.resources.analysis_template import AnalysisTemplate
 from extproc.resources.loading import parse_rollout
@@ -25,21 +27,28 @@ TEMPLATES = {
     "live": AnalysisTemplate.model_validate(template(metric(name="live", interval="10s", failureLimit=1), name="live")),
 }
 DOUBTS = frozenset({Outcome.INCONCLUSIVE, Outcome.ERROR})
+DECIDED_BY_A_RUN = frozenset(
+    {"analysis_failed", "analysis_inconclusive", "analysis_error", "background_inconclusive", "background_error"}
+)
 PAUSES_FOR_DOUBT = frozenset({"background_inconclusive", "background_error", "sample_ratio_mismatch"})
 
 ENDS_A_DOUBT = frozenset({"promote", "abort", "retry", "trip", "move", "set"})
 
-steps = st.lists(
-    st.one_of(
-        st.sampled_from([0, 1, 5, 25.5, 50, 100]).map(lambda weight: {"setWeight": weight}),
-        st.sampled_from(["1s", "30s", "10m"]).map(lambda duration: {"pause": {"duration": duration}}),
-        st.just({"pause": {}}),
-        st.sampled_from([0, 50, 100]).map(lambda percent: {"shadow": {"percent": percent}}),
-        st.just({"analysis": {"templates": [{"templateName": "health"}]}}),
-    ),
-    min_size=1,
-    max_size=6,
+ANALYSIS: dict[str, Any] = {"analysis": {"templates": [{"templateName": "health"}]}}
+rise = st.sampled_from([1, 5, 25.5, 50, 100]).map(lambda weight: {"setWeight": weight})
+any_step = st.one_of(
+    st.just(ANALYSIS),
+    rise,
+    st.sampled_from(["1s", "30s", "10m"]).map(lambda duration: {"pause": {"duration": duration}}),
+    st.just({"pause": {}}),
+    st.sampled_from([0, 50, 100]).map(lambda percent: {"shadow": {"percent": percent}}),
+    st.just({"setWeight": 0}),
 )
+# Half of the ramps are what people write: a rise, a look at it, and so on. The other half is whatever there may be.
+steps = st.lists(any_step, min_size=1, max_size=6) | st.lists(rise, min_size=1, max_size=3).map(
+    lambda rises: [step for one in rises for step in (one, ANALYSIS)]
+)
+outcomes_seen = st.just([Outcome.SUCCESSFUL] * 3) | st.lists(st.sampled_from(list(Outcome)), min_size=1, max_size=3)
 
 
 def plan_for(ramp: list[dict[str, Any]], canary: str, *, background: bool) -> Plan:
@@ -81,13 +90,20 @@ class Rollout(RuleBasedStateMachine):
 
     # -- the controller
 
-    @rule(outcomes=st.lists(st.sampled_from(list(Outcome)), min_size=1, max_size=3))
+    @rule(outcomes=outcomes_seen, times=st.integers(1, 8))
+    def go_on(self, outcomes: list[Outcome], times: int) -> None:
+        """So often measurements are due, and the controller is there."""
+        for _ in range(times):
+            self.now += 10
+            self.look(outcomes)
+
+    @rule(outcomes=outcomes_seen)
     def look(self, outcomes: list[Outcome]) -> None:
         wanted = due(self.plan, self.status, self.now)
         measured = {
             kind: [
-                Measured(metric.name, self.now, outcome, None, "seen")
-                for metric, outcome in zip(metrics, outcomes, strict=False)
+                Measured(metric.name, self.now, came_to, None, "seen")
+                for metric, came_to in zip(metrics, outcomes, strict=False)
             ]
             for kind, metrics in wanted.items()
         }
@@ -95,6 +111,7 @@ class Rollout(RuleBasedStateMachine):
         for _ in range(30):
             transition = advance(self.plan, self.status, observations, self.now)
             if transition is None:
+                self.check_at_rest(observations)
                 return
             self.check(transition, observations)
             self.status = transition.status
@@ -104,6 +121,7 @@ class Rollout(RuleBasedStateMachine):
     def check(self, transition: Transition, observations: Observations) -> None:
         before, after = self.status, transition.status
         seen = {measured.outcome for several in observations.measured.values() for measured in several}
+        event(f"{after.phase}, {after.reason}")
         assert before.phase in ("Progressing", "Paused"), "what is over does not move"
         routed = ("stable", "canary", "weight", "step", "phase", "shadow", "aborted", "tripped", "epoch")
         if any(getattr(before, name) != getattr(after, name) for name in routed):
@@ -114,6 +132,9 @@ class Rollout(RuleBasedStateMachine):
         if after.aborted != before.aborted:
             assert (after.weight, after.weight_at(self.now), after.phase) == (0, 0, "Degraded")
             assert before.tripped or Outcome.FAILED in seen or _failed_before(before)
+        if after.reason in DECIDED_BY_A_RUN and after.reason != before.reason:
+            of_run = transition.detail["measurements"]["metrics"].values()
+            assert any(metric["measurements"] for metric in of_run), "it is in the history from what measurement"
         if after.stable != before.stable:
             assert (after.stable, before.step, after.phase) == (before.canary, len(self.plan.steps), "Healthy")
             assert before.weight_at(self.now) == before.weight, "no promotion before a rise is in force"
@@ -125,6 +146,21 @@ class Rollout(RuleBasedStateMachine):
             assert not (seen & DOUBTS and before.phase == "Paused"), "nothing goes forward in doubt"
             assert before.phase == "Progressing" or before.reason == "pause_step"
             assert not before.killed
+
+    def check_at_rest(self, observations: Observations) -> None:
+        status = self.status
+        if not is_under_way(status) or status.killed:
+            return
+        assert status.canary not in status.tripped
+        assert status.step_at - self.now <= CLOCK_SET_BACK_SECONDS, "nothing waits for an old time to come again"
+        if self.now < status.step_at:
+            return
+        runs = {kind: self.plan.run(kind, status.step) for kind in (STEP, BACKGROUND) if kind in status.analysis}
+        decided = {outcome(run, status.analysis[kind])[0] for kind, run in runs.items() if run is not None}
+        assert Outcome.FAILED not in decided
+        assert stands_still(status) or not decided & DOUBTS
+        if observations.sample_ratio and status.analysis.get(ACCEPTED_EPOCH) != status.epoch:
+            assert stands_still(status)
 
     # -- people
 
@@ -147,6 +183,11 @@ class Rollout(RuleBasedStateMachine):
             self.status = transition.status
         if before.phase == "Paused" and before.reason in PAUSES_FOR_DOUBT and action not in ENDS_A_DOUBT:
             assert (self.status.phase, self.status.reason) == (before.phase, before.reason), "nothing else ends a doubt"
+
+    @rule()
+    def resume(self) -> None:
+        """Whoever sees a pause tries this first."""
+        self.act("resume")
 
     def transition(self, action: str) -> Transition | None:
         intent, status, now = self.plan.intent, self.status, self.now
@@ -203,5 +244,5 @@ def _failed_before(status: Status) -> bool:
     return any("Failed" in str(status.analysis.get(kind, "")) for kind in (STEP, BACKGROUND))
 
 
-Rollout.TestCase.settings = settings(max_examples=150, stateful_step_count=40, deadline=None)
+Rollout.TestCase.settings = settings(max_examples=600, stateful_step_count=40, deadline=None)
 TestRollout = Rollout.TestCase
