@@ -68,6 +68,18 @@ def test_undecided_requests_follow_a_promotion() -> None:
     assert {route["route"]["cluster"] for route in _undecided(render_routes([_promoted()]))} == {"fraud-detector-v4"}
 
 
+def test_after_a_promotion_the_next_canary_falls_back_to_the_new_stable() -> None:
+    body = {**CANARY, "canary": {"version": "5"}}
+    next_canary = compile_rollout(parse_rollout(document(body)), Status(stable="4", canary="5", weight=500), now=0.0)
+    routes = render_routes([next_canary])
+    to_canary = _decided(routes, "payments/fraud-detector", "5")["route"]["cluster"]
+    assert to_canary == "fraud-detector-v5-or-fraud-detector-v4"
+    (fallback,) = render_clusters([next_canary])
+    assert fallback["name"] == to_canary
+    assert "fraud-detector-v3" not in orjson.dumps(fallback).decode()
+    assert {route["route"]["cluster"] for route in _undecided(routes)} == {"fraud-detector-v4"}
+
+
 def test_an_experiments_default_is_its_last_variant() -> None:
     assert {route["route"]["cluster"] for route in _undecided(render_routes([experiment()]))} == {"fraud-detector-v3"}
 
