@@ -90,6 +90,46 @@ def test_a_trip_aborts_a_rollout_that_is_under_way(house: House) -> None:
     assert house.history()[-1].action == "abort"
 
 
+PAUSES = [{"setWeight": 5}, {"pause": {"duration": "90s"}}, {"setWeight": 50}, {"pause": {"duration": "90s"}}]
+
+
+def in_mid_ramp_without_a_controller(house: House) -> None:
+    """At weight 50, ten seconds into its pause, the controller is gone for a minute."""
+    house.apply(steps=PAUSES)
+    controller = house.controller()
+    house.run(controller, 103)
+    assert (house.weight(), house.row().status.step) == (5000, 3)
+
+
+def test_while_no_controller_is_there_traffic_stays_and_the_next_one_goes_on_without_a_step_too_many(
+    house: House,
+) -> None:
+    in_mid_ramp_without_a_controller(house)
+    before, paused_at = house.row(), house.row().status.step_at
+    house.clock.advance(60)
+    assert house.row() == before
+    assert house.weight() == 5000
+    successor = house.controller("b")
+    for _ in range(60):
+        house.run(successor, 1)
+        assert house.weight() == (5000 if house.row().status.phase == "Paused" else 0)
+    promoted = house.history()[-1]
+    assert (promoted.action, promoted.actor) == ("promote", "controller@b")
+    assert 90 <= promoted.at - paused_at < 92
+
+
+def test_a_trip_while_no_controller_is_there_holds_and_the_next_one_aborts_once(house: House) -> None:
+    in_mid_ramp_without_a_controller(house)
+    house.clock.advance(30)
+    act(house.store, "breaker@box", Trip(*NAME, "4", 1, "10 failures in a row"), house.clock)
+    assert house.row().status.tripped == ("4",)  # which every worker goes by
+    house.clock.advance(30)
+    house.run(house.controller("b"), 5)
+    status = house.row().status
+    assert (status.phase, status.weight, status.aborted) == ("Degraded", 0, ("4",))
+    assert [entry.action for entry in house.history()[-2:]] == ["trip", "abort"]
+
+
 def test_what_others_do_meanwhile_is_taken_up(house: House) -> None:
     house.apply()
     controller = house.controller()
