@@ -121,6 +121,10 @@ def test_after_a_kill_nobody_is_on_the_canary(facts: dict[str, Any]) -> None:
     assert facts["acts"][6]["late"] == 0
 
 
+def test_nobody_waits_for_the_second_half_longer_than_ninety_seconds(facts: dict[str, Any]) -> None:
+    assert facts["acts"][9]["ended"] - facts["acts"][7]["began"] <= 90
+
+
 def test_a_good_version_is_promoted_step_by_step(facts: dict[str, Any]) -> None:
     ending = facts["rollouts"]["2"]
     assert (ending["outcome"], ending["reason"], ending["seconds_to_zero"]) == ("promoted", "promoted", None)
