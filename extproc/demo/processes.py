@@ -11,7 +11,7 @@ import sys
 import time
 from collections.abc import Awaitable, Callable, Mapping, Sequence
 from pathlib import Path
-from typing import Final
+from typing import Any, Final
 
 from extproc.errors import Refused, Unreachable
 
@@ -21,6 +21,15 @@ POLL_SECONDS: Final = 0.05
 LONGEST_LINE: Final = 2**22
 """That a process may print, where somebody reads it."""
 PR_SET_PDEATHSIG: Final = 1
+
+
+def _end_with_parent() -> None:
+    """In the child, before exec: let the kernel end it when the demo is killed without a chance to clean up."""
+    ctypes.CDLL(None).prctl(PR_SET_PDEATHSIG, signal.SIGTERM)
+
+
+_OWN_END: Final[Mapping[str, Any]] = {"process_group": 0, "preexec_fn": _end_with_parent}
+"""Ctrl-C is for the demo, which then ends the others in order; and none outlives it, however it ends."""
 
 
 class Processes:
@@ -44,9 +53,7 @@ class Processes:
                 limit=LONGEST_LINE,
                 stderr=log,
                 pass_fds=pass_fds,
-                # Ctrl-C is for the demo, which then ends the others in order; and none outlives it, however it ends.
-                process_group=0,
-                preexec_fn=_end_with_parent,
+                **_OWN_END,
             )
         self._running[name] = process
         return process
@@ -63,8 +70,14 @@ class Processes:
             stdin=asyncio.subprocess.DEVNULL,
             stdout=asyncio.subprocess.PIPE,
             stderr=asyncio.subprocess.STDOUT,
+            **_OWN_END,
         )
-        said, _ = await process.communicate()
+        try:
+            said, _ = await process.communicate()
+        finally:
+            if process.returncode is None:  # nobody waits for it any more
+                process.terminate()
+                await process.wait()
         if process.returncode:
             raise Refused.of("demo_command", f"'{shown}' ended with {process.returncode}: {said.decode().strip()}")
         return said
@@ -175,8 +188,3 @@ def children_of(parent: int) -> list[tuple[int, list[bytes]]]:
         if int(ppid) == parent and state != b"Z":
             found.append((int(entry.name), arguments))
     return found
-
-
-def _end_with_parent() -> None:
-    """In the child, before exec: let the kernel end it when the demo is killed without a chance to clean up."""
-    ctypes.CDLL(None).prctl(PR_SET_PDEATHSIG, signal.SIGTERM)

@@ -1,0 +1,35 @@
+"""The demo's processes: none outlives whoever waits for it."""
+
+from __future__ import annotations
+
+import asyncio
+import os
+import sys
+from pathlib import Path
+
+import pytest
+
+from extproc.demo.processes import Processes, children_of
+from extproc.errors import Refused
+
+SLEEPS = [sys.executable, "-c", "import sys, time; print('ready', flush=True); time.sleep(60)"]
+
+
+def sleeping() -> list[int]:
+    return [pid for pid, arguments in children_of(os.getpid()) if b"time.sleep(60)" in b" ".join(arguments)]
+
+
+async def test_a_command_that_nobody_waits_for_any_more_has_ended(tmp_path: Path) -> None:
+    waiting = asyncio.create_task(Processes(tmp_path, {}).run(SLEEPS, "sleeps"))
+    while not sleeping():  # noqa: ASYNC110 - only the system knows
+        await asyncio.sleep(0.01)
+    waiting.cancel()
+    with pytest.raises(asyncio.CancelledError):
+        await waiting
+    assert sleeping() == []
+
+
+async def test_a_command_that_fails_says_what_it_said(tmp_path: Path) -> None:
+    with pytest.raises(Refused, match="'it' ended with 3: no") as error:
+        await Processes(tmp_path, {}).run([sys.executable, "-c", "print('no'); raise SystemExit(3)"], "it")
+    assert error.value.code == "demo_command"
