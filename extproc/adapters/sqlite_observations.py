@@ -7,8 +7,8 @@ made anew, and the run that is under way writes everything that it knows again.
 from __future__ import annotations
 
 import sqlite3
-from collections.abc import Iterable, Sequence
-from contextlib import suppress
+from collections.abc import Iterable, Iterator, Sequence
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Any, Final, NamedTuple
 
@@ -219,7 +219,7 @@ class ObservationsReader:
         """
         if not self._file.path.exists():
             return None
-        with self._file.mapped():
+        with self._reading():
             connection = self._open()
             if connection is None:
                 return None
@@ -242,7 +242,7 @@ class ObservationsReader:
         """
         if not self._file.path.exists():
             return ()
-        with self._file.mapped():
+        with self._reading():
             connection = self._open()
             if connection is None:
                 return ()
@@ -259,7 +259,7 @@ class ObservationsReader:
         """
         if not self._file.path.exists():
             return ()
-        with self._file.mapped():
+        with self._reading():
             connection = self._open()
             if connection is None:
                 return ()
@@ -273,6 +273,15 @@ class ObservationsReader:
         if self._connection is not None:
             self._connection.close()
             self._connection = None
+
+    @contextmanager
+    def _reading(self) -> Iterator[None]:
+        """Errors of the file, and of what stands in its rows, as faults."""
+        try:
+            with self._file.mapped():
+                yield
+        except (KeyError, TypeError, ValueError) as error:
+            raise self._file.fault("corrupt", f"a row cannot be read: {error!r}") from error
 
     def _open(self) -> sqlite3.Connection | None:
         """A connection to the file that is there now; None to one that is just being made."""

@@ -207,6 +207,17 @@ def test_what_cannot_be_read_says_so(path: Path, reader: ObservationsReader) -> 
     assert error.value.code == "observations_corrupt"
 
 
+@pytest.mark.parametrize("body", ["no json", "[1]", "{}", "3"])
+def test_a_row_that_is_not_ours_says_so(path: Path, reader: ObservationsReader, body: str) -> None:
+    write(path, "one", totals(10))
+    with sqlite3.connect(path) as connection:
+        connection.execute("UPDATE counts SET outcomes = ?, arms = ?", (body, f'{{"canary": {body}}}'))
+    for read in (lambda: reader.totals(KEY, 1), lambda: reader.summaries(0)):
+        with pytest.raises(Unreachable) as error:
+            read()
+        assert error.value.code == "observations_corrupt"
+
+
 def test_a_locked_file_is_no_reason_to_throw_it_away(path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(module, "WAIT_SECONDS", 0.01)
     write(path, "one", totals(10))
