@@ -9,7 +9,6 @@ large or too slow are refused; pipelined requests are answered one after the oth
 from __future__ import annotations
 
 import asyncio
-import types
 from collections import deque
 from collections.abc import Callable, Coroutine, Generator, Iterable, Mapping, MutableSet
 from dataclasses import dataclass
@@ -390,7 +389,7 @@ class Connection(asyncio.Protocol):
             return
         self._deciding = True
         self._pause_reading()
-        task = asyncio.get_running_loop().create_task(_rest(running, awaited))
+        task = asyncio.get_running_loop().create_task(_wait_for(_Rest(running, awaited)))
         task.add_done_callback(self._finished)
 
     def _finished(self, task: asyncio.Task[None]) -> None:
@@ -480,8 +479,18 @@ def _head(status: int, headers: _Headers, *, last: bool) -> bytes:
     return b"".join(lines)
 
 
-@types.coroutine
-def _rest(running: Coroutine[Any, Any, None], awaited: Any) -> Generator[Any, Any, None]:
+class _Rest:
     """What is left of a coroutine that was begun without a task and waits for the future ``awaited``."""
-    yield awaited
-    yield from running.__await__()
+
+    def __init__(self, running: Coroutine[Any, Any, None], awaited: Any) -> None:
+        self._running = running
+        self._awaited = awaited
+
+    def __await__(self) -> Generator[Any, Any, None]:
+        yield self._awaited
+        yield from self._running.__await__()
+
+
+async def _wait_for(rest: _Rest) -> None:
+    """Tasks are made of coroutines alone."""
+    await rest

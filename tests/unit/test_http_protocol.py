@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import inspect
 from collections.abc import Awaitable, Callable, Mapping
 from types import SimpleNamespace
 from typing import Any
@@ -27,6 +28,11 @@ class Transport:
 
     def write_eof(self) -> None:
         self.ended = True
+
+    def pause_reading(self) -> None:
+        """There is nothing to read."""
+
+    resume_reading = pause_reading
 
     def is_closing(self) -> bool:
         return self.closed
@@ -88,6 +94,27 @@ async def test_a_request_whose_client_sends_no_more_is_answered() -> None:
     await asyncio.sleep(0)
     assert last_words(transport) == [True]
     assert transport.closed
+
+
+async def test_a_request_that_waits_gets_a_task_of_a_coroutine_as_every_python_wants_it() -> None:
+    async def slow(scope: Mapping[str, Any], receive: Any, send: Any) -> None:
+        await asyncio.sleep(0)  # goes on at once
+        await asyncio.wait_for(asyncio.sleep(0), 1)
+        await answer(scope, receive, send)
+
+    tasks: list[asyncio.Task[Any]] = []
+
+    def of_a_coroutine(loop: asyncio.AbstractEventLoop, coroutine: Any, **options: Any) -> asyncio.Task[Any]:
+        assert inspect.iscoroutine(coroutine), "Python 3.12 takes no generators for coroutines any more"
+        tasks.append(asyncio.Task(coroutine, loop=loop, **options))
+        return tasks[-1]
+
+    asyncio.get_running_loop().set_task_factory(of_a_coroutine)
+    connection, transport = connect(Connections(slow, HttpLimits(), lambda _fault: None))
+    connection.data_received(REQUEST)
+    await asyncio.sleep(0)
+    await asyncio.gather(*tasks)
+    assert last_words(transport) == [False]
 
 
 async def test_a_connection_with_nothing_to_answer_closes_with_the_server() -> None:
