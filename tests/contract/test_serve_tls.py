@@ -20,6 +20,14 @@ from cryptography.x509.oid import NameOID
 
 from tests.support.dropout import DropoutServer, wait_for
 
+NO_USE = dict.fromkeys(
+    (
+        *("digital_signature", "content_commitment", "key_encipherment", "data_encipherment", "key_agreement"),
+        *("key_cert_sign", "crl_sign", "encipher_only", "decipher_only"),
+    ),
+    False,
+)
+
 
 @dataclass(frozen=True)
 class Identity:
@@ -48,6 +56,7 @@ def identity(name: str, authority: Identity | None = None) -> Identity:
     key = ec.generate_private_key(ec.SECP256R1())
     subject = x509.Name([x509.NameAttribute(NameOID.COMMON_NAME, name)])
     now = datetime.datetime.now(datetime.UTC)
+    signing = authority.key if authority else key
     builder = (
         x509.CertificateBuilder()
         .subject_name(subject)
@@ -57,9 +66,12 @@ def identity(name: str, authority: Identity | None = None) -> Identity:
         .not_valid_before(now - datetime.timedelta(hours=1))
         .not_valid_after(now + datetime.timedelta(hours=1))
         .add_extension(x509.BasicConstraints(authority is None, None), True)
+        .add_extension(x509.AuthorityKeyIdentifier.from_issuer_public_key(signing.public_key()), False)
+        .add_extension(x509.KeyUsage(**{**NO_USE, "digital_signature": True, "key_cert_sign": not authority}), True)
+        .add_extension(x509.SubjectKeyIdentifier.from_public_key(key.public_key()), False)
         .add_extension(x509.SubjectAlternativeName([x509.IPAddress(ipaddress.ip_address("127.0.0.1"))]), False)
     )
-    return Identity(builder.sign(authority.key if authority else key, hashes.SHA256()), key)
+    return Identity(builder.sign(signing, hashes.SHA256()), key)
 
 
 AUTHORITY = identity("authority")
