@@ -61,10 +61,12 @@ class FeedbackThread:
         self._waiting += 1
         running = asyncio.get_running_loop().run_in_executor(self._thread, call)
         running.add_done_callback(self._done)
-        try:
-            return await asyncio.wait_for(running, CALL_SECONDS)
-        except TimeoutError:
-            raise Unreachable.of("feedback_busy", "this takes too long; try again later") from None
+        # Over HTTP a request has a task only once it waits, and asyncio's timeouts want one before.
+        await asyncio.wait((running,), timeout=CALL_SECONDS)
+        if not running.done():
+            running.cancel()
+            raise Unreachable.of("feedback_busy", "this takes too long; try again later")
+        return running.result()
 
     def _done(self, _running: asyncio.Future[_T]) -> None:
         self._waiting -= 1
