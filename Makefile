@@ -35,7 +35,8 @@ demo: $(READY) ## real models behind a real Envoy, moved by hand and by themselv
 	@$(BIN)/dropout demo --transport $(TRANSPORT)
 
 test: check ## everything that must hold: the checks, then every test, on the real Envoy and OPA
-	@$(BIN)/python -m pytest -n auto --dist loadfile tests/unit tests/contract
+	@# The files that take longest come first, so that none of them is left to the end.
+	@$(BIN)/python -m pytest -n auto --dist loadfile --no-loadscope-reorder tests/contract tests/unit
 	@$(BIN)/python -m pytest -n auto --maxprocesses 4 --dist loadfile tests/e2e --ignore tests/e2e/test_faults.py
 	@# Restarts under load have seconds to be done in: nothing heavy runs beside them.
 	@$(BIN)/python -m pytest -n auto --maxprocesses 2 tests/e2e/test_faults.py
