@@ -13,6 +13,7 @@ from math import inf
 from typing import Any
 
 from extproc.errors import Fault, InvalidInput
+from extproc.snapshot.store import LONGEST_LEASE_SECONDS
 
 
 def _setting(default: Any, meaning: str, *, most: float = inf) -> Any:
@@ -56,7 +57,9 @@ class Settings:
     # Epochs are remembered for a day longer than that at most.
     label_retention: float = _setting(90.0, "days after which a decision takes no labels any more", most=365)
     lease: float = _setting(
-        10.0, "seconds after which another controller leads when one is gone without a word", most=300
+        10.0,
+        "seconds after which another controller leads when one is gone without a word",
+        most=LONGEST_LEASE_SECONDS,
     )
 
 

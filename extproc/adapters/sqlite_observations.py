@@ -82,15 +82,10 @@ def observed(totals: EpochTotals, *, units: bool, part: int = 0) -> Observed:
         totals.epoch,
         totals.updated_at,
         totals.unheard_since,
-        orjson.dumps([*_ended(totals.arms.get(ARM_CANARY)), *_ended(totals.arms.get(ARM_CONTROL))]),
+        orjson.dumps([n for arm in (ARM_CANARY, ARM_CONTROL) for n in totals.arms.get(arm, ArmTotals()).outcomes]),
         orjson.dumps({arm: counts.to_json() for arm, counts in totals.arms.items()}),
         orjson.dumps(totals.units.to_json()) if units else None,
     )
-
-
-def _ended(arm: ArmTotals | None) -> Counts:
-    """An arm's outcomes; what is missing failed."""
-    return Counts() if arm is None else Counts(arm.requests + arm.missing, arm.failures + arm.missing)
 
 
 class ObservationsWriter:
@@ -217,10 +212,7 @@ class ObservationsReader:
         Raises:
             Unreachable: ``observations_...`` when the file cannot be read.
         """
-        if not self._file.path.exists():
-            return None
-        with self._reading():
-            connection = self._open()
+        with self._reading() as connection:
             if connection is None:
                 return None
             (version,) = connection.execute("PRAGMA data_version").fetchone()
@@ -240,10 +232,7 @@ class ObservationsReader:
         Raises:
             Unreachable: as ``totals`` does.
         """
-        if not self._file.path.exists():
-            return ()
-        with self._reading():
-            connection = self._open()
+        with self._reading() as connection:
             if connection is None:
                 return ()
             rows = connection.execute(
@@ -257,10 +246,7 @@ class ObservationsReader:
         Raises:
             Unreachable: as ``totals`` does.
         """
-        if not self._file.path.exists():
-            return ()
-        with self._reading():
-            connection = self._open()
+        with self._reading() as connection:
             if connection is None:
                 return ()
             rows = connection.execute(
@@ -275,11 +261,11 @@ class ObservationsReader:
             self._connection = None
 
     @contextmanager
-    def _reading(self) -> Iterator[None]:
-        """Errors of the file, and of what stands in its rows, as faults."""
+    def _reading(self) -> Iterator[sqlite3.Connection | None]:
+        """A connection, None where there is nothing yet. Errors of the file, and of its rows, are faults."""
         try:
             with self._file.mapped():
-                yield
+                yield self._open() if self._file.path.exists() else None
         except (KeyError, TypeError, ValueError) as error:
             raise self._file.fault("corrupt", f"a row cannot be read: {error!r}") from error
 

@@ -209,9 +209,9 @@ def act(
     Raises:
         InvalidInput: ``not_found``, or the faults between documents; nothing was written.
         Refused: when the action makes no sense for the rollout as it is (the codes of ``transitions``), when the
-            version that it gives more to cannot serve (``upstream_not_ready``), when the
-            policy forbids it (``control_denied``, which stands in the history of a rollout that there is), or when
-            others keep writing first (``conflict``).
+            version that it gives more to cannot serve (``upstream_not_ready``), when the policy forbids it
+            (``control_denied``, which stands in the history of a rollout that there is), or when others keep writing
+            first (``conflict``).
         Unreachable: when the store cannot be read or written.
     """
     for attempt in range(ATTEMPTS):

@@ -55,11 +55,7 @@ class Tally:
         name, arm, version = decision.rollout, decision.arm, decision.version
         if name is None or arm is None or version is None or decided.request.full:
             return
-        second = int(self._now())
-        if second < self._second:
-            second = self._second
-        else:
-            self._second = second
+        second = self._second = max(self._second, int(self._now()))
         key = (name, decision.epoch, arm, version, second)
         counts = self._counts
         try:

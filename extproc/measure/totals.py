@@ -6,6 +6,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Any, Final, Self
 
+from extproc.measure.outcomes import Counts
 from extproc.measure.sketch import LatencySketch
 from extproc.measure.units import UnitSample
 
@@ -30,6 +31,11 @@ class ArmTotals:
     missing: int = 0
     latency: LatencySketch = field(default_factory=LatencySketch)
     groups: dict[int, list[int]] = field(default_factory=dict)
+
+    @property
+    def outcomes(self) -> Counts:
+        """The outcomes, those that are missing among them: they failed."""
+        return Counts(self.requests + self.missing, self.failures + self.missing)
 
     def merge(self, other: ArmTotals) -> None:
         """Add what ``other`` counted."""

@@ -260,8 +260,7 @@ class Observer:
         for (name, epoch, _, version), decided, missing in settled:
             rollout = self._rollouts.get(name)
             if rollout is not None and version == rollout.stable:
-                requests, failures = found.get((name, epoch), Counts())
-                found[name, epoch] = Counts(requests + decided, failures + missing)
+                found[name, epoch] = found.get((name, epoch), Counts()).plus(Counts(decided, missing))
         return found
 
     def _heard_of(self, rollout: CompiledRollout, of_stable: Counts | None, now: float) -> bool:

@@ -88,7 +88,8 @@ class _Refusal(NamedTuple):
 class Connections:
     """All open connections of one server. ``protocol`` is what uvicorn makes each of them with.
 
-    ``headers`` are the names, in small letters, of those that the application reads.
+    ``app`` is begun without a task, and gets one when it first waits: until then it can use nothing of asyncio's that
+    wants one, its timeouts say. ``headers`` are the names, in small letters, of those that it reads.
     """
 
     def __init__(

@@ -8,7 +8,6 @@ import sqlite3
 import time
 from collections.abc import Iterable, Iterator
 from contextlib import closing
-from pathlib import Path
 from queue import Queue
 
 import grpc
@@ -17,6 +16,7 @@ from click.testing import CliRunner
 
 from extproc._gen.envoy.service.accesslog.v3.als_pb2 import StreamAccessLogsMessage
 from extproc.adapters.sqlite_observations import ObservationsReader
+from extproc.adapters.stores import beside
 from extproc.assignment import bucket_of
 from extproc.cli import cli
 from extproc.control.analysis import measuring
@@ -81,6 +81,11 @@ def trips(server: DropoutServer) -> list[str]:
     return [trip["version"] for trip in server.snapshot()["observer"]["trips"]]
 
 
+def observations(server: DropoutServer) -> ObservationsReader:
+    """What the observer wrote down."""
+    return ObservationsReader(beside(server.store, ".observed"))
+
+
 def test_the_socket_is_its_owners_alone_and_goes_with_the_server(server: DropoutServer) -> None:
     socket = server.sockets / "observer.sock"
     assert socket.stat().st_mode & 0o777 == 0o600
@@ -96,7 +101,7 @@ def test_a_log_that_is_cut_under_an_analysis_makes_it_inconclusive(
     decided = half(server)
     epoch = server.snapshot()["rollouts"][0]["epoch"]
     errors = metric_of(template(metric(provider={"observed": {"metric": "error_rate", "minRequests": 20}})))
-    provider = measuring.ObservedMetrics(ObservationsReader(Path(server.store.removeprefix("sqlite:") + ".observed")))
+    provider = measuring.ObservedMetrics(observations(server))
 
     def measured(*, after: int = 0) -> Measured:
         decide(server, after)
@@ -128,7 +133,7 @@ def test_a_trip_reaches_all_workers_the_store_and_the_observations(server: Dropo
             "a trip in the store",
             5,
         )
-    reader = ObservationsReader(Path(server.store.removeprefix("sqlite:") + ".observed"))
+    reader = observations(server)
     epoch = server.snapshot()["rollouts"][0]["epoch"]
     wait_for(
         lambda: (found := reader.totals(KEY, epoch)) and sum(found.units.counts().values()) == 60,

@@ -42,6 +42,16 @@ class Seen:
         return self.observations
 
 
+class Clusters:
+    """Proxies that know these clusters and no other."""
+
+    def __init__(self, *known: str) -> None:
+        self.known = known
+
+    def unready(self, cluster: str) -> str:
+        return "" if cluster in self.known else f"cluster {cluster} is not known"
+
+
 class House:
     """The store in ``folder``."""
 

@@ -31,6 +31,7 @@ from extproc.errors import InvalidInput, Refused
 from extproc.resources.loading import LoadedDocument, load_paths
 from extproc.snapshot.store import RAISE_DELAY_SECONDS, StoredRollout, Write
 from tests.support.clock import FakeClock
+from tests.support.reconciling import Clusters
 from tests.support.rollouts import CANARY, document
 
 NAME = ("payments", "fraud-detector")
@@ -255,16 +256,6 @@ def test_a_rise_falls_due_after_its_commit_however_long_it_waited_for_the_lock(
 
 
 # -- what cannot serve gets nothing
-
-
-class Clusters:
-    """Proxies that know no cluster but those of ``ready``."""
-
-    def __init__(self, *ready: str) -> None:
-        self.ready = ready
-
-    def unready(self, cluster: str) -> str:
-        return "" if cluster in self.ready else f"cluster {cluster} is not known"
 
 
 def to_stable_5(store: SqliteStore, documents: Documents, clock: FakeClock) -> None:

@@ -13,7 +13,7 @@ from extproc.control.observing import MEASURING_SECONDS, SPLIT_SECONDS, Senses
 from extproc.errors import Unreachable
 from extproc.measure import EpochTotals
 from extproc.snapshot.store import TemplateWrite
-from tests.support.reconciling import KEY, House
+from tests.support.reconciling import KEY, Clusters, House
 from tests.support.templates import metric, template
 
 ANALYSIS = {"analysis": {"templates": [{"templateName": "health"}]}}
@@ -52,14 +52,6 @@ class Split:
         for unit, arm in enumerate(self.arms):
             totals.units.add(unit, arm)
         return totals
-
-
-class Clusters:
-    def __init__(self, *known: str) -> None:
-        self.known = known
-
-    def unready(self, cluster: str) -> str:
-        return "" if cluster in self.known else f"cluster {cluster} is not known"
 
 
 @pytest.fixture

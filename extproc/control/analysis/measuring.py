@@ -187,10 +187,10 @@ def _not_comparable(canary: ArmTotals, control: ArmTotals, spec: ObservedSpec) -
     """Why the counts say nothing about the two versions; empty if they do."""
     at_least = spec.min_requests if spec.metric == "requests" else max(spec.min_requests, 1)
     for name, arm in (("canary", canary), ("control", control)):
-        counted = arm.requests if spec.metric == "latency" else arm.requests + arm.missing
+        counted = arm.requests if spec.metric == "latency" else arm.outcomes.requests
         if counted < at_least:
             return f"{counted} requests in the {name} arm, fewer than {at_least}"
-        if (unheard := arm.decided - arm.requests - arm.missing) > UNHEARD_SHARE * arm.decided:
+        if (unheard := arm.decided - arm.outcomes.requests) > UNHEARD_SHARE * arm.decided:
             return f"{unheard} of {arm.decided} decisions of the {name} arm have no outcome"
     return _not_the_canarys(canary)
 
@@ -204,20 +204,18 @@ def _not_the_canarys(canary: ArmTotals) -> str:
 
 def _observed(canary: ArmTotals, control: ArmTotals, spec: ObservedSpec) -> dict[str, Any]:
     arms = {"canary": canary, "control": control}
+    counts: dict[str, dict[str, Any]]
     if spec.metric == "latency":
         counts = {
             name: {"requests": arm.requests, "value": arm.latency.quantile(spec.quantile) or 0.0}
             for name, arm in arms.items()
         }
         return {**counts, **_differing(counts["canary"]["value"], counts["control"]["value"])}
-    requests = {name: arm.requests + arm.missing for name, arm in arms.items()}
+    outcomes = {name: arm.outcomes for name, arm in arms.items()}
     if spec.metric == "requests":
-        difference, ratio = requests["canary"] - requests["control"], _times(requests["canary"], requests["control"])
-        return {**{name: {"requests": n} for name, n in requests.items()}, "difference": difference, "ratio": ratio}
-    counts = {}
-    for name, arm in arms.items():
-        failures = arm.failures + arm.missing
-        counts[name] = {"requests": requests[name], "failures": failures, "rate": failures / requests[name]}
+        counts = {name: {"requests": of_arm.requests} for name, of_arm in outcomes.items()}
+        return {**counts, **_differing(counts["canary"]["requests"], counts["control"]["requests"])}
+    counts = {name: {**of_arm._asdict(), "rate": of_arm.rate} for name, of_arm in outcomes.items()}
     found = compare(_with_missing(canary), _with_missing(control), spec.alpha, share=True)
     return {**counts, **_differing(counts["canary"]["rate"], counts["control"]["rate"]), **_bounds(found)}
 
