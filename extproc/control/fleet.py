@@ -21,6 +21,10 @@ RECENT_SECONDS: Final = 10.0
 """Summaries may come as late. After a longer time without a look, what was counted meanwhile is of no second."""
 
 
+MAX_KNOWN: Final = 100_000
+"""Summaries that are remembered, 30 MB; with more of them the next look is a first one again."""
+
+
 class Summary(NamedTuple):
     """The outcomes of an epoch's two arms since the run ``run`` of an observer began; what is missing failed."""
 
@@ -63,7 +67,7 @@ class FleetBreaker:
         Observations that cannot be read say nothing: every host goes on watching by itself.
         """
         self._new.clear()
-        anew = self._monotonic() - self._looked_at > RECENT_SECONDS
+        anew = self._monotonic() - self._looked_at > RECENT_SECONDS or len(self._known) > MAX_KNOWN
         try:
             summaries = self._source.summaries(0.0 if anew else now - RECENT_SECONDS)
         except Unreachable:

@@ -8,6 +8,7 @@ from typing import Any
 
 import pytest
 
+from extproc.control import fleet as module
 from extproc.control.analysis.measuring import Reading
 from extproc.control.fleet import FleetBreaker, Summary
 from extproc.control.observing import Senses
@@ -36,7 +37,8 @@ class Fleet:
         self.away = False
         self.house.apply(steps=STEPS, **{"breaker": BREAKER, **spec})
         monotonic = self.house.clock.monotonic
-        senses = Senses(Nothing(), monotonic, fleet=FleetBreaker(self, monotonic))
+        self.breaker = FleetBreaker(self, monotonic)
+        senses = Senses(Nothing(), monotonic, fleet=self.breaker)
         self.controller = self.house.controller(observe=senses)
 
     def summaries(self, since: float) -> list[Summary]:
@@ -139,6 +141,24 @@ def test_what_was_counted_while_nobody_could_look_counts_if_it_is_recent(
     fleet.away = False
     fleet.look()
     assert fleet.reason == reason
+
+
+def test_what_is_remembered_is_bounded_and_what_is_left_out_counts_no_more(
+    fleet: Fleet, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(module, "MAX_KNOWN", 10)
+    fleet.saw((50, 0), (50, 0))
+    fleet.look()
+    for epoch in range(1000, 1020):
+        fleet.known["a", epoch] = Summary("a", "payments/another", epoch, Counts(), Counts())
+    fleet.look()
+    recent = {key: summary for key, summary in fleet.known.items() if summary.rollout == KEY}
+    fleet.known = recent
+    fleet.look()
+    assert len(fleet.breaker._known) == 2
+    fleet.saw((20, 20), (50, 0))
+    fleet.look()
+    assert fleet.reason == "breaker_open"
 
 
 def test_without_a_breaker_nobody_is_aborted(tmp_path: Path) -> None:
