@@ -11,7 +11,7 @@ import sys
 import time
 from collections.abc import Awaitable, Callable, Mapping, Sequence
 from pathlib import Path
-from typing import Any, Final
+from typing import Final
 
 from extproc.errors import Refused, Unreachable
 
@@ -21,15 +21,6 @@ POLL_SECONDS: Final = 0.05
 LONGEST_LINE: Final = 2**22
 """That a process may print, where somebody reads it."""
 PR_SET_PDEATHSIG: Final = 1
-
-
-def _end_with_parent() -> None:
-    """In the child, before exec: let the kernel end it when the demo is killed without a chance to clean up."""
-    ctypes.CDLL(None).prctl(PR_SET_PDEATHSIG, signal.SIGTERM)
-
-
-_OWN_END: Final[Mapping[str, Any]] = {"process_group": 0, "preexec_fn": _end_with_parent}
-"""Ctrl-C is for the demo, which then ends the others in order; and none outlives it, however it ends."""
 
 
 class Processes:
@@ -53,7 +44,9 @@ class Processes:
                 limit=LONGEST_LINE,
                 stderr=log,
                 pass_fds=pass_fds,
-                **_OWN_END,
+                # Ctrl-C is for the demo, which then ends the others in order; and none outlives it, however it ends.
+                process_group=0,
+                preexec_fn=_end_with_parent,
             )
         self._running[name] = process
         return process
@@ -70,7 +63,7 @@ class Processes:
             stdin=asyncio.subprocess.DEVNULL,
             stdout=asyncio.subprocess.PIPE,
             stderr=asyncio.subprocess.STDOUT,
-            **_OWN_END,
+            process_group=0,  # Ctrl-C is for the demo
         )
         try:
             said, _ = await process.communicate()
@@ -188,3 +181,8 @@ def children_of(parent: int) -> list[tuple[int, list[bytes]]]:
         if int(ppid) == parent and state != b"Z":
             found.append((int(entry.name), arguments))
     return found
+
+
+def _end_with_parent() -> None:
+    """In the child, before exec: let the kernel end it when the demo is killed without a chance to clean up."""
+    ctypes.CDLL(None).prctl(PR_SET_PDEATHSIG, signal.SIGTERM)

@@ -12,7 +12,7 @@ import pytest
 from extproc.demo.processes import Processes, children_of
 from extproc.errors import Refused
 
-SLEEPS = [sys.executable, "-c", "import sys, time; print('ready', flush=True); time.sleep(60)"]
+SLEEPS = [sys.executable, "-c", "import time; time.sleep(60)"]
 
 
 def sleeping() -> list[int]:
@@ -21,7 +21,8 @@ def sleeping() -> list[int]:
 
 async def test_a_command_that_nobody_waits_for_any_more_has_ended(tmp_path: Path) -> None:
     waiting = asyncio.create_task(Processes(tmp_path, {}).run(SLEEPS, "sleeps"))
-    while not sleeping():  # noqa: ASYNC110 - only the system knows
+    while not sleeping():
+        assert not waiting.done()
         await asyncio.sleep(0.01)
     waiting.cancel()
     with pytest.raises(asyncio.CancelledError):
