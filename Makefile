@@ -10,6 +10,10 @@ OPA_VERSION := v1.22.2
 OPA := .tools/opa
 CODE := extproc tests proto
 
+# Images of containers often set this. Every one of the hundreds of processes that a test run starts would then compile
+# what it imports, which takes as long again as the rest of its start.
+unexport PYTHONDONTWRITEBYTECODE
+
 .DEFAULT_GOAL := help
 .PHONY: help setup demo test check bench tools format lock clean
 
