@@ -25,8 +25,9 @@ from extproc.demo.endings import (
 )
 from extproc.demo.house import CONTROLLER
 from extproc.demo.laboratory import Laboratory
+from extproc.demo.processes import START_SECONDS
 from extproc.demo.screen import Bar, Screen
-from extproc.demo.stage import SETTLE_SECONDS, Act, Stage
+from extproc.demo.stage import Act, Stage
 from extproc.demo.traffic import Answer
 from extproc.demo.versions import MODEL, upstream_of
 from extproc.demo.watching import Seen, Status, Watcher, unix
@@ -156,7 +157,7 @@ class Loops:
         stage.show(act, "dropout", *stage.house.controller_command())
         await stage.house.start_controller()
         self.follow(await stage.house.watch(MODEL))
-        if await self._watcher.until(lambda status: True, SETTLE_SECONDS) is None:
+        if await self._watcher.until(lambda status: True, START_SECONDS) is None:
             raise Unreachable.of("demo_start", "`dropout rollout watch` says nothing.")
         self.laboratory.open(stage.house.feedback_token())
         self.laboratory.go_on()

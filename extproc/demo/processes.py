@@ -5,11 +5,13 @@ from __future__ import annotations
 import asyncio
 import ctypes
 import os
+import random
 import signal
 import socket
 import sys
 import time
 from collections.abc import Awaitable, Callable, Mapping, Sequence
+from itertools import islice
 from pathlib import Path
 from typing import Final
 
@@ -21,6 +23,8 @@ POLL_SECONDS: Final = 0.05
 LONGEST_LINE: Final = 2**22
 """That a process may print, where somebody reads it."""
 PR_SET_PDEATHSIG: Final = 1
+PORTS: Final = range(20_000, 32_000)
+"""Below those that Linux (from 32768 on) and macOS (from 49152 on) give to connections."""
 
 
 class Processes:
@@ -121,12 +125,20 @@ def python(module: str, *arguments: str) -> list[str]:
 
 
 def free_ports(count: int) -> list[int]:
-    """Ports on which nobody listens."""
-    listeners = [socket.create_server(("127.0.0.1", 0)) for _ in range(count)]
-    ports = [listener.getsockname()[1] for listener in listeners]
-    for listener in listeners:
-        listener.close()
-    return ports
+    """Ports of loopback on which nobody listens, all different, in no order.
+
+    They are taken later, some of them much later. A port that the kernel chooses could by then be the near end of
+    anybody's connection, so none of those is drawn (``PORTS``).
+    """
+    return list(islice(filter(_is_free, random.sample(PORTS, len(PORTS))), count))
+
+
+def _is_free(port: int) -> bool:
+    try:
+        check_port(port)
+    except Unreachable:
+        return False
+    return True
 
 
 def check_port(port: int) -> None:

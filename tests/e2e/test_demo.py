@@ -41,6 +41,13 @@ def start(home: Path, *arguments: str) -> subprocess.Popen[str]:
     )
 
 
+def read_until(process: subprocess.Popen[str], text: str) -> None:
+    """Read what the demo prints until a line holds ``text``, or fail with why it ended."""
+    assert process.stdout is not None
+    while text not in (line := process.stdout.readline()):
+        assert line, process.communicate()
+
+
 def files_of(home: Path) -> set[str]:
     return {str(file.relative_to(home)) for file in home.rglob("*") if not file.is_dir()}
 
@@ -199,9 +206,7 @@ def test_nothing_is_left_behind(played: tuple[Path, str]) -> None:
 
 def test_ctrl_c_ends_everything(home: Path) -> None:
     process = start(home, "--users", "40")
-    assert process.stdout is not None
-    while "set-weight" not in process.stdout.readline():
-        assert process.poll() is None
+    read_until(process, "set-weight")
     process.send_signal(signal.SIGINT)
     _, err = process.communicate(timeout=SECONDS)
     assert process.returncode == 130
@@ -212,9 +217,7 @@ def test_ctrl_c_ends_everything(home: Path) -> None:
 
 def test_ctrl_c_ends_everything_while_nobody_touches_anything(home: Path) -> None:
     process = start(home, "--users", "40")
-    assert process.stdout is not None
-    while "version-2.yaml" not in process.stdout.readline():
-        assert process.poll() is None
+    read_until(process, "version-2.yaml")
     process.send_signal(signal.SIGINT)
     _, err = process.communicate(timeout=SECONDS)
     assert (process.returncode, err) == (130, "Stopped; everything that the demo started has ended.\n")
@@ -224,9 +227,7 @@ def test_ctrl_c_ends_everything_while_nobody_touches_anything(home: Path) -> Non
 
 def test_a_demo_that_is_killed_takes_everything_with_it(home: Path) -> None:
     process = start(home, "--users", "40")
-    assert process.stdout is not None
-    while "set-weight" not in process.stdout.readline():
-        assert process.poll() is None
+    read_until(process, "set-weight")
     process.kill()
     process.communicate(timeout=SECONDS)
     deadline = time.monotonic() + 20

@@ -6,7 +6,6 @@ import os
 import re
 import shutil
 import signal
-import socket
 import subprocess
 import sys
 import tempfile
@@ -15,6 +14,7 @@ from pathlib import Path
 
 import pytest
 
+from tests.support.envoy import free_port
 from tests.support.readme import README, ROOT, Block, blocks
 
 MARK = "<<<end of block {}>>>"
@@ -25,13 +25,6 @@ try:
 except OSError:
     sys.exit(7)
 """
-
-
-def free_port() -> int:
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        port: int = probe.getsockname()[1]
-        return port
 
 
 @pytest.fixture

@@ -7,7 +7,6 @@ import json
 import os
 import shutil
 import signal
-import socket
 import subprocess
 import sys
 import time
@@ -20,6 +19,7 @@ from typing import Any
 
 import pytest
 
+from extproc.demo.processes import free_ports
 from extproc.envoy import bootstrap
 
 ROOT = Path(__file__).resolve().parents[2]
@@ -40,10 +40,7 @@ def envoy_binary() -> str:
 
 def free_port() -> int:
     """A loopback port that nobody listens on."""
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        port: int = probe.getsockname()[1]
-        return port
+    return free_ports(1)[0]
 
 
 def wait_until(holds: Callable[[], bool], what: str, within: float = 20.0) -> None:
