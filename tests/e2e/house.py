@@ -160,6 +160,21 @@ class House:
             body = json.loads(body)
         return Answer(answer.status, {name.lower(): value for name, value in answer.getheaders()}, body)
 
+    def asked(self, path: str, *, through: EnvoyProcess, **headers: str) -> Answer:
+        """The first answer of which Dropout was asked.
+
+        An Envoy that has just started, and whose first health check was late, goes on undecided until the next one.
+        """
+        answers: list[Answer] = []
+
+        def dropout_is_asked() -> bool:
+            undecided = through.failed_open()
+            answers.append(self.ask(path, through=through, **headers))
+            return through.failed_open() == undecided
+
+        wait_until(dropout_is_asked, "a request of which Dropout was asked")
+        return answers[-1]
+
     @property
     def port(self) -> int:
         """Where Envoy listens."""

@@ -208,7 +208,7 @@ def test_what_belongs_to_no_rollout_is_stripped_and_left_alone(house: House, tmp
 
     envoy = house.new_envoy(tmp_path, to_one_cluster).start()
     try:
-        answer = house.ask("/elsewhere", through=envoy, x_user_id="alice", **FORGED)
+        answer = house.asked("/elsewhere", through=envoy, x_user_id="alice", **FORGED)
     finally:
         envoy.stop()
     assert answer.upstream == "other-v1"
