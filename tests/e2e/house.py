@@ -14,7 +14,7 @@ from typing import Any
 from click.testing import CliRunner
 
 from extproc.cli import cli
-from extproc.envoy.bootstrap import bootstrap
+from extproc.envoy.bootstrap import PROCESSOR_CLUSTER, bootstrap
 from tests.support.dropout import DropoutServer
 from tests.support.envoy import TEMPLATES, EnvoyProcess, Upstreams, free_port, wait_until
 
@@ -107,11 +107,14 @@ class House:
         """Start all of it."""
         self.upstreams.start()
         self.dropout.start()
-        self.envoy = self.new_envoy(self.folder, lambda config: None).start()
+        self.envoy = self.new_envoy(self.folder, lambda config: None)
         return self
 
     def new_envoy(self, directory: Path, change: Callable[[dict[str, Any]], None]) -> EnvoyProcess:
-        """One more Envoy before the same Dropout, with a configuration of its own."""
+        """One more Envoy before the same Dropout, with a configuration of its own; started, and it knows all workers.
+
+        One whose first health checks were late would go on undecided until the next ones.
+        """
         config = bootstrap(
             TEMPLATES[self.transport],
             listen_port=free_port(),
@@ -122,7 +125,9 @@ class House:
             observer_socket=self.observer_socket,
         )
         change(config)
-        return EnvoyProcess(config, directory)
+        envoy = EnvoyProcess(config, directory).start()
+        wait_until(lambda: _knows_all(envoy), "an Envoy that holds every worker healthy")
+        return envoy
 
     @contextmanager
     def without_dropout(self) -> Iterator[None]:
@@ -160,21 +165,6 @@ class House:
             body = json.loads(body)
         return Answer(answer.status, {name.lower(): value for name, value in answer.getheaders()}, body)
 
-    def asked(self, path: str, *, through: EnvoyProcess, **headers: str) -> Answer:
-        """The first answer of which Dropout was asked.
-
-        An Envoy that has just started, and whose first health check was late, goes on undecided until the next one.
-        """
-        answers: list[Answer] = []
-
-        def dropout_is_asked() -> bool:
-            undecided = through.failed_open()
-            answers.append(self.ask(path, through=through, **headers))
-            return through.failed_open() == undecided
-
-        wait_until(dropout_is_asked, "a request of which Dropout was asked")
-        return answers[-1]
-
     @property
     def port(self) -> int:
         """Where Envoy listens."""
@@ -190,3 +180,8 @@ class House:
         """The weight by which one worker decides; the others do so within ``NOTICE_SECONDS``."""
         found = {rollout["key"]: rollout["weight"] for rollout in self.dropout.snapshot()["rollouts"]}
         return found.get(key)
+
+
+def _knows_all(envoy: EnvoyProcess) -> bool:
+    members = f"cluster.{PROCESSOR_CLUSTER}.membership_"
+    return envoy.stat(f"{members}healthy") == envoy.stat(f"{members}total") > 0

@@ -206,9 +206,9 @@ def test_what_belongs_to_no_rollout_is_stripped_and_left_alone(house: House, tmp
         # Even where Envoy was not told to strip.
         del manager["early_header_mutation_extensions"]
 
-    envoy = house.new_envoy(tmp_path, to_one_cluster).start()
+    envoy = house.new_envoy(tmp_path, to_one_cluster)
     try:
-        answer = house.asked("/elsewhere", through=envoy, x_user_id="alice", **FORGED)
+        answer = house.ask("/elsewhere", through=envoy, x_user_id="alice", **FORGED)
     finally:
         envoy.stop()
     assert answer.upstream == "other-v1"
@@ -245,7 +245,7 @@ def test_no_request_is_held_for_ever_when_nobody_is_left_to_answer(house: House,
         cluster = next(each for each in config["static_resources"]["clusters"] if each["name"] == "dropout")
         del cluster["load_assignment"]["endpoints"][1:]
 
-    envoy = house.new_envoy(tmp_path, without_last_resort).start()
+    envoy = house.new_envoy(tmp_path, without_last_resort)
     try:
         assert "x-model-version" in house.ask(x_user_id="calm", through=envoy).sent
         with house.without_dropout():

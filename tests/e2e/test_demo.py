@@ -45,7 +45,7 @@ def read_until(process: subprocess.Popen[str], text: str) -> None:
     """Read what the demo prints until a line holds ``text``, or fail with why it ended."""
     assert process.stdout is not None
     while text not in (line := process.stdout.readline()):
-        assert line, process.communicate()
+        assert line, process.communicate(timeout=SECONDS)
 
 
 def files_of(home: Path) -> set[str]:
