@@ -9,13 +9,16 @@ UV := $(BIN)/uv pip install --quiet --system-certs --python $(BIN)/python
 OPA_VERSION := v1.22.2
 OPA := .tools/opa
 CODE := extproc tests proto
+PYTEST := $(BIN)/python -m pytest
+FAULTS := tests/e2e/test_faults.py
+NEEDS_OPA := tests/contract/test_opa_policies.py
 
 # Images of containers often set this. Every one of the hundreds of processes that a test run starts would then compile
 # what it imports, which takes as long again as the rest of its start.
 unexport PYTHONDONTWRITEBYTECODE
 
 .DEFAULT_GOAL := help
-.PHONY: help setup demo test check bench tools format lock clean
+.PHONY: help setup demo test with-servers computing check code policies bench tools format lock clean
 
 help: # show this
 	@awk -F':.*## ' '/^[a-z]+:.*## /{printf "  make %-8s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
@@ -38,33 +41,48 @@ $(READY): requirements.lock pyproject.toml
 demo: $(READY) ## real models behind a real Envoy, moved by hand and by themselves; the picture is build/demo.png
 	@$(BIN)/dropout demo --transport $(TRANSPORT)
 
-test: check ## everything that must hold: the checks, then every test, on the real Envoy and OPA
-	@# The files that take longest come first, so that none of them is left to the end.
-	@$(BIN)/python -m pytest -n auto --dist loadfile --no-loadscope-reorder tests/contract tests/unit
-	@$(BIN)/python -m pytest -n auto --maxprocesses 4 --dist loadfile tests/e2e --ignore tests/e2e/test_faults.py
-	@# Restarts under load have seconds to be done in: nothing heavy runs beside them.
-	@$(BIN)/python -m pytest -n auto --maxprocesses 2 tests/e2e/test_faults.py
+test: code ## everything that must hold: the checks, then every test, on the real Envoy and OPA
+	@echo "Tests: those with real servers, beside them what only computes, then faults under load; about nine minutes ..."
+	@$(MAKE) --no-print-directory --jobs 2 --output-sync=line with-servers computing
+	@# Restarts under load have seconds to be done in: nothing runs beside them.
+	@$(PYTEST) -n auto --maxprocesses 2 $(FAULTS)
 
-check: $(READY) tools ## format, lint, types, generated code, policies
+with-servers:
+	@# One more than there are processors, because they wait half of the time; the files that take longest come first.
+	@$(PYTEST) -n $$(($$(nproc) + 1)) --dist loadfile --no-loadscope-reorder tests/contract --ignore $(NEEDS_OPA)
+	@$(PYTEST) -n auto --maxprocesses 4 --dist loadfile tests/e2e --ignore $(FAULTS)
+
+# Takes what the servers leave idle, a third of two processors, and never what they need.
+computing:
+	@+nice -n 19 $(MAKE) --no-print-directory policies
+	@nice -n 19 $(PYTEST) -n auto --dist loadfile --no-loadscope-reorder tests/unit $(NEEDS_OPA)
+
+check: code policies ## format, lint, types, generated code, policies
+
+code: $(READY)
 	@$(BIN)/ruff format --quiet --check $(CODE)
 	@$(BIN)/ruff check --quiet $(CODE)
 	@$(BIN)/mypy --no-error-summary
 	@$(BIN)/python proto/generate.py --check
+	@echo "check: format, lint, types and generated code are as they should be"
+
+policies: tools
 	@if [ -x $(OPA) ]; then \
 		unformatted="$$($(OPA) fmt --list policies)"; \
 		test -z "$$unformatted" || { echo "make format would change: $$unformatted"; exit 1; }; \
 		$(OPA) check --strict policies && $(OPA) test policies > build/opa-test.log 2>&1 || { cat build/opa-test.log; exit 1; }; \
+		echo "check: OPA finds the policies as they should be"; \
 	fi
-	@echo "check: format, lint, types, generated code and policies are as they should be"
 
 bench: $(READY) ## cost of a decision against a no-op server; the figures are in build/bench.json
 	@$(BIN)/python -m tests.bench
 
+# Not optimised, because it has little to do here: that builds it in three quarters of the time.
 tools: | build ## build the pinned OPA into .tools/ (needs Go)
 	@if [ -x $(OPA) ]; then :; \
 	elif command -v go > /dev/null; then \
 		echo "Building OPA $(OPA_VERSION) into .tools/ (about a minute) ..."; \
-		mkdir -p .tools && GOBIN="$(CURDIR)/.tools" go install github.com/open-policy-agent/opa@$(OPA_VERSION) 2> build/opa-build.log \
+		mkdir -p .tools && GOBIN="$(CURDIR)/.tools" go install -gcflags='all=-N -l' github.com/open-policy-agent/opa@$(OPA_VERSION) 2> build/opa-build.log \
 			|| { cat build/opa-build.log; exit 1; }; \
 	else echo "left out: opa fmt, opa check --strict and opa test, because Go, which builds OPA, is not installed"; fi
 
