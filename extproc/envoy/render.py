@@ -8,8 +8,8 @@ A version that is not stable is reached through a composite cluster, ``A-or-B``:
 version's own cluster A, a retry to the stable one, B. When Envoy knows no cluster A, or A has no endpoint, B answers,
 so a cluster that nobody made is never a 503. The versions' own clusters belong to the operator.
 
-What all routes share comes from envoy-data-plane's messages, which check it. What is repeated for each rollout is
-plain JSON: a message takes two hundred times as long, and there may be ten thousand rollouts.
+All of it is plain JSON. Tests hold it against envoy-data-plane's messages, which is where they cost nothing: to import
+them takes as long as all the rest of a start, and to fill one two hundred times as long as a dictionary.
 """
 
 from __future__ import annotations
@@ -19,21 +19,10 @@ import os
 import re
 import tempfile
 from collections.abc import Iterable, Iterator, Mapping
-from datetime import timedelta
-from functools import cache
 from pathlib import Path
 from typing import Any, Final
 
 import orjson
-from betterproto2 import Message
-from envoy_data_plane.envoy.config.cluster import v3 as cluster_v3
-from envoy_data_plane.envoy.config.core import v3 as core_v3
-from envoy_data_plane.envoy.config.route import v3 as route_v3
-from envoy_data_plane.envoy.extensions.clusters.composite import v3 as composite_v3
-from envoy_data_plane.envoy.extensions.retry.host.previous_hosts import v3 as previous_hosts_v3
-from envoy_data_plane.envoy.type.matcher import v3 as matcher_v3
-from envoy_data_plane.google.protobuf import Any as PackedMessage
-from envoy_data_plane.xds.core import v3 as xds_core_v3
 
 from extproc.errors import Unreachable
 from extproc.names import HEADER_DECISION_ID, HEADER_ROLLOUT, HEADER_SHADOW, HEADER_VERSION
@@ -52,6 +41,8 @@ RETRY_STABLE: Final = "connect-failure,refused-stream,reset-before-request"
 RETRY_FALLBACK: Final = f"{RETRY_STABLE},retriable-status-codes"
 """The same, and 503: a version that says it cannot serve leaves the request to stable."""
 
+_TYPES: Final = "type.googleapis.com/envoy"
+
 _MAX_REPEATED: Final = 10
 """How often an entry may stand in the lists of undecided routes on average, before there is one list instead."""
 
@@ -61,7 +52,7 @@ _Entry = tuple[MatchKey, CompiledRollout]
 def render_routes(rollouts: Iterable[CompiledRollout]) -> dict[str, Any]:
     """The RouteConfiguration ``models`` for all rollouts, as the JSON that Envoy reads."""
     ordered = sorted(rollouts, key=lambda rollout: rollout.key)
-    host: dict[str, Any] = _EVERY_ROUTE.to_dict()
+    host = dict(_EVERY_ROUTE)
     if ordered:
         host["matcher"] = {
             "matcherTree": {
@@ -70,7 +61,7 @@ def render_routes(rollouts: Iterable[CompiledRollout]) -> dict[str, Any]:
             },
             "onNoMatch": _undecided(ordered),
         }
-    return {"@type": _type_url(route_v3.RouteConfiguration), "name": ROUTE_CONFIG_NAME, "virtualHosts": [host]}
+    return {"@type": f"{_TYPES}.config.route.v3.RouteConfiguration", "name": ROUTE_CONFIG_NAME, "virtualHosts": [host]}
 
 
 def render_clusters(rollouts: Iterable[CompiledRollout]) -> list[dict[str, Any]]:
@@ -165,7 +156,7 @@ def _list_of(entries: Iterable[_Entry]) -> dict[str, Any]:
         for entry, rollout in ordered
         for route in _default_routes(rollout.key, rollout.upstreams[rollout.stable], entry)
     ]
-    return _action("undecided", {"@type": _type_url(route_v3.RouteList), "routes": routes})
+    return _action("undecided", {"@type": f"{_TYPES}.config.route.v3.RouteList", "routes": routes})
 
 
 def _precedence(entry: MatchKey, key: str) -> tuple[Any, ...]:
@@ -207,50 +198,45 @@ def _to(name: str, cluster: str, stable: str) -> dict[str, Any]:
     return {"name": name, "route": {"cluster": fallback_name(cluster, stable), "retryPolicy": _ON_TO_STABLE}}
 
 
-_ON_TO_STABLE: Final = route_v3.RetryPolicy(
-    retry_on=RETRY_FALLBACK, retriable_status_codes=[503], num_retries=1
-).to_dict()
+_ON_TO_STABLE: Final = {"retryOn": RETRY_FALLBACK, "retriableStatusCodes": [503], "numRetries": 1}
 """The second attempt of a fallback cluster is stable."""
 
-_EVERY_ROUTE: Final = route_v3.VirtualHost(
-    name="models",
-    domains=["*"],
-    include_request_attempt_count=True,
-    retry_policy=route_v3.RetryPolicy(
-        retry_on=RETRY_STABLE,
-        num_retries=1,
-        retry_host_predicate=[
-            route_v3.RetryPolicyRetryHostPredicate(
-                name="envoy.retry_host_predicates.previous_hosts",
-                typed_config=PackedMessage.pack(previous_hosts_v3.PreviousHostsPredicate()),
-            )
+_EVERY_ROUTE: Final[Mapping[str, Any]] = {
+    "name": "models",
+    "domains": ["*"],
+    "includeRequestAttemptCount": True,
+    "retryPolicy": {
+        "retryOn": RETRY_STABLE,
+        "numRetries": 1,
+        "retryHostPredicate": [
+            {
+                "name": "envoy.retry_host_predicates.previous_hosts",
+                "typedConfig": {"@type": f"{_TYPES}.extensions.retry.host.previous_hosts.v3.PreviousHostsPredicate"},
+            }
         ],
-        host_selection_retry_max_attempts=3,
-    ),
+        "hostSelectionRetryMaxAttempts": "3",
+    },
     # The client learns the decision's id, by which it sends labels; whatever else calls itself so is no id.
-    response_headers_to_remove=[HEADER_DECISION_ID],
-    response_headers_to_add=[
-        core_v3.HeaderValueOption(
-            header=core_v3.HeaderValue(key=HEADER_DECISION_ID, value=f"%REQ({HEADER_DECISION_ID})%"),
-            append_action=core_v3.HeaderValueOptionHeaderAppendAction.OVERWRITE_IF_EXISTS_OR_ADD,
-        )
+    "responseHeadersToRemove": [HEADER_DECISION_ID],
+    "responseHeadersToAdd": [
+        {
+            "header": {"key": HEADER_DECISION_ID, "value": f"%REQ({HEADER_DECISION_ID})%"},
+            "appendAction": "OVERWRITE_IF_EXISTS_OR_ADD",
+        }
     ],
     # A request without the header is not mirrored.
-    request_mirror_policies=[
-        route_v3.RouteActionRequestMirrorPolicy(cluster_header=HEADER_SHADOW, disable_shadow_host_suffix_append=True)
-    ],
-)
+    "requestMirrorPolicies": [{"clusterHeader": HEADER_SHADOW, "disableShadowHostSuffixAppend": True}],
+}
 """What holds for every route that does not say otherwise."""
 
 
 def _any_path(route: Mapping[str, Any]) -> dict[str, Any]:
-    return {"@type": _type_url(route_v3.Route), "match": {"prefix": "/"}, **route}
+    return {"@type": f"{_TYPES}.config.route.v3.Route", "match": {"prefix": "/"}, **route}
 
 
-@cache
 def _header_input(name: str) -> dict[str, Any]:
-    message = matcher_v3.HttpRequestHeaderMatchInput(header_name=name)
-    return xds_core_v3.TypedExtensionConfig(name=name, typed_config=PackedMessage.pack(message)).to_dict()
+    of_header = {"@type": f"{_TYPES}.type.matcher.v3.HttpRequestHeaderMatchInput", "headerName": name}
+    return {"name": name, "typedConfig": of_header}
 
 
 def _action(name: str, config: Mapping[str, Any]) -> dict[str, Any]:
@@ -258,30 +244,24 @@ def _action(name: str, config: Mapping[str, Any]) -> dict[str, Any]:
 
 
 def _fallback_cluster(upstream: str, stable: str) -> dict[str, Any]:
-    attempts = {"@type": _type_url(composite_v3.ClusterConfig), "clusters": [{"name": upstream}, {"name": stable}]}
+    attempts = {
+        "@type": f"{_TYPES}.extensions.clusters.composite.v3.ClusterConfig",
+        "clusters": [{"name": upstream}, {"name": stable}],
+    }
     kind = {"name": "envoy.clusters.composite", "typedConfig": attempts}
     return {**_FALLBACK, "name": fallback_name(upstream, stable), "clusterType": kind}
 
 
-@cache
-def _type_url(message: type[Message]) -> str:
-    return PackedMessage.pack(message()).type_url
-
-
 _FALLBACK: Final = {
-    "@type": _type_url(cluster_v3.Cluster),
-    **cluster_v3.Cluster(
-        connect_timeout=timedelta(seconds=1),
-        lb_policy=cluster_v3.ClusterLbPolicy.CLUSTER_PROVIDED,
-        circuit_breakers=cluster_v3.CircuitBreakers(
-            thresholds=[
-                # The limits that matter are those of the two clusters behind it; lower ones would only hide them.
-                cluster_v3.CircuitBreakersThresholds(
-                    max_connections=65536, max_pending_requests=65536, max_requests=65536, max_retries=1024
-                )
-            ]
-        ),
-    ).to_dict(),
+    "@type": f"{_TYPES}.config.cluster.v3.Cluster",
+    "connectTimeout": "1s",
+    "lbPolicy": "CLUSTER_PROVIDED",
+    "circuitBreakers": {
+        "thresholds": [
+            # The limits that matter are those of the two clusters behind it; lower ones would only hide them.
+            {"maxConnections": 65536, "maxPendingRequests": 65536, "maxRequests": 65536, "maxRetries": 1024}
+        ]
+    },
 }
 """What all fallback clusters have in common."""
 
