@@ -1,6 +1,6 @@
 """``python -m extproc.cli`` is ``dropout``."""
 
-from extproc.cli import main
+from extproc.cli.main import main
 
 if __name__ == "__main__":
     main()

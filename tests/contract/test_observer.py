@@ -18,7 +18,7 @@ from extproc._gen.envoy.service.accesslog.v3.als_pb2 import StreamAccessLogsMess
 from extproc.adapters.sqlite_observations import ObservationsReader
 from extproc.adapters.stores import beside
 from extproc.assignment import bucket_of
-from extproc.cli import cli
+from extproc.cli.main import cli
 from extproc.control.analysis import measuring
 from extproc.control.analysis.runs import Measured, Outcome
 from extproc.protect.access_log import METHOD, SERVICE

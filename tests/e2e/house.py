@@ -13,7 +13,7 @@ from typing import Any
 
 from click.testing import CliRunner
 
-from extproc.cli import cli
+from extproc.cli.main import cli
 from extproc.envoy.bootstrap import PROCESSOR_CLUSTER, bootstrap
 from tests.support.dropout import DropoutServer
 from tests.support.envoy import TEMPLATES, EnvoyProcess, Upstreams, free_port, wait_until

@@ -15,7 +15,7 @@ from typing import NamedTuple
 import pytest
 import yaml
 
-from extproc.cli import COMMANDS, main
+from extproc.cli.main import COMMANDS, main
 from tests.support.rollouts import CANARY, document
 
 DROPOUT = (sys.executable, "-m", "extproc.cli")

@@ -15,7 +15,7 @@ import pytest
 import yaml
 
 from extproc.adapters.sqlite_store import SqliteStore
-from extproc.cli import main
+from extproc.cli.main import main
 from extproc.cli.watching import wait_for
 from extproc.control.access import Control, DirectControl
 from extproc.control.actions import Abort, Delete, SetWeight, act

@@ -20,8 +20,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from extproc.adapters.stores import open_store
-from extproc.cli import main
 from extproc.cli.documents import to_yaml
+from extproc.cli.main import main
 from extproc.resources.marked_yaml import read_documents
 from tests.support.rollouts import CANARY, EXPERIMENT, document
 

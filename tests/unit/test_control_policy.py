@@ -12,7 +12,7 @@ import yaml
 
 from extproc.adapters.control_policy import ControlPolicies
 from extproc.adapters.sqlite_store import SqliteStore
-from extproc.cli import main
+from extproc.cli.main import main
 from extproc.control.actions import (
     Abort,
     Action,

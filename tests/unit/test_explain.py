@@ -10,7 +10,7 @@ import pytest
 import yaml
 
 from extproc.adapters.stores import open_store
-from extproc.cli import main
+from extproc.cli.main import main
 from extproc.clock import SystemClock
 from extproc.control.actions import Apply, Kill, SetWeight, act
 from extproc.datapath.record import RECORD_FIELDS

@@ -12,7 +12,7 @@ import pytest
 
 from extproc.adapters.feature_files import read_feature_file
 from extproc.adapters.sqlite_features import FeatureRecord, SqliteFeatureStore, open_features
-from extproc.cli import main
+from extproc.cli.main import main
 from extproc.errors import InvalidInput, Unreachable
 
 NOW = 1_800_000_000.0

@@ -11,7 +11,7 @@ from click.testing import CliRunner, Result
 
 from extproc.adapters.sqlite_feedback import SqliteFeedback
 from extproc.adapters.sqlite_store import SqliteStore
-from extproc.cli import cli, main
+from extproc.cli.main import cli, main
 from extproc.control.feedback import Entry, Tally
 from extproc.snapshot.store import Status, Write
 from tests.support.clock import FakeClock

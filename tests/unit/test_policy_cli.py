@@ -8,7 +8,7 @@ from typing import Any
 
 import pytest
 
-from extproc.cli import main
+from extproc.cli.main import main
 from tests.support.policies import POLICIES
 
 GOOD = 'package routing\n\ndecision := {"allow": true}\n'

@@ -14,7 +14,7 @@ import pytest
 import yaml
 from prometheus_client.parser import text_string_to_metric_families
 
-from extproc.cli import COMMANDS, cli
+from extproc.cli.main import COMMANDS, cli
 from extproc.datapath.words import REASONS
 from extproc.metrics import METRICS, merge
 from extproc.names import OWN_HEADERS, Reason

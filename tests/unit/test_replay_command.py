@@ -9,7 +9,7 @@ from typing import Any
 import pytest
 
 from extproc.adapters.regorus_policy import RegorusEngine
-from extproc.cli import main
+from extproc.cli.main import main
 from extproc.resources.policies import read_sources
 from tests.support.rollouts import canary
 from tests.unit.test_replay import FEATURES, POLICY, log_of

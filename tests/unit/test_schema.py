@@ -9,7 +9,7 @@ import pytest
 import yaml
 from jsonschema import Draft202012Validator
 
-from extproc.cli import main
+from extproc.cli.main import main
 from extproc.errors import InvalidInput
 from extproc.resources.analysis_template import AnalysisTemplate
 from extproc.resources.document import Resource

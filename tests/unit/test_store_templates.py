@@ -11,7 +11,7 @@ import pytest
 import yaml
 
 from extproc.adapters.sqlite_store import SqliteStore
-from extproc.cli import main
+from extproc.cli.main import main
 from extproc.control.actions import Apply, DeleteTemplate, act
 from extproc.control.folder import FollowedFolder
 from extproc.control.templates import load_template

@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 
-from extproc.cli import main
+from extproc.cli.main import main
 from tests.unit.test_documents import DESIGN, MINIMAL
 
 
