@@ -139,6 +139,9 @@ def serve(
     )
     endpoints = worker_endpoints(options.listen, options.workers)
     admin = TcpEndpoint(*parse_host_port(options.admin, "--admin"))
+    if not admin.loopback and not options.insecure:
+        message = f"{admin.target} can be reached from other machines, and its pages ask nobody who they are: say "
+        raise InvalidInput.of("insecure_admin", f"{message}--insecure if something protects it.", field="--admin")
     if options.decision_log is not None:
         _check_log(options.decision_log)
     lock = _take(endpoints, options)

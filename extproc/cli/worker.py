@@ -9,7 +9,7 @@ from __future__ import annotations
 import gc
 import logging
 import sys
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any, Final, cast
 
@@ -29,7 +29,7 @@ from extproc.datapath.tally import Tally
 from extproc.datapath.transports.exchange import Process
 from extproc.datapath.verdict_cache import VerdictCache
 from extproc.decision_id import DecisionIds, KeyFile
-from extproc.errors import DropoutError
+from extproc.errors import DropoutError, Fault
 from extproc.metrics import (
     CACHE_HITS,
     CACHE_MISSES,
@@ -189,8 +189,24 @@ class RouterApplication:
         errors = [{"rollout": key, **fault.as_dict()} for key, fault in self._holder.errors.items()]
         if self._holder.store_fault is not None:
             errors.append({"rollout": None, **self._holder.store_fault.as_dict()})
+        errors.extend(self._never_answered(snapshot))
         rollouts = (_described(rollout, snapshot.overlay_of(key)) for key, rollout in snapshot.rollouts.items())
         return {"rollouts": rollouts, "errors": errors}
+
+    def _never_answered(self, snapshot: Snapshot) -> Iterator[dict[str, Any]]:
+        """What rollouts ask for and nobody has: each once, with the first rollout that asks."""
+        engine, told = self._policies.current, set[str | None]()
+        for key, rollout in snapshot.rollouts.items():
+            policy = rollout.policy
+            if policy is not None and policy.path not in told and (engine is None or not engine.knows(policy.path)):
+                told.add(policy.path)
+                where = "no policies are served" if engine is None else "no policy has it"
+                message = f"The rule {policy.path} is asked, but {where}: every request ends at onError."
+                yield {"rollout": key, **Fault("policy_rule_missing", message, field="spec.policy.path").as_dict()}
+            if rollout.features is not None and self._features is None and None not in told:
+                told.add(None)
+                message = "Features are asked for, but serve has no --features: every one is missing."
+                yield {"rollout": key, **Fault("feature_store_missing", message, field="spec.features").as_dict()}
 
     def dump(self) -> dict[str, Any]:
         """The metrics, of every decision that was answered."""

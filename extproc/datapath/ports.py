@@ -56,6 +56,10 @@ class PolicyEngine(Protocol):
         """The parts of the input that the rule at ``path`` can read."""
         ...
 
+    def knows(self, path: str) -> bool:
+        """Whether there is a rule at ``path``."""
+        ...
+
 
 class Decided(NamedTuple):
     """One decision and what it was made from; facts and rollout are None when no rollout matched."""

@@ -38,10 +38,10 @@ class Ending:
 
     @property
     def seconds_to_zero(self) -> float | None:
-        """From ``since`` to the last answer of the version."""
+        """From ``since`` to the last answer of the version; in whole milliseconds, so that it is rounded once."""
         if self.since is None or self.last_served is None:
             return None
-        return max(0.0, self.last_served - self.since)
+        return round(max(0.0, self.last_served - self.since), 3)
 
     def count(self, answers: Sequence[Answer]) -> None:
         """Take the numbers from all answers since the rollout began."""
@@ -57,7 +57,7 @@ class Ending:
             "outcome": self.outcome,
             "reason": self.reason,
             "message": self.message,
-            "seconds_to_zero": _rounded(self.seconds_to_zero),
+            "seconds_to_zero": self.seconds_to_zero,
             "from": self.event or None,
             "from_second": _rounded(self.since),
             "last_request_second": _rounded(self.last_served),

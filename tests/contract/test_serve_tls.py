@@ -116,6 +116,16 @@ def served_name(server: DropoutServer) -> str:
         return str(dict(part[0] for part in certificate["subject"])["commonName"])
 
 
+def test_the_pages_are_not_shown_to_the_outside_unless_it_is_asked_for() -> None:
+    server = DropoutServer("--admin", "0.0.0.0:0", workers=1)
+    server.write_rollout()
+    status, said = server.refused()
+    assert (status, "(insecure_admin)" in said) == (2, True)
+    server.options = (*server.options, "--insecure")
+    with server:
+        assert server.get("/healthz")[0] == 200
+
+
 def test_plaintext_to_the_outside_is_refused_unless_it_is_asked_for() -> None:
     server = DropoutServer(workers=1, listen=f"0.0.0.0:{free_port()}")
     server.write_rollout()

@@ -39,6 +39,10 @@ class RecordingEngine:
         """The engine's."""
         return self._engine.reads(path)
 
+    def knows(self, path: str) -> bool:
+        """The engine's."""
+        return self._engine.knows(path)
+
     def evaluate(self, path: str, document: Mapping[str, Any]) -> PolicyVerdict:
         """The engine's."""
         self.inputs.append(document)

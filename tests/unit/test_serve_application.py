@@ -21,6 +21,7 @@ from extproc.resources.loading import load_valid
 from extproc.serve.heartbeat import HeartbeatPage
 from extproc.serve.worker import PolicySlot
 from extproc.serve.worker_config import WorkerConfig
+from tests.support.policies import sources_of
 from tests.support.rollouts import CANARY, document
 
 
@@ -66,6 +67,29 @@ def test_many_new_rollouts_are_frozen_without_the_garbage(
 async def test_a_decision_that_is_answered_is_counted(application: RouterApplication) -> None:
     await application.process(Request("GET", "/nothing/here", "models", "http", {}))
     assert [DECISIONS, ["", "", "", "no_match"], 1] in orjson.loads(orjson.dumps(application.dump()["counters"]))
+
+
+def test_what_a_rollout_asks_for_and_nobody_has_is_told(tmp_path: Path) -> None:
+    features = {"entity": {"header": "x-user-id"}, "view": "user_risk", "names": ["risk_score"]}
+    asking = {**CANARY, "policy": {"path": "routing/nope"}, "features": features}
+    (tmp_path / "rollout.json").write_text(orjson.dumps(document(asking)).decode())
+    with_store(tmp_path, Apply(load_valid([tmp_path / "rollout.json"])))
+    page = HeartbeatPage.create()
+    policies = PolicySlot(page)
+    app = RouterApplication(WorkerConfig(index=0, store=url(tmp_path)), policies)
+    app.load()
+
+    def told() -> dict[str, str]:
+        return {error["code"]: error["message"] for error in app.describe()["errors"]}
+
+    assert told().keys() == {"policy_rule_missing", "feature_store_missing"}
+    assert "no policies are served" in told()["policy_rule_missing"]
+    policies.swap(app.engine(sources_of("package routing\n\ndecision := {}\n").to_json()))
+    assert "no policy has it" in told()["policy_rule_missing"]
+    policies.swap(app.engine(sources_of("package routing\n\nnope := {}\n").to_json()))
+    assert told().keys() == {"feature_store_missing"}
+    app.close()
+    page.close()
 
 
 def swap(application: RouterApplication, tmp_path: Path) -> None:
