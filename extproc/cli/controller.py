@@ -75,6 +75,9 @@ def _run(options: Options) -> NoReturn:
     configure_logging()
     gc.set_threshold(*_GC_THRESHOLD)
 
+    # It has nothing to read again, and a closing terminal is no reason to let the lease run out.
+    signal.signal(signal.SIGHUP, signal.SIG_IGN)
+
     async def live() -> NoReturn:
         running = Controller(options, lambda line: click.echo(f"dropout: {line}", err=True))
         loop = asyncio.get_running_loop()

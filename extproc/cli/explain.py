@@ -140,10 +140,15 @@ def _print_replayed(replayed: Replayed, log: Path, output: str) -> None:
         elif replayed.fault is not None:
             click.echo(f"{log}:{replayed.line}: {replayed.fault} (bad_line)", err=True)
         elif replayed.not_replayable is not None:
-            click.echo(f"{replayed.decision_id}: not_replayable: {replayed.not_replayable}")
+            click.echo(f"{_plain(replayed.decision_id)}: not_replayable: {_plain(replayed.not_replayable)}")
         else:
             before, now = (to_json(document[side]).decode() for side in ("logged", "replayed"))
-            click.echo(f"{replayed.decision_id}: {document['field']}: {before} is now {now}")
+            click.echo(f"{_plain(replayed.decision_id)}: {document['field']}: {before} is now {now}")
+
+
+def _plain(text: object) -> str:
+    """What stood in a log, without what a terminal would obey."""
+    return shown if (shown := str(text)).isprintable() else ascii(shown)
 
 
 def _findings(replayed: Replayed, log: Path) -> Iterable[dict[str, Any]]:

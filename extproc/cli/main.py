@@ -82,6 +82,9 @@ def main(arguments: Sequence[str] | None = None) -> int:
         sys.exit(error.exit_code)
     except (click.Abort, KeyboardInterrupt):
         sys.exit(130)
+    except UnicodeEncodeError:
+        print_faults([Fault("usage", "An argument is not UTF-8 text.")], as_json=as_json)
+        sys.exit(2)
     except OSError as error:
         # What a command expects to fail it catches; this is a full disk under the answer, or a pipe that closed.
         _print_os_error(error, as_json=as_json)

@@ -298,14 +298,14 @@ class EnvoyFiles:
         self._store = store
         self._directory = directory
         self._holder: SnapshotHolder | None = None
-        self._written = False
+        self._written: list[tuple[int, ...] | None] | None = None
 
     def exist(self) -> bool:
         """Whether Envoy has something to read."""
         return all((self._directory / name).exists() for name in _ENVOY_FILES)
 
     def write(self) -> None:
-        """Write what changed since it was last written."""
+        """Write what changed since it was last written, and what somebody else removed or changed."""
         from extproc.adapters.stores import open_store
         from extproc.clock import SystemClock
         from extproc.envoy.render import write_envoy_dir
@@ -314,12 +314,24 @@ class EnvoyFiles:
         if self._holder is None:
             holder = SnapshotHolder(open_store(self._store), SystemClock())
             holder.load()
-            self._holder, self._written = holder, False
+            self._holder, self._written = holder, None
         elif (snapshot := self._holder.refresh()) is not None:
-            self._holder.current, self._written = snapshot, False
-        if not self._written:
+            self._holder.current, self._written = snapshot, None
+        if self._written is None or self._written != self._found():
             write_envoy_dir(self._directory, self._holder.current.rollouts.values())
-            self._written = True
+            self._written = self._found()
+
+    def _found(self) -> list[tuple[int, ...] | None]:
+        """What tells each file from another one in its place."""
+        return [_fingerprint(self._directory / name) for name in _ENVOY_FILES]
+
+
+def _fingerprint(file: Path) -> tuple[int, ...] | None:
+    try:
+        found = file.stat()
+    except OSError:
+        return None
+    return found.st_ino, found.st_mtime_ns, found.st_size
 
 
 def _read_sources(directory: Path) -> Sources:

@@ -10,6 +10,7 @@ find it cold, and would hold up the loop for as long, since only one of them can
 
 from __future__ import annotations
 
+import fcntl
 import logging
 import os
 import threading
@@ -167,7 +168,6 @@ class _LogFile:
     def __init__(self, path: Path) -> None:
         self._path = path
         self._descriptor: int | None = None
-        self._torn = False
         self._failing = False
         self.first_failure = False
 
@@ -189,19 +189,20 @@ class _LogFile:
         if self._descriptor is None:
             self._descriptor = open_log(self._path)
         data = b"".join(lines)
-        if self._torn:
-            data = b"\n" + data
-        written = os.write(self._descriptor, data)
-        if written == len(data):
-            self._torn = False
-            lines.clear()
-            return
-        # A full disk takes a part: whole lines are done, the torn one is ended by a newline and written again.
-        written -= int(self._torn)
-        self._torn = False
-        while lines and written >= len(lines[0]):
-            written -= len(lines.pop(0))
-        self._torn = written > 0
+        # Another worker must not go on in the middle of a line that did not fit.
+        fcntl.flock(self._descriptor, fcntl.LOCK_EX)
+        try:
+            written = os.write(self._descriptor, data)
+            if written == len(data):
+                lines.clear()
+                return
+            # A full disk takes a part: whole lines are done, the torn one is taken back and written again.
+            while lines and written >= len(lines[0]):
+                written -= len(lines.pop(0))
+            if written:
+                os.ftruncate(self._descriptor, os.lseek(self._descriptor, 0, os.SEEK_CUR) - written)
+        finally:
+            fcntl.flock(self._descriptor, fcntl.LOCK_UN)
         raise OSError(f"only a part of the batch fitted into {self._path}")
 
     def close(self) -> None:

@@ -73,7 +73,11 @@ class Gatherer:
     ) -> tuple[PolicyVerdict, dict[str, object] | None]:
         if engine is None:
             return _NO_POLICIES, None
-        document = build_input(request, rollout, unit, features, self._clock.now(), engine.reads(path))
+        try:
+            document = build_input(request, rollout, unit, features, self._clock.now(), engine.reads(path))
+        except Exception as error:  # onError is for this too: what a policy would have denied is not let through
+            message = f"the input cannot be built: {type(error).__name__}"
+            return PolicyVerdict(fault=Reason.POLICY_ERROR, message=message), None
         return engine.evaluate(path, document), document
 
 

@@ -238,10 +238,13 @@ _HTTP_FIELDS: Final[tuple[tuple[str, Callable[[Request], str | None]], ...]] = (
 )
 
 
+_MAX_PORT_DIGITS: Final = 5
+
+
 def _socket_address(address: str) -> dict[str, Any]:
     """Envoy's ``1.2.3.4:80`` or ``[::1]:80`` in protobuf's JSON."""
     host, colon, port = address.rpartition(":")
-    if not colon or not port.isascii() or not port.isdecimal():
+    if not colon or not port.isascii() or not port.isdecimal() or len(port) > _MAX_PORT_DIGITS:
         return {"address": address}
     return {"address": host.strip("[]"), "portValue": int(port)}
 

@@ -95,14 +95,14 @@ class Replay:
         except (ValueError, KeyError, TypeError, AttributeError, RecursionError):
             return Replayed(number, fault="the line is no decision-log event")
         try:
-            replayed = self._decide(event)
+            differences = _compare(result, self._decide(event))
         except _NotReplayableError as error:
             return Replayed(number, decision_id, not_replayable=str(error))
         except DropoutError as error:
             return Replayed(number, decision_id, not_replayable=f"the plan is refused: {error}")
         except (KeyError, TypeError, ValueError, AttributeError) as error:
             return Replayed(number, decision_id, fault=f"the event lacks what a decision is made from: {error!r}")
-        return Replayed(number, decision_id, differences=_compare(result, replayed))
+        return Replayed(number, decision_id, differences=differences)
 
     def _decide(self, event: Mapping[str, Any]) -> dict[str, Any]:
         """The record of the decision, made again."""

@@ -16,7 +16,6 @@ from __future__ import annotations
 
 import hashlib
 import os
-import re
 import tempfile
 from collections.abc import Iterable, Iterator, Mapping
 from pathlib import Path
@@ -169,8 +168,7 @@ def _precedence(entry: MatchKey, key: str) -> tuple[Any, ...]:
 def _default_routes(key: str, cluster: str, entry: MatchKey) -> list[dict[str, Any]]:
     """The routes for one match entry. A prefix ends at a segment or at ':', which takes Envoy two matches to say."""
     headers = [_header_equals(name, value.decode()) for name, value in entry.headers]
-    if entry.host:
-        headers.insert(0, _host_is(entry.host))
+    hosts = [[match, *headers] for match in _host_is(entry.host)] if entry.host else [headers]
     if entry.exact:
         paths = [{"path": entry.path}]
     elif not entry.path:
@@ -178,17 +176,24 @@ def _default_routes(key: str, cluster: str, entry: MatchKey) -> list[dict[str, A
     else:
         paths = [{"pathSeparatedPrefix": entry.path}, {"prefix": f"{entry.path}:"}]
     to_stable = _to(f"{key}@default", cluster, cluster)
-    return [{**to_stable, "match": {**path, "headers": headers} if headers else path} for path in paths]
+    return [{**to_stable, "match": {**path, "headers": of} if of else path} for of in hosts for path in paths]
 
 
 def _header_equals(name: str, value: str) -> dict[str, Any]:
     return {"name": name, "stringMatch": {"exact": value}}
 
 
-def _host_is(host: str) -> dict[str, Any]:
-    """Host names ignore case, and a port says nothing about whose they are."""
-    pattern = ".*" + re.escape(host[1:]) if host.startswith("*") else re.escape(host)
-    return {"name": ":authority", "stringMatch": {"safeRegex": {"regex": rf"(?i){pattern}(:\d*)?"}}}
+def _host_is(host: str) -> Iterator[dict[str, Any]]:
+    """Either of two: host names ignore case, and a port says nothing about whose they are.
+
+    No pattern, because Envoy refuses all routes for one that is long, and a host may have 253 characters.
+    """
+    if host.startswith("*"):
+        ways = {"suffix": host[1:]}, {"contains": f"{host[1:]}:"}
+    else:
+        ways = {"exact": host}, {"prefix": f"{host}:"}
+    for way in ways:
+        yield {"name": ":authority", "stringMatch": {**way, "ignoreCase": True}}
 
 
 def _to(name: str, cluster: str, stable: str) -> dict[str, Any]:

@@ -77,6 +77,8 @@ def _header_name(text: str) -> str:
     name = _token_name(text)
     if name in OWN_HEADERS:
         raise invalid(f"{name!r} is a header that Dropout sets and strips from clients")
+    if name == "host":
+        raise invalid("no request has this header before Envoy routes it; ask for hosts in match")
     return name
 
 

@@ -158,6 +158,15 @@ def test_told_to_stop_it_exits_0_and_another_leads_at_once(folder: Path) -> None
     assert list((folder / "run").iterdir()) == []
 
 
+def test_a_hangup_does_not_end_it(folder: Path) -> None:
+    with ControllerProcess(folder) as controller:
+        controller.says("leads as")
+        assert controller.process is not None
+        controller.process.send_signal(signal.SIGHUP)
+        assert RemoteControl(controller.target).rollouts()
+        assert controller.process.poll() is None
+
+
 def test_killed_it_leaves_its_lease_to_run_out_and_another_takes_over(folder: Path) -> None:
     with ControllerProcess(folder) as first:
         first.says("leads as")

@@ -50,6 +50,7 @@ REFUSED: Sequence[tuple[str, int, tuple[str, ...]]] = [
     ("store_unreachable", 3, ("apply", "-f", "good.yaml", "--store", "sqlite:folder")),
     ("store_corrupt", 3, ("apply", "-f", "good.yaml", "--store", "sqlite:noise")),
     ("store_unreachable", 3, ("kill", "x", "--store", f"sqlite:{BAD_NAME}")),
+    ("usage", 2, ("rollout", "list", "--control", f"unix:{BAD_NAME}")),
     ("store_url", 2, ("rollout", "list", "--store", "oracle://x")),
     ("store_url", 2, ("rollout", "list", "--store", "")),
     ("features_missing", 3, ("features", "get", "--view", "v", "--entity", "e")),

@@ -291,6 +291,7 @@ SPEC_FAULTS: list[tuple[str, dict[str, Any], tuple[str, str]]] = [
         ("invalid_value", "spec.layer.range[1]"),
     ),
     ("a layer of one bound", {"layer": {"name": "l", "range": [0]}}, ("missing_field", "spec.layer.range[1]")),
+    ("a header that no request has", {"unit": {"header": "Host"}}, ("invalid_value", "spec.unit.header")),
     ("a layer in capitals", {"layer": {"name": "L", "range": [0, 5]}}, ("invalid_value", "spec.layer.name")),
 ]
 

@@ -26,6 +26,9 @@ from extproc.snapshot.store import Status, Write
 from tests.support.envoy import TEMPLATE, TEMPLATES, validate
 from tests.support.rollouts import CANARY, canary, document, experiment
 
+LONG_HOST = ".".join(["a" * 63] * 3 + ["b" * 61])
+"""The longest that a document may ask for."""
+
 
 def _decided(routes: dict[str, Any], key: str, version: str) -> dict[str, Any]:
     """The route of a request that ``key`` decided to be served by ``version``."""
@@ -205,7 +208,7 @@ def test_envoy_accepts_rendered_routes_and_clusters(tmp_path: Path) -> None:
     entry = {
         "path": {"type": "Exact", "value": "/v1"},
         "headers": [{"name": "x-model", "value": "größe"}],
-        "hosts": ["*.example.com", "a.example.com"],
+        "hosts": ["*.example.com", "a.example.com", LONG_HOST, f"*.{LONG_HOST[2:]}"],
     }
     several = [canary(), canary(name="other", match=[entry]), canary(name="all", match=[{"path": {"value": "/"}}])]
     assert validate(_with_rendered(tmp_path, several), tmp_path) == ""
@@ -280,6 +283,25 @@ def test_a_store_that_is_not_there_is_unreachable(tmp_path: Path) -> None:
     result = _render("--store", f"sqlite:{tmp_path / 'none.db'}", "--out", str(tmp_path / "envoy"))
     assert isinstance(result.exception, Unreachable)
     assert not (tmp_path / "envoy").exists()
+
+
+def test_serve_writes_again_what_somebody_else_removed_or_changed(tmp_path: Path) -> None:
+    url = f"sqlite:{tmp_path / 'dropout.db'}"
+    open_store(url, create=True).close()
+    files = EnvoyFiles(url, tmp_path)
+    files.write()
+    routes, clusters = tmp_path / "rds.json", tmp_path / "cds.json"
+    written = routes.read_bytes(), clusters.read_bytes()
+    routes.unlink()
+    files.write()
+    clusters.write_text("{")
+    files.write()
+    routes.write_text("{")
+    files.write()
+    assert (routes.read_bytes(), clusters.read_bytes()) == written
+    before = routes.stat().st_ino
+    files.write()
+    assert routes.stat().st_ino == before
 
 
 def test_serve_writes_what_it_could_not_write_before(tmp_path: Path) -> None:

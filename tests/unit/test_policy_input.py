@@ -155,6 +155,7 @@ def test_the_unit_is_text_and_null_without_one_of_its_own(unit: Unit, seen: str 
         ("[2001:db8::1]:443", {"address": "2001:db8::1", "portValue": 443}),
         ("/run/envoy.sock", {"address": "/run/envoy.sock"}),
         ("x:٣", {"address": "x:٣"}),
+        ("1.2.3.4:" + "9" * 4301, {"address": "1.2.3.4:" + "9" * 4301}),
     ],
 )
 def test_addresses_are_read_as_envoy_writes_them(address: str, seen: dict[str, Any]) -> None:

@@ -78,6 +78,32 @@ def test_bad_lines_are_named_and_do_not_stop_the_replay(
     assert (summary["reproduced"], summary["faults"]) == (20, 1)
 
 
+@pytest.mark.parametrize(
+    "changed",
+    [{"rollout": None, "features": "x"}, {"rollout": None, "features": {"a": 1}}, {"policy_revision": "\ud800"}],
+)
+def test_a_result_of_other_types_is_a_bad_line(
+    changed: dict[str, Any], log: Path, policies: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    event = json.loads(log.read_bytes().splitlines()[0])
+    event["result"].update(changed)
+    log.write_bytes(json.dumps(event).encode() + b"\n" + log.read_bytes())
+    findings, summary = replayed(capsys, log, policies, 0)
+    assert [finding["line"] for finding in findings] == [1]
+    assert (summary["reproduced"], summary["faults"]) == (20, 1)
+
+
+def test_what_a_terminal_would_obey_is_shown_escaped(
+    log: Path, policies: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    event = json.loads(log.read_bytes().splitlines()[0])
+    event |= {"decision_id": "\x1b[2J\ud800", "result": {**event["result"], "version": "9"}}
+    log.write_text(json.dumps(event))
+    with pytest.raises(SystemExit):
+        main(["replay", str(log), "--policies", str(policies)])
+    assert "\\x1b[2J\\ud800" in capsys.readouterr().out
+
+
 def test_a_file_that_is_no_log_at_all_is_bad_input(
     log: Path, policies: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:

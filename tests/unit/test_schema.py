@@ -48,6 +48,7 @@ BEYOND_A_SCHEMA = {
     "an argument given twice",
     "an alias that resolves to nothing",
     "a header that Dropout itself sets",
+    "a header that no request has",
     "an upstream that grows too long",
     "a duration of nothing",
     "three decimals",
