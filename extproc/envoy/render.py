@@ -92,11 +92,13 @@ def write_envoy_dir(directory: Path, rollouts: Iterable[CompiledRollout]) -> boo
     routes_file, clusters_file = directory / ROUTES_FILE, directory / CLUSTERS_FILE
     try:
         directory.mkdir(parents=True, exist_ok=True)
-        before = _read(routes_file)
-        if before == routes and {cluster["name"] for cluster in clusters} <= _resource_names(clusters_file):
+        before, clusters_before = _read(routes_file), _parse(_read(clusters_file))
+        names = {cluster["name"] for cluster in clusters}
+        told = _resources(clusters_before)
+        if before == routes and clusters_before and names <= {cluster.get("name") for cluster in told}:
             return False
-        still_named = set(_clusters_named(_parse(before))) - {cluster["name"] for cluster in clusters}
-        kept = [cluster for cluster in _resources(clusters_file) if cluster.get("name") in still_named]
+        still_named = set(_clusters_named(_parse(before))) - names
+        kept = [cluster for cluster in told if cluster.get("name") in still_named]
         _replace(clusters_file, _discovery([*clusters, *kept]))
         _replace(routes_file, routes)
     except OSError as error:
@@ -293,13 +295,9 @@ def _parse(text: bytes) -> dict[str, Any]:
     return document if isinstance(document, dict) else {}
 
 
-def _resources(file: Path) -> list[dict[str, Any]]:
-    found = _parse(_read(file)).get("resources")
+def _resources(document: Mapping[str, Any]) -> list[dict[str, Any]]:
+    found = document.get("resources")
     return [resource for resource in found if isinstance(resource, dict)] if isinstance(found, list) else []
-
-
-def _resource_names(file: Path) -> set[str]:
-    return {str(resource.get("name")) for resource in _resources(file)}
 
 
 def _clusters_named(node: Any) -> Iterator[str]:
