@@ -47,13 +47,13 @@ test: code ## everything that must hold: the checks, then every test, on the rea
 	@# Restarts under load have seconds to be done in: nothing runs beside them.
 	@$(PYTEST) -n auto --maxprocesses 2 $(FAULTS)
 
-with-servers:
+with-servers: $(READY)
 	@# One more than there are processors, because they wait half of the time; the files that take longest come first.
 	@$(PYTEST) -n $$(($$(nproc) + 1)) --dist loadfile --no-loadscope-reorder tests/contract --ignore $(NEEDS_OPA)
 	@$(PYTEST) -n auto --maxprocesses 4 --dist loadfile tests/e2e --ignore $(FAULTS)
 
 # Takes what the servers leave idle, a third of two processors, and never what they need.
-computing:
+computing: $(READY)
 	@+nice -n 19 $(MAKE) --no-print-directory policies
 	@nice -n 19 $(PYTEST) -n auto --dist loadfile --no-loadscope-reorder tests/unit $(NEEDS_OPA)
 

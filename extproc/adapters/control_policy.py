@@ -105,7 +105,7 @@ class _Engine:
         self._process: subprocess.Popen[bytes] | None = None
         self._failed = ("", float("-inf"))
         self.revision = sources.revision
-        self.has_rule = RegorusEngine(sources).knows(RULE)
+        self.has_rule = RULE in RegorusEngine(sources).paths
 
     def decide(self, question: Mapping[str, Any]) -> Verdict:
         """The verdict, within the time that there is."""

@@ -72,9 +72,10 @@ class RegorusEngine:
         """A fingerprint of the policies and their data."""
         return self._revision
 
-    def knows(self, path: str) -> bool:
-        """Whether there is a rule at ``path``, as ``routing/decision``."""
-        return path in self._rules
+    @property
+    def paths(self) -> tuple[str, ...]:
+        """The rules that can be evaluated, as ``routing/decision``, sorted."""
+        return tuple(sorted(self._rules))
 
     def reads(self, path: str) -> Reads:
         """The parts of the input that the rule at ``path`` can read."""

@@ -67,6 +67,8 @@ def controller(
 
 
 def _run(options: Options) -> NoReturn:
+    # It has nothing to read again, and a closing terminal is no reason to let the lease run out.
+    signal.signal(signal.SIGHUP, signal.SIG_IGN)
     for name, value in GRPC_SETTINGS.items():  # read once, when grpc is imported
         os.environ.setdefault(name, value)
     from extproc.cli.controller_parts import Controller
@@ -74,9 +76,6 @@ def _run(options: Options) -> NoReturn:
 
     configure_logging()
     gc.set_threshold(*_GC_THRESHOLD)
-
-    # It has nothing to read again, and a closing terminal is no reason to let the lease run out.
-    signal.signal(signal.SIGHUP, signal.SIG_IGN)
 
     async def live() -> NoReturn:
         running = Controller(options, lambda line: click.echo(f"dropout: {line}", err=True))

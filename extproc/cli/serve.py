@@ -34,7 +34,7 @@ from extproc.serve.worker_config import GRPC, HTTP, TRANSPORTS, ObserverPlan, Wo
 from extproc.settings import settings
 
 if TYPE_CHECKING:
-    from extproc.serve.policy_watch import Sources
+    from extproc.serve.policy_watch import Sources, Stamp
     from extproc.serve.supervisor import Folder
     from extproc.snapshot.holder import SnapshotHolder
     from extproc.snapshot.store import RolloutStore
@@ -298,7 +298,7 @@ class EnvoyFiles:
         self._store = store
         self._directory = directory
         self._holder: SnapshotHolder | None = None
-        self._written: list[tuple[int, ...] | None] | None = None
+        self._written: Stamp | None = None
 
     def exist(self) -> bool:
         """Whether Envoy has something to read."""
@@ -309,6 +309,7 @@ class EnvoyFiles:
         from extproc.adapters.stores import open_store
         from extproc.clock import SystemClock
         from extproc.envoy.render import write_envoy_dir
+        from extproc.serve.policy_watch import stamp_of
         from extproc.snapshot.holder import SnapshotHolder
 
         if self._holder is None:
@@ -317,21 +318,9 @@ class EnvoyFiles:
             self._holder, self._written = holder, None
         elif (snapshot := self._holder.refresh()) is not None:
             self._holder.current, self._written = snapshot, None
-        if self._written is None or self._written != self._found():
+        if self._written != stamp_of(self._directory):
             write_envoy_dir(self._directory, self._holder.current.rollouts.values())
-            self._written = self._found()
-
-    def _found(self) -> list[tuple[int, ...] | None]:
-        """What tells each file from another one in its place."""
-        return [_fingerprint(self._directory / name) for name in _ENVOY_FILES]
-
-
-def _fingerprint(file: Path) -> tuple[int, ...] | None:
-    try:
-        found = file.stat()
-    except OSError:
-        return None
-    return found.st_ino, found.st_mtime_ns, found.st_size
+            self._written = stamp_of(self._directory)
 
 
 def _read_sources(directory: Path) -> Sources:

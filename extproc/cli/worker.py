@@ -195,16 +195,18 @@ class RouterApplication:
 
     def _never_answered(self, snapshot: Snapshot) -> Iterator[dict[str, Any]]:
         """What rollouts ask for and nobody has: each once, with the first rollout that asks."""
-        engine, told = self._policies.current, set[str | None]()
+        engine = self._policies.current
+        where = "no policies are served" if engine is None else "no policy has it"
+        answered = set(engine.paths) if engine is not None else set[str]()
+        features_answered = self._features is not None
         for key, rollout in snapshot.rollouts.items():
             policy = rollout.policy
-            if policy is not None and policy.path not in told and (engine is None or not engine.knows(policy.path)):
-                told.add(policy.path)
-                where = "no policies are served" if engine is None else "no policy has it"
+            if policy is not None and policy.path not in answered:
+                answered.add(policy.path)
                 message = f"The rule {policy.path} is asked, but {where}: every request ends at onError."
                 yield {"rollout": key, **Fault("policy_rule_missing", message, field="spec.policy.path").as_dict()}
-            if rollout.features is not None and self._features is None and None not in told:
-                told.add(None)
+            if rollout.features is not None and not features_answered:
+                features_answered = True
                 message = "Features are asked for, but serve has no --features: every one is missing."
                 yield {"rollout": key, **Fault("feature_store_missing", message, field="spec.features").as_dict()}
 

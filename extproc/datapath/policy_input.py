@@ -24,6 +24,8 @@ InputPath = tuple[str, ...]
 INPUT_VERSION: Final = {"encoding": "protojson", "ext_proc": "v3"}
 """``input.version``, where OPA-Envoy says ``{"encoding": "protojson", "ext_authz": "v3"}``."""
 
+_MAX_PORT_DIGITS: Final = 5
+
 _HTTP: Final = ("attributes", "request", "http")
 _HEADERS: Final = (*_HTTP, "headers")
 
@@ -236,9 +238,6 @@ _HTTP_FIELDS: Final[tuple[tuple[str, Callable[[Request], str | None]], ...]] = (
     ("protocol", _protocol),
     ("id", _request_id),
 )
-
-
-_MAX_PORT_DIGITS: Final = 5
 
 
 def _socket_address(address: str) -> dict[str, Any]:

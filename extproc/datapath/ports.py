@@ -56,8 +56,9 @@ class PolicyEngine(Protocol):
         """The parts of the input that the rule at ``path`` can read."""
         ...
 
-    def knows(self, path: str) -> bool:
-        """Whether there is a rule at ``path``."""
+    @property
+    def paths(self) -> tuple[str, ...]:
+        """The rules that can be evaluated, as ``routing/decision``."""
         ...
 
 

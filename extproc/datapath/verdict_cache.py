@@ -61,9 +61,10 @@ class _Remembering:
         """The parts of the input that the rule at ``path`` can read."""
         return self._engine.reads(path)
 
-    def knows(self, path: str) -> bool:
-        """Whether there is a rule at ``path``."""
-        return self._engine.knows(path)
+    @property
+    def paths(self) -> tuple[str, ...]:
+        """The rules that can be evaluated."""
+        return self._engine.paths
 
     def evaluate(self, path: str, document: Mapping[str, Any]) -> PolicyVerdict:
         """The verdict of the rule at ``path``; never raises."""

@@ -36,9 +36,10 @@ class WatchedEngine:
         """The fingerprint of the policies."""
         return self._engine.revision
 
-    def knows(self, path: str) -> bool:
-        """Whether there is a rule at ``path``."""
-        return self._engine.knows(path)
+    @property
+    def paths(self) -> tuple[str, ...]:
+        """The rules that can be evaluated."""
+        return self._engine.paths
 
     @property
     def quarantined(self) -> frozenset[str]:

@@ -39,9 +39,10 @@ class RecordingEngine:
         """The engine's."""
         return self._engine.reads(path)
 
-    def knows(self, path: str) -> bool:
+    @property
+    def paths(self) -> tuple[str, ...]:
         """The engine's."""
-        return self._engine.knows(path)
+        return self._engine.paths
 
     def evaluate(self, path: str, document: Mapping[str, Any]) -> PolicyVerdict:
         """The engine's."""

@@ -24,7 +24,7 @@ EXTRAS = {extra: [Requirement(line) for line in lines] for extra, lines in PROJE
 DECLARED = [*BASE, *chain.from_iterable(EXTRAS.values())]
 PYTHONS = ("3.11", "3.12", "3.13")
 
-PARTS = {"betterproto2": "envoy-data-plane", "pydantic-core": "pydantic"}
+PARTS = {"pydantic-core": "pydantic"}
 """Packages whose version another one fixes because they are halves of one thing -> that other one."""
 
 
