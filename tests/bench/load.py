@@ -6,12 +6,13 @@ import os
 import statistics
 import subprocess
 import time
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import NamedTuple
 
 CONNECTIONS = 32
+MOST_OFFERED = 1600
 HEADERS = (
     "user-agent: Mozilla/5.0 (X11; Linux x86_64; rv:140.0) Gecko/20100101 Firefox/140.0",
     "accept: application/json",
@@ -49,6 +50,14 @@ class Measured:
     p99_ms: float
     p999_ms: float
     max_ms: float
+
+
+def offered_rate(reached: Iterable[float]) -> int:
+    """Requests a second for all, of which the slowest ``reached`` at least twice as many: a full hundred.
+
+    A server that cannot keep up has no cost at this rate, only a queue.
+    """
+    return max(100, min(MOST_OFFERED, int(min(reached) / 2 // 100 * 100)))
 
 
 def cpu_seconds(pid: int | None) -> float:

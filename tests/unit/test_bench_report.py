@@ -7,13 +7,14 @@ from pathlib import Path
 from typing import Any
 
 import orjson
+import pytest
 
-from tests.bench.load import Measured
+from tests.bench.load import Measured, offered_rate
 from tests.bench.picture import draw
 from tests.bench.report import ALONE, CASES, GRPC_FULL, GRPC_NOOP, HTTP_FULL, MODES, Figures, report
 
 LOAD = {"connections": 32, "rate": 1600, "rounds": 3}
-USUAL = replace(Measured(**{field.name: 1 for field in fields(Measured)}), failed=0)
+USUAL = replace(Measured(**{field.name: 1 for field in fields(Measured)}), failed=0, requests_per_second=1599.0)
 
 
 def measured(**of_http_full: Any) -> Figures:
@@ -41,6 +42,20 @@ def test_a_run_in_which_a_request_failed_or_went_undecided_is_void() -> None:
     assert f"{GRPC_NOOP.name}: 2 undecided, 0 failed" in void
     assert f"{HTTP_FULL.name}: 0 undecided, 9 failed" in void
     assert GRPC_FULL.name not in void
+
+
+def test_a_run_in_which_a_server_did_not_keep_up_with_what_was_offered_is_void() -> None:
+    assert (
+        report(measured(requests_per_second=1136.2), LOAD, [])["void"]
+        == f"{HTTP_FULL.name}: 1136/s when 1600/s were offered"
+    )
+
+
+@pytest.mark.parametrize(
+    ("reached", "rate"), [([37000, 9000, 4474], 1600), ([25000, 3958, 1777], 800), ([20000, 90], 100)]
+)
+def test_all_are_offered_half_of_what_the_slowest_can_take(reached: list[float], rate: int) -> None:
+    assert offered_rate(reached) == rate
 
 
 def test_the_picture_is_drawn_from_the_file(tmp_path: Path) -> None:
