@@ -34,8 +34,8 @@ from extproc.serve.worker_config import GRPC, HTTP, TRANSPORTS, ObserverPlan, Wo
 from extproc.settings import settings
 
 if TYPE_CHECKING:
+    from extproc.serve.document_keeper import Folder
     from extproc.serve.policy_watch import Sources, Stamp
-    from extproc.serve.supervisor import Folder
     from extproc.snapshot.holder import SnapshotHolder
     from extproc.snapshot.store import RolloutStore
 
@@ -222,7 +222,7 @@ def _supervise(
         observer=observer,
     )
     parts = Parts(
-        prepare=lambda: _prepare(options),
+        open_folder=lambda: _open_folder(options),
         envoy_files=EnvoyFiles(options.store, options.envoy_dir) if options.envoy_dir else None,
         read_sources=_read_sources,
         say=lambda line: click.echo(line, err=True),
@@ -280,7 +280,7 @@ class _FollowedRollouts:
         return faults
 
 
-def _prepare(options: Options) -> Folder | None:
+def _open_folder(options: Options) -> Folder | None:
     """Make the store if need be, and the folder that it follows."""
     from extproc.adapters.stores import open_store
 

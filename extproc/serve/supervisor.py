@@ -8,60 +8,41 @@ from __future__ import annotations
 
 import asyncio
 import logging
-import os
 import signal
 import time
-from collections.abc import Callable, Iterable, Mapping, Sequence
-from concurrent.futures import ThreadPoolExecutor
-from contextlib import suppress
-from dataclasses import asdict, dataclass, field
-from functools import partial
+from collections.abc import Callable, Coroutine, Mapping, Sequence
+from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Final, Protocol, TypeVar
-
-import orjson
+from typing import Any, Final, Protocol
 
 from extproc.clock import SystemClock
 from extproc.errors import DropoutError, Fault, InvalidInput, Unreachable
 from extproc.metrics import OBSERVER_REPLACED, OBSERVER_UP, RELOADS_REFUSED, WORKERS_REPLACED, Metrics, Totals
-from extproc.serve.admin import AdminServer, Page
+from extproc.serve.admin import AdminServer
 from extproc.serve.auxiliary import Auxiliary, AuxiliaryCommand
-from extproc.serve.children import Backoff, Child, spawn
+from extproc.serve.children import Child
+from extproc.serve.document_keeper import DocumentKeeper, Folder
 from extproc.serve.endpoints import FolderLock, TcpEndpoint, UnixEndpoint
 from extproc.serve.heartbeat import BEAT_SECONDS, STACKS_SIGNAL
-from extproc.serve.messages import Channel, Message
+from extproc.serve.messages import Message
+from extproc.serve.pages import Pages
 from extproc.serve.policy_keeper import PolicyKeeper
 from extproc.serve.policy_watch import ReadSources, Sources, Trial, crashed, too_slow
 from extproc.serve.protection import Protection
 from extproc.serve.sockets import SocketWatch
 from extproc.serve.watchdog import Hung, Limits, Watchdog, process_state
 from extproc.serve.worker_config import ObserverPlan, WorkerConfig
+from extproc.serve.workers import Slot, Workers
 from extproc.settings import Settings
 
 logger = logging.getLogger(__name__)
-_T = TypeVar("_T")
 
 _ANSWER_SECONDS: Final = 1.0
-_DESCRIPTION_SECONDS: Final = 3.0
 _QUARANTINE_ACK_SECONDS: Final = 1.0
 _STACKS_SECONDS: Final = 0.1
 _COLLECT_SECONDS: Final = 5.0
 _ENVOY_POLL_SECONDS: Final = 0.1
 _SOCKET_POLL_SECONDS: Final = 0.5
-
-
-class Folder(Protocol):
-    """A followed folder of documents."""
-
-    def sync(self, *, force: bool = False) -> Sequence[Fault] | None:
-        """Apply what changed since the last look, everything if ``force``; None when nothing did. Blocks.
-
-        What is wrong with one document is among the faults and holds up no other.
-
-        Raises:
-            DropoutError: when nothing at all could be applied.
-        """
-        ...
 
 
 class EnvoyFiles(Protocol):
@@ -94,33 +75,10 @@ class Plan:
 class Parts:
     """What the composition root provides: blocking calls, made on a thread."""
 
-    prepare: Callable[[], Folder | None]
+    open_folder: Callable[[], Folder | None]
     envoy_files: EnvoyFiles | None
     read_sources: ReadSources
     say: Callable[[str], None]
-
-
-@dataclass(slots=True)
-class Slot:
-    """A worker's place: its present life, if any, and what is known of it."""
-
-    config: WorkerConfig
-    child: Child
-    channel: Channel | None = None
-    state: str = "starting"
-    revision: int = 0
-    policy_revision: str = ""
-    rollouts: frozenset[str] = frozenset()
-    backoff: Backoff = field(default_factory=Backoff)
-    restart: asyncio.TimerHandle | None = None
-    reasons: Sequence[Fault] = ()
-    exit_code: int | None = None
-    died_in: str | None = None
-
-    @property
-    def serving(self) -> bool:
-        """Whether it takes requests."""
-        return self.state == "serving"
 
 
 class Supervisor:
@@ -134,33 +92,38 @@ class Supervisor:
         self._settings = tuning
         self._lock = lock
         self._sockets = SocketWatch(lock)
-        self._slots = [Slot(config, child) for config, child in zip(plan.configs, children, strict=True)]
-        self._folder: Folder | None = None
-        self._envoy_files = parts.envoy_files
-        self._folder_faults: Sequence[Fault] = ()
-        self._policies = self._keep_policies(plan.policies) if plan.policies is not None else None
         self._metrics = Metrics(SystemClock())
         self._totals = Totals()
-        self._protection = self._protect(plan.observer) if plan.observer is not None else None
         self._watchdog = Watchdog(Limits(tuning.evaluation_limit, tuning.hang_limit), process_state)
-        self._questions: dict[int, tuple[Child, asyncio.Future[Message]]] = {}
-        self._asked = 0
         self._stopping = asyncio.Event()
         self._hurry = asyncio.Event()
         self._reload = asyncio.Event()
-        self._changed = asyncio.Event()
-        self._booting = True
         self._failed = False
-        self._store_thread = ThreadPoolExecutor(1, "store")
         self._tasks: list[asyncio.Task[None]] = []
+        self._workers = Workers(
+            plan.configs,
+            children,
+            plan.worker_command,
+            lock,
+            opening=self._opening,
+            heard=self._heard,
+            ended=self._ended,
+            run=self._spawn_task,
+            say=self._say,
+        )
+        self._documents = DocumentKeeper(
+            parts.open_folder,
+            tuning.rollouts_poll,
+            refused=lambda: self._metrics.count(RELOADS_REFUSED, "rollouts"),
+            say=self._say,
+        )
+        self._policies = self._keep_policies(plan.policies) if plan.policies is not None else None
+        self._protection = self._protect(plan.observer) if plan.observer is not None else None
         self._beside = [Auxiliary(what, self._say, self._heard_beside, self._totals.retire) for what in plan.beside]
         self._admin = AdminServer(
-            {
-                "/healthz": self._healthz,
-                "/readyz": self._readyz,
-                "/metrics": self._metrics_page,
-                "/snapshot": self._snapshot_page,
-            }
+            Pages(
+                self._workers, self._documents, self._policies, self._protection, self._totals, self._gather_metrics
+            ).routes()
         )
 
     def _keep_policies(self, folder: Path) -> PolicyKeeper:
@@ -180,7 +143,7 @@ class Supervisor:
             plan,
             self._settings,
             self._totals,
-            tell=lambda kind, **body: self._tell(self._deciding, kind, **body),
+            tell=lambda kind, **body: self._workers.tell(self._workers.deciding, kind, **body),
             say=self._say,
             replaced=lambda: self._metrics.count(OBSERVER_REPLACED),
         )
@@ -199,8 +162,7 @@ class Supervisor:
         loop.add_signal_handler(signal.SIGHUP, self._reload.set)
         try:
             await self._admin.start(self._plan.admin)
-            for slot in self._slots:
-                await self._adopt(slot)
+            await self._workers.adopt()
             if await self._boot():
                 await self._serve()
             await self._stop()
@@ -208,8 +170,7 @@ class Supervisor:
             for task in self._tasks:
                 task.cancel()
             self._admin.close()
-            for slot in self._slots:
-                slot.child.kill()
+            self._workers.kill()
             for auxiliary in self._beside:
                 auxiliary.kill()
             if self._protection is not None:
@@ -220,7 +181,7 @@ class Supervisor:
         if self._stopping.is_set():
             self._hurry.set()
         self._stopping.set()
-        self._changed.set()
+        self._workers.changed.set()
 
     # -- start
 
@@ -237,44 +198,35 @@ class Supervisor:
             await prepared
         except* DropoutError as several:
             raise _first(several) from None
-        for slot in self._slots:
-            self._start(slot, trial=True)
+        for slot in self._workers.slots:
+            self._workers.start(slot, trial=True)
         await self._write_first_envoy_files()
         until = time.monotonic() + self._settings.start_timeout
         while not self._stopping.is_set():
-            if all(slot.serving for slot in self._slots):
-                break
+            if all(slot.serving for slot in self._workers.slots):
+                self._workers.phase = "kept"
+                self._announce()
+                return True
             self._see_boot_failures(until)
             await self._look_again()
-        self._booting = False
-        if not self._stopping.is_set():
-            self._announce()
-        return not self._stopping.is_set()
+        return False
 
     async def _prepare(self) -> None:
         async with asyncio.TaskGroup() as both:
-            both.create_task(self._prepare_documents())
+            both.create_task(self._documents.prepare())
             if self._policies is not None:
                 both.create_task(self._policies.prepare())
 
-    async def _prepare_documents(self) -> None:
-        self._folder = await self._on_store_thread(self._parts.prepare)
-        if self._folder is not None:
-            self._note_folder(await self._on_store_thread(self._folder.sync))
-
-    async def _on_store_thread(self, call: Callable[[], _T]) -> _T:
-        return await asyncio.get_running_loop().run_in_executor(self._store_thread, call)
-
     async def _look_again(self) -> None:
-        self._changed.clear()
+        self._workers.changed.clear()
         try:
-            await asyncio.wait_for(self._changed.wait(), BEAT_SECONDS)
+            await asyncio.wait_for(self._workers.changed.wait(), BEAT_SECONDS)
         except TimeoutError:
             return
 
     def _see_boot_failures(self, until: float) -> None:
         """Raise what keeps a worker from its first service."""
-        for slot in self._slots:
+        for slot in self._workers.slots:
             if slot.reasons:
                 kind = InvalidInput if slot.exit_code == InvalidInput.exit_code else Unreachable
                 raise kind(slot.reasons)
@@ -290,8 +242,8 @@ class Supervisor:
             raise Unreachable.of("worker_failed", f"No service after {self._settings.start_timeout:g} s.")
 
     def _announce(self) -> None:
-        listen = ", ".join(slot.config.endpoint.target for slot in self._slots)
-        workers = "1 worker" if len(self._slots) == 1 else f"{len(self._slots)} workers"
+        listen = ", ".join(slot.config.endpoint.target for slot in self._workers.slots)
+        workers = "1 worker" if len(self._workers.slots) == 1 else f"{len(self._workers.slots)} workers"
         self._say(f"ready: {workers} on {listen}; admin http://{self._admin.address}")
 
     def _say(self, line: str) -> None:
@@ -299,127 +251,48 @@ class Supervisor:
 
     # -- workers
 
-    async def _adopt(self, slot: Slot) -> None:
-        """Open the pipe to a new life of the worker, and hear of its end."""
-        loop = asyncio.get_running_loop()
-        child = slot.child
-        slot.channel = Channel(lambda message: self._received(slot, child, message), lambda: self._hung_up(child))
-        channel = slot.channel
-        await loop.create_unix_connection(lambda: channel, sock=child.pipe)
-        loop.add_reader(child.exit_fd, self._exited, slot, child)
-        self._note_workers()
+    def _opening(self) -> Mapping[str, Any]:
+        """What a worker begins with."""
+        return {
+            "policies": self._policies.body if self._policies is not None else None,
+            "quarantined": self._policies.quarantined if self._policies is not None else (),
+            "trips": self._protection.trips if self._protection is not None else (),
+        }
 
-    def _start(self, slot: Slot, *, trial: bool = False) -> None:
-        """Tell a worker what to serve."""
-        assert slot.channel is not None
-        slot.channel.send(
-            "start",
-            config=asdict(slot.config),
-            policies=self._policies.body if self._policies is not None else None,
-            quarantined=self._policies.quarantined if self._policies is not None else (),
-            trips=self._protection.trips if self._protection is not None else (),
-            trial=trial,
-        )
-
-    def _note_workers(self) -> None:
-        if self._lock is not None:
-            with suppress(OSError):  # a full disk: a successor has to wait for these workers to end
-                self._lock.note(slot.child.pid for slot in self._slots)
-
-    def _received(self, slot: Slot, child: Child, message: Message) -> None:
-        if slot.child is not child:
-            return
+    def _heard(self, slot: Slot, message: Message) -> None:
+        """A worker says something that is of use to others."""
         kind = message["kind"]
         if kind == "ready":
-            slot.state, slot.reasons = "serving", ()
-            slot.revision, slot.policy_revision = message["revision"], message["policy_revision"]
             self._sockets.bound(slot.config.endpoint)
             self._catch_up(slot)
-        elif kind == "failed":
-            slot.reasons, slot.exit_code = [Fault(**fault) for fault in message["faults"]], message["exit_code"]
-        elif kind == "draining":
-            slot.state = "draining"
-        elif kind == "swapped":
-            slot.policy_revision = message["policy_revision"]
         elif kind == "decided" and self._protection is not None:
             self._protection.decided(message)
         elif kind == "policies_refused" and self._policies is not None:
             self._policies.refuse([Fault(**fault) for fault in message["faults"]])
         elif kind == "metrics":
-            slot.revision = message["revision"]
-            if message["rollouts"] is not None:
-                slot.rollouts = frozenset(message["rollouts"])
-            self._totals.update(child.life, message["dump"])
-        _, waiting = self._questions.pop(message.get("id", 0), (child, None))
-        if waiting is not None and not waiting.done():
-            waiting.set_result(message)
-        self._changed.set()
-
-    def _hung_up(self, child: Child) -> None:
-        """What it was asked it will not answer any more."""
-        for asked, waiting in self._questions.values():
-            if asked is child:
-                waiting.cancel()
+            self._totals.update(slot.child.life, message["dump"])
 
     def _catch_up(self, slot: Slot) -> None:
         """A worker that was starting while policies or trips changed was told the old ones."""
-        assert slot.channel is not None
         if self._protection is not None:
-            slot.channel.send("trips", trips=self._protection.trips)
+            slot.send("trips", trips=self._protection.trips)
         if self._policies is not None and slot.policy_revision != self._policies.revision:
-            slot.channel.send("policies", sources=self._policies.body, revision=self._policies.revision)
+            slot.send("policies", sources=self._policies.body, revision=self._policies.revision)
         elif self._policies is not None and self._policies.quarantined:
-            slot.channel.send("quarantine", id=0, **self._policies.quarantine)
+            slot.send("quarantine", id=0, **self._policies.quarantine)
 
-    def _exited(self, slot: Slot, child: Child) -> None:
-        """A worker process is no more."""
-        loop = asyncio.get_running_loop()
-        loop.remove_reader(child.exit_fd)
-        os.close(child.exit_fd)
-        child.process.wait()
-        self._changed.set()
-        # Its last words may still be in the pipe: hear them first.
-        loop.call_later(0.01, self._bury, slot, child)
-
-    def _bury(self, slot: Slot, child: Child) -> None:
-        if slot.channel is not None:
-            slot.channel.close()
-        slot.died_in = child.page.read().path if child.crashed() else None
-        child.page.close()
-        self._totals.retire(child.life)
+    def _ended(self, slot: Slot) -> None:
+        """A life of a worker is over."""
+        self._totals.retire(slot.child.life)
         self._watchdog.forget(slot.config.index)
-        slot.state = "dead"
-        self._changed.set()
-        if self._stopping.is_set() or self._booting:
+        if self._workers.phase != "kept":
             return
         if slot.died_in is not None and self._policies is not None:
-            self._tell(self._serving, "quarantine", id=0, **self._policies.take_out({slot.died_in}))
+            self._workers.tell(self._workers.serving, "quarantine", id=0, **self._policies.take_out({slot.died_in}))
             self._say(f"worker {slot.config.index} crashed in {slot.died_in}: the policy is in quarantine")
         self._metrics.count(WORKERS_REPLACED)
-        wait = slot.backoff.after(time.monotonic() - child.born)
-        why = f": {slot.reasons[0].message}" if slot.reasons else f" with status {child.process.returncode}"
-        self._say(f"worker {slot.config.index} (pid {child.pid}) ended{why}; the next starts in {wait:g} s")
-        slot.restart = asyncio.get_running_loop().call_later(wait, self._respawn, slot)
 
-    def _respawn(self, slot: Slot) -> None:
-        slot.restart = None
-        if self._stopping.is_set():
-            return
-        try:
-            slot.child = spawn(slot.config.index, self._plan.worker_command)
-        except OSError as error:
-            wait = slot.backoff.after(0.0)
-            self._say(f"worker {slot.config.index} cannot be started: {error.strerror}; the next try is in {wait:g} s")
-            slot.restart = asyncio.get_running_loop().call_later(wait, self._respawn, slot)
-            return
-        slot.reasons, slot.exit_code, slot.state = (), None, "starting"
-        self._spawn_task(self._introduce(slot))
-
-    async def _introduce(self, slot: Slot) -> None:
-        await self._adopt(slot)
-        self._start(slot)
-
-    def _spawn_task(self, coroutine: Any) -> None:
+    def _spawn_task(self, coroutine: Coroutine[Any, Any, None]) -> None:
         task: asyncio.Task[None] = asyncio.get_running_loop().create_task(coroutine)
         self._tasks.append(task)
         task.add_done_callback(self._task_ended)
@@ -436,38 +309,6 @@ class Supervisor:
         if message["kind"] == "metrics":
             self._totals.update(life, message["dump"])
 
-    @staticmethod
-    def _tell(slots: Iterable[Slot], kind: str, **body: Any) -> None:
-        for slot in slots:
-            if slot.channel is not None:
-                slot.channel.send(kind, **body)
-
-    async def _ask(self, slots: Sequence[Slot], kind: str, within: float, **body: Any) -> list[Message]:
-        """The answers that come in time, one for each of ``slots`` at most."""
-        futures: list[asyncio.Future[Message]] = []
-        for slot in slots:
-            self._asked += 1
-            future: asyncio.Future[Message] = asyncio.get_running_loop().create_future()
-            self._questions[self._asked] = (slot.child, future)
-            if slot.channel is not None and slot.channel.send(kind, id=self._asked, **body):
-                futures.append(future)
-            else:
-                del self._questions[self._asked]
-        if futures:
-            await asyncio.wait(futures, timeout=within)
-        for number in [number for number, (_, future) in self._questions.items() if future in futures]:
-            del self._questions[number]
-        return [future.result() for future in futures if future.done() and not future.cancelled()]
-
-    @property
-    def _serving(self) -> list[Slot]:
-        return [slot for slot in self._slots if slot.serving]
-
-    @property
-    def _deciding(self) -> list[Slot]:
-        """Those that serve, and those that drain and answer what still comes."""
-        return [slot for slot in self._slots if slot.state in ("serving", "draining")]
-
     # -- while serving
 
     async def _serve(self) -> None:
@@ -479,10 +320,9 @@ class Supervisor:
         self._spawn_task(self._follow_signals())
         if self._protection is not None:
             self._spawn_task(self._protection.run())
-        if self._envoy_files is not None:
-            self._spawn_task(self._follow_envoy(self._envoy_files))
-        if self._folder is not None:
-            self._spawn_task(self._follow_folder(self._folder))
+        if self._parts.envoy_files is not None:
+            self._spawn_task(self._follow_envoy(self._parts.envoy_files))
+        self._spawn_task(self._documents.follow())
         if self._policies is not None:
             self._spawn_task(self._policies.follow())
         await self._stopping.wait()
@@ -490,14 +330,16 @@ class Supervisor:
     async def _watch_workers(self) -> None:
         while True:
             await asyncio.sleep(BEAT_SECONDS)
-            alive = [(slot.config.index, slot.child.pid, slot.child.page) for slot in self._slots if slot.serving]
+            alive = [
+                (slot.config.index, slot.child.pid, slot.child.page) for slot in self._workers.slots if slot.serving
+            ]
             hung = self._watchdog.judge(alive, time.monotonic_ns())
             if hung:
                 await self._replace(hung)
             self._kill_late_starters()
 
     def _kill_late_starters(self) -> None:
-        for slot in self._slots:
+        for slot in self._workers.slots:
             if slot.state == "starting" and time.monotonic() - slot.child.born > self._settings.start_timeout:
                 slot.child.kill()
 
@@ -509,14 +351,16 @@ class Supervisor:
         told: str | None = None
         while True:
             await asyncio.sleep(_SOCKET_POLL_SECONDS)
-            lost = [slot for slot in self._serving if self._sockets.lost(slot.config.endpoint)]
-            if not lost or any(slot.state in ("draining", "starting") for slot in self._slots):
+            lost = [slot for slot in self._workers.serving if self._sockets.lost(slot.config.endpoint)]
+            if not lost or any(slot.state in ("draining", "starting") for slot in self._workers.slots):
                 continue
-            hindrance = self._sockets.make_room(lost[0].config.endpoint, [slot.child.pid for slot in self._slots])
+            hindrance = self._sockets.make_room(
+                lost[0].config.endpoint, [slot.child.pid for slot in self._workers.slots]
+            )
             if hindrance is None:
                 where = lost[0].config.endpoint.target
                 self._say(f"worker {lost[0].config.index} is not found at {where} any more: it is replaced")
-                self._tell(lost[:1], "drain")
+                self._workers.tell(lost[:1], "drain")
                 lost[0].state = "draining"
             elif hindrance != told:
                 self._say(f"worker {lost[0].config.index} cannot be found, and cannot be replaced: {hindrance}")
@@ -535,14 +379,14 @@ class Supervisor:
             self._say(f"worker {one.worker} hangs {where} ({one.evidence}): it is replaced")
         if bad and self._policies is not None:
             rules = self._policies.take_out(bad)
-            others = [slot for slot in self._serving if slot.config.index not in stuck]
+            others = [slot for slot in self._workers.serving if slot.config.index not in stuck]
             able = [slot for slot in others if slot.child.page.read().path not in bad]
-            self._tell([slot for slot in others if slot not in able], "quarantine", id=0, **rules)
-            await self._ask(able, "quarantine", _QUARANTINE_ACK_SECONDS, **rules)
+            self._workers.tell((slot for slot in others if slot not in able), "quarantine", id=0, **rules)
+            await self._workers.ask(able, "quarantine", _QUARANTINE_ACK_SECONDS, **rules)
         unexplained = {one.worker for one in hung if one.path is None}
         if unexplained:
-            await self._have_stacks_written([slot for slot in self._slots if slot.config.index in unexplained])
-        for slot in self._slots:
+            await self._have_stacks_written([slot for slot in self._workers.slots if slot.config.index in unexplained])
+        for slot in self._workers.slots:
             if slot.config.index in stuck:
                 slot.state = "hung"
                 slot.child.kill()
@@ -561,62 +405,37 @@ class Supervisor:
             await asyncio.sleep(_COLLECT_SECONDS)
 
     async def _gather_metrics(self) -> None:
-        await self._ask(self._serving, "metrics", _ANSWER_SECONDS)
+        await self._workers.ask(self._workers.serving, "metrics", _ANSWER_SECONDS)
         if self._protection is not None:
             await self._protection.gather_metrics()
-        serving = self._serving
+        serving = self._workers.serving
         if serving:
             self._totals.retain(frozenset().union(*(slot.rollouts for slot in serving)))
+        self._totals.update("supervisor", self._metrics.dump())
 
     async def _follow_signals(self) -> None:
         while True:
             await self._reload.wait()
             self._reload.clear()
             self._say("reloading")
-            self._tell(self._serving, "reload")
-            if self._folder is not None:
-                await self._sync_folder(self._folder, force=True)
+            self._workers.tell(self._workers.serving, "reload")
+            await self._documents.sync(force=True)
             if self._policies is not None:
                 await self._policies.look()
-
-    # -- documents
-
-    async def _follow_folder(self, folder: Folder) -> None:
-        took = 0.0
-        while True:
-            # Looking at ten thousand files takes its time; it must not become all this process does.
-            await asyncio.sleep(max(self._settings.rollouts_poll, 10 * took))
-            before = time.monotonic()
-            await self._sync_folder(folder, force=False)
-            took = time.monotonic() - before
-
-    async def _sync_folder(self, folder: Folder, *, force: bool) -> None:
-        try:
-            faults = await self._on_store_thread(partial(folder.sync, force=force))
-        except DropoutError as error:
-            faults = error.faults
-        self._note_folder(faults)
-
-    def _note_folder(self, faults: Sequence[Fault] | None) -> None:
-        if faults is None or list(faults) == list(self._folder_faults):
-            return
-        self._folder_faults = faults
-        if faults:
-            self._metrics.count(RELOADS_REFUSED, "rollouts")
-        for fault in faults:
-            self._say(f"rollouts: {fault}")
 
     # -- policies
 
     async def _trials(self) -> Mapping[str, Any]:
-        answers = await self._ask(self._serving[:1], "trials", _ANSWER_SECONDS)
+        answers = await self._workers.ask(self._workers.serving[:1], "trials", _ANSWER_SECONDS)
         trials: Mapping[str, Any] = answers[0]["trials"] if answers else {}
         return trials
 
     async def _swap_policies(self, sources: Sources) -> None:
-        for slot in self._serving:
+        for slot in self._workers.serving:
             # One after another: while a worker loads large policies, the others decide.
-            await self._ask([slot], "policies", _ANSWER_SECONDS, sources=sources.body, revision=sources.revision)
+            await self._workers.ask(
+                [slot], "policies", _ANSWER_SECONDS, sources=sources.body, revision=sources.revision
+            )
 
     # -- Envoy's files
 
@@ -626,7 +445,7 @@ class Supervisor:
         What is there from an earlier run is brought up to date once the workers serve: rendering takes as much of a
         processor as starting one of them, and a restart is what requests wait for.
         """
-        files = self._envoy_files
+        files = self._parts.envoy_files
         if files is not None and not files.exist():
             await asyncio.to_thread(files.write)
 
@@ -654,70 +473,23 @@ class Supervisor:
         for task in self._tasks:
             task.cancel()
         ending = [asyncio.ensure_future(auxiliary.stop()) for auxiliary in self._beside]
-        for slot in self._slots:
-            if slot.restart is not None:
-                slot.restart.cancel()
-            if slot.state in ("serving", "draining") and slot.channel is not None:
-                slot.channel.send("drain")
-            else:
-                slot.child.kill()
+        self._workers.drain()
         until = time.monotonic() + self._plan.drain_timeout + self._settings.lame_duck + 2.0
-        while not self._hurry.is_set() and time.monotonic() < until and any(s.state != "dead" for s in self._slots):
+        while (
+            not self._hurry.is_set()
+            and time.monotonic() < until
+            and any(slot.state != "dead" for slot in self._workers.slots)
+        ):
             await self._look_again()
-        for slot in self._slots:
-            slot.child.kill()
+        self._workers.kill()
+        for slot in self._workers.slots:
             slot.child.process.wait()
         await asyncio.gather(*ending)
         if self._protection is not None:
             await self._protection.stop()
         if self._lock is not None:
-            endpoints = (slot.config.endpoint for slot in self._slots)
+            endpoints = (slot.config.endpoint for slot in self._workers.slots)
             self._lock.clean_up(endpoint for endpoint in endpoints if isinstance(endpoint, UnixEndpoint))
-
-    # -- pages
-
-    async def _healthz(self) -> Page:
-        return Page(200, b"ok\n")
-
-    async def _readyz(self) -> Page:
-        if self._booting or self._stopping.is_set() or not self._serving:
-            return Page(503, b"no worker serves\n")
-        return Page(200, b"ok\n")
-
-    async def _metrics_page(self) -> Page:
-        await self._gather_metrics()
-        self._totals.update("supervisor", self._metrics.dump())
-        text = await asyncio.to_thread(self._totals.exposition)
-        return Page(200, text.encode(), "text/plain; version=0.0.4; charset=utf-8")
-
-    async def _snapshot_page(self) -> Page:
-        descriptions = await self._ask(self._serving, "describe", _DESCRIPTION_SECONDS)
-        answers = {answer["worker"]: answer for answer in descriptions}
-        newest: Mapping[str, Any] = max(answers.values(), key=lambda answer: answer["revision"], default={})
-        policies = self._policies
-        faults = [*self._folder_faults, *(policies.faults if policies is not None else ())]
-        body = {
-            "revision": newest.get("revision"),
-            "policy_revision": policies.revision if policies is not None else None,
-            "quarantined": policies.quarantined if policies is not None else (),
-            "rollouts": newest.get("rollouts", []),
-            "errors": [*newest.get("errors", []), *({"rollout": None, **fault.as_dict()} for fault in faults)],
-            "workers": [self._worker_entry(slot, answers.get(slot.config.index)) for slot in self._slots],
-            "observer": self._protection.described() if self._protection is not None else None,
-        }
-        return Page(200, orjson.dumps(body), "application/json")
-
-    def _worker_entry(self, slot: Slot, described: Mapping[str, Any] | None) -> dict[str, Any]:
-        rollouts = described["rollouts"] if described is not None else []
-        return {
-            "worker": slot.config.index,
-            "pid": slot.child.pid,
-            "address": slot.config.endpoint.target,
-            "state": "starting" if slot.serving and self._booting else slot.state,
-            "revision": described["revision"] if described is not None else slot.revision,
-            "policy_revision": slot.policy_revision,
-            "rollouts": {rollout["key"]: {"weight": rollout["weight"]} for rollout in rollouts},
-        }
 
 
 def _first(several: BaseExceptionGroup[DropoutError]) -> DropoutError:

@@ -1,0 +1,95 @@
+"""The supervisor's part in documents: a folder that is followed into the store, and what is wrong with it."""
+
+from __future__ import annotations
+
+import asyncio
+import time
+from collections.abc import Callable, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from functools import partial
+from typing import Protocol, TypeVar
+
+from extproc.errors import DropoutError, Fault
+
+_T = TypeVar("_T")
+
+
+class Folder(Protocol):
+    """A followed folder of documents."""
+
+    def sync(self, *, force: bool = False) -> Sequence[Fault] | None:
+        """Apply what changed since the last look, everything if ``force``; None when nothing did. Blocks.
+
+        What is wrong with one document is among the faults and holds up no other.
+
+        Raises:
+            DropoutError: when nothing at all could be applied.
+        """
+        ...
+
+
+class DocumentKeeper:
+    """Documents of one folder, or of none.
+
+    ``open_folder`` makes the store ready and gives the folder; it is called on the thread that all of the store's
+    calls are made on. ``refused`` hears of each edit that is not taken over, and ``say`` writes why for people.
+    ``faults`` are what is wrong with the folder as it is now.
+    """
+
+    def __init__(
+        self,
+        open_folder: Callable[[], Folder | None],
+        poll: float,
+        *,
+        refused: Callable[[], None],
+        say: Callable[[str], None],
+    ) -> None:
+        self._open_folder = open_folder
+        self._poll = poll
+        self._refused = refused
+        self._say = say
+        self._folder: Folder | None = None
+        self._thread = ThreadPoolExecutor(1, "store")
+        self.faults: Sequence[Fault] = ()
+
+    async def prepare(self) -> None:
+        """Apply what there is.
+
+        Raises:
+            DropoutError: when there is nothing to serve.
+        """
+        self._folder = await self._on_thread(self._open_folder)
+        if self._folder is not None:
+            self._note(await self._on_thread(self._folder.sync))
+
+    async def follow(self) -> None:
+        """Look for edits, until cancelled."""
+        took = 0.0
+        while self._folder is not None:
+            # Looking at ten thousand files takes its time; it must not become all this process does.
+            await asyncio.sleep(max(self._poll, 10 * took))
+            before = time.monotonic()
+            await self.sync()
+            took = time.monotonic() - before
+
+    async def sync(self, *, force: bool = False) -> None:
+        """Apply what changed, everything if ``force``."""
+        if self._folder is None:
+            return
+        try:
+            self._note(await self._on_thread(partial(self._folder.sync, force=force)))
+        except DropoutError as error:
+            self._note(error.faults)
+
+    def _note(self, faults: Sequence[Fault] | None) -> None:
+        """Tell, once, what is wrong."""
+        if faults is None or list(faults) == list(self.faults):
+            return
+        self.faults = faults
+        if faults:
+            self._refused()
+        for fault in faults:
+            self._say(f"rollouts: {fault}")
+
+    async def _on_thread(self, call: Callable[[], _T]) -> _T:
+        return await asyncio.get_running_loop().run_in_executor(self._thread, call)
