@@ -118,6 +118,7 @@ class RouterApplication:
             self._metrics.watch(LOG_ERRORS, lambda: log.errors)
 
     def _swapped(self, snapshot: Snapshot) -> None:
+        self._noted.flush()  # what was decided from the one before counts as that one's
         self._metrics.snapshot(snapshot.revision)
         self._metrics.retain(snapshot.rollouts.keys())
         if self._tally is not None:
@@ -145,7 +146,8 @@ class RouterApplication:
         return self._holder.current.revision
 
     def engine(self, sources: str) -> PolicyEngine:
-        """An engine of ``sources``."""
+        """An engine of ``sources``, which decides from now on."""
+        self._noted.flush()  # what is logged of a policy's input is what the policy reads that was asked
         return self._verdicts.before(RegorusEngine(PolicySources.from_json(sources)))
 
     def load(self) -> None:
@@ -236,6 +238,7 @@ class RouterApplication:
 
     def take_decided(self) -> dict[str, Any] | None:
         """The tally since the last time."""
+        self._noted.flush()
         tallied = self._tally.take() if self._tally is not None else None
         return {"counts": tallied.counts, "units": tallied.units} if tallied is not None and tallied.counts else None
 

@@ -1,9 +1,12 @@
-"""Decisions are taken note of when their replies are on the way, all of one turn of the event loop at once."""
+"""Decisions are taken note of when their replies are on the way, several at once."""
 
 from __future__ import annotations
 
 import asyncio
 
+import pytest
+
+from extproc.datapath import later
 from extproc.datapath.later import Later
 from extproc.datapath.ports import Decided
 from extproc.snapshot.model import NO_OVERLAY
@@ -21,36 +24,62 @@ class Sink:
         self._heard.append((self._name, decided.decision.decision_id))
 
 
-def record(later: Later, *ids: str) -> None:
+def record(noted: Later, *ids: str) -> None:
     for each in ids:
-        later.record(make_decided(decision=make_decision(decision_id=each)))
+        noted.record(make_decided(decision=make_decision(decision_id=each)))
 
 
-def test_each_sink_hears_in_order_what_was_decided_in_a_turn_of_the_loop_and_not_before_it_ends() -> None:
+async def turns() -> None:
+    for _ in range(3):
+        await asyncio.sleep(0)
+
+
+def test_each_sink_hears_in_order_what_was_decided_when_a_decision_has_waited_for_long_enough(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
     heard: list[tuple[str, str]] = []
-    later = Later([Sink("metrics", heard), Sink("log", heard)])
+    noted = Later([Sink("metrics", heard), Sink("log", heard)])
+    monkeypatch.setattr(later, "LONGEST_SECONDS", 0.0)
 
     async def serve() -> None:
-        record(later, "a", "b")
+        record(noted, "a", "b")
         assert heard == []
-        await asyncio.sleep(0)
+        await turns()
         assert heard == [("metrics", "a"), ("metrics", "b"), ("log", "a"), ("log", "b")]
-        record(later, "c")
-        await asyncio.sleep(0)
+        record(noted, "c")
+        await turns()
         assert heard[4:] == [("metrics", "c"), ("log", "c")]
+
+    asyncio.run(serve())
+
+
+def test_many_decisions_wait_for_no_more_and_all_of_a_turn_are_handed_on() -> None:
+    heard: list[tuple[str, str]] = []
+    noted = Later([Sink("log", heard)])
+    ids = [str(number) for number in range(later.MANY + 2)]
+
+    async def serve() -> None:
+        record(noted, *ids[: later.MANY - 1])
+        await turns()
+        assert heard == []
+        record(noted, *ids[later.MANY - 1 :])
+        assert heard == []
+        await turns()
+        assert [each for _, each in heard] == ids
 
     asyncio.run(serve())
 
 
 def test_what_waits_when_the_worker_ends_is_handed_on_once() -> None:
     heard: list[tuple[str, str]] = []
-    later = Later([Sink("log", heard)])
+    noted = Later([Sink("log", heard)])
 
     async def serve() -> None:
-        record(later, "a")
-        later.flush()
-        assert heard == [("log", "a")]
-        await asyncio.sleep(0)
+        record(noted, *"abc")
+        noted.flush()
+        assert heard == [("log", "a"), ("log", "b"), ("log", "c")]
+        noted.flush()
+        await turns()
 
     asyncio.run(serve())
-    assert heard == [("log", "a")]
+    assert len(heard) == 3
