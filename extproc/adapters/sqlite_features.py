@@ -88,7 +88,8 @@ class SqliteFeatureStore:
         rows = [(r.view, r.entity, r.name, orjson.dumps(r.value).decode(), r.event_time) for r in records]
         with self._faults():
             with suppress(OSError):  # made for its owner alone; what is wrong with the place, SQLite says
-                os.close(os.open(self.path, os.O_CREAT | os.O_WRONLY | os.O_CLOEXEC, 0o600))
+                os.close(os.open(self.path, os.O_CREAT | os.O_WRONLY | os.O_CLOEXEC | os.O_NONBLOCK, 0o600))
+            self._see_a_file()
             connection = sqlite3.connect(self.path, timeout=WRITE_WAIT_SECONDS, isolation_level=None)
             try:
                 connection.execute("PRAGMA journal_mode = WAL")
@@ -118,12 +119,18 @@ class SqliteFeatureStore:
         if self._connection is not None and inode == self._inode:
             return self._connection
         self._disconnect()
+        self._see_a_file()
         # mode=rw: reading never makes an empty file where the real one is missing.
         self._connection = sqlite3.connect(
             f"{self.path.as_uri()}?mode=rw", uri=True, timeout=READ_WAIT_SECONDS, check_same_thread=False
         )
         self._inode = inode
         return self._connection
+
+    def _see_a_file(self) -> None:
+        """SQLite would wait for the other end of a pipe."""
+        if self.path.exists() and not self.path.is_file():
+            raise Unreachable.of("features_unreachable", "This is not a file.", file=str(self.path))
 
     def _disconnect(self) -> None:
         if self._connection is not None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import importlib
+import io
 import os
 import sys
 from collections.abc import Sequence
@@ -67,6 +68,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     """Run one command and exit: 0 done, 1 the answer is no, 2 bad input, 3 a dependency cannot be reached."""
     given = list(sys.argv[1:] if arguments is None else arguments)
     as_json = _asks_for_json(given)
+    _escape_what_the_terminal_lacks()
     try:
         status = cli.main(given, prog_name="dropout", standalone_mode=False)
     except DropoutError as error:
@@ -101,6 +103,12 @@ def _asks_for_json(arguments: Sequence[str]) -> bool:
         if flag in ("-ojson", "--output=json"):
             return True
     return False
+
+
+def _escape_what_the_terminal_lacks() -> None:
+    """Have a character that is not in the terminal's encoding printed as an escape, not end the command."""
+    if isinstance(sys.stdout, io.TextIOWrapper):
+        sys.stdout.reconfigure(errors="backslashreplace")
 
 
 def _print_os_error(error: OSError, *, as_json: bool) -> None:

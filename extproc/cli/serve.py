@@ -8,7 +8,7 @@ from __future__ import annotations
 import os
 import signal
 import sys
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final, NoReturn
@@ -131,6 +131,7 @@ def serve(
     """
     # Until there is something to reload; by default it would end a server that only begins.
     signal.signal(signal.SIGHUP, signal.SIG_IGN)
+    _check_text(flags)
     options = Options(
         workers=workers or len(os.sched_getaffinity(0)),
         tls=tls_files(tls_cert, tls_key, tls_client_ca),
@@ -157,6 +158,15 @@ def serve(
 
 def _worker_command(options: Options) -> tuple[str, ...]:
     return (*_WORKER, options.transport)
+
+
+def _check_text(flags: Mapping[str, Any]) -> None:
+    """Workers are told what to serve in JSON, which cannot hold the bytes of a path that are not UTF-8."""
+    for name, value in flags.items():
+        try:
+            str(value).encode()
+        except UnicodeEncodeError:
+            raise InvalidInput.of("not_utf8", "This is not UTF-8.", field=f"--{name.replace('_', '-')}") from None
 
 
 def _check_log(path: Path) -> None:
@@ -286,6 +296,9 @@ def _open_folder(options: Options) -> Folder | None:
 
     store = open_store(options.store, create=True)
     if options.rollouts is None:
+        everything = store.changes(0)
+        if everything is None or next(iter(everything.rollouts), None) is None:
+            click.echo(f"dropout: {options.store} has no rollouts yet: no request is decided", err=True)
         store.close()
         return None
     return _FollowedRollouts(store, options.rollouts)

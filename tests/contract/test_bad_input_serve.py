@@ -102,6 +102,28 @@ def test_an_empty_folder_is_served_until_there_is_something_in_it() -> None:
         wait_for(lambda: "x-model-version" not in server.ask(), "nothing")
 
 
+class ServerOfAStore(DropoutServer):
+    """Follows no folder: what it serves is what somebody applies."""
+
+    def command(self) -> list[str]:
+        """The command line, without the folder."""
+        command = super().command()
+        at = command.index("--rollouts")
+        return command[:at] + command[at + 2 :]
+
+
+def test_a_store_that_was_only_made_now_is_told_as_one_without_rollouts() -> None:
+    with ServerOfAStore(workers=1) as server:
+        assert f"{server.store} has no rollouts yet" in server.log()
+        file = server.folder / "good.yaml"
+        file.write_text(GOOD)
+        assert dropout("apply", "-f", file, "--store", server.store)[0] == 0
+        server.stop()
+        said = len(server.log())
+        server.start()
+        assert "has no rollouts" not in server.log()[said:]
+
+
 def test_a_locked_store_stops_no_request_and_a_command_says_so(server: DropoutServer) -> None:
     with closing(sqlite3.connect(database(server), isolation_level=None)) as other:
         other.execute("BEGIN IMMEDIATE")

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import io
 import json
 import os
 import signal
@@ -84,6 +85,8 @@ SERVE_REFUSED: Sequence[tuple[str, tuple[str, ...]]] = [
     ("listen_needs_worker", ("--workers", "2", "--listen", "unix:run/w.sock")),
     ("socket_path_too_long", ("--listen", f"unix:{'long' * 30}/w-{{worker}}.sock")),
     ("address_invalid", (*NO_SOCKETS, "--admin", "9902")),
+    ("not_utf8", ("--listen", f"unix:{BAD_NAME}/w-{{worker}}.sock")),
+    ("not_utf8", (*NO_SOCKETS, "--decision-log", BAD_NAME)),
     ("socket_folder_unusable", ("--listen", "unix:good.yaml/w-{worker}.sock")),
 ]
 
@@ -192,6 +195,14 @@ def test_without_arguments_the_help_is_shown(run: Run, command: tuple[str, ...])
 def test_every_command_has_help(run: Run, command: str) -> None:
     answer = run(command, "--help")
     assert (answer.exit_code, answer.err) == (0, "")
+
+
+def test_what_a_terminal_cannot_show_is_printed_as_an_escape(run: Run, monkeypatch: pytest.MonkeyPatch) -> None:
+    shown = io.BytesIO()
+    monkeypatch.setattr(sys, "stdout", io.TextIOWrapper(shown, encoding="latin-1", write_through=True))
+    answer = run("assign", "--seed", "s", "--unit", "\u4e00")
+    assert (answer.exit_code, answer.err) == (0, "")
+    assert b"\\u4e00" in shown.getvalue()
 
 
 def test_a_request_of_bytes_that_are_not_utf8_is_explained(run: Run) -> None:

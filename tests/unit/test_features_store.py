@@ -67,6 +67,14 @@ def test_reading_a_missing_store_says_so_and_makes_no_file(store: SqliteFeatureS
     assert store.read("user_risk", "u-1", ["risk"])["risk"].value == 0.7
 
 
+def test_a_pipe_in_the_place_of_a_store_is_not_waited_for(store: SqliteFeatureStore) -> None:
+    os.mkfifo(store.path)
+    for use in (lambda: store.load([record()]), lambda: store.read("user_risk", "u-1", ["risk"])):
+        with pytest.raises(Unreachable) as caught:
+            use()
+        assert (caught.value.code, caught.value.faults[0].message) == ("features_unreachable", "This is not a file.")
+
+
 def test_a_store_that_was_made_again_is_opened_again(store: SqliteFeatureStore, tmp_path: Path) -> None:
     store.load([record("before")])
     assert store.read("user_risk", "u-1", ["risk"])["risk"].value == "before"
