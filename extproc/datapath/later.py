@@ -19,7 +19,7 @@ class Later:
     """Hands decisions on to ``sinks`` when there are ``MANY``, or after ``LONGEST_SECONDS``; a ``DecisionSink``.
 
     A server that waits for each message runs everything cold. What the sinks need of code and data is fetched into
-    the processor's caches once for all that wait, and takes the place of what replies need as seldom: a twentieth of
+    the processor's caches once for all that wait, and takes the place of what replies need as seldom: a twenty-fifth of
     what a request costs over gRPC, where requests come one by one. Belongs to one event loop.
     """
 
