@@ -131,7 +131,7 @@ def serve(
     """
     # Until there is something to reload; by default it would end a server that only begins.
     signal.signal(signal.SIGHUP, signal.SIG_IGN)
-    _check_text(flags)
+    _check_text({**flags, "tls_cert": tls_cert, "tls_key": tls_key, "tls_client_ca": tls_client_ca})
     options = Options(
         workers=workers or len(os.sched_getaffinity(0)),
         tls=tls_files(tls_cert, tls_key, tls_client_ca),
@@ -167,6 +167,10 @@ def _check_text(flags: Mapping[str, Any]) -> None:
             str(value).encode()
         except UnicodeEncodeError:
             raise InvalidInput.of("not_utf8", "This is not UTF-8.", field=f"--{name.replace('_', '-')}") from None
+    try:
+        str(Path.cwd()).encode()
+    except UnicodeEncodeError:
+        raise InvalidInput.of("not_utf8", "The path of the working directory is not UTF-8.") from None
 
 
 def _check_log(path: Path) -> None:

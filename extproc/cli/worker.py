@@ -146,7 +146,7 @@ class RouterApplication:
         return self._holder.current.revision
 
     def engine(self, sources: str) -> PolicyEngine:
-        """An engine of ``sources``, which decides from now on."""
+        """An engine of ``sources``, to be put in force at once."""
         self._noted.flush()  # what is logged of a policy's input is what the policy reads that was asked
         return self._verdicts.before(RegorusEngine(PolicySources.from_json(sources)))
 

@@ -4,8 +4,9 @@ The loop makes a decision a line and puts it into a bounded queue; a thread appe
 so that several workers share one file. What the disk cannot keep up with is dropped and counted, never waited for.
 Rotation is from outside: rename the file, then ``reopen``.
 
-The line is made at once, while all that it is made of is in the processor's caches. A thread that made it later would
-find it cold, and would hold up the loop for as long, since only one of them can run Python at a time.
+The loop makes the line soon (``later``), while what it is made of may still be in the processor's caches. A thread that
+made it would find it cold, and would hold up the loop for as long, since only one of them can run Python at a time. Its
+time is that at which it is made.
 """
 
 from __future__ import annotations

@@ -20,7 +20,8 @@ class Later:
 
     A server that waits for each message runs everything cold. What the sinks need of code and data is fetched into
     the processor's caches once for all that wait, and takes the place of what replies need as seldom: a twenty-fifth of
-    what a request costs over gRPC, where requests come one by one. Belongs to one event loop.
+    what a request costs over gRPC, where requests come one by one. A process that is killed takes what waits with it.
+    Belongs to one event loop.
     """
 
     def __init__(self, sinks: Sequence[DecisionSink]) -> None:

@@ -181,6 +181,7 @@ class Supervisor:
         if self._stopping.is_set():
             self._hurry.set()
         self._stopping.set()
+        self._workers.phase = "ending"
         self._workers.changed.set()
 
     # -- start

@@ -154,16 +154,19 @@ class Workers:
     async def adopt(self) -> None:
         """Open the pipes to those that were started already."""
         for slot in self.slots:
-            await self._adopt(slot)
+            self._watch(slot)
+            await self._open(slot)
 
-    async def _adopt(self, slot: Slot) -> None:
-        """Open the pipe to a new life of the worker, and hear of its end."""
-        loop = asyncio.get_running_loop()
+    def _watch(self, slot: Slot) -> None:
+        """Hear of the end of a new life of the worker."""
+        asyncio.get_running_loop().add_reader(slot.child.exit_fd, self._exited, slot, slot.child)
+
+    async def _open(self, slot: Slot) -> None:
+        """Open the pipe to a new life of the worker."""
         child = slot.child
         channel = Channel(lambda message: self._received(slot, child, message), lambda: self._hung_up(child))
         slot.channel = channel
-        await loop.create_unix_connection(lambda: channel, sock=child.pipe)
-        loop.add_reader(child.exit_fd, self._exited, slot, child)
+        await asyncio.get_running_loop().create_unix_connection(lambda: channel, sock=child.pipe)
         if self._lock is not None:
             with suppress(OSError):  # a full disk: a successor has to wait for these workers to end
                 self._lock.note(slot.child.pid for slot in self.slots)
@@ -208,10 +211,11 @@ class Workers:
             slot.restart = asyncio.get_running_loop().call_later(wait, self._respawn, slot)
             return
         slot.reasons, slot.exit_code, slot.state = (), None, "starting"
+        self._watch(slot)
         self._run(self._introduce(slot))
 
     async def _introduce(self, slot: Slot) -> None:
-        await self._adopt(slot)
+        await self._open(slot)
         self.start(slot)
 
     # -- the end

@@ -165,7 +165,7 @@ class Bench:
     def _load(self, case: Case, seconds: int, rate: int | None, connections: int = CONNECTIONS) -> Measured:
         stack = self._stacks[case]
         try:
-            return run(
+            measured = run(
                 self._h2load,
                 port=stack.envoy.port,
                 paths=paths(case),
@@ -179,6 +179,8 @@ class Bench:
             )
         except ProcessLookupError as error:
             raise RuntimeError(f"{case.name}: {error}; its log ends with\n{stack.log()[-2000:]}") from None
+        self._figures.failed[case.name] += measured.failed
+        return measured
 
     def _in_process(self, number: int) -> dict[str, float]:
         """The decision without servers, from the same stores and on the same processor."""
@@ -210,7 +212,7 @@ class Bench:
         changing.start()
         measured = self._load(case, CHANGE_SECONDS, CHANGE_RATE, connections=4)
         changing.join()
-        return {"max_ms": round(measured.max_ms, 2), "p99_ms": round(measured.p99_ms, 2), "failed": measured.failed}
+        return {"max_ms": round(measured.max_ms, 2), "p99_ms": round(measured.p99_ms, 2)}
 
 
 def _draw(build: Path) -> None:

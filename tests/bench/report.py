@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import platform
 import statistics
+from collections import Counter
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass, field, fields
 from typing import Any
@@ -53,13 +54,17 @@ RATE, SATURATED, ONE_CONNECTION = MODES = ("rate", "saturated", "one_connection"
 
 @dataclass
 class Figures:
-    """All that was measured: by case and mode one ``Measured`` for each round, and what else there is."""
+    """All that was measured: by case and mode one ``Measured`` for each round, and what else there is.
+
+    ``failed`` counts requests by case, those of the load that is not measured too.
+    """
 
     rounds: dict[str, dict[str, list[Measured]]] = field(default_factory=dict)
     in_process: list[dict[str, float]] = field(default_factory=list)
     one_change: dict[str, float] = field(default_factory=dict)
     resident_mb: dict[str, float] = field(default_factory=dict)
     undecided: dict[str, int] = field(default_factory=dict)
+    failed: Counter[str] = field(default_factory=Counter)
 
     def add(self, case: Case, mode: str, measured: Measured) -> None:
         """One more round."""
@@ -97,14 +102,12 @@ def _void(figures: Figures, rate: float) -> str:
     """What was not decided was cheaper than what was, and those who could not keep up did less work."""
     wrong = []
     for name, modes in figures.rounds.items():
-        failed = sum(measured.failed for rounds in modes.values() for measured in rounds)
-        if failed or figures.undecided[name]:
-            wrong.append(f"{name}: {figures.undecided[name]} undecided, {failed} failed")
+        failed, undecided = figures.failed[name], figures.undecided[name]
+        if failed or undecided:
+            wrong.append(f"{name}: {undecided} undecided, {failed} failed")
         slowest = min(measured.requests_per_second for measured in modes[RATE])
         if slowest < KEPT_UP * rate:
             wrong.append(f"{name}: {slowest:.0f}/s when {rate}/s were offered")
-    if failed := figures.one_change["failed"]:
-        wrong.append(f"one change: {failed:.0f} failed")
     return "; ".join(wrong)
 
 

@@ -87,6 +87,7 @@ SERVE_REFUSED: Sequence[tuple[str, tuple[str, ...]]] = [
     ("address_invalid", (*NO_SOCKETS, "--admin", "9902")),
     ("not_utf8", ("--listen", f"unix:{BAD_NAME}/w-{{worker}}.sock")),
     ("not_utf8", (*NO_SOCKETS, "--decision-log", BAD_NAME)),
+    ("not_utf8", ("--listen", "127.0.0.1:1", "--workers", "1", "--tls-cert", BAD_NAME, "--tls-key", "good.yaml")),
     ("socket_folder_unusable", ("--listen", "unix:good.yaml/w-{worker}.sock")),
 ]
 
@@ -182,6 +183,16 @@ def test_serve_refuses_what_it_cannot_do_in_a_sentence(run: Run, code: str, argu
     answer = run("serve", "--store", "sqlite:x.db", "--workers", "1", *listen, *arguments)
     assert (answer.exit_code, answer.out) == (2, "")
     assert answer.err.rstrip().endswith(f"({code})")
+
+
+def test_serve_refuses_a_working_directory_whose_name_it_cannot_tell_its_workers(
+    run: Run, folder: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (folder / BAD_NAME).mkdir()
+    monkeypatch.chdir(folder / BAD_NAME)
+    answer = run("serve", "--store", "sqlite:x.db", "--workers", "1", *NO_SOCKETS)
+    assert (answer.exit_code, answer.out) == (2, "")
+    assert answer.err.rstrip().endswith("(not_utf8)")
 
 
 @pytest.mark.parametrize("command", [(), *((name,) for name in ("rollout", "policy", "features", "envoy"))])

@@ -20,7 +20,7 @@ USUAL = replace(Measured(**{field.name: 1 for field in fields(Measured)}), faile
 def measured(**of_http_full: Any) -> Figures:
     """Three rounds of every case; the full decision over HTTP differs from the others."""
     changes: dict[Any, dict[str, Any]] = {HTTP_FULL: of_http_full, ALONE: {"mean_ms": 0.5}}
-    figures = Figures(in_process=[{"pipeline_over_policy": 7.0}], one_change={"max_ms": 9.0, "failed": 0})
+    figures = Figures(in_process=[{"pipeline_over_policy": 7.0}], one_change={"max_ms": 9.0})
     for case in CASES:
         for mode in MODES:
             for _ in range(3):
@@ -36,7 +36,8 @@ def test_ratios_are_of_one_round_and_their_middle_counts() -> None:
 
 def test_a_run_in_which_a_request_failed_or_went_undecided_is_void() -> None:
     assert report(measured(), LOAD, [])["void"] == ""
-    figures = measured(failed=1)
+    figures = measured()
+    figures.failed[HTTP_FULL.name] = 9
     figures.undecided[GRPC_NOOP.name] = 2
     void = report(figures, LOAD, [])["void"]
     assert f"{GRPC_NOOP.name}: 2 undecided, 0 failed" in void

@@ -53,8 +53,9 @@ def test_each_sink_hears_in_order_what_was_decided_when_a_decision_has_waited_fo
     asyncio.run(serve())
 
 
-def test_many_decisions_wait_for_no_more_and_all_of_a_turn_are_handed_on() -> None:
+def test_many_decisions_wait_for_no_more_and_all_of_a_turn_are_handed_on(monkeypatch: pytest.MonkeyPatch) -> None:
     heard: list[tuple[str, str]] = []
+    monkeypatch.setattr(later, "LONGEST_SECONDS", 3600.0)
     noted = Later([Sink("log", heard)])
     ids = [str(number) for number in range(later.MANY + 2)]
 
@@ -70,9 +71,10 @@ def test_many_decisions_wait_for_no_more_and_all_of_a_turn_are_handed_on() -> No
     asyncio.run(serve())
 
 
-def test_what_waits_when_the_worker_ends_is_handed_on_once() -> None:
+def test_what_waits_when_the_worker_ends_is_handed_on_once(monkeypatch: pytest.MonkeyPatch) -> None:
     heard: list[tuple[str, str]] = []
     noted = Later([Sink("log", heard)])
+    monkeypatch.setattr(later, "LONGEST_SECONDS", 0.0)
 
     async def serve() -> None:
         record(noted, *"abc")
@@ -83,3 +85,23 @@ def test_what_waits_when_the_worker_ends_is_handed_on_once() -> None:
 
     asyncio.run(serve())
     assert len(heard) == 3
+
+
+def test_an_earlier_time_is_not_that_of_what_comes_after_it(monkeypatch: pytest.MonkeyPatch) -> None:
+    heard: list[tuple[str, str]] = []
+    noted = Later([Sink("log", heard)])
+
+    async def serve() -> None:
+        for before in (noted.flush, lambda: record(noted, *"x" * (later.MANY - 1))):
+            monkeypatch.setattr(later, "LONGEST_SECONDS", 0.0)
+            record(noted, "early")
+            before()
+            noted.flush()
+            heard.clear()
+            monkeypatch.setattr(later, "LONGEST_SECONDS", 3600.0)
+            record(noted, "late")
+            await turns()
+            assert heard == []
+            noted.flush()
+
+    asyncio.run(serve())

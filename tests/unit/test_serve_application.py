@@ -14,7 +14,7 @@ from extproc.adapters.stores import open_store
 from extproc.cli import worker
 from extproc.cli.worker import RouterApplication
 from extproc.clock import SystemClock
-from extproc.control.actions import Apply, SetWeight, act
+from extproc.control.actions import Apply, Delete, SetWeight, act
 from extproc.datapath.model import Request
 from extproc.metrics import DECISIONS
 from extproc.resources.loading import load_valid
@@ -23,6 +23,10 @@ from extproc.serve.worker import PolicySlot
 from extproc.serve.worker_config import WorkerConfig
 from tests.support.policies import sources_of
 from tests.support.rollouts import CANARY, document
+
+ASKED = Request("POST", "/v1/models/fraud-detector:predict", "models", "http", {"x-user-id": b"u-1"})
+READS_METHOD = 'package routing\n\ndecision := {"allow": input.attributes.request.http.method == "POST"}\n'
+READS_SCHEME = 'package routing\n\ndecision := {"allow": input.attributes.request.http.scheme == "http"}\n'
 
 
 class Cycle:
@@ -69,6 +73,49 @@ async def test_a_decision_that_is_answered_is_counted(application: RouterApplica
     assert [DECISIONS, ["", "", "", "no_match"], 1] in orjson.loads(orjson.dumps(application.dump()["counters"]))
 
 
+async def test_a_decision_of_a_rollout_that_is_gone_brings_its_counts_back_no_more(
+    application: RouterApplication, tmp_path: Path
+) -> None:
+    await application.process(ASKED)
+    with_store(tmp_path, Delete("payments", "fraud-detector"))
+    take_over(application)
+    assert "payments/fraud-detector" not in orjson.dumps(application.dump()).decode()
+
+
+async def test_what_is_told_and_logged_at_the_end_has_the_last_decision(
+    application: RouterApplication, tmp_path: Path
+) -> None:
+    page = HeartbeatPage.create()
+    log = tmp_path / "decisions.log"
+    config = WorkerConfig(index=1, store=url(tmp_path), decision_log=str(log), observed=True)
+    observed = RouterApplication(config, PolicySlot(page))
+    observed.load()
+    await observed.process(ASKED)
+    assert observed.take_decided() is not None
+    await observed.process(ASKED)
+    observed.close()
+    page.close()
+    assert len(log.read_bytes().splitlines()) == 2
+
+
+async def test_a_decision_is_logged_by_what_the_policy_read_that_was_asked(tmp_path: Path) -> None:
+    (tmp_path / "rollout.json").write_text(
+        orjson.dumps(document({**CANARY, "policy": {"path": "routing/decision"}})).decode()
+    )
+    with_store(tmp_path, Apply(load_valid([tmp_path / "rollout.json"])))
+    page = HeartbeatPage.create()
+    policies = PolicySlot(page)
+    log = tmp_path / "decisions.log"
+    app = RouterApplication(WorkerConfig(index=0, store=url(tmp_path), decision_log=str(log)), policies)
+    policies.swap(app.engine(sources_of(READS_METHOD).to_json()))
+    app.load()
+    await app.process(ASKED)
+    policies.swap(app.engine(sources_of(READS_SCHEME).to_json()))
+    app.close()
+    page.close()
+    assert orjson.loads(log.read_bytes())["reads"] == ["attributes.request.http.method"]
+
+
 def test_what_a_rollout_asks_for_and_nobody_has_is_told(tmp_path: Path) -> None:
     features = {"entity": {"header": "x-user-id"}, "view": "user_risk", "names": ["risk_score"]}
     asking = {**CANARY, "policy": {"path": "routing/nope"}, "features": features}
@@ -95,13 +142,17 @@ def test_what_a_rollout_asks_for_and_nobody_has_is_told(tmp_path: Path) -> None:
 def swap(application: RouterApplication, tmp_path: Path) -> None:
     """Change a weight and take the next snapshot over, as following the store does."""
     with_store(tmp_path, SetWeight("payments", "fraud-detector", 100))
+    take_over(application)
+
+
+def take_over(application: RouterApplication) -> None:
     holder = application._holder
     snapshot = holder.refresh()
     assert snapshot is not None
     holder._swap(snapshot)
 
 
-def with_store(tmp_path: Path, action: Apply | SetWeight) -> None:
+def with_store(tmp_path: Path, action: Apply | SetWeight | Delete) -> None:
     store = open_store(url(tmp_path), create=True)
     act(store, "test", action, SystemClock())
     store.close()
