@@ -15,6 +15,7 @@ from typing import Any, Final, NamedTuple
 import orjson
 
 from extproc.adapters.sqlite_file import Identity, Kind, SqliteFile, is_empty, kind_of
+from extproc.clock import Clock
 from extproc.control.fleet import Summary
 from extproc.errors import Unreachable
 from extproc.measure import ArmTotals, EpochTotals, UnitSample
@@ -198,8 +199,9 @@ _NO_UNITS: Final = orjson.dumps(UnitSample().to_json())
 class ObservationsReader:
     """An ``ObservationSource`` over the file ``path``, which may come and go. Belongs to one thread at a time."""
 
-    def __init__(self, path: Path) -> None:
+    def __init__(self, path: Path, clock: Clock) -> None:
         self._file = SqliteFile(path, "observations", WAIT_SECONDS)
+        self._clock = clock
         self._connection: sqlite3.Connection | None = None
         self._identity: Identity | None = None
         self._version = 0
@@ -287,12 +289,17 @@ class ObservationsReader:
         return self._connection
 
     def _read(self, connection: sqlite3.Connection, rollout: str, epoch: int) -> EpochTotals | None:
-        """The sum of all runs. A run that is over waits for nothing."""
+        """The sum of all runs. A run that is over waits for nothing.
+
+        One whose last news lies ahead told it before the clock was set back: it counts as told as long ago.
+        """
         found: EpochTotals | None = None
+        now = self._clock.now()
         rows = connection.execute(
             "SELECT run, updated_at, unheard_since, arms, units_version FROM counts WHERE rollout = ? AND epoch = ?",
             (rollout, epoch),
         ).fetchall()
+        rows = [(run, min(updated_at, 2 * now - updated_at), *rest) for run, updated_at, *rest in rows]
         newest = max((updated_at for _, updated_at, *_ in rows), default=0.0)
         for run, updated_at, unheard_since, arms, units_version in rows:
             units = self._units(connection, run, rollout, epoch, units_version)

@@ -138,7 +138,7 @@ class Controller:
 
     def _observations(self, parts: AsyncExitStack) -> ObservationsReader:
         """What observers counted; of a thread's own."""
-        reader = ObservationsReader(beside(self._options.store, ".observed"))
+        reader = ObservationsReader(beside(self._options.store, ".observed"), self._clock)
         parts.callback(reader.close)
         return reader
 

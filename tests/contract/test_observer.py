@@ -19,6 +19,7 @@ from extproc.adapters.sqlite_observations import ObservationsReader
 from extproc.adapters.stores import beside
 from extproc.assignment import bucket_of
 from extproc.cli.main import cli
+from extproc.clock import SystemClock
 from extproc.control.analysis import measuring
 from extproc.control.analysis.runs import Measured, Outcome
 from extproc.protect.access_log import METHOD, SERVICE
@@ -83,7 +84,7 @@ def trips(server: DropoutServer) -> list[str]:
 
 def observations(server: DropoutServer) -> ObservationsReader:
     """What the observer wrote down."""
-    return ObservationsReader(beside(server.store, ".observed"))
+    return ObservationsReader(beside(server.store, ".observed"), SystemClock())
 
 
 def test_the_socket_is_its_owners_alone_and_goes_with_the_server(server: DropoutServer) -> None:

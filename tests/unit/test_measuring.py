@@ -306,6 +306,8 @@ def test_requests_may_be_asked_for_when_there_are_none() -> None:
 def test_old_observations_and_none_are_inconclusive_never_good() -> None:
     assert measured(one(observed()), age=10).result is not None
     assert measured(one(observed()), age=11).inconclusive == "the observations are 11 s old"
+    clock_set_back = measured(one(observed()), age=-3600)
+    assert clock_set_back.inconclusive == "the observations are 3600 s old"
     other = Subject("payments/fraud-detector", 4, NOW, "canary", "control")
     nothing = ObservedMetrics(Observations()).measure(one(observed()), other)
     assert nothing.inconclusive == "nothing was observed in this epoch"
@@ -318,6 +320,9 @@ def test_decisions_of_which_nothing_is_heard_are_inconclusive_however_good_all_w
     observations.epoch.unheard_since = NOW - 11
     reading = ObservedMetrics(observations).measure(one(observed()), SUBJECT)
     assert reading == Reading(inconclusive="nothing was heard of what was decided in the last 11 s")
+    observations.epoch.unheard_since = NOW + 3600
+    reading = ObservedMetrics(observations).measure(one(observed()), SUBJECT)
+    assert reading.inconclusive == "nothing was heard of what was decided in the last 3600 s"
 
 
 def test_labels_are_not_the_canarys_where_another_version_answered_for_it() -> None:

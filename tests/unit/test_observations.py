@@ -15,10 +15,12 @@ from extproc.control.fleet import Summary
 from extproc.errors import Unreachable
 from extproc.measure import EpochTotals, UnitSample
 from extproc.measure.outcomes import Counts
+from tests.support.clock import FakeClock
 
 KEY = "payments/fraud-detector"
 NOW = 1_800_000_000.0
 DAY = 24 * 3600.0
+LATER = FakeClock(NOW + DAY)
 
 
 def totals(requests: int = 10, *units: int, epoch: int = 1, at: float = NOW) -> EpochTotals:
@@ -39,7 +41,7 @@ def path(tmp_path: Path) -> Path:
 
 @pytest.fixture
 def reader(path: Path) -> Iterator[ObservationsReader]:
-    reader = ObservationsReader(path)
+    reader = ObservationsReader(path, LATER)
     yield reader
     reader.close()
 
@@ -78,7 +80,7 @@ def test_two_that_make_the_file_at_once_make_it_once(path: Path, monkeypatch: py
     assert write(path, "one", totals(10))
     assert other.write([observed(totals(5), units=False)], (), NOW)
     other.close()
-    assert ObservationsReader(path).totals(KEY, 1).arms["canary"].requests == 15  # type: ignore[union-attr]
+    assert ObservationsReader(path, LATER).totals(KEY, 1).arms["canary"].requests == 15  # type: ignore[union-attr]
 
 
 def test_what_was_written_is_read_as_it_was(path: Path, reader: ObservationsReader) -> None:
@@ -144,6 +146,17 @@ def test_a_run_that_is_over_waits_for_nothing(path: Path, reader: ObservationsRe
     assert reader.totals(KEY, 1).unheard_since == NOW + 55  # type: ignore[union-attr]
 
 
+def test_a_run_that_ended_before_the_clock_was_set_back_does_not_end_those_after_it(path: Path) -> None:
+    present = totals(5, at=NOW - 3600)
+    present.unheard_since = NOW - 3620
+    write(path, "one", totals(10))
+    write(path, "two", present)
+    found = ObservationsReader(path, FakeClock(NOW - 3600)).totals(KEY, 1)
+    assert found is not None
+    assert (found.updated_at, found.unheard_since) == (NOW - 3600, NOW - 3620)
+    assert found.arms["canary"].requests == 15
+
+
 def test_parts_of_a_run_add_up(path: Path, reader: ObservationsReader) -> None:
     writer = ObservationsWriter(path, "one")
     writer.write([observed(totals(10, 1), units=True)], (), NOW)
@@ -183,7 +196,7 @@ def test_a_file_that_is_gone_or_broken_is_made_anew(path: Path, damage: str) -> 
             connection.execute("CREATE TABLE somebody (elses INTEGER)")
     assert not writer.write([observed(totals(20), units=True)], ("b",), NOW + 1)
     assert writer.write([observed(totals(30), units=True)], (), NOW + 2)
-    reader = ObservationsReader(path)
+    reader = ObservationsReader(path, LATER)
     assert reader.totals(KEY, 1).arms["canary"].requests == 30  # type: ignore[union-attr]
     assert [one.decision_id for one in reader.fallbacks(0)] == ["b"]
     reader.close()
@@ -227,7 +240,7 @@ def test_a_locked_file_is_no_reason_to_throw_it_away(path: Path, monkeypatch: py
         write(path, "two", totals(5))
     assert error.value.code == "observations_locked"
     lock.close()
-    assert ObservationsReader(path).totals(KEY, 1).arms["canary"].requests == 10  # type: ignore[union-attr]
+    assert ObservationsReader(path, LATER).totals(KEY, 1).arms["canary"].requests == 10  # type: ignore[union-attr]
 
 
 def test_a_folder_that_is_gone_says_so(tmp_path: Path) -> None:

@@ -146,6 +146,10 @@ class Rollout(RuleBasedStateMachine):
             assert not (seen & DOUBTS and before.phase == "Paused"), "nothing goes forward in doubt"
             assert before.phase == "Progressing" or before.reason == "pause_step"
             assert not before.killed
+        if after.step > before.step and self.plan.steps[before.step].analysis is not None:
+            run = self.plan.run(STEP, before.step)
+            assert run is not None
+            assert outcome(run, transition.detail["measurements"])[0] is Outcome.SUCCESSFUL
 
     def check_at_rest(self, observations: Observations) -> None:
         status = self.status

@@ -171,9 +171,10 @@ class ObservedMetrics:
             return Reading(error=str(error))
         if totals is None:
             return Reading(inconclusive="nothing was observed in this epoch")
-        if (age := of.now - totals.updated_at) > STALE_SECONDS:
+        # What lies ahead is as old as what lies behind: the clock was set back, and nobody knows since when.
+        if (age := abs(of.now - totals.updated_at)) > STALE_SECONDS:
             return Reading(inconclusive=f"the observations are {age:.0f} s old")
-        if totals.unheard_since is not None and (silent := of.now - totals.unheard_since) > STALE_SECONDS:
+        if totals.unheard_since is not None and (silent := abs(of.now - totals.unheard_since)) > STALE_SECONDS:
             return Reading(inconclusive=f"nothing was heard of what was decided in the last {silent:.0f} s")
         arms = [totals.arms.get(arm, ArmTotals()) for _, arm in of.arms()]
         if spec.window is not None:
