@@ -17,17 +17,20 @@ import pytest
 import yaml
 
 from extproc.adapters.sqlite_feedback import SqliteFeedback
-from extproc.adapters.sqlite_observations import ObservationsWriter
+from extproc.adapters.sqlite_observations import ObservationsWriter, observed
 from extproc.adapters.sqlite_store import SqliteStore
 from extproc.clock import SystemClock
 from extproc.control.actions import Abort, Apply, act
+from extproc.control.analysis.sample_ratio import FEWEST_UNITS
 from extproc.control.api.client import RemoteControl
 from extproc.decision_id import DecisionIds, KeyFile, arm_codes, epoch_number
 from extproc.errors import DropoutError, Refused
+from extproc.measure import ArmTotals, EpochTotals
 from extproc.resources.loading import load_paths
 from extproc.snapshot.store import StoredRollout
 from tests.support.dropout import DropoutServer, alive, wait_for
 from tests.support.rollouts import CANARY, document
+from tests.support.templates import metric, template
 
 NAME = ("payments", "fraud-detector")
 STEPS: list[dict[str, Any]] = [{"setWeight": 5}, {"pause": {}}]
@@ -129,6 +132,47 @@ def test_labels_of_what_stable_answered_in_the_versions_place_are_not_the_versio
     counts = SqliteFeedback(folder / "dropout.db.feedback")
     assert counts.labels("payments/fraud-detector", 1)["canary"].confusion == {2: [0, 1, 0, 0]}
     counts.close()
+
+
+def test_a_canary_that_fails_on_two_hosts_is_taken_away_by_what_both_saw(folder: Path) -> None:
+    apply(folder, steps=STEPS, breaker={"consecutive": 10})
+    with ControllerProcess(folder) as controller:
+        controller.says("paused by step 1")
+        for host in ("one", "two"):
+            totals = EpochTotals("payments/fraud-detector", row(folder).status.epoch)
+            totals.arms = {"canary": ArmTotals(6, requests=6, failures=6), "control": ArmTotals(500, requests=500)}
+            observe(folder, host, totals)
+        status = wait_for_phase(folder, "Degraded").status
+    assert (status.weight, status.aborted, status.reason) == (0, ("4",), "breaker_open")
+
+
+def test_units_that_are_not_split_as_the_weight_says_pause_a_rollout(folder: Path) -> None:
+    apply(folder, steps=[{"setWeight": 5}, {"analysis": {"templates": [{"templateName": "health"}]}}])
+    for epoch in range(1, 4):  # whichever is that of the weight: they are counted at its first moment
+        lopsided = EpochTotals("payments/fraud-detector", epoch)
+        for unit in range(FEWEST_UNITS):
+            lopsided.units.add(unit, "canary" if unit % 2 else "control")
+        observe(folder, "one", lopsided)
+    with ControllerProcess(folder):
+        status = wait_for_phase(folder, "Paused").status
+    assert (status.reason, status.weight, status.epoch in range(1, 4)) == ("sample_ratio_mismatch", 500, True)
+
+
+def apply(folder: Path, **spec: Any) -> None:
+    """Another document in the folder's store, and a template that measures nothing yet."""
+    documents = [document({**CANARY, **spec}), template(metric(initialDelay="1h"))]
+    (folder / "a.yaml").write_text(yaml.safe_dump_all(documents))
+    store = SqliteStore(folder / "dropout.db")
+    act(store, "alice", Apply(load_paths([folder / "a.yaml"]).documents), SystemClock())
+    store.close()
+
+
+def observe(folder: Path, host: str, totals: EpochTotals) -> None:
+    """The observer of a host tells these totals."""
+    totals.updated_at = SystemClock().now()
+    writer = ObservationsWriter(folder / "dropout.db.observed", host)
+    writer.write([observed(totals, units=True)], (), totals.updated_at)
+    writer.close()
 
 
 def _feed_back(controller: ControllerProcess, record: dict[str, Any]) -> str:

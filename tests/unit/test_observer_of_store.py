@@ -1,0 +1,47 @@
+"""What an observer does when what it counted cannot be written."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Sequence
+from pathlib import Path
+
+import pytest
+
+from extproc.adapters.sqlite_observations import ObservationsReader, ObservationsWriter, Observed
+from extproc.cli.observer import ObserverOfStore
+from extproc.clock import SystemClock
+from extproc.errors import Unreachable
+from extproc.serve.worker_config import ObserverConfig
+from tests.support.rollouts import canary, snapshot
+
+KEY = "payments/fraud-detector"
+
+
+async def test_what_a_full_disk_kept_from_being_written_is_written_when_there_is_room(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    observer = ObserverOfStore(ObserverConfig(f"sqlite:{tmp_path / 'dropout.db'}"), (), lambda _trips: None)
+    written = ObservationsReader(tmp_path / "dropout.db.observed", SystemClock())
+    observer._observer.follow(snapshot(canary()))
+    observer.decided(
+        {
+            "counts": [[KEY, 1, "canary", "4", int(SystemClock().now()), 7]],
+            "units": [[KEY, 1, [[1, "canary"], [2, "canary"]]]],
+        }
+    )
+    observer._observer.take_back_fallbacks(["an-id", "another"])
+
+    def full(_writer: ObservationsWriter, _rows: Sequence[Observed], _ids: Iterable[str], _now: float) -> bool:
+        raise Unreachable.of("observations_full", "no space left")
+
+    with monkeypatch.context() as disk:
+        disk.setattr(ObservationsWriter, "write", full)
+        await observer._write()
+    assert written.totals(KEY, 1) is None
+    await observer._write()
+    found = written.totals(KEY, 1)
+    assert found is not None
+    assert (found.arms["canary"].decided, found.units.counts()) == (7, {"canary": 2})
+    assert [fallback.decision_id for fallback in written.fallbacks(0)] == ["an-id", "another"]
+    written.close()
+    await observer.close()
