@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import statistics
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field
 from typing import Any, Final
@@ -118,6 +119,11 @@ def failed_in_a_row(answers: Iterable[Answer], version: str, count: int) -> floa
         if run == count:
             return answer.ended
     return None
+
+
+def median_milliseconds(answers: Sequence[Answer]) -> float | None:
+    """How long users waited for these answers; None for none."""
+    return round(1000 * statistics.median(answer.took for answer in answers), 1) if answers else None
 
 
 def false_positive_rate(answers: Iterable[Answer]) -> float:

@@ -20,6 +20,7 @@ from extproc.demo.endings import (
     is_aborted,
     is_promoted,
     is_tripped,
+    median_milliseconds,
     outcome_of,
     weights_of,
 )
@@ -99,9 +100,11 @@ class Loops:
         ending.event, ending.since = "its first labels had arrived", self.laboratory.first_labels("3")
         back = await self._named_again(act, "3")
         self._count(ending)
-        wrong, right = (false_positive_rate(self._served(ending, version)) for version in ("3", "2"))
+        served = {version: self._served(ending, version) for version in ("2", "3")}
+        right, wrong = (false_positive_rate(answers) for answers in served.values())
         act.numbers = {
             "false_positive_rates": {"2": round(right, 4), "3": round(wrong, 4)},
+            "milliseconds": {version: median_milliseconds(answers) for version, answers in served.items()},
             "interval_seconds": INTERVAL_SECONDS,
             "served_when_named_again": back,
         }

@@ -151,6 +151,7 @@ def test_a_wrong_version_is_off_the_road_within_an_interval_of_its_labels(facts:
     assert ending["failed_requests"] == 0
     rates = facts["acts"][8]["false_positive_rates"]
     assert rates["3"] > 10 * rates["2"]
+    assert facts["acts"][8]["milliseconds"].keys() == {"2", "3"}
 
 
 def test_it_stays_away_when_it_is_named_again(facts: dict[str, Any]) -> None:

@@ -7,7 +7,14 @@ from typing import Any
 
 import pytest
 
-from extproc.demo.endings import Ending, failed_in_a_row, false_positive_rate, outcome_of, weights_of
+from extproc.demo.endings import (
+    Ending,
+    failed_in_a_row,
+    false_positive_rate,
+    median_milliseconds,
+    outcome_of,
+    weights_of,
+)
 from extproc.demo.traffic import Answer
 from extproc.demo.watching import Seen
 
@@ -111,3 +118,8 @@ def test_false_positives_are_healthy_patients_who_were_alarmed() -> None:
     ]
     assert false_positive_rate(answers) == 0.5
     assert false_positive_rate([]) == 0.0
+
+
+def test_users_wait_for_an_answer_from_when_they_asked() -> None:
+    answers = [Answer(0.0, "u", sick=False, took=took) for took in (0.004, 0.0061, 0.9)]
+    assert (median_milliseconds(answers), median_milliseconds([])) == (6.1, None)
