@@ -10,6 +10,7 @@ from functools import partial
 from typing import Protocol, TypeVar
 
 from extproc.errors import DropoutError, Fault
+from extproc.serve.refusals import Refusals
 
 _T = TypeVar("_T")
 
@@ -29,28 +30,18 @@ class Folder(Protocol):
 
 
 class DocumentKeeper:
-    """Documents of one folder, or of none.
+    """Documents of one folder, or of none; what is wrong with them is in ``refusals``.
 
     ``open_folder`` makes the store ready and gives the folder; it is called on the thread that all of the store's
-    calls are made on. ``refused`` hears of each edit that is not taken over, and ``say`` writes why for people.
-    ``faults`` are what is wrong with the folder as it is now.
+    calls are made on.
     """
 
-    def __init__(
-        self,
-        open_folder: Callable[[], Folder | None],
-        poll: float,
-        *,
-        refused: Callable[[], None],
-        say: Callable[[str], None],
-    ) -> None:
+    def __init__(self, open_folder: Callable[[], Folder | None], poll: float, refusals: Refusals) -> None:
         self._open_folder = open_folder
         self._poll = poll
-        self._refused = refused
-        self._say = say
+        self._refusals = refusals
         self._folder: Folder | None = None
         self._thread = ThreadPoolExecutor(1, "store")
-        self.faults: Sequence[Fault] = ()
 
     async def prepare(self) -> None:
         """Apply what there is.
@@ -82,14 +73,8 @@ class DocumentKeeper:
             self._note(error.faults)
 
     def _note(self, faults: Sequence[Fault] | None) -> None:
-        """Tell, once, what is wrong."""
-        if faults is None or list(faults) == list(self.faults):
-            return
-        self.faults = faults
-        if faults:
-            self._refused()
-        for fault in faults:
-            self._say(f"rollouts: {fault}")
+        if faults is not None:
+            self._refusals.note(faults)
 
     async def _on_thread(self, call: Callable[[], _T]) -> _T:
         return await asyncio.get_running_loop().run_in_executor(self._thread, call)

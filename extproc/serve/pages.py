@@ -3,16 +3,16 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Awaitable, Callable, Mapping
+from collections.abc import Awaitable, Callable, Mapping, Sequence
 from typing import Any, Final
 
 import orjson
 
 from extproc.metrics import Totals
 from extproc.serve.admin import Page
-from extproc.serve.document_keeper import DocumentKeeper
 from extproc.serve.policy_keeper import PolicyKeeper
 from extproc.serve.protection import Protection
+from extproc.serve.refusals import Refusals
 from extproc.serve.workers import Slot, Workers
 
 _DESCRIPTION_SECONDS: Final = 3.0
@@ -24,15 +24,15 @@ class Pages:
     def __init__(
         self,
         workers: Workers,
-        documents: DocumentKeeper,
         policies: PolicyKeeper | None,
+        refusals: Sequence[Refusals],
         protection: Protection | None,
         totals: Totals,
         gather: Callable[[], Awaitable[None]],
     ) -> None:
         self._workers = workers
-        self._documents = documents
         self._policies = policies
+        self._refusals = refusals
         self._protection = protection
         self._totals = totals
         self._gather = gather
@@ -64,7 +64,7 @@ class Pages:
         answers = {answer["worker"]: answer for answer in descriptions}
         newest: Mapping[str, Any] = max(answers.values(), key=lambda answer: answer["revision"], default={})
         policies = self._policies
-        faults = [*self._documents.faults, *(policies.faults if policies is not None else ())]
+        faults = [fault for refused in self._refusals for fault in refused.faults]
         body = {
             "revision": newest.get("revision"),
             "policy_revision": policies.revision if policies is not None else None,

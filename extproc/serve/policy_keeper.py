@@ -7,16 +7,16 @@ from collections.abc import Awaitable, Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from extproc.errors import DropoutError, Fault, InvalidInput, Unreachable
+from extproc.errors import DropoutError, InvalidInput, Unreachable
 from extproc.serve.policy_watch import FolderWatch, ReadSources, Sources, Trial
+from extproc.serve.refusals import Refusals
 
 
 class PolicyKeeper:
-    """Policies of one folder.
+    """Policies of one folder; what is wrong with them is in ``refusals``.
 
     ``inputs`` gives those to try changed policies on, by the path of a rule; ``swap`` has the workers decide by other
-    policies; ``refused`` hears of each edit that is not taken over, and ``say`` writes why for people. ``faults`` are
-    what is wrong with the folder as it is now.
+    policies, and ``say`` writes for people that they do.
     """
 
     def __init__(
@@ -25,10 +25,10 @@ class PolicyKeeper:
         read: ReadSources,
         trial: Trial,
         poll: float,
+        refusals: Refusals,
         *,
         inputs: Callable[[], Awaitable[Mapping[str, Any]]],
         swap: Callable[[Sources], Awaitable[None]],
-        refused: Callable[[], None],
         say: Callable[[str], None],
     ) -> None:
         self._folder = folder
@@ -37,12 +37,11 @@ class PolicyKeeper:
         self._poll = poll
         self._inputs = inputs
         self._swap = swap
-        self._refused = refused
+        self._refusals = refusals
         self._say = say
         self._sources: Sources | None = None
         self._quarantined: set[str] = set()
         self._untried = False
-        self.faults: Sequence[Fault] = ()
 
     @property
     def revision(self) -> str | None:
@@ -98,11 +97,11 @@ class PolicyKeeper:
         except DropoutError as error:
             # What cannot be read today can be tomorrow, without an edit.
             self._untried = any(fault.code == "policy_unreadable" for fault in error.faults)
-            self.refuse(error.faults)
+            self._refusals.note(error.faults)
             return
         self._untried = False
         if sources.revision == self.revision:
-            self.faults = ()
+            self._refusals.note(())
             return
         try:
             faults = await self._trial.run(sources, await self._inputs())
@@ -110,18 +109,10 @@ class PolicyKeeper:
             self._untried = True
             faults = list(error.faults)
         if faults:
-            self.refuse(faults)
+            self._refusals.note(faults)
             return
-        self._sources, self.faults = sources, ()
+        self._sources = sources
+        self._refusals.note(())
         self._quarantined.clear()
         await self._swap(sources)
         self._say(f"policies: revision {sources.revision}")
-
-    def refuse(self, faults: Sequence[Fault]) -> None:
-        """Tell, once, what is wrong with an edit."""
-        if list(faults) == list(self.faults):
-            return
-        self.faults = faults
-        self._refused()
-        for fault in faults:
-            self._say(f"policies: {fault}")

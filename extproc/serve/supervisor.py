@@ -29,6 +29,7 @@ from extproc.serve.pages import Pages
 from extproc.serve.policy_keeper import PolicyKeeper
 from extproc.serve.policy_watch import ReadSources, Sources, Trial, crashed, too_slow
 from extproc.serve.protection import Protection
+from extproc.serve.refusals import Refusals
 from extproc.serve.sockets import SocketWatch
 from extproc.serve.watchdog import Hung, Limits, Watchdog, process_state
 from extproc.serve.worker_config import ObserverPlan, WorkerConfig
@@ -111,20 +112,24 @@ class Supervisor:
             run=self._spawn_task,
             say=self._say,
         )
-        self._documents = DocumentKeeper(
-            parts.open_folder,
-            tuning.rollouts_poll,
-            refused=lambda: self._metrics.count(RELOADS_REFUSED, "rollouts"),
-            say=self._say,
-        )
+        self._of_documents, self._of_policies = self._refusals("rollouts"), self._refusals("policies")
+        self._documents = DocumentKeeper(parts.open_folder, tuning.rollouts_poll, self._of_documents)
         self._policies = self._keep_policies(plan.policies) if plan.policies is not None else None
         self._protection = self._protect(plan.observer) if plan.observer is not None else None
         self._beside = [Auxiliary(what, self._say, self._heard_beside, self._totals.retire) for what in plan.beside]
         self._admin = AdminServer(
             Pages(
-                self._workers, self._documents, self._policies, self._protection, self._totals, self._gather_metrics
+                self._workers,
+                self._policies,
+                (self._of_documents, self._of_policies),
+                self._protection,
+                self._totals,
+                self._gather_metrics,
             ).routes()
         )
+
+    def _refusals(self, what: str) -> Refusals:
+        return Refusals(what, refused=lambda: self._metrics.count(RELOADS_REFUSED, what), say=self._say)
 
     def _keep_policies(self, folder: Path) -> PolicyKeeper:
         return PolicyKeeper(
@@ -132,9 +137,9 @@ class Supervisor:
             self._parts.read_sources,
             Trial(self._plan.trial_command, self._settings.trial_limit),
             self._settings.policy_poll,
+            self._of_policies,
             inputs=self._trials,
             swap=self._swap_policies,
-            refused=lambda: self._metrics.count(RELOADS_REFUSED, "policies"),
             say=self._say,
         )
 
@@ -268,8 +273,8 @@ class Supervisor:
             self._catch_up(slot)
         elif kind == "decided" and self._protection is not None:
             self._protection.decided(message)
-        elif kind == "policies_refused" and self._policies is not None:
-            self._policies.refuse([Fault(**fault) for fault in message["faults"]])
+        elif kind == "policies_refused":
+            self._of_policies.note([Fault(**fault) for fault in message["faults"]])
         elif kind == "metrics":
             self._totals.update(slot.child.life, message["dump"])
 

@@ -221,8 +221,7 @@ class Workers:
     # -- the end
 
     def drain(self) -> None:
-        """Have those that decide finish what they began and end, the others end now; nobody comes next."""
-        self.phase = "ending"
+        """Have those that decide finish what they began and end, the others end now."""
         for slot in self.slots:
             if slot.restart is not None:
                 slot.restart.cancel()

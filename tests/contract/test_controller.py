@@ -92,10 +92,7 @@ def wait_for_phase(folder: Path, phase: str) -> StoredRollout:
 @pytest.fixture
 def folder(tmp_path: Path) -> Path:
     """With a rollout in the store that stops at 5 percent until it is promoted."""
-    store = SqliteStore(tmp_path / "dropout.db", create=True)
-    (tmp_path / "a.yaml").write_text(yaml.safe_dump(document({**CANARY, "steps": STEPS})))
-    act(store, "alice", Apply(load_paths([tmp_path / "a.yaml"]).documents), SystemClock())
-    store.close()
+    apply(tmp_path, steps=STEPS)
     return tmp_path
 
 
@@ -159,10 +156,10 @@ def test_units_that_are_not_split_as_the_weight_says_pause_a_rollout(folder: Pat
 
 
 def apply(folder: Path, **spec: Any) -> None:
-    """Another document in the folder's store, and a template that measures nothing yet."""
+    """Put this rollout into the folder's store, and a template that measures nothing yet."""
     documents = [document({**CANARY, **spec}), template(metric(initialDelay="1h"))]
     (folder / "a.yaml").write_text(yaml.safe_dump_all(documents))
-    store = SqliteStore(folder / "dropout.db")
+    store = SqliteStore(folder / "dropout.db", create=True)
     act(store, "alice", Apply(load_paths([folder / "a.yaml"]).documents), SystemClock())
     store.close()
 

@@ -6,6 +6,7 @@ import gc
 import weakref
 from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
 
 import orjson
 import pytest
@@ -39,8 +40,7 @@ class Cycle:
 @pytest.fixture
 def application(tmp_path: Path) -> Iterator[RouterApplication]:
     """A worker's application over a store with one canary rollout."""
-    (tmp_path / "rollout.json").write_text(orjson.dumps(document(CANARY)).decode())
-    with_store(tmp_path, Apply(load_valid([tmp_path / "rollout.json"])))
+    apply(tmp_path, CANARY)
     page = HeartbeatPage.create()
     app = RouterApplication(WorkerConfig(index=0, store=url(tmp_path)), PolicySlot(page))
     app.load()
@@ -99,10 +99,7 @@ async def test_what_is_told_and_logged_at_the_end_has_the_last_decision(
 
 
 async def test_a_decision_is_logged_by_what_the_policy_read_that_was_asked(tmp_path: Path) -> None:
-    (tmp_path / "rollout.json").write_text(
-        orjson.dumps(document({**CANARY, "policy": {"path": "routing/decision"}})).decode()
-    )
-    with_store(tmp_path, Apply(load_valid([tmp_path / "rollout.json"])))
+    apply(tmp_path, {**CANARY, "policy": {"path": "routing/decision"}})
     page = HeartbeatPage.create()
     policies = PolicySlot(page)
     log = tmp_path / "decisions.log"
@@ -118,9 +115,7 @@ async def test_a_decision_is_logged_by_what_the_policy_read_that_was_asked(tmp_p
 
 def test_what_a_rollout_asks_for_and_nobody_has_is_told(tmp_path: Path) -> None:
     features = {"entity": {"header": "x-user-id"}, "view": "user_risk", "names": ["risk_score"]}
-    asking = {**CANARY, "policy": {"path": "routing/nope"}, "features": features}
-    (tmp_path / "rollout.json").write_text(orjson.dumps(document(asking)).decode())
-    with_store(tmp_path, Apply(load_valid([tmp_path / "rollout.json"])))
+    apply(tmp_path, {**CANARY, "policy": {"path": "routing/nope"}, "features": features})
     page = HeartbeatPage.create()
     policies = PolicySlot(page)
     app = RouterApplication(WorkerConfig(index=0, store=url(tmp_path)), policies)
@@ -150,6 +145,12 @@ def take_over(application: RouterApplication) -> None:
     snapshot = holder.refresh()
     assert snapshot is not None
     holder._swap(snapshot)
+
+
+def apply(tmp_path: Path, spec: dict[str, Any]) -> None:
+    """Make a store with a rollout of this spec, or change it."""
+    (tmp_path / "rollout.json").write_text(orjson.dumps(document(spec)).decode())
+    with_store(tmp_path, Apply(load_valid([tmp_path / "rollout.json"])))
 
 
 def with_store(tmp_path: Path, action: Apply | SetWeight | Delete) -> None:
