@@ -41,7 +41,7 @@ from tests.bench.stack import (
 SECONDS = {"rate": 3, "saturated": 3, "one_connection": 1}
 WARM_UP_SECONDS = 3
 REACH_SECONDS = 2
-"""How long each shows what it reaches once it is warm: a server's first seconds are half as fast."""
+"""How long each shows what it reaches, once it is warm."""
 SETTLE_SECONDS = 0.5
 """For health checks and what else waited while the others were measured."""
 LEAD_SECONDS = 1
