@@ -6,7 +6,7 @@ Readers hold one read-only connection; every write opens a connection of its own
 from __future__ import annotations
 
 import sqlite3
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import closing, contextmanager, suppress
 from pathlib import Path
 from typing import Any, Final, NamedTuple
@@ -542,15 +542,28 @@ def _parsed(row: tuple[Any, ...]) -> StoredRollout:
 def _parsed_entry(
     at: float, namespace: str, name: str, actor: str, action: str, message: str, detail: bytes
 ) -> HistoryEntry:
-    return HistoryEntry(at, namespace, name, actor, action, message, orjson.loads(detail))
+    return HistoryEntry(at, namespace, name, actor, action, message, _object(detail))
 
 
 def _parsed_template(namespace: str, name: str, document: bytes, source: str | None) -> StoredTemplate:
-    return StoredTemplate(namespace, name, orjson.loads(document), source)
+    return StoredTemplate(namespace, name, _object(document), source)
 
 
 def _parsed_epoch(number: int, namespace: str, name: str, epoch: int, began: float, arms: bytes) -> EpochRecord:
-    return EpochRecord(number, namespace, name, epoch, began, tuple(EpochArm(*arm) for arm in orjson.loads(arms)))
+    try:
+        parsed = tuple(EpochArm(*arm) for arm in orjson.loads(arms))
+    except (ValueError, TypeError):
+        parsed = ()  # as if it had none: it must not keep the labels of others from being attributed
+    return EpochRecord(number, namespace, name, epoch, began, parsed)
+
+
+def _object(text: bytes) -> Mapping[str, Any]:
+    """The JSON object in ``text``; of one that is damaged nothing, which is no template, and says nothing."""
+    try:
+        found = orjson.loads(text)
+    except ValueError:
+        found = None
+    return found if isinstance(found, dict) else {}
 
 
 def _read_meta(connection: sqlite3.Connection) -> _Meta:

@@ -16,7 +16,7 @@ import pytest
 from extproc.adapters.sqlite_file import SqliteFile
 from extproc.adapters.sqlite_store import SqliteStore
 from extproc.errors import DropoutError, Unreachable
-from extproc.snapshot.store import Status, UnreadableRollout, Write
+from extproc.snapshot.store import HistoryEntry, Status, TemplateWrite, UnreadableRollout, Write
 
 STATUS = Status(stable="3", canary="4")
 
@@ -180,6 +180,29 @@ def test_a_row_that_cannot_be_read_is_corrupt_and_the_others_are_read(store: Sql
     assert set(read) == {"good", "better"}
     assert {row.name for row in documents.rollouts} == {"good", "better"}
     assert list(documents.unreadable) == [bad]
+
+
+def test_what_is_damaged_in_templates_history_and_epochs_keeps_nothing_else_from_being_read(
+    store: SqliteStore, path: Path
+) -> None:
+    row = store.get("default", "fraud")
+    assert row is not None
+    entry = HistoryEntry(1.0, "default", "fraud", "alice", "apply", "created", {"a": 1})
+    store.write(
+        [Write("default", "fraud", row.resource_version, status=row.status, history=[entry])],
+        templates=[TemplateWrite("default", "errors", {"kind": "AnalysisTemplate"})],
+    )
+    with closing(sqlite3.connect(path)) as connection:
+        for table, column in (("templates", "document"), ("history", "detail"), ("epochs", "arms")):
+            assert connection.execute(f"UPDATE {table} SET {column} = '[['").rowcount == 1
+        connection.commit()
+    documents = store.documents()
+    assert [(template.name, template.document) for template in documents.templates] == [("errors", {})]
+    assert store.template("default", "errors") == documents.templates[0]
+    assert [(found.message, found.detail) for found in store.history("default", "fraud")] == [("created", {})]
+    assert [epoch.arms for epoch in store.epochs_of("default", "fraud")] == [()]
+    store.write([], templates=[TemplateWrite("default", "errors", {"mended": True})])
+    assert store.documents().templates[0].document == {"mended": True}
 
 
 def damage(path: Path, name: str) -> None:
