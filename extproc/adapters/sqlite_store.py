@@ -146,8 +146,12 @@ class SqliteStore:
         """See ``RolloutStore``."""
         with self._file.mapped():
             self._check_identity()
-            row = _row(self._reader, namespace, name)
-        return None if row is None or row.deleted else row
+            row = _found(self._reader, namespace, name)
+        if row is None or row.deleted:
+            return None
+        if isinstance(row, UnreadableRollout):
+            raise Unreachable([row.fault])
+        return row
 
     def documents(self) -> Documents:
         """See ``RolloutStore``."""
@@ -201,7 +205,7 @@ class SqliteStore:
         """See ``RolloutStore``."""
         with self._file.mapped():
             self._check_identity()
-            row = _row(self._reader, namespace, name)
+            row = _found(self._reader, namespace, name)
             versions = self._reader.execute(
                 "SELECT version FROM aborted WHERE namespace = ? AND name = ? ORDER BY version", (namespace, name)
             ).fetchall()
@@ -212,6 +216,8 @@ class SqliteStore:
         aborted = tuple(version for (version,) in versions)
         if row is None:
             return Remains(aborted, epoch)
+        if isinstance(row, UnreadableRollout):
+            return Remains(aborted, epoch, killed=True)
         status = row.status
         return Remains(aborted, max(epoch, status.epoch), status.tripped, status.attempt, status.killed)
 
@@ -298,10 +304,14 @@ class SqliteStore:
                     connection.execute("PRAGMA wal_checkpoint(PASSIVE)")
 
     def _write_row(self, connection: sqlite3.Connection, write: Write, revision: int) -> StoredRollout:
-        before = _row(connection, write.namespace, write.name)
+        before = _found(connection, write.namespace, write.name)
         at = None if before is None or before.deleted else before.resource_version
         if at != write.expect:
             raise Refused.of("conflict", f"{write.namespace}/{write.name} was changed at the same time; try again")
+        if isinstance(before, UnreadableRollout):
+            if write.document is None or write.status is None:
+                raise Unreachable([before.fault])
+            before = None
         after = _after(before, write, revision)
         connection.execute(
             f"INSERT OR REPLACE INTO rollouts ({_COLUMNS}) VALUES (?, ?, ?, ?, ?, ?, ?)",  # noqa: S608 - a constant
@@ -508,19 +518,20 @@ def _write_history(connection: sqlite3.Connection, write: Write) -> None:
     )
 
 
-def _row(connection: sqlite3.Connection, namespace: str, name: str) -> StoredRollout | None:
+def _found(connection: sqlite3.Connection, namespace: str, name: str) -> StoredRollout | UnreadableRollout | None:
     found = connection.execute(
         f"SELECT {_COLUMNS} FROM rollouts WHERE namespace = ? AND name = ?",  # noqa: S608 - a constant
         (namespace, name),
     ).fetchone()
-    return None if found is None else _parsed(found)
+    return None if found is None else _parsed_if_readable(found)
 
 
 def _parsed_if_readable(row: tuple[Any, ...]) -> StoredRollout | UnreadableRollout:
     try:
         return _parsed(row)
     except Unreachable as error:
-        return UnreadableRollout(row[0], row[1], error.faults[0])
+        namespace, name, _, _, revision, _, deleted_at = row
+        return UnreadableRollout(namespace, name, error.faults[0], revision, deleted_at is not None)
 
 
 def _parsed(row: tuple[Any, ...]) -> StoredRollout:
@@ -536,7 +547,8 @@ def _parsed(row: tuple[Any, ...]) -> StoredRollout:
             deleted=deleted_at is not None,
         )
     except (ValueError, TypeError, KeyError) as error:
-        raise Unreachable.of("store_corrupt", f"the row of {namespace}/{name} cannot be read: {error}") from error
+        message = f"the row of {namespace}/{name} cannot be read; `dropout apply --repair` makes it anew: {error}"
+        raise Unreachable.of("store_corrupt", message) from error
 
 
 def _parsed_entry(

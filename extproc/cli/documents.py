@@ -44,13 +44,18 @@ kind_argument = click.argument("kind", callback=_kind)
     metavar="PATH",
     help="A file, a folder, or - for standard input; may be given several times.",
 )
+@click.option(
+    "--repair",
+    is_flag=True,
+    help="Make rollouts that the store cannot read anew: from weight 0, killed until restored.",
+)
 @store_option
 @output_option
-def apply(paths: tuple[str, ...], store: str, output: str) -> None:
+def apply(paths: tuple[str, ...], repair: bool, store: str, output: str) -> None:
     """Put documents into the store: all of them, or none if anything is wrong with one."""
     documents = load_valid("/dev/stdin" if path == "-" else path for path in paths)
     with opened(store, create=True) as opened_store:
-        results = act(opened_store, this_user(), Apply(documents), SystemClock(), direct_policy())
+        results = act(opened_store, this_user(), Apply(documents, repair=repair), SystemClock(), direct_policy())
     _print_results(results, output)
 
 

@@ -6,7 +6,7 @@ import click
 
 from extproc.assignment import parse_percent
 from extproc.cli.options import control_options, name_argument, reached
-from extproc.cli.output import aligned, output_option, print_json
+from extproc.cli.output import aligned, output_option, print_faults, print_json
 from extproc.cli.rollout_text import details, print_result, result_json, table
 from extproc.cli.watching import show, wait_for
 from extproc.control.actions import (
@@ -21,7 +21,7 @@ from extproc.control.actions import (
     Retry,
     SetWeight,
 )
-from extproc.control.described import entry_json, row_json, status_json, timestamp
+from extproc.control.described import entry_json, row_json, status_json, timestamp, unreadable_json
 from extproc.errors import InvalidInput
 from extproc.resources.fields import parse_duration
 
@@ -37,14 +37,16 @@ def rollout() -> None:
 @control_options
 @output_option
 def list_command(store: str, control: str | None, output: str) -> None:
-    """List all rollouts."""
+    """List all rollouts, those too that are damaged in the store."""
     with reached(store, control) as rollouts:
-        rows = rollouts.rollouts()
+        found = rollouts.rollouts()
     if output == "json":
-        print_json({"rollouts": [row_json(row) for row in rows]})
+        rows = [row_json(row) for row in found.rollouts]
+        print_json({"rollouts": rows, "unreadable": [unreadable_json(row) for row in found.unreadable]})
         return
-    for line in table(rows):
+    for line in table(found):
         click.echo(line)
+    print_faults((row.fault for row in found.unreadable), as_json=False)
 
 
 @rollout.command(name="get")

@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping
 from typing import Any
 
 import click
 
 from extproc.cli.output import aligned
+from extproc.control.access import Listing
 from extproc.control.actions import Result
 from extproc.control.described import timestamp
 from extproc.errors import InvalidInput
@@ -37,9 +38,10 @@ def result_json(result: Result) -> dict[str, Any]:
     }
 
 
-def table(rows: Sequence[StoredRollout]) -> list[str]:
-    """A line for each rollout under the names of the columns."""
-    return aligned([_HEADS, *(_cells(row) for row in rows)])
+def table(found: Listing) -> list[str]:
+    """A line for each rollout under the names of the columns; of damaged ones last."""
+    damaged = [(row.namespace, row.name, *"----", "Unreadable", row.fault.code, *"--") for row in found.unreadable]
+    return aligned([_HEADS, *(_cells(row) for row in found.rollouts), *damaged])
 
 
 def details(row: StoredRollout) -> list[str]:

@@ -7,19 +7,26 @@ import pwd
 import time
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import replace
-from typing import Final, Protocol, TypeVar
+from typing import Final, NamedTuple, Protocol, TypeVar
 
 from extproc.clock import Clock
 from extproc.control.actions import Change, Result, act, load
 from extproc.control.policy import ControlPolicy
 from extproc.control.readiness import Clusters
 from extproc.errors import Unreachable
-from extproc.snapshot.store import REPLACED_CODES, HistoryEntry, RolloutStore, StoredRollout
+from extproc.snapshot.store import REPLACED_CODES, HistoryEntry, RolloutStore, StoredRollout, UnreadableRollout
 
 WATCH_SECONDS: Final = 0.2
 """How often a rollout that is watched is looked at."""
 
 _T = TypeVar("_T")
+
+
+class Listing(NamedTuple):
+    """All rollouts by namespace and name, and those that the store has and cannot read."""
+
+    rollouts: Sequence[StoredRollout]
+    unreadable: Sequence[UnreadableRollout] = ()
 
 
 class Control(Protocol):
@@ -28,8 +35,8 @@ class Control(Protocol):
     Every method raises ``Unreachable`` when the store or the controller cannot be reached.
     """
 
-    def rollouts(self) -> Sequence[StoredRollout]:
-        """All rollouts by namespace and name; their documents may be left out."""
+    def rollouts(self) -> Listing:
+        """All rollouts; their documents may be left out."""
         ...
 
     def get(self, namespace: str, name: str) -> StoredRollout:
@@ -79,9 +86,10 @@ class DirectControl:
         self._clusters = clusters
         self._wait = wait
 
-    def rollouts(self) -> Sequence[StoredRollout]:
+    def rollouts(self) -> Listing:
         """See ``Control``."""
-        return self._on_the_store_there_is(lambda: self._store.documents().rollouts)
+        found = self._on_the_store_there_is(self._store.documents)
+        return Listing(found.rollouts, found.unreadable)
 
     def get(self, namespace: str, name: str) -> StoredRollout:
         """See ``Control``."""

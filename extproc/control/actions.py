@@ -7,7 +7,7 @@ together with everything in the store before anything is written, and are writte
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any, Final, TypeVar, overload
 
 from extproc.clock import Clock
@@ -17,14 +17,22 @@ from extproc.control.policy import Asked, ControlPolicy
 from extproc.control.readiness import Clusters, gives_more, refuse_unready
 from extproc.control.standing import from_commit_on
 from extproc.control.templates import TemplateResult, delete_template, plan_templates
-from extproc.errors import InvalidInput, Refused
+from extproc.errors import InvalidInput, Refused, Unreachable
 from extproc.resources.analysis_template import AnalysisTemplate
 from extproc.resources.checks import Placed, find_conflicts
 from extproc.resources.document import Resource
 from extproc.resources.fields import format_percent
 from extproc.resources.loading import LoadedDocument, of_kind, parse_rollout, parse_template
 from extproc.resources.rollout import Rollout
-from extproc.snapshot.store import Documents, HistoryEntry, RolloutStore, StoredRollout, StoredTemplate, Write
+from extproc.snapshot.store import (
+    Documents,
+    HistoryEntry,
+    RolloutStore,
+    StoredRollout,
+    StoredTemplate,
+    UnreadableRollout,
+    Write,
+)
 
 R = TypeVar("R")
 
@@ -36,13 +44,15 @@ ATTEMPTS: Final = 10
 class Apply:
     """Make the store hold ``documents``, and no longer what is to be removed (namespace, name): all or nothing.
 
-    ``remove`` are rollouts. ``follow`` writes each document's file down as its source.
+    ``remove`` are rollouts. ``follow`` writes each document's file down as its source. ``repair`` makes rows anew that
+    cannot be read: adopted, at weight 0, and killed until somebody who knows better restores them.
     """
 
     documents: Sequence[LoadedDocument[Any]]
     remove: Sequence[tuple[str, str]] = ()
     remove_templates: Sequence[tuple[str, str]] = ()
     follow: bool = False
+    repair: bool = False
 
 
 @dataclass(frozen=True, slots=True)
@@ -166,7 +176,7 @@ _VERBS: Final = {
 
 @dataclass(frozen=True, slots=True)
 class Result:
-    """What became of one rollout: ``created``, ``configured``, ``unchanged`` or ``deleted``, and why.
+    """What became of one rollout: ``created``, ``configured``, ``repaired``, ``unchanged`` or ``deleted``, and why.
 
     ``row`` is the rollout as it stands; for a deleted one its last state.
     """
@@ -212,7 +222,7 @@ def act(
             version that it gives more to cannot serve (``upstream_not_ready``), when the policy forbids it
             (``control_denied``, which stands in the history of a rollout that there is), or when others keep writing
             first (``conflict``).
-        Unreachable: when the store cannot be read or written.
+        Unreachable: when the store cannot be read or written, or not what it has of a rollout.
     """
     for attempt in range(ATTEMPTS):
         try:
@@ -331,14 +341,27 @@ def _written(
     return Result(store.write([write])[0], "configured", transition.message)
 
 
+_Planned = tuple[LoadedDocument[Rollout], str, Write | None]
+"""A document, what applying it comes to, and the write that does it, if one is needed."""
+
+
 def _apply(
     store: RolloutStore, actor: str, action: Apply, now: float, asked: Asked
 ) -> Sequence[Result | TemplateResult]:
     before = store.documents()
     check_with_store(before, action)
     rows = {(row.namespace, row.name): row for row in before.rollouts}
+    damaged = {(row.namespace, row.name): row for row in before.unreadable}
     documents = of_kind(action.documents, Rollout)
-    planned = [_planned(store, rows, document, action, actor, now) for document in documents]
+    faults = [damaged[key].fault for document in documents if (key := _key(document.resource)) in damaged]
+    if faults and not action.repair:
+        raise Unreachable(faults)
+    planned = [
+        _repaired(store, damaged[key], document, action, actor, now)
+        if (key := _key(document.resource)) in damaged
+        else _planned(store, rows.get(key), document, action, actor, now)
+        for document in documents
+    ]
     removed = [rows[key] for key in action.remove if key in rows]
     for document, result, _ in planned:
         if result != "unchanged":
@@ -397,15 +420,14 @@ def _parsed(
 
 def _planned(
     store: RolloutStore,
-    rows: dict[tuple[str, str], StoredRollout],
+    row: StoredRollout | None,
     document: LoadedDocument[Rollout],
     action: Apply,
     actor: str,
     now: float,
-) -> tuple[LoadedDocument[Rollout], str, Write | None]:
-    """What applying ``document`` comes to, and the write that does it, if one is needed."""
+) -> _Planned:
+    """What applying ``document`` to ``row`` comes to."""
     namespace, name = _key(document.resource)
-    row = rows.get((namespace, name))
     source = document.file if action.follow else None
     if row is not None and row.document == document.body:
         moved = source is not None and source != row.source
@@ -419,6 +441,25 @@ def _planned(
         transition = transitions.configure(intent, row.status, now)
     entry = _entry(namespace, name, actor, "apply", transition, now)
     return document, result, Write(namespace, name, expect, document.body, transition.status, source, history=[entry])
+
+
+def _repaired(
+    store: RolloutStore,
+    row: UnreadableRollout,
+    document: LoadedDocument[Rollout],
+    action: Apply,
+    actor: str,
+    now: float,
+) -> _Planned:
+    """What applying ``document`` to a row that cannot be read comes to."""
+    made = transitions.create(intent_of(document.resource), store.remains(row.namespace, row.name), now)
+    transition = replace(made, message="made anew, because it could not be read; killed until restored")
+    entry = _entry(row.namespace, row.name, actor, "repair", transition, now)
+    source = document.file if action.follow else None
+    write = Write(
+        row.namespace, row.name, row.resource_version, document.body, transition.status, source, history=[entry]
+    )
+    return document, "repaired", write
 
 
 def _deletion(row: StoredRollout, actor: str, now: float) -> Write:

@@ -7,7 +7,7 @@ from datetime import UTC, datetime
 from typing import Any
 
 from extproc.resources.fields import format_percent
-from extproc.snapshot.store import HistoryEntry, Status, StoredRollout
+from extproc.snapshot.store import HistoryEntry, Status, StoredRollout, UnreadableRollout
 
 _CAMEL = re.compile(r"_([a-z])")
 _PERCENTS = ("weight", "previous_weight", "drawn", "shadow")
@@ -22,6 +22,17 @@ def row_json(row: StoredRollout) -> dict[str, Any]:
         "resourceVersion": row.resource_version,
         "source": row.source,
         **status_json(row.status),
+    }
+
+
+def unreadable_json(row: UnreadableRollout) -> dict[str, Any]:
+    """A damaged rollout's name, and why it cannot be read."""
+    return {
+        "namespace": row.namespace,
+        "name": row.name,
+        "resourceVersion": row.resource_version,
+        "code": row.fault.code,
+        "message": row.fault.message,
     }
 
 

@@ -159,11 +159,11 @@ class _Draft:
 
     def put(self, row: StoredRollout | UnreadableRollout, now: float) -> None:
         """Take one rollout's state into the draft."""
-        if isinstance(row, UnreadableRollout):
-            self.errors[row.key] = row.fault
-            return
         if row.deleted:
             self.drop(row.key)
+            return
+        if isinstance(row, UnreadableRollout):
+            self.errors[row.key] = row.fault
             return
         try:
             compiled = _compile(row, now)

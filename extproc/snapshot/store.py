@@ -238,11 +238,16 @@ class Lease:
 
 @dataclass(frozen=True, slots=True)
 class UnreadableRollout:
-    """A row that is damaged, and why it cannot be read: ``store_corrupt``. It holds up nothing but itself."""
+    """A row that is damaged, and why it cannot be read: ``store_corrupt``. It holds up nothing but itself.
+
+    A write of both a document and a status takes its place, at its ``resource_version``.
+    """
 
     namespace: str
     name: str
     fault: Fault
+    resource_version: int
+    deleted: bool = False
 
     @property
     def key(self) -> str:
@@ -282,7 +287,7 @@ class Remains:
     """What outlives a delete: the versions with a tombstone, the last epoch and attempt (0 if there was none).
 
     So does what breakers and an operator's kill said, until the row is forgotten: a document that leaves a folder for a
-    moment must not undo it.
+    moment must not undo it. A row that cannot be read counts as killed, because nobody can say that it was not.
     """
 
     aborted: tuple[str, ...] = ()

@@ -52,7 +52,8 @@ class MemoryStore:
     def _as_read(self, row: StoredRollout) -> StoredRollout | UnreadableRollout:
         if row.key not in self.damaged:
             return row
-        return UnreadableRollout(row.namespace, row.name, Fault("store_corrupt", "the row is damaged"))
+        fault = Fault("store_corrupt", "the row is damaged")
+        return UnreadableRollout(row.namespace, row.name, fault, row.resource_version, row.deleted)
 
     def reopen(self) -> None:
         if self.replacement is None or not self.replacement.rows:

@@ -101,6 +101,27 @@ def test_apply_of_a_folder_with_one_bad_document_writes_nothing(dropout: Dropout
     assert not Path("dropout.db").exists()
 
 
+def test_a_damaged_rollout_is_listed_and_made_anew_by_apply_repair(applied: Dropout) -> None:
+    put("other.yaml", document({**CANARY, "match": [{"path": {"value": "/other"}}]}, "other"))
+    applied("apply", "-f", "other.yaml")
+    with sqlite3.connect("dropout.db") as connection:
+        connection.execute("UPDATE rollouts SET status = 'x' WHERE name = 'fraud-detector'")
+    connection.close()
+    listed = applied("rollout", "list")
+    assert listed.exit_code == 0
+    assert [line.split()[1] for line in listed.out.splitlines()[1:]] == ["other", "fraud-detector"]
+    assert listed.out.split()[-4:-2] == ["Unreadable", "store_corrupt"]
+    assert "dropout apply --repair" in listed.err
+    (damaged,) = applied("rollout", "list", "-o", "json").json["unreadable"]
+    assert (damaged["name"], damaged["code"]) == ("fraud-detector", "store_corrupt")
+    for command in (("kill", KEY), ("delete", "rollout", KEY), ("apply", "-f", "rollout.yaml")):
+        answer = applied(*command)
+        assert (answer.exit_code, "dropout apply --repair" in answer.err) == (3, True)
+    assert applied("apply", "--repair", "-f", "rollout.yaml").out == f"rollout {KEY} repaired\n"
+    assert applied("rollout", "get", KEY, "-o", "json").json["killed"] is True
+    assert applied("rollout", "list", "-o", "json").json["unreadable"] == []
+
+
 def test_get_prints_the_document_as_written(applied: Dropout) -> None:
     text = applied("get", "rollout", KEY).out
     assert yaml.safe_load(text) == document(CANARY)

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import sqlite3
 from collections.abc import Sequence
+from contextlib import closing
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -27,7 +29,7 @@ from extproc.control.actions import (
     SetWeight,
     act,
 )
-from extproc.errors import InvalidInput, Refused
+from extproc.errors import InvalidInput, Refused, Unreachable
 from extproc.resources.loading import LoadedDocument, load_paths
 from extproc.snapshot.store import RAISE_DELAY_SECONDS, StoredRollout, Write
 from tests.support.clock import FakeClock
@@ -229,6 +231,39 @@ def test_a_kill_works_on_a_document_that_is_no_longer_accepted(
     store.write([Write(*NAME, row.resource_version, document={"from": "the past"})])
     assert one(act(store, "alice", Kill(*NAME), clock)).row.status.killed
     act(store, "alice", Apply(documents(other=spec("/other"))), clock)
+
+
+def damage(store: SqliteStore, tmp_path: Path) -> None:
+    """Leave nothing that could be read of any rollout's status."""
+    with closing(sqlite3.connect(tmp_path / "dropout.db")) as connection:
+        connection.execute("UPDATE rollouts SET status = 'x'")
+        connection.commit()
+
+
+def test_a_rollout_that_cannot_be_read_is_made_anew_only_when_asked_and_killed_until_restored(
+    store: SqliteStore, clock: FakeClock, documents: Documents, tmp_path: Path
+) -> None:
+    loaded = documents(fraud_detector=spec(), other=spec("/other"))
+    act(store, "alice", Apply(loaded), clock)
+    act(store, "alice", SetWeight(*NAME, 5000), clock)
+    act(store, "alice", Abort(*NAME), clock)
+    epoch = row_of(store).status.epoch
+    damage(store, tmp_path)
+    with pytest.raises(Unreachable) as unreachable:
+        act(store, "alice", Apply(loaded), clock)
+    assert [fault.code for fault in unreachable.value.faults] == ["store_corrupt"] * 2
+    assert store.documents().rollouts == []
+
+    results = act(store, "alice", Apply(loaded, repair=True), clock)
+    assert [result.result for result in results] == ["repaired", "repaired"]
+    status = row_of(store).status
+    assert (status.killed, status.weight, status.aborted) == (True, 0, ("4",))
+    assert status.epoch > epoch
+    entry = store.history(*NAME)[-1]
+    assert (entry.actor, entry.action) == ("alice", "repair")
+    assert "killed until restored" in entry.message
+    assert one(act(store, "alice", Restore(*NAME), clock)).row.status.killed is False
+    assert {result.result for result in act(store, "alice", Apply(loaded, repair=True), clock)} == {"unchanged"}
 
 
 class WaitingStore(SqliteStore):

@@ -6,10 +6,12 @@ import asyncio
 import os
 import pwd
 import socket
+import sqlite3
 import stat
 import subprocess
 import sys
 from collections.abc import Iterator
+from contextlib import closing
 from dataclasses import fields
 from pathlib import Path
 from tempfile import TemporaryDirectory
@@ -149,8 +151,20 @@ def test_what_is_done_remotely_is_what_is_done_on_the_store(remote: RemoteContro
     assert result.row == store.get(*KEY) == remote.get(*KEY)
     assert remote.act(SetWeight(*KEY, 1250)).result == "unchanged"
     assert list(remote.history(*KEY, 10)) == list(store.history(*KEY, 10))
-    (listed,) = remote.rollouts()
+    (listed,) = remote.rollouts().rollouts
     assert listed.status == result.row.status
+
+
+def test_a_rollout_that_cannot_be_read_is_listed_with_why(
+    remote: RemoteControl, store: SqliteStore, tmp_path: Path
+) -> None:
+    with closing(sqlite3.connect(tmp_path / "dropout.db")) as connection:
+        connection.execute("UPDATE rollouts SET status = 'x'")
+        connection.commit()
+    listed = remote.rollouts()
+    assert listed.rollouts == []
+    assert listed.unreadable == store.documents().unreadable
+    assert [row.fault.code for row in listed.unreadable] == ["store_corrupt"]
 
 
 def test_every_action_has_a_call_of_its_name(remote: RemoteControl) -> None:

@@ -274,6 +274,17 @@ def test_a_row_that_is_damaged_holds_up_its_own_rollout_alone(store: MemoryStore
     assert holder.errors == {}
 
 
+def test_a_rollout_that_is_deleted_goes_even_if_what_is_left_of_it_is_damaged(
+    store: MemoryStore, holder: SnapshotHolder
+) -> None:
+    store.put("a")
+    holder.load()
+    store.delete("a")
+    store.damage("a")
+    assert poll(holder)
+    assert (dict(holder.current.rollouts), holder.errors) == ({}, {})
+
+
 def test_a_row_that_was_damaged_before_the_start_keeps_no_other_from_being_served(
     store: MemoryStore, holder: SnapshotHolder
 ) -> None:

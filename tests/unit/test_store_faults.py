@@ -9,14 +9,15 @@ import subprocess
 import sys
 from collections.abc import Callable, Iterator
 from contextlib import closing
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
 
 from extproc.adapters.sqlite_file import SqliteFile
 from extproc.adapters.sqlite_store import SqliteStore
-from extproc.errors import DropoutError, Unreachable
-from extproc.snapshot.store import HistoryEntry, Status, TemplateWrite, UnreadableRollout, Write
+from extproc.errors import DropoutError, Refused, Unreachable
+from extproc.snapshot.store import HistoryEntry, Remains, Status, TemplateWrite, UnreadableRollout, Write
 
 STATUS = Status(stable="3", canary="4")
 
@@ -180,6 +181,47 @@ def test_a_row_that_cannot_be_read_is_corrupt_and_the_others_are_read(store: Sql
     assert set(read) == {"good", "better"}
     assert {row.name for row in documents.rollouts} == {"good", "better"}
     assert list(documents.unreadable) == [bad]
+
+
+def test_a_row_that_cannot_be_read_is_replaced_by_a_document_and_a_status_together_alone(
+    store: SqliteStore, path: Path
+) -> None:
+    damage(path, "fraud")
+    (bad,) = store.documents().unreadable
+    for part in (
+        Write("default", "fraud", bad.resource_version, status=STATUS),
+        Write("default", "fraud", bad.resource_version, document={"a": 1}),
+        Write("default", "fraud", bad.resource_version, delete=True),
+    ):
+        assert code_of(lambda part=part: store.write([part])) == "store_corrupt"
+    whole = Write("default", "fraud", bad.resource_version, document={"a": 1}, status=STATUS)
+    with pytest.raises(Refused, match="at the same time"):
+        store.write([replace(whole, expect=bad.resource_version - 1)])
+    assert list(store.documents().unreadable) == [bad]
+    (row,) = store.write([whole])
+    assert store.get("default", "fraud") == row
+    assert list(store.documents().unreadable) == []
+
+
+def test_of_a_row_that_cannot_be_read_a_kill_remains(store: SqliteStore, path: Path) -> None:
+    assert not store.remains("default", "fraud").killed
+    damage(path, "fraud")
+    assert store.remains("default", "fraud") == Remains(epoch=STATUS.epoch, killed=True)
+
+
+def test_a_deleted_row_that_cannot_be_read_is_gone_like_any_other(store: SqliteStore, path: Path) -> None:
+    row = store.get("default", "fraud")
+    assert row is not None
+    (deleted,) = store.write([Write("default", "fraud", row.resource_version, delete=True)])
+    damage(path, "fraud")
+    assert store.get("default", "fraud") is None
+    changes = store.changes(deleted.resource_version)
+    assert changes is not None
+    (seen,) = changes.rollouts
+    assert isinstance(seen, UnreadableRollout)
+    assert seen.deleted
+    put(store, "fraud")
+    assert store.get("default", "fraud") is not None
 
 
 def test_what_is_damaged_in_templates_history_and_epochs_keeps_nothing_else_from_being_read(

@@ -10,8 +10,9 @@ import grpc
 from google.protobuf.message import Message
 
 from extproc._gen.dropout.v1 import control_pb2 as pb
+from extproc.control.access import Listing
 from extproc.control.actions import Change, Promote, Result, SetWeight
-from extproc.control.api.codec import from_entry, from_result, from_rollout, to_error
+from extproc.control.api.codec import from_entry, from_result, from_rollout, from_unreadable, to_error
 from extproc.control.api.service import CALL_SECONDS, SERVICE
 from extproc.errors import InvalidInput, Unreachable
 from extproc.snapshot.store import HistoryEntry, StoredRollout
@@ -35,10 +36,13 @@ class RemoteControl:
         options = [("grpc.max_receive_message_length", MESSAGE_BYTES), ("grpc.use_local_subchannel_pool", 1)]
         self._channel = grpc.insecure_channel(target, options=options)
 
-    def rollouts(self) -> Sequence[StoredRollout]:
+    def rollouts(self) -> Listing:
         """See ``Control``."""
         answer = self._call("List", pb.ListRequest(), pb.ListResponse)
-        return [from_rollout(rollout) for rollout in answer.rollouts]
+        return Listing(
+            [from_rollout(rollout) for rollout in answer.rollouts],
+            [from_unreadable(rollout) for rollout in answer.unreadable],
+        )
 
     def get(self, namespace: str, name: str) -> StoredRollout:
         """See ``Control``."""

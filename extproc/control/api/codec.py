@@ -12,7 +12,7 @@ import orjson
 from extproc._gen.dropout.v1 import control_pb2 as pb
 from extproc.control.actions import Result
 from extproc.errors import DropoutError, Fault, InvalidInput, Refused, Unreachable
-from extproc.snapshot.store import HistoryEntry, Status, StoredRollout
+from extproc.snapshot.store import HistoryEntry, Status, StoredRollout, UnreadableRollout
 
 FAULTS_TRAILER: Final = "dropout-faults-bin"
 """The faults of a refusal, as JSON; ``-bin`` keeps gRPC from reading anything into the bytes."""
@@ -67,6 +67,23 @@ def from_rollout(message: pb.Rollout) -> StoredRollout:
         source=message.source if message.HasField("source") else None,
         deleted=message.deleted,
     )
+
+
+def to_unreadable(row: UnreadableRollout) -> pb.UnreadableRollout:
+    """A damaged row as a message."""
+    return pb.UnreadableRollout(
+        namespace=row.namespace,
+        name=row.name,
+        resource_version=row.resource_version,
+        code=row.fault.code,
+        message=row.fault.message,
+    )
+
+
+def from_unreadable(message: pb.UnreadableRollout) -> UnreadableRollout:
+    """The reverse of ``to_unreadable``."""
+    fault = Fault(message.code, message.message)
+    return UnreadableRollout(message.namespace, message.name, fault, message.resource_version)
 
 
 def _to_status(status: Status) -> pb.Status:

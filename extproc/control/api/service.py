@@ -27,7 +27,7 @@ from extproc.control.actions import (
     Retry,
     SetWeight,
 )
-from extproc.control.api.codec import status_code, to_entry, to_result, to_rollout, to_trailer
+from extproc.control.api.codec import status_code, to_entry, to_result, to_rollout, to_trailer, to_unreadable
 from extproc.errors import DropoutError, InvalidInput, Refused
 
 SERVICE: Final = pb.DESCRIPTOR.services_by_name["Control"].full_name
@@ -123,7 +123,11 @@ def _name(request: Any) -> tuple[str, str]:
 
 
 def _list(_request: pb.ListRequest, control: DirectControl) -> Message:
-    return pb.ListResponse(rollouts=[to_rollout(row, document=False) for row in control.rollouts()])
+    found = control.rollouts()
+    return pb.ListResponse(
+        rollouts=[to_rollout(row, document=False) for row in found.rollouts],
+        unreadable=[to_unreadable(row) for row in found.unreadable],
+    )
 
 
 def _get(request: pb.RolloutName, control: DirectControl) -> Message:

@@ -25,7 +25,7 @@ _sym_db = _symbol_database.Default()
 
 
 
-DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n\x18\x64ropout/v1/control.proto\x12\ndropout.v1\".\n\x0bRolloutName\x12\x11\n\tnamespace\x18\x01 \x01(\t\x12\x0c\n\x04name\x18\x02 \x01(\t\"\r\n\x0bListRequest\"5\n\x0cListResponse\x12%\n\x08rollouts\x18\x01 \x03(\x0b\x32\x13.dropout.v1.Rollout\"@\n\x0eHistoryRequest\x12\x11\n\tnamespace\x18\x01 \x01(\t\x12\x0c\n\x04name\x18\x02 \x01(\t\x12\r\n\x05limit\x18\x03 \x01(\r\"<\n\x0fHistoryResponse\x12)\n\x07\x65ntries\x18\x01 \x03(\x0b\x32\x18.dropout.v1.HistoryEntry\"C\n\x10SetWeightRequest\x12\x11\n\tnamespace\x18\x01 \x01(\t\x12\x0c\n\x04name\x18\x02 \x01(\t\x12\x0e\n\x06weight\x18\x03 \x01(\r\"?\n\x0ePromoteRequest\x12\x11\n\tnamespace\x18\x01 \x01(\t\x12\x0c\n\x04name\x18\x02 \x01(\t\x12\x0c\n\x04\x66ull\x18\x03 \x01(\x08\"U\n\x0c\x41\x63tionResult\x12$\n\x07rollout\x18\x01 \x01(\x0b\x32\x13.dropout.v1.Rollout\x12\x0e\n\x06result\x18\x02 \x01(\t\x12\x0f\n\x07message\x18\x03 \x01(\t\"\xb0\x01\n\x07Rollout\x12\x11\n\tnamespace\x18\x01 \x01(\t\x12\x0c\n\x04name\x18\x02 \x01(\t\x12\x18\n\x10resource_version\x18\x03 \x01(\x03\x12\x13\n\x06source\x18\x04 \x01(\tH\x00\x88\x01\x01\x12\x0f\n\x07\x64\x65leted\x18\x05 \x01(\x08\x12\"\n\x06status\x18\x06 \x01(\x0b\x32\x12.dropout.v1.Status\x12\x15\n\rdocument_json\x18\x07 \x01(\tB\t\n\x07_source\"\xd4\x03\n\x06Status\x12\x0e\n\x06stable\x18\x01 \x01(\t\x12\x13\n\x06\x63\x61nary\x18\x02 \x01(\tH\x00\x88\x01\x01\x12\x0e\n\x06weight\x18\x03 \x01(\r\x12\x17\n\x0fprevious_weight\x18\x04 \x01(\r\x12\x14\n\x0c\x65\x66\x66\x65\x63tive_at\x18\x05 \x01(\x01\x12\r\n\x05\x64rawn\x18\x06 \x01(\r\x12\x0e\n\x06shadow\x18\x07 \x01(\r\x12\x0c\n\x04step\x18\x08 \x01(\r\x12\x0f\n\x07step_at\x18\t \x01(\x01\x12\x0f\n\x07\x61ttempt\x18\n \x01(\r\x12\r\n\x05\x65poch\x18\x0b \x01(\x04\x12\x16\n\x0eprevious_epoch\x18\x0c \x01(\x04\x12\r\n\x05phase\x18\r \x01(\t\x12\x0e\n\x06reason\x18\x0e \x01(\t\x12\x0f\n\x07message\x18\x0f \x01(\t\x12\x0e\n\x06killed\x18\x10 \x01(\x08\x12\x0f\n\x07\x61\x62orted\x18\x11 \x03(\t\x12\x0f\n\x07tripped\x18\x12 \x03(\t\x12\x13\n\x0bspec_stable\x18\x13 \x01(\t\x12\x12\n\nranges_key\x18\x14 \x01(\t\x12\x17\n\x0f\x63onditions_json\x18\x15 \x01(\t\x12\x15\n\ranalysis_json\x18\x16 \x01(\t\x12\x11\n\tsteps_key\x18\x17 \x01(\t\x12\x17\n\x0fprevious_stable\x18\x18 \x01(\tB\t\n\x07_canary\"\x80\x01\n\x0cHistoryEntry\x12\n\n\x02\x61t\x18\x01 \x01(\x01\x12\x11\n\tnamespace\x18\x02 \x01(\t\x12\x0c\n\x04name\x18\x03 \x01(\t\x12\r\n\x05\x61\x63tor\x18\x04 \x01(\t\x12\x0e\n\x06\x61\x63tion\x18\x05 \x01(\t\x12\x0f\n\x07message\x18\x06 \x01(\t\x12\x13\n\x0b\x64\x65tail_json\x18\x07 \x01(\t2\xa2\x06\n\x07\x43ontrol\x12\x39\n\x04List\x12\x17.dropout.v1.ListRequest\x1a\x18.dropout.v1.ListResponse\x12\x33\n\x03Get\x12\x17.dropout.v1.RolloutName\x1a\x13.dropout.v1.Rollout\x12\x37\n\x05Watch\x12\x17.dropout.v1.RolloutName\x1a\x13.dropout.v1.Rollout0\x01\x12\x42\n\x07History\x12\x1a.dropout.v1.HistoryRequest\x1a\x1b.dropout.v1.HistoryResponse\x12:\n\x05\x41\x64opt\x12\x17.dropout.v1.RolloutName\x1a\x18.dropout.v1.ActionResult\x12\x43\n\tSetWeight\x12\x1c.dropout.v1.SetWeightRequest\x1a\x18.dropout.v1.ActionResult\x12?\n\x07Promote\x12\x1a.dropout.v1.PromoteRequest\x1a\x18.dropout.v1.ActionResult\x12:\n\x05Pause\x12\x17.dropout.v1.RolloutName\x1a\x18.dropout.v1.ActionResult\x12;\n\x06Resume\x12\x17.dropout.v1.RolloutName\x1a\x18.dropout.v1.ActionResult\x12:\n\x05\x41\x62ort\x12\x17.dropout.v1.RolloutName\x1a\x18.dropout.v1.ActionResult\x12:\n\x05Retry\x12\x17.dropout.v1.RolloutName\x1a\x18.dropout.v1.ActionResult\x12\x39\n\x04Kill\x12\x17.dropout.v1.RolloutName\x1a\x18.dropout.v1.ActionResult\x12<\n\x07Restore\x12\x17.dropout.v1.RolloutName\x1a\x18.dropout.v1.ActionResultb\x06proto3')
+DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n\x18\x64ropout/v1/control.proto\x12\ndropout.v1\".\n\x0bRolloutName\x12\x11\n\tnamespace\x18\x01 \x01(\t\x12\x0c\n\x04name\x18\x02 \x01(\t\"\r\n\x0bListRequest\"h\n\x0cListResponse\x12%\n\x08rollouts\x18\x01 \x03(\x0b\x32\x13.dropout.v1.Rollout\x12\x31\n\nunreadable\x18\x02 \x03(\x0b\x32\x1d.dropout.v1.UnreadableRollout\"m\n\x11UnreadableRollout\x12\x11\n\tnamespace\x18\x01 \x01(\t\x12\x0c\n\x04name\x18\x02 \x01(\t\x12\x18\n\x10resource_version\x18\x03 \x01(\x03\x12\x0c\n\x04\x63ode\x18\x04 \x01(\t\x12\x0f\n\x07message\x18\x05 \x01(\t\"@\n\x0eHistoryRequest\x12\x11\n\tnamespace\x18\x01 \x01(\t\x12\x0c\n\x04name\x18\x02 \x01(\t\x12\r\n\x05limit\x18\x03 \x01(\r\"<\n\x0fHistoryResponse\x12)\n\x07\x65ntries\x18\x01 \x03(\x0b\x32\x18.dropout.v1.HistoryEntry\"C\n\x10SetWeightRequest\x12\x11\n\tnamespace\x18\x01 \x01(\t\x12\x0c\n\x04name\x18\x02 \x01(\t\x12\x0e\n\x06weight\x18\x03 \x01(\r\"?\n\x0ePromoteRequest\x12\x11\n\tnamespace\x18\x01 \x01(\t\x12\x0c\n\x04name\x18\x02 \x01(\t\x12\x0c\n\x04\x66ull\x18\x03 \x01(\x08\"U\n\x0c\x41\x63tionResult\x12$\n\x07rollout\x18\x01 \x01(\x0b\x32\x13.dropout.v1.Rollout\x12\x0e\n\x06result\x18\x02 \x01(\t\x12\x0f\n\x07message\x18\x03 \x01(\t\"\xb0\x01\n\x07Rollout\x12\x11\n\tnamespace\x18\x01 \x01(\t\x12\x0c\n\x04name\x18\x02 \x01(\t\x12\x18\n\x10resource_version\x18\x03 \x01(\x03\x12\x13\n\x06source\x18\x04 \x01(\tH\x00\x88\x01\x01\x12\x0f\n\x07\x64\x65leted\x18\x05 \x01(\x08\x12\"\n\x06status\x18\x06 \x01(\x0b\x32\x12.dropout.v1.Status\x12\x15\n\rdocument_json\x18\x07 \x01(\tB\t\n\x07_source\"\xd4\x03\n\x06Status\x12\x0e\n\x06stable\x18\x01 \x01(\t\x12\x13\n\x06\x63\x61nary\x18\x02 \x01(\tH\x00\x88\x01\x01\x12\x0e\n\x06weight\x18\x03 \x01(\r\x12\x17\n\x0fprevious_weight\x18\x04 \x01(\r\x12\x14\n\x0c\x65\x66\x66\x65\x63tive_at\x18\x05 \x01(\x01\x12\r\n\x05\x64rawn\x18\x06 \x01(\r\x12\x0e\n\x06shadow\x18\x07 \x01(\r\x12\x0c\n\x04step\x18\x08 \x01(\r\x12\x0f\n\x07step_at\x18\t \x01(\x01\x12\x0f\n\x07\x61ttempt\x18\n \x01(\r\x12\r\n\x05\x65poch\x18\x0b \x01(\x04\x12\x16\n\x0eprevious_epoch\x18\x0c \x01(\x04\x12\r\n\x05phase\x18\r \x01(\t\x12\x0e\n\x06reason\x18\x0e \x01(\t\x12\x0f\n\x07message\x18\x0f \x01(\t\x12\x0e\n\x06killed\x18\x10 \x01(\x08\x12\x0f\n\x07\x61\x62orted\x18\x11 \x03(\t\x12\x0f\n\x07tripped\x18\x12 \x03(\t\x12\x13\n\x0bspec_stable\x18\x13 \x01(\t\x12\x12\n\nranges_key\x18\x14 \x01(\t\x12\x17\n\x0f\x63onditions_json\x18\x15 \x01(\t\x12\x15\n\ranalysis_json\x18\x16 \x01(\t\x12\x11\n\tsteps_key\x18\x17 \x01(\t\x12\x17\n\x0fprevious_stable\x18\x18 \x01(\tB\t\n\x07_canary\"\x80\x01\n\x0cHistoryEntry\x12\n\n\x02\x61t\x18\x01 \x01(\x01\x12\x11\n\tnamespace\x18\x02 \x01(\t\x12\x0c\n\x04name\x18\x03 \x01(\t\x12\r\n\x05\x61\x63tor\x18\x04 \x01(\t\x12\x0e\n\x06\x61\x63tion\x18\x05 \x01(\t\x12\x0f\n\x07message\x18\x06 \x01(\t\x12\x13\n\x0b\x64\x65tail_json\x18\x07 \x01(\t2\xa2\x06\n\x07\x43ontrol\x12\x39\n\x04List\x12\x17.dropout.v1.ListRequest\x1a\x18.dropout.v1.ListResponse\x12\x33\n\x03Get\x12\x17.dropout.v1.RolloutName\x1a\x13.dropout.v1.Rollout\x12\x37\n\x05Watch\x12\x17.dropout.v1.RolloutName\x1a\x13.dropout.v1.Rollout0\x01\x12\x42\n\x07History\x12\x1a.dropout.v1.HistoryRequest\x1a\x1b.dropout.v1.HistoryResponse\x12:\n\x05\x41\x64opt\x12\x17.dropout.v1.RolloutName\x1a\x18.dropout.v1.ActionResult\x12\x43\n\tSetWeight\x12\x1c.dropout.v1.SetWeightRequest\x1a\x18.dropout.v1.ActionResult\x12?\n\x07Promote\x12\x1a.dropout.v1.PromoteRequest\x1a\x18.dropout.v1.ActionResult\x12:\n\x05Pause\x12\x17.dropout.v1.RolloutName\x1a\x18.dropout.v1.ActionResult\x12;\n\x06Resume\x12\x17.dropout.v1.RolloutName\x1a\x18.dropout.v1.ActionResult\x12:\n\x05\x41\x62ort\x12\x17.dropout.v1.RolloutName\x1a\x18.dropout.v1.ActionResult\x12:\n\x05Retry\x12\x17.dropout.v1.RolloutName\x1a\x18.dropout.v1.ActionResult\x12\x39\n\x04Kill\x12\x17.dropout.v1.RolloutName\x1a\x18.dropout.v1.ActionResult\x12<\n\x07Restore\x12\x17.dropout.v1.RolloutName\x1a\x18.dropout.v1.ActionResultb\x06proto3')
 
 _globals = globals()
 _builder.BuildMessageAndEnumDescriptors(DESCRIPTOR, _globals)
@@ -37,23 +37,25 @@ if not _descriptor._USE_C_DESCRIPTORS:
   _globals['_LISTREQUEST']._serialized_start=88
   _globals['_LISTREQUEST']._serialized_end=101
   _globals['_LISTRESPONSE']._serialized_start=103
-  _globals['_LISTRESPONSE']._serialized_end=156
-  _globals['_HISTORYREQUEST']._serialized_start=158
-  _globals['_HISTORYREQUEST']._serialized_end=222
-  _globals['_HISTORYRESPONSE']._serialized_start=224
-  _globals['_HISTORYRESPONSE']._serialized_end=284
-  _globals['_SETWEIGHTREQUEST']._serialized_start=286
-  _globals['_SETWEIGHTREQUEST']._serialized_end=353
-  _globals['_PROMOTEREQUEST']._serialized_start=355
-  _globals['_PROMOTEREQUEST']._serialized_end=418
-  _globals['_ACTIONRESULT']._serialized_start=420
-  _globals['_ACTIONRESULT']._serialized_end=505
-  _globals['_ROLLOUT']._serialized_start=508
-  _globals['_ROLLOUT']._serialized_end=684
-  _globals['_STATUS']._serialized_start=687
-  _globals['_STATUS']._serialized_end=1155
-  _globals['_HISTORYENTRY']._serialized_start=1158
-  _globals['_HISTORYENTRY']._serialized_end=1286
-  _globals['_CONTROL']._serialized_start=1289
-  _globals['_CONTROL']._serialized_end=2091
+  _globals['_LISTRESPONSE']._serialized_end=207
+  _globals['_UNREADABLEROLLOUT']._serialized_start=209
+  _globals['_UNREADABLEROLLOUT']._serialized_end=318
+  _globals['_HISTORYREQUEST']._serialized_start=320
+  _globals['_HISTORYREQUEST']._serialized_end=384
+  _globals['_HISTORYRESPONSE']._serialized_start=386
+  _globals['_HISTORYRESPONSE']._serialized_end=446
+  _globals['_SETWEIGHTREQUEST']._serialized_start=448
+  _globals['_SETWEIGHTREQUEST']._serialized_end=515
+  _globals['_PROMOTEREQUEST']._serialized_start=517
+  _globals['_PROMOTEREQUEST']._serialized_end=580
+  _globals['_ACTIONRESULT']._serialized_start=582
+  _globals['_ACTIONRESULT']._serialized_end=667
+  _globals['_ROLLOUT']._serialized_start=670
+  _globals['_ROLLOUT']._serialized_end=846
+  _globals['_STATUS']._serialized_start=849
+  _globals['_STATUS']._serialized_end=1317
+  _globals['_HISTORYENTRY']._serialized_start=1320
+  _globals['_HISTORYENTRY']._serialized_end=1448
+  _globals['_CONTROL']._serialized_start=1451
+  _globals['_CONTROL']._serialized_end=2253
 # @@protoc_insertion_point(module_scope)
