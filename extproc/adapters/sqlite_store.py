@@ -435,13 +435,13 @@ class SqliteStore:
         return found is not None
 
     def _stream(self, cursor: sqlite3.Cursor, *, with_deleted: bool) -> Iterator[StoredRollout | UnreadableRollout]:
-        with closing(cursor):
-            while True:
-                with self._file.mapped():
-                    rows = cursor.fetchmany(_CHUNK)
-                if not rows:
-                    return
-                yield from (_parsed_if_readable(row) for row in rows if with_deleted or row[-1] is None)
+        # Nothing closes the cursor but its end: whoever has seen enough may have closed the store before.
+        while True:
+            with self._file.mapped():
+                rows = cursor.fetchmany(_CHUNK)
+            if not rows:
+                return
+            yield from (_parsed_if_readable(row) for row in rows if with_deleted or row[-1] is None)
 
     def _recreated(self) -> Unreachable:
         return self._file.fault("recreated", "another store took its place")

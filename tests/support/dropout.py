@@ -103,7 +103,9 @@ class DropoutServer:
             except subprocess.TimeoutExpired:
                 self.process.kill()
                 self.process.wait()
+        log = self.log()
         shutil.rmtree(self.folder, ignore_errors=True)
+        assert error is not None or "Exception ignored" not in log, log
 
     def command(self) -> list[str]:
         """The command line."""

@@ -7,10 +7,11 @@ import shutil
 import sqlite3
 import subprocess
 import sys
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Generator, Iterator
 from contextlib import closing
 from dataclasses import replace
 from pathlib import Path
+from typing import cast
 
 import pytest
 
@@ -245,6 +246,16 @@ def test_what_is_damaged_in_templates_history_and_epochs_keeps_nothing_else_from
     assert [epoch.arms for epoch in store.epochs_of("default", "fraud")] == [()]
     store.write([], templates=[TemplateWrite("default", "errors", {"mended": True})])
     assert store.documents().templates[0].document == {"mended": True}
+
+
+def test_changes_that_nobody_reads_to_their_end_may_outlive_the_store(path: Path) -> None:
+    store = SqliteStore(path, create=True)
+    put(store, "fraud")
+    changes = store.changes(0)
+    assert changes is not None
+    assert next(changes.rollouts).name == "fraud"
+    store.close()
+    cast(Generator[object, None, None], changes.rollouts).close()
 
 
 def damage(path: Path, name: str) -> None:
