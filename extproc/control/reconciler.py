@@ -94,6 +94,7 @@ class Reconciler:
         self._lease: Lease | None = None
         self._renew_at = 0.0
         self._broken: set[str] = set()
+        self._damaged: set[str] = set()
         self.fault: Fault | None = None
         self.transitions = 0
 
@@ -207,17 +208,25 @@ class Reconciler:
         ]
 
     def _write(self, planned: Sequence[Planned], now: float, lease: Lease) -> list[_Moving]:
-        """Write what was planned, and give what was moved by it. What others wrote first waits for the next tick."""
+        """Write what was planned, and give what was moved by it. What others wrote first waits for the next tick.
+
+        So does a rollout whose row was damaged while it was under way, for whoever repairs it.
+        """
         try:
             rows = self._store.write([self._as_write(one, found, now) for one, found in planned], lease=lease)
-        except Refused as error:
+        except (Refused, Unreachable) as error:
             if error.code == "lease_lost":
                 raise _LeaseLost from error
+            if isinstance(error, Unreachable) and error.code != "store_corrupt":
+                raise
             if len(planned) == 1:
+                if isinstance(error, Unreachable):
+                    self._leave(planned[0][0].followed.key, error)
                 return []
             return [moved for one in planned for moved in self._write([one], now, lease)]
         moved = []
         for (one, found), row in zip(planned, rows, strict=True):
+            self._damaged.discard(row.key)
             self.transitions += bool(found.message)
             if found.message:
                 self._say(f"rollout {row.key}: {found.message}")
@@ -225,6 +234,12 @@ class Reconciler:
             if (followed := self._under_way.get(row.key)) is not None:
                 moved.append(_Moving(followed, replace(one.observations, measured={}, held="")))
         return moved
+
+    def _leave(self, key: str, error: Unreachable) -> None:
+        """Say once that a rollout cannot be moved."""
+        if key not in self._damaged:
+            self._damaged.add(key)
+            logger.error("%s is left as it is: %s", key, error)
 
     def _as_write(self, moving: _Moving, found: Transition, now: float) -> Write:
         row = moving.followed.row

@@ -72,6 +72,26 @@ def test_a_damaged_row_holds_up_no_other_rollout(house: House) -> None:
     assert house.row().status.phase == "Healthy"
 
 
+@pytest.mark.parametrize("seen", [True, False], ids=["as-a-change", "unseen"])
+def test_a_row_that_is_damaged_in_mid_ramp_holds_up_no_other_rollout_and_is_told_once(
+    house: House, caplog: pytest.LogCaptureFixture, seen: bool
+) -> None:
+    house.apply()
+    house.apply("other")
+    controller = house.controller()
+    house.run(controller, 5)
+    with closing(sqlite3.connect(house.folder / "dropout.db")) as connection:
+        connection.execute("UPDATE rollouts SET status = 'x' WHERE name = 'other'")
+        if seen:
+            connection.execute("UPDATE meta SET revision = revision + 1")
+            connection.execute("UPDATE rollouts SET revision = (SELECT revision FROM meta) WHERE name = 'other'")
+        connection.commit()
+    house.run(controller, 40)
+    assert house.row().status.phase == "Healthy"
+    told = [record.message for record in caplog.records if "payments/other is left as it is" in record.message]
+    assert len(told) == 1
+
+
 def test_a_rollout_without_steps_is_left_alone(house: House) -> None:
     house.apply(steps=[])
     before = house.row()
