@@ -6,8 +6,9 @@ Readers hold one read-only connection; every write opens a connection of its own
 from __future__ import annotations
 
 import sqlite3
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterator, Sequence
 from contextlib import closing, contextmanager, suppress
+from dataclasses import replace
 from pathlib import Path
 from typing import Any, Final, NamedTuple
 
@@ -16,6 +17,7 @@ import orjson
 from extproc.adapters.sqlite_file import Identity, Kind, SqliteFile, execute_all, is_empty, kind_of
 from extproc.clock import Clock, SystemClock
 from extproc.errors import Refused, Unreachable
+from extproc.names import ARM_CONTROL
 from extproc.snapshot.epochs import epochs_begun
 from extproc.snapshot.store import (
     LONGEST_LEASE_SECONDS,
@@ -217,9 +219,13 @@ class SqliteStore:
         if row is None:
             return Remains(aborted, epoch)
         if isinstance(row, UnreadableRollout):
-            return Remains(aborted, epoch, killed=True)
+            return Remains(aborted, epoch, killed=True, stable=self._last_control(namespace, name))
         status = row.status
         return Remains(aborted, max(epoch, status.epoch), status.tripped, status.attempt, status.killed)
+
+    def _last_control(self, namespace: str, name: str) -> str:
+        epochs = self.epochs_of(namespace, name)
+        return next((arm.version for arm in epochs[-1].arms if arm.arm == ARM_CONTROL), "") if epochs else ""
 
     def history(self, namespace: str, name: str, limit: int = 100) -> Sequence[HistoryEntry]:
         """See ``RolloutStore``."""
@@ -311,6 +317,7 @@ class SqliteStore:
         if isinstance(before, UnreadableRollout):
             if write.document is None or write.status is None:
                 raise Unreachable([before.fault])
+            write = replace(write, source=write.source or before.source)
             before = None
         after = _after(before, write, revision)
         connection.execute(
@@ -382,8 +389,9 @@ class SqliteStore:
         if kind_of(connection) == _VERSION_1:
             execute_all(connection, _SINCE_VERSION_2)
             live = f"SELECT {_COLUMNS} FROM rollouts WHERE deleted_at IS NULL"  # noqa: S608 - a constant
-            for row in connection.execute(live).fetchall():
-                self._write_epochs(connection, None, _parsed(row))
+            for row in map(_parsed_if_readable, connection.execute(live).fetchall()):
+                if isinstance(row, StoredRollout):
+                    self._write_epochs(connection, None, row)
             connection.execute(f"PRAGMA user_version = {_KIND.version}")
         connection.execute("COMMIT")
 
@@ -435,7 +443,7 @@ class SqliteStore:
         return found is not None
 
     def _stream(self, cursor: sqlite3.Cursor, *, with_deleted: bool) -> Iterator[StoredRollout | UnreadableRollout]:
-        # Nothing closes the cursor but its end: whoever has seen enough may have closed the store before.
+        # The cursor goes with this generator and is not closed: the store may be closed already by then.
         while True:
             with self._file.mapped():
                 rows = cursor.fetchmany(_CHUNK)
@@ -530,8 +538,8 @@ def _parsed_if_readable(row: tuple[Any, ...]) -> StoredRollout | UnreadableRollo
     try:
         return _parsed(row)
     except Unreachable as error:
-        namespace, name, _, _, revision, _, deleted_at = row
-        return UnreadableRollout(namespace, name, error.faults[0], revision, deleted_at is not None)
+        namespace, name, _, _, revision, source, deleted_at = row
+        return UnreadableRollout(namespace, name, error.faults[0], revision, source, deleted_at is not None)
 
 
 def _parsed(row: tuple[Any, ...]) -> StoredRollout:
@@ -540,7 +548,7 @@ def _parsed(row: tuple[Any, ...]) -> StoredRollout:
         return StoredRollout(
             namespace=namespace,
             name=name,
-            document=orjson.loads(document),
+            document=_object(document),
             status=Status.from_dict(orjson.loads(status)),
             resource_version=revision,
             source=source,
@@ -554,28 +562,35 @@ def _parsed(row: tuple[Any, ...]) -> StoredRollout:
 def _parsed_entry(
     at: float, namespace: str, name: str, actor: str, action: str, message: str, detail: bytes
 ) -> HistoryEntry:
-    return HistoryEntry(at, namespace, name, actor, action, message, _object(detail))
+    return HistoryEntry(at, namespace, name, actor, action, message, _object_or_empty(detail))
 
 
 def _parsed_template(namespace: str, name: str, document: bytes, source: str | None) -> StoredTemplate:
-    return StoredTemplate(namespace, name, _object(document), source)
+    return StoredTemplate(namespace, name, _object_or_empty(document), source)
 
 
 def _parsed_epoch(number: int, namespace: str, name: str, epoch: int, began: float, arms: bytes) -> EpochRecord:
     try:
-        parsed = tuple(EpochArm(*arm) for arm in orjson.loads(arms))
+        parsed = tuple(EpochArm(int(code), str(arm), str(version)) for code, arm, version in orjson.loads(arms))
     except (ValueError, TypeError):
         parsed = ()  # as if it had none: it must not keep the labels of others from being attributed
     return EpochRecord(number, namespace, name, epoch, began, parsed)
 
 
-def _object(text: bytes) -> Mapping[str, Any]:
-    """The JSON object in ``text``; of one that is damaged nothing, which is no template, and says nothing."""
+def _object(text: bytes) -> dict[str, Any]:
+    """The JSON object in ``text``. Raises ValueError."""
+    found = orjson.loads(text)
+    if type(found) is not dict:
+        raise ValueError("it is no object")
+    return found
+
+
+def _object_or_empty(text: bytes) -> dict[str, Any]:
+    """The JSON object in ``text``, an empty one if it is damaged."""
     try:
-        found = orjson.loads(text)
+        return _object(text)
     except ValueError:
-        found = None
-    return found if isinstance(found, dict) else {}
+        return {}
 
 
 def _read_meta(connection: sqlite3.Connection) -> _Meta:

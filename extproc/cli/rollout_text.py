@@ -40,7 +40,10 @@ def result_json(result: Result) -> dict[str, Any]:
 
 def table(found: Listing) -> list[str]:
     """A line for each rollout under the names of the columns; of damaged ones last."""
-    damaged = [(row.namespace, row.name, *"----", "Unreadable", row.fault.code, *"--") for row in found.unreadable]
+    unknown = ("-",)
+    damaged = [
+        (row.namespace, row.name, *unknown * 4, "Unreadable", row.fault.code, *unknown * 2) for row in found.unreadable
+    ]
     return aligned([_HEADS, *(_cells(row) for row in found.rollouts), *damaged])
 
 

@@ -7,7 +7,7 @@ together with everything in the store before anything is written, and are writte
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from typing import Any, Final, TypeVar, overload
 
 from extproc.clock import Clock
@@ -45,7 +45,7 @@ class Apply:
     """Make the store hold ``documents``, and no longer what is to be removed (namespace, name): all or nothing.
 
     ``remove`` are rollouts. ``follow`` writes each document's file down as its source. ``repair`` makes rows anew that
-    cannot be read: adopted, at weight 0, and killed until somebody who knows better restores them.
+    cannot be read, which are otherwise refused.
     """
 
     documents: Sequence[LoadedDocument[Any]]
@@ -220,8 +220,8 @@ def act(
         InvalidInput: ``not_found``, or the faults between documents; nothing was written.
         Refused: when the action makes no sense for the rollout as it is (the codes of ``transitions``), when the
             version that it gives more to cannot serve (``upstream_not_ready``), when the policy forbids it
-            (``control_denied``, which stands in the history of a rollout that there is), or when others keep writing
-            first (``conflict``).
+            (``control_denied``, which stands in the history of a rollout that can be read), or when others keep
+            writing first (``conflict``).
         Unreachable: when the store cannot be read or written, or not what it has of a rollout.
     """
     for attempt in range(ATTEMPTS):
@@ -356,16 +356,14 @@ def _apply(
     faults = [damaged[key].fault for document in documents if (key := _key(document.resource)) in damaged]
     if faults and not action.repair:
         raise Unreachable(faults)
+    known: dict[tuple[str, str], StoredRollout | UnreadableRollout] = {**rows, **damaged}
     planned = [
-        _repaired(store, damaged[key], document, action, actor, now)
-        if (key := _key(document.resource)) in damaged
-        else _planned(store, rows.get(key), document, action, actor, now)
-        for document in documents
+        _planned(store, known.get(_key(document.resource)), document, action, actor, now) for document in documents
     ]
     removed = [rows[key] for key in action.remove if key in rows]
     for document, result, _ in planned:
         if result != "unchanged":
-            asked.about("apply", rows.get(_key(document.resource)), document=document.body)
+            asked.about("apply", known.get(_key(document.resource)), document=document.body)
     for row in removed:
         asked.about("delete", row)
     writes = [write for _, _, write in planned if write is not None]
@@ -378,7 +376,9 @@ def _apply(
     results = []
     for document, result, _ in planned:
         key = _key(document.resource)
-        results.append(Result(after[key] if key in after else rows[key], result))
+        row = after[key] if key in after else rows[key]
+        killed = row.status.killed and result in ("created", "repaired")
+        results.append(Result(row, result, "killed until restored" if killed else ""))
     return [*results, *(Result(row, "deleted") for row in removed), *of_templates]
 
 
@@ -420,7 +420,7 @@ def _parsed(
 
 def _planned(
     store: RolloutStore,
-    row: StoredRollout | None,
+    row: StoredRollout | UnreadableRollout | None,
     document: LoadedDocument[Rollout],
     action: Apply,
     actor: str,
@@ -429,37 +429,21 @@ def _planned(
     """What applying ``document`` to ``row`` comes to."""
     namespace, name = _key(document.resource)
     source = document.file if action.follow else None
-    if row is not None and row.document == document.body:
+    if isinstance(row, StoredRollout) and row.document == document.body:
         moved = source is not None and source != row.source
         return document, "unchanged", Write(namespace, name, row.resource_version, source=source) if moved else None
     intent = intent_of(document.resource)
     if row is None:
         expect, result = None, "created"
         transition = transitions.create(intent, store.remains(namespace, name), now)
+    elif isinstance(row, UnreadableRollout):
+        expect, result = row.resource_version, "repaired"
+        transition = transitions.repair(intent, store.remains(namespace, name), now)
     else:
         expect, result = row.resource_version, "configured"
         transition = transitions.configure(intent, row.status, now)
     entry = _entry(namespace, name, actor, "apply", transition, now)
     return document, result, Write(namespace, name, expect, document.body, transition.status, source, history=[entry])
-
-
-def _repaired(
-    store: RolloutStore,
-    row: UnreadableRollout,
-    document: LoadedDocument[Rollout],
-    action: Apply,
-    actor: str,
-    now: float,
-) -> _Planned:
-    """What applying ``document`` to a row that cannot be read comes to."""
-    made = transitions.create(intent_of(document.resource), store.remains(row.namespace, row.name), now)
-    transition = replace(made, message="made anew, because it could not be read; killed until restored")
-    entry = _entry(row.namespace, row.name, actor, "repair", transition, now)
-    source = document.file if action.follow else None
-    write = Write(
-        row.namespace, row.name, row.resource_version, document.body, transition.status, source, history=[entry]
-    )
-    return document, "repaired", write
 
 
 def _deletion(row: StoredRollout, actor: str, now: float) -> Write:

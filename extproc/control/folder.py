@@ -90,7 +90,9 @@ class FollowedFolder:
                 raise
             self._store.reopen()  # there may be another one in its place by now
             results = self._apply(documents, faults)
-        self._synced = listing
+        # What was held back is tried again until somebody has repaired it.
+        damaged = any(fault.code == "store_corrupt" for of_one in faults.values() for fault in of_one)
+        self._synced = None if damaged else listing
         return FolderReport(
             applied=tuple(result.row.key for result in results if result.result in ("created", "configured")),
             unchanged=sum(result.result == "unchanged" for result in results),

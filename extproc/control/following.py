@@ -81,7 +81,8 @@ class UnderWay:
         for row in changes.rollouts:
             seen.add(row.key)
             if isinstance(row, UnreadableRollout):
-                logger.warning("%s is left as it is: %s", row.key, row.fault)
+                if not row.deleted:
+                    logger.warning("%s is left as it is: %s", row.key, row.fault)
                 self._followed.pop(row.key, None)
             else:
                 self.put(row)

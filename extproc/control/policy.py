@@ -12,7 +12,7 @@ from typing import Any, Final, NamedTuple, Protocol
 
 from extproc.control.described import status_json
 from extproc.errors import Refused
-from extproc.snapshot.store import HistoryEntry, RolloutStore, StoredRollout, Write
+from extproc.snapshot.store import HistoryEntry, RolloutStore, StoredRollout, UnreadableRollout, Write
 
 RULE: Final = "control/decision"
 """The rule that is asked: ``decision`` of package ``control``."""
@@ -55,7 +55,7 @@ class Asked:
     def about(
         self,
         verb: str,
-        row: StoredRollout | None,
+        row: StoredRollout | UnreadableRollout | None,
         *,
         arguments: Mapping[str, Any] | None = None,
         document: Mapping[str, Any] | None = None,
@@ -63,7 +63,7 @@ class Asked:
         """Ask whether ``verb`` may be done to the rollout in ``row``, or to the one that ``document`` would create.
 
         Raises:
-            Refused: ``control_denied``; it is written into the history of a rollout that there is.
+            Refused: ``control_denied``; it is written into the history of a rollout that can be read.
         """
         if self.policy is None:
             return
@@ -71,7 +71,7 @@ class Asked:
         refused = denial(self.policy, question(self.actor, verb, row, past, self.now, arguments, document))
         if refused is None:
             return
-        if row is not None:
+        if isinstance(row, StoredRollout):
             message = f"denied: {refused.faults[0].message}"
             entry = HistoryEntry(self.now, row.namespace, row.name, self.actor, verb, message, {"denied": True})
             self.store.write([Write(row.namespace, row.name, row.resource_version, history=[entry])])
@@ -81,7 +81,7 @@ class Asked:
 def question(
     actor: str,
     verb: str,
-    row: StoredRollout | None,
+    row: StoredRollout | UnreadableRollout | None,
     past: Sequence[HistoryEntry],
     now: float,
     arguments: Mapping[str, Any] | None = None,
@@ -91,7 +91,8 @@ def question(
 
     ``document`` is the one that is to be applied, if not that of ``row``.
     """
-    body = document if document is not None else (row.document if row is not None else {})
+    readable = row if isinstance(row, StoredRollout) else None
+    body = document if document is not None else (readable.document if readable is not None else {})
     applied = [entry.actor for entry in past if entry.action == "apply" and not entry.detail.get("denied")]
     metadata = body.get("metadata", {})
     return {
@@ -102,7 +103,7 @@ def question(
             "namespace": row.namespace if row is not None else metadata.get("namespace", "default"),
             "name": row.name if row is not None else metadata.get("name"),
             "spec": body.get("spec", {}),
-            "status": status_json(row.status) if row is not None else None,
+            "status": status_json(readable.status) if readable is not None else None,
             "appliedBy": applied[-1] if applied else None,
         },
         "time": int(now * 1e9),

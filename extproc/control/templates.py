@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Collection, Sequence
 from dataclasses import dataclass, replace
 
-from extproc.errors import InvalidInput
+from extproc.errors import InvalidInput, Unreachable
 from extproc.resources.analysis_template import AnalysisTemplate
 from extproc.resources.loading import LoadedDocument
 from extproc.snapshot.store import Documents, RolloutStore, StoredTemplate, TemplateWrite
@@ -27,7 +27,15 @@ def load_template(store: RolloutStore, namespace: str, name: str) -> StoredTempl
 
     Raises:
         InvalidInput: ``not_found``.
+        Unreachable: ``store_corrupt``, for one that is damaged.
     """
+    row = _found(store, namespace, name)
+    if not row.document:
+        raise Unreachable.of("store_corrupt", f"the AnalysisTemplate {row.key} cannot be read; apply it again")
+    return row
+
+
+def _found(store: RolloutStore, namespace: str, name: str) -> StoredTemplate:
     row = store.template(namespace, name)
     if row is None:
         raise InvalidInput.of("not_found", f"there is no AnalysisTemplate {namespace}/{name} in the store")
@@ -69,6 +77,6 @@ def delete_template(store: RolloutStore, namespace: str, name: str) -> TemplateR
     Raises:
         InvalidInput: ``not_found``.
     """
-    row = load_template(store, namespace, name)
+    row = _found(store, namespace, name)
     store.write([], templates=[TemplateWrite(namespace, name, document=None)])
     return TemplateResult(row, "deleted")

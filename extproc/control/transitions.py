@@ -64,6 +64,21 @@ def create(intent: Intent, remains: Remains, now: float) -> Transition:
     return Transition(replace(status, ranges_key=ranges_key(intent, status)), "created", _versions(status))
 
 
+def repair(intent: Intent, remains: Remains, now: float) -> Transition:
+    """A rollout of which nobody can read where it stood: begun anew, and killed until somebody restores it.
+
+    The version that was stable last stays so, whatever the document says; the operator adopts another.
+    """
+    status = replace(create(intent, remains, now).status, killed=True)
+    if remains.stable:
+        before = replace(status, stable=remains.stable, spec_stable=remains.stable, phase="Progressing")
+        after = with_stable(intent, before)
+        status = settled(intent, after, "adopted", f"version {after.stable} was adopted as stable")
+        status = replace(status, ranges_key=ranges_key(intent, status))
+    message = "made anew, because it could not be read; killed until restored"
+    return Transition(status, message, _versions(status))
+
+
 def configure(intent: Intent, status: Status, now: float) -> Transition:
     """A document that changed: a canary that moved starts over, a stable that moved is reported and not routed.
 

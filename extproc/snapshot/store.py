@@ -102,6 +102,8 @@ class Status:
         for name, kind in _STATUS_KINDS.items():
             if not isinstance(getattr(status, name), kind):
                 raise TypeError(f"{name} is not of its type")
+        if not all(isinstance(condition, Mapping) for condition in status.conditions):
+            raise TypeError("conditions is not of its type")
         return status
 
 
@@ -117,10 +119,16 @@ _STATUS_KINDS: Final[dict[str, Any]] = {
     "previous_epoch": int,
     "drawn": int,
     "shadow": int,
+    "step": int,
+    "step_at": float | int,
     "attempt": int,
+    "phase": str,
+    "reason": str,
+    "message": str,
     "killed": bool,
+    "spec_stable": str,
+    "analysis": Mapping,
 }
-"""What deciding takes from a status."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -181,7 +189,7 @@ class Write:
 
 @dataclass(frozen=True, slots=True)
 class StoredTemplate:
-    """An AnalysisTemplate as it was accepted; ``source`` as in ``StoredRollout``."""
+    """An AnalysisTemplate as it was accepted, {} if it is damaged; ``source`` as in ``StoredRollout``."""
 
     namespace: str
     name: str
@@ -240,13 +248,14 @@ class Lease:
 class UnreadableRollout:
     """A row that is damaged, and why it cannot be read: ``store_corrupt``. It holds up nothing but itself.
 
-    A write of both a document and a status takes its place, at its ``resource_version``.
+    A write of both a document and a status takes its place, at its ``resource_version``; its ``source`` stays.
     """
 
     namespace: str
     name: str
     fault: Fault
     resource_version: int
+    source: str | None = None
     deleted: bool = False
 
     @property
@@ -287,7 +296,8 @@ class Remains:
     """What outlives a delete: the versions with a tombstone, the last epoch and attempt (0 if there was none).
 
     So does what breakers and an operator's kill said, until the row is forgotten: a document that leaves a folder for a
-    moment must not undo it. A row that cannot be read counts as killed, because nobody can say that it was not.
+    moment must not undo it. Of a row that cannot be read attempt and trips are not known; it counts as killed, because
+    nobody can say that it was not, and ``stable`` is the version that its last epoch had as control ("" if none).
     """
 
     aborted: tuple[str, ...] = ()
@@ -295,6 +305,7 @@ class Remains:
     tripped: tuple[str, ...] = ()
     attempt: int = 0
     killed: bool = False
+    stable: str = ""
 
 
 class RolloutStore(Protocol):

@@ -204,7 +204,7 @@ def test_a_hangup_does_not_end_it(folder: Path) -> None:
         controller.says("leads as")
         assert controller.process is not None
         controller.process.send_signal(signal.SIGHUP)
-        assert RemoteControl(controller.target).rollouts()
+        assert RemoteControl(controller.target).rollouts().rollouts
         assert controller.process.poll() is None
 
 
@@ -306,7 +306,7 @@ def test_serve_runs_one_and_replaces_it(server: DropoutServer) -> None:
 
 def _answers(remote: RemoteControl) -> bool:
     try:
-        return bool(remote.rollouts())
+        return bool(remote.rollouts().rollouts)
     except DropoutError:
         return False
 

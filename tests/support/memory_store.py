@@ -53,7 +53,7 @@ class MemoryStore:
         if row.key not in self.damaged:
             return row
         fault = Fault("store_corrupt", "the row is damaged")
-        return UnreadableRollout(row.namespace, row.name, fault, row.resource_version, row.deleted)
+        return UnreadableRollout(row.namespace, row.name, fault, row.resource_version, deleted=row.deleted)
 
     def reopen(self) -> None:
         if self.replacement is None or not self.replacement.rows:

@@ -117,7 +117,7 @@ def test_a_damaged_rollout_is_listed_and_made_anew_by_apply_repair(applied: Drop
     for command in (("kill", KEY), ("delete", "rollout", KEY), ("apply", "-f", "rollout.yaml")):
         answer = applied(*command)
         assert (answer.exit_code, "dropout apply --repair" in answer.err) == (3, True)
-    assert applied("apply", "--repair", "-f", "rollout.yaml").out == f"rollout {KEY} repaired\n"
+    assert applied("apply", "--repair", "-f", "rollout.yaml").out == f"rollout {KEY} repaired: killed until restored\n"
     assert applied("rollout", "get", KEY, "-o", "json").json["killed"] is True
     assert applied("rollout", "list", "-o", "json").json["unreadable"] == []
 

@@ -255,15 +255,53 @@ def test_a_rollout_that_cannot_be_read_is_made_anew_only_when_asked_and_killed_u
     assert store.documents().rollouts == []
 
     results = act(store, "alice", Apply(loaded, repair=True), clock)
-    assert [result.result for result in results] == ["repaired", "repaired"]
+    assert [(result.result, result.message) for result in results] == [("repaired", "killed until restored")] * 2
     status = row_of(store).status
     assert (status.killed, status.weight, status.aborted) == (True, 0, ("4",))
     assert status.epoch > epoch
     entry = store.history(*NAME)[-1]
-    assert (entry.actor, entry.action) == ("alice", "repair")
+    assert (entry.actor, entry.action) == ("alice", "apply")
     assert "killed until restored" in entry.message
     assert one(act(store, "alice", Restore(*NAME), clock)).row.status.killed is False
     assert {result.result for result in act(store, "alice", Apply(loaded, repair=True), clock)} == {"unchanged"}
+
+
+def test_the_version_that_was_stable_last_stays_so_in_a_rollout_that_is_made_anew(
+    store: SqliteStore, clock: FakeClock, documents: Documents, tmp_path: Path
+) -> None:
+    from_3_to_4 = documents(fraud_detector=spec())
+    act(store, "alice", Apply(from_3_to_4), clock)
+    act(store, "alice", Promote(*NAME, full=True), clock)
+    damage(store, tmp_path)
+    act(store, "alice", Apply(from_3_to_4, repair=True), clock)
+    status = row_of(store).status
+    assert (status.stable, status.canary, status.phase, status.killed) == ("4", "4", "Healthy", True)
+    assert [condition["type"] for condition in status.conditions] == ["StableDrift"]
+    assert one(act(store, "alice", Adopt(*NAME), clock)).row.status.stable == "3"
+
+
+def test_a_rollout_that_is_made_anew_stays_its_folders(
+    store: SqliteStore, clock: FakeClock, documents: Documents, tmp_path: Path
+) -> None:
+    loaded = documents(fraud_detector=spec())
+    act(store, "folder", Apply(loaded, follow=True), clock)
+    source = row_of(store).source
+    assert source is not None
+    damage(store, tmp_path)
+    act(store, "alice", Apply(loaded, repair=True), clock)
+    assert row_of(store).source == source
+
+
+def test_what_is_left_of_a_deleted_rollout_may_be_damaged_and_it_comes_back_killed(
+    store: SqliteStore, clock: FakeClock, documents: Documents, tmp_path: Path
+) -> None:
+    loaded = documents(fraud_detector=spec())
+    act(store, "alice", Apply(loaded), clock)
+    act(store, "alice", Delete(*NAME), clock)
+    damage(store, tmp_path)
+    result = one(act(store, "alice", Apply(loaded), clock))
+    assert (result.result, result.message) == ("created", "killed until restored")
+    assert result.row.status.killed
 
 
 class WaitingStore(SqliteStore):

@@ -321,7 +321,7 @@ def test_a_caller_that_did_not_come_through_the_socket_is_nobody(served: ServedC
 def test_connections_beyond_the_limit_are_closed_and_those_before_are_served(
     served: ServedControl, remote: RemoteControl
 ) -> None:
-    assert remote.rollouts()
+    assert remote.rollouts().rollouts
     held = []
     for _ in range(MAX_CONNECTIONS + 5):
         connection = socket.socket(socket.AF_UNIX)
@@ -329,7 +329,7 @@ def test_connections_beyond_the_limit_are_closed_and_those_before_are_served(
         connection.connect(str(served.endpoint.path))
         held.append(connection)
     assert held[-1].recv(1) == b""
-    assert remote.rollouts()
+    assert remote.rollouts().rollouts
     for connection in held:
         connection.close()
 
@@ -338,7 +338,7 @@ def test_a_second_server_on_the_same_socket_is_refused(served: ServedControl, tm
     with pytest.raises(InvalidInput) as refused, ServedControl(tmp_path / "dropout.db", served.endpoint.path):
         pass
     assert refused.value.code == "address_in_use"
-    assert RemoteControl(served.target).rollouts()
+    assert RemoteControl(served.target).rollouts().rollouts
 
 
 def test_a_socket_that_nobody_listens_on_any_more_is_replaced(store: SqliteStore, tmp_path: Path) -> None:
@@ -346,7 +346,7 @@ def test_a_socket_that_nobody_listens_on_any_more_is_replaced(store: SqliteStore
     with socket.socket(socket.AF_UNIX) as left_over:
         left_over.bind(str(tmp_path / "run" / "c.sock"))
     with ServedControl(tmp_path / "dropout.db", tmp_path / "run" / "c.sock") as served:
-        assert RemoteControl(served.target).rollouts()
+        assert RemoteControl(served.target).rollouts().rollouts
     assert list((tmp_path / "run").iterdir()) == []
 
 

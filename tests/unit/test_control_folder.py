@@ -152,6 +152,12 @@ def test_a_damaged_row_holds_up_its_own_file_alone(
         str(directory / "a.yaml"): ["store_corrupt"]
     }
     assert names(store) == ["b", "c"]
+    assert folder.changed()
+    act(store, "alice", Apply(load_paths([directory / "a.yaml"]).documents, repair=True), FakeClock())
+    assert folder.sync().faults == {}
+    assert not folder.changed()
+    (directory / "a.yaml").unlink()
+    assert folder.sync().deleted == ("payments/a",)
 
 
 def test_of_a_file_with_one_bad_document_none_is_applied(

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import sqlite3
 from collections.abc import Iterator, Mapping
+from contextlib import closing
 from pathlib import Path
 from typing import Any
 
@@ -167,6 +169,26 @@ def test_an_apply_and_a_delete_are_asked_about_too(store: SqliteStore, clock: Fa
         act(store, "bob", Delete(*NAME), clock, policy)
     # A refused apply is no apply: who applied is still who did.
     assert [question["rollout"]["appliedBy"] for question in policy.asked] == [None, "alice", "alice"]
+
+
+def test_who_makes_a_damaged_rollout_anew_is_who_applied_it(
+    applied: SqliteStore, clock: FakeClock, tmp_path: Path
+) -> None:
+    with closing(sqlite3.connect(tmp_path / "dropout.db")) as connection:
+        connection.execute("UPDATE rollouts SET status = 'x'")
+        connection.commit()
+    policy = Answers(NO)
+    repair = Apply(documents(tmp_path, canary={"version": "5"}), repair=True)
+    with pytest.raises(Refused):
+        act(applied, "bob", repair, clock, policy)
+    assert len(applied.documents().unreadable) == 1
+    (asked,) = policy.asked
+    assert (asked["action"], asked["rollout"]["appliedBy"], asked["rollout"]["status"]) == ("apply", "alice", None)
+    assert (asked["rollout"]["name"], asked["rollout"]["spec"]["canary"]) == ("fraud-detector", {"version": "5"})
+    policy.verdict = YES
+    act(applied, "bob", repair, clock, policy)
+    act(applied, "carol", Restore(*NAME), clock, policy)
+    assert policy.asked[-1]["rollout"]["appliedBy"] == "bob"
 
 
 # -- by regorus

@@ -212,6 +212,17 @@ def test_a_store_of_the_first_version_is_taken_over_with_all_that_it_holds(path:
     assert opened.documents().templates == []
 
 
+def test_a_store_of_the_first_version_with_a_damaged_row_is_taken_over_too(path: Path, store: SqliteStore) -> None:
+    store.write([Write("a", "r", None, {"d": 1}, STATUS), Write("a", "bad", None, {"d": 1}, STATUS)])
+    store.close()
+    as_version_1(path)
+    with closing(sqlite3.connect(path, isolation_level=None)) as connection:
+        connection.execute("UPDATE rollouts SET status = 'x' WHERE name = 'bad'")
+    opened = SqliteStore(path, create=True)
+    assert [row.name for row in opened.documents().unreadable] == ["bad"]
+    assert [len(opened.epochs_of("a", name)) for name in ("r", "bad")] == [1, 0]
+
+
 def test_the_epochs_in_force_in_a_store_of_the_first_version_are_remembered_from_then_on(
     path: Path, store: SqliteStore, clock: FakeClock
 ) -> None:

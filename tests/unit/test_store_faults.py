@@ -184,11 +184,38 @@ def test_a_row_that_cannot_be_read_is_corrupt_and_the_others_are_read(store: Sql
     assert list(documents.unreadable) == [bad]
 
 
+@pytest.mark.parametrize(
+    ("column", "left"),
+    [
+        ("document", "null"),
+        ("document", "[]"),
+        ("document", '"x"'),
+        ("status", "{}"),
+        ("status", '{"stable": "3", "phase": null}'),
+        ("status", '{"stable": "3", "conditions": [1]}'),
+        ("status", '{"stable": "3", "analysis": []}'),
+        ("status", '{"stable": "3", "step_at": null}'),
+        ("status", '{"stable": "3", "from": "a later version"}'),
+    ],
+)
+def test_json_that_is_not_what_belongs_there_cannot_be_read_either(
+    store: SqliteStore, path: Path, column: str, left: str
+) -> None:
+    with closing(sqlite3.connect(path)) as connection:
+        connection.execute(f"UPDATE rollouts SET {column} = ?", (left,))
+        connection.commit()
+    assert code_of(lambda: store.get("default", "fraud")) == "store_corrupt"
+    assert [row.name for row in store.documents().unreadable] == ["fraud"]
+
+
 def test_a_row_that_cannot_be_read_is_replaced_by_a_document_and_a_status_together_alone(
     store: SqliteStore, path: Path
 ) -> None:
+    row = store.get("default", "fraud")
+    assert row is not None
     damage(path, "fraud")
     (bad,) = store.documents().unreadable
+    assert bad.resource_version == row.resource_version + 1
     for part in (
         Write("default", "fraud", bad.resource_version, status=STATUS),
         Write("default", "fraud", bad.resource_version, document={"a": 1}),
@@ -207,7 +234,7 @@ def test_a_row_that_cannot_be_read_is_replaced_by_a_document_and_a_status_togeth
 def test_of_a_row_that_cannot_be_read_a_kill_remains(store: SqliteStore, path: Path) -> None:
     assert not store.remains("default", "fraud").killed
     damage(path, "fraud")
-    assert store.remains("default", "fraud") == Remains(epoch=STATUS.epoch, killed=True)
+    assert store.remains("default", "fraud") == Remains(epoch=STATUS.epoch, killed=True, stable=STATUS.stable)
 
 
 def test_a_deleted_row_that_cannot_be_read_is_gone_like_any_other(store: SqliteStore, path: Path) -> None:
@@ -225,8 +252,9 @@ def test_a_deleted_row_that_cannot_be_read_is_gone_like_any_other(store: SqliteS
     assert store.get("default", "fraud") is not None
 
 
+@pytest.mark.parametrize("left", ["[[", "5", "null", "[1]", '[["a", 1, "b"]]'])
 def test_what_is_damaged_in_templates_history_and_epochs_keeps_nothing_else_from_being_read(
-    store: SqliteStore, path: Path
+    store: SqliteStore, path: Path, left: str
 ) -> None:
     row = store.get("default", "fraud")
     assert row is not None
@@ -237,7 +265,7 @@ def test_what_is_damaged_in_templates_history_and_epochs_keeps_nothing_else_from
     )
     with closing(sqlite3.connect(path)) as connection:
         for table, column in (("templates", "document"), ("history", "detail"), ("epochs", "arms")):
-            assert connection.execute(f"UPDATE {table} SET {column} = '[['").rowcount == 1
+            assert connection.execute(f"UPDATE {table} SET {column} = ?", (left,)).rowcount == 1
         connection.commit()
     documents = store.documents()
     assert [(template.name, template.document) for template in documents.templates] == [("errors", {})]
