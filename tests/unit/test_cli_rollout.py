@@ -24,6 +24,7 @@ from extproc.cli.documents import to_yaml
 from extproc.cli.main import main
 from extproc.resources.marked_yaml import read_documents
 from tests.support.rollouts import CANARY, EXPERIMENT, document
+from tests.support.templates import ERRORS, template
 
 KEY = "payments/fraud-detector"
 
@@ -120,6 +121,19 @@ def test_a_damaged_rollout_is_listed_and_made_anew_by_apply_repair(applied: Drop
     assert applied("apply", "--repair", "-f", "rollout.yaml").out == f"rollout {KEY} repaired: killed until restored\n"
     assert applied("rollout", "get", KEY, "-o", "json").json["killed"] is True
     assert applied("rollout", "list", "-o", "json").json["unreadable"] == []
+
+
+def test_a_damaged_template_is_told_as_such_and_goes_by_apply_or_delete(dropout: Dropout) -> None:
+    put("errors.yaml", template(ERRORS))
+    name = dropout("apply", "-f", "errors.yaml").out.split()[1]
+    for mend in (("apply", "-f", "errors.yaml"), ("delete", "analysistemplate", name)):
+        with sqlite3.connect("dropout.db") as connection:
+            connection.execute("UPDATE templates SET document = 'x'")
+        connection.close()
+        answer = dropout("get", "analysistemplate", name, "-o", "json")
+        assert (answer.exit_code, answer.codes) == (3, ["store_corrupt"])
+        assert dropout(*mend).exit_code == 0
+        assert dropout("get", "analysistemplate", name, "-o", "json").exit_code == (0 if "apply" in mend else 2)
 
 
 def test_get_prints_the_document_as_written(applied: Dropout) -> None:
