@@ -13,7 +13,7 @@ from typing import Final, NoReturn
 
 import click
 
-from extproc.cli.controller_options import DEFAULT_LISTEN, Options, control_endpoint
+from extproc.cli.controller_options import DEFAULT_LISTEN, Options, control_endpoint, feedback_endpoint
 from extproc.serve.children import GRPC_SETTINGS
 from extproc.serve.endpoints import TcpEndpoint, parse_host_port
 from extproc.settings import settings
@@ -39,6 +39,7 @@ _GC_THRESHOLD: Final = (20_000, 20, 20)
     type=click.Path(exists=True, file_okay=False, path_type=Path),
     help="The folder of Rego policies; package control is asked about control actions.",
 )
+@click.option("--insecure", is_flag=True, help="Allow labels on an address that other machines can reach.")
 @click.option("--admin", metavar="HOST:PORT", help="/metrics, /healthz and /readyz; port 0 takes a free one.")
 @click.option("--pipe", type=int, hidden=True, help="The socket of the supervisor that started it.")
 def controller(
@@ -47,6 +48,7 @@ def controller(
     envoy_admin: Sequence[str],
     feedback_listen: str | None,
     policies: Path | None,
+    insecure: bool,
     admin: str | None,
     pipe: int | None,
 ) -> None:
@@ -58,7 +60,7 @@ def controller(
         store=store,
         listen=control_endpoint(listen, "--listen"),
         envoys=[parse_host_port(address, "--envoy-admin") for address in envoy_admin],
-        feedback=TcpEndpoint(*parse_host_port(feedback_listen, "--feedback-listen")) if feedback_listen else None,
+        feedback=feedback_endpoint(feedback_listen, allow_insecure=insecure) if feedback_listen else None,
         policies=policies,
         admin=TcpEndpoint(*parse_host_port(admin, "--admin")) if admin else None,
         pipe=pipe,

@@ -44,7 +44,7 @@ def take_observer(endpoint: UnixEndpoint | TcpEndpoint, *, allow_insecure: bool)
     """
     if isinstance(endpoint, TcpEndpoint):
         if not endpoint.loopback and not allow_insecure:
-            raise insecure(endpoint.target)
+            raise insecure(endpoint.target, FLAG)
         probe_tcp(endpoint, _ORPHANS_LEAVE_SECONDS, FLAG)
         return None
     prepare_folder(endpoint.path.parent, FLAG)

@@ -186,7 +186,7 @@ def _take(endpoints: Sequence[UnixEndpoint | TcpEndpoint], options: Options) -> 
         raise InvalidInput.of("tls_needs_grpc", "TLS is for gRPC; HTTP is for one machine.", field="--tls-cert")
     if isinstance(first, TcpEndpoint):
         if not first.loopback and options.tls is None and not options.insecure:
-            raise insecure(first.target)
+            raise insecure(first.target, "--listen")
         for endpoint in endpoints:
             assert isinstance(endpoint, TcpEndpoint)
             probe_tcp(endpoint, _ORPHANS_LEAVE_SECONDS)

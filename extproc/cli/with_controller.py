@@ -11,7 +11,7 @@ from typing import Any, Final
 
 import click
 
-from extproc.cli.controller_options import DEFAULT_LISTEN, control_endpoint
+from extproc.cli.controller_options import DEFAULT_LISTEN, FEEDBACK_FLAG, control_endpoint, feedback_endpoint
 from extproc.errors import InvalidInput
 from extproc.serve.auxiliary import AuxiliaryCommand
 from extproc.serve.endpoints import parse_host_port
@@ -26,6 +26,7 @@ class ControllerFlags:
     listen: str
     envoy_admin: Sequence[str]
     feedback_listen: str | None
+    insecure: bool
 
     def command(self, store: str, policies: Path | None) -> AuxiliaryCommand:
         """The command that runs it on the supervisor's store."""
@@ -34,6 +35,8 @@ class ControllerFlags:
             flags += ["--envoy-admin", address]
         if self.feedback_listen:
             flags += ["--feedback-listen", self.feedback_listen]
+        if self.insecure:
+            flags.append("--insecure")
         if policies is not None:
             flags += ["--policies", str(policies)]
         return AuxiliaryCommand("controller", (*_CONTROLLER, *flags, "--pipe"))
@@ -61,10 +64,11 @@ def controller_options(command: Callable[..., None]) -> Callable[..., None]:
         control_listen: str | None,
         envoy_admin: Sequence[str],
         feedback_listen: str | None,
+        insecure: bool,
         **others: Any,
     ) -> None:
-        flags = _checked(with_controller, control_listen, envoy_admin, feedback_listen)
-        command(controller=flags, **others)
+        flags = _checked(with_controller, control_listen, envoy_admin, feedback_listen, allow_insecure=insecure)
+        command(controller=flags, insecure=insecure, **others)
 
     decorated: Callable[..., None] = with_flags
     for option in reversed(_OPTIONS):
@@ -73,20 +77,27 @@ def controller_options(command: Callable[..., None]) -> Callable[..., None]:
 
 
 def _checked(
-    wanted: bool, listen: str | None, envoy_admin: Sequence[str], feedback_listen: str | None
+    wanted: bool,
+    listen: str | None,
+    envoy_admin: Sequence[str],
+    feedback_listen: str | None,
+    *,
+    allow_insecure: bool,
 ) -> ControllerFlags | None:
     """The flags, if they can be right: a mistake is told before anything is served.
 
     Raises:
         InvalidInput: ``controller_missing`` for flags without a controller, or what is wrong with an address.
     """
-    given = [("--control-listen", listen), ("--feedback-listen", feedback_listen)]
+    given = [("--control-listen", listen), (FEEDBACK_FLAG, feedback_listen)]
     given += [("--envoy-admin", address) for address in envoy_admin]
     for flag, address in given:
         if address is not None and not wanted:
             raise InvalidInput.of("controller_missing", "It is for a controller; add --with-controller.", field=flag)
         if address is not None and flag == "--control-listen":
             control_endpoint(address, flag)
+        elif address is not None and flag == FEEDBACK_FLAG:
+            feedback_endpoint(address, allow_insecure=allow_insecure)
         elif address is not None:
             parse_host_port(address, flag)
-    return ControllerFlags(listen or DEFAULT_LISTEN, envoy_admin, feedback_listen) if wanted else None
+    return ControllerFlags(listen or DEFAULT_LISTEN, envoy_admin, feedback_listen, allow_insecure) if wanted else None

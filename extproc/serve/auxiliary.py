@@ -16,7 +16,7 @@ from contextlib import suppress
 from dataclasses import dataclass
 from typing import Any, Final
 
-from extproc.serve.children import GRPC_SETTINGS, Backoff
+from extproc.serve.children import Backoff, start
 from extproc.serve.messages import Channel, Message
 
 STOP_SECONDS: Final = 3.0
@@ -106,12 +106,7 @@ class Auxiliary:
         ours, theirs = socket.socketpair()
         with theirs:
             try:
-                process = subprocess.Popen(  # noqa: S603  # our own interpreter and module
-                    [*self._what.command, str(theirs.fileno())],
-                    stdin=subprocess.DEVNULL,
-                    pass_fds=(theirs.fileno(),),
-                    env={**GRPC_SETTINGS, **os.environ},
-                )
+                process = start([*self._what.command, str(theirs.fileno())], (theirs.fileno(),))
             except OSError:
                 ours.close()
                 raise

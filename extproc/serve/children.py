@@ -25,6 +25,8 @@ GRPC_SETTINGS: Final = {
     "GRPC_EXPERIMENTS": "-event_engine_listener",
 }
 
+_A_TERMINALS: Final = (signal.SIGINT, signal.SIGHUP)
+
 CRASHES: Final = frozenset({signal.SIGSEGV, signal.SIGABRT, signal.SIGBUS, signal.SIGILL, signal.SIGFPE})
 """Signals that a process ends by through its own doing. SIGKILL is somebody else's."""
 
@@ -63,6 +65,24 @@ class Child:
             self.process.kill()
 
 
+def start(command: Sequence[str], inherited: Sequence[int]) -> subprocess.Popen[bytes]:
+    """Start a process of ours that keeps the descriptors ``inherited``.
+
+    What a terminal tells its whole group, Ctrl-C and that it closes, it does not hear, from its first instant on: what
+    that means is the supervisor's to say.
+
+    Raises:
+        OSError: when the system has no process to give.
+    """
+    before = signal.pthread_sigmask(signal.SIG_BLOCK, _A_TERMINALS)
+    try:
+        return subprocess.Popen(  # noqa: S603  # our own interpreter and module
+            command, stdin=subprocess.DEVNULL, pass_fds=inherited, env={**GRPC_SETTINGS, **os.environ}
+        )
+    finally:
+        signal.pthread_sigmask(signal.SIG_SETMASK, before)
+
+
 def spawn(index: int, command: Sequence[str]) -> Child:
     """Start worker ``index``; ``command`` gets the numbers of the two inherited descriptors as arguments.
 
@@ -75,12 +95,7 @@ def spawn(index: int, command: Sequence[str]) -> Child:
         with theirs:
             page = HeartbeatPage.create()
             undo.callback(page.close)
-            process = subprocess.Popen(  # noqa: S603  # our own interpreter and module
-                [*command, str(theirs.fileno()), str(page.fd)],
-                stdin=subprocess.DEVNULL,
-                pass_fds=(theirs.fileno(), page.fd),
-                env={**GRPC_SETTINGS, **os.environ},
-            )
+            process = start([*command, str(theirs.fileno()), str(page.fd)], (theirs.fileno(), page.fd))
         undo.callback(process.wait)
         undo.callback(process.kill)
         child = Child(index, process, ours, page, os.pidfd_open(process.pid))

@@ -71,8 +71,6 @@ Assemble = Callable[[ObserverConfig, Sequence[LocalTrip], TellTrips], ObserverAp
 
 def run_observer(pipe: int, assemble: Assemble) -> int:
     """Observe until told to stop; the exit status. ``pipe`` is an inherited descriptor."""
-    signal.signal(signal.SIGINT, signal.SIG_IGN)
-    signal.signal(signal.SIGHUP, signal.SIG_IGN)
 
     async def live() -> int:
         return await ObserverProcess(socket.socket(fileno=pipe), assemble).run()

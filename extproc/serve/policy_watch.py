@@ -132,7 +132,11 @@ class Trial:
     @asynccontextmanager
     async def _process(self, question: bytes) -> AsyncIterator[asyncio.StreamReader]:
         process = await asyncio.create_subprocess_exec(
-            *self._command, stdin=asyncio.subprocess.PIPE, stdout=asyncio.subprocess.PIPE, limit=_MAX_LINE
+            *self._command,
+            stdin=asyncio.subprocess.PIPE,
+            stdout=asyncio.subprocess.PIPE,
+            limit=_MAX_LINE,
+            start_new_session=True,  # Ctrl-C in a terminal is the supervisor's alone
         )
         assert process.stdin is not None
         assert process.stdout is not None

@@ -143,15 +143,15 @@ def tls_files(certificate: str | None, key: str | None, client_ca: str | None) -
     return files
 
 
-def insecure(target: str) -> InvalidInput:
-    """The refusal of plaintext to the outside."""
+def insecure(target: str, flag: str) -> InvalidInput:
+    """The refusal of plaintext to the outside, at the address that ``flag`` gives."""
     return InvalidInput(
         [
             Fault(
                 "insecure_listen",
                 f"{target} can be reached from other machines: give it --tls-cert and --tls-key, "
                 "or say --insecure if something else protects it.",
-                field="--listen",
+                field=flag,
             )
         ]
     )

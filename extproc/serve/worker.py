@@ -145,9 +145,6 @@ Assemble = Callable[[WorkerConfig, PolicySlot], Application]
 
 def run_worker(pipe: int, page: int, assemble: Assemble, make_server: MakeServer) -> int:
     """Serve until told to stop; the exit status. ``pipe`` and ``page`` are inherited descriptors."""
-    # Ctrl-C and a closing terminal reach the whole group; what they mean is the supervisor's to say.
-    signal.signal(signal.SIGINT, signal.SIG_IGN)
-    signal.signal(signal.SIGHUP, signal.SIG_IGN)
     # All threads' stacks to standard error, without the interpreter, which may be what is held up.
     faulthandler.register(STACKS_SIGNAL, all_threads=True)
 

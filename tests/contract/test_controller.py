@@ -265,6 +265,7 @@ def test_a_policy_on_control_actions_holds_for_commands_and_for_the_controller(f
         (("--listen", "unix:" + "x" * 200), "socket_path_too_long"),
         (("--envoy-admin", "nowhere"), "address_invalid"),
         (("--feedback-listen", "1:2:3:x"), "address_invalid"),
+        (("--feedback-listen", "0.0.0.0:0"), "insecure_listen"),
         (("--admin", "x"), "address_invalid"),
         (("--store", "redis:x"), "store_url"),
     ],
@@ -345,6 +346,7 @@ def test_one_that_cannot_start_holds_up_no_request() -> None:
         (("--envoy-admin", "127.0.0.1:9901"), "controller_missing"),
         (("--feedback-listen", "127.0.0.1:9903"), "controller_missing"),
         (("--with-controller", "--envoy-admin", "x"), "address_invalid"),
+        (("--with-controller", "--feedback-listen", "0.0.0.0:0"), "insecure_listen"),
         (("--with-controller", "--control-listen", "127.0.0.1:1"), "address_invalid"),
     ],
 )
