@@ -102,10 +102,15 @@ class Status:
         for name, kind in _STATUS_KINDS.items():
             if not isinstance(getattr(status, name), kind):
                 raise TypeError(f"{name} is not of its type")
+            if isinstance(getattr(status, name), (int, float)) and not abs(getattr(status, name)) < _LARGEST:
+                raise ValueError(f"{name} is too large")
         if not all(isinstance(condition, Mapping) for condition in status.conditions):
             raise TypeError("conditions is not of its type")
         return status
 
+
+_LARGEST: Final = 253402300800
+"""The year 10000 in Unix seconds, and more than anything that is counted."""
 
 _STATUS_TUPLES: Final = ("aborted", "tripped", "conditions")
 _STATUS_KINDS: Final[dict[str, Any]] = {

@@ -89,8 +89,8 @@ class DropoutServer:
     def __enter__(self) -> Self:
         try:
             return self.start()
-        except BaseException as error:
-            self.__exit__(type(error), error, None)
+        except BaseException:
+            self.__exit__(None, None, None)
             raise
 
     def __exit__(
@@ -103,9 +103,7 @@ class DropoutServer:
             except subprocess.TimeoutExpired:
                 self.process.kill()
                 self.process.wait()
-        log = self.log()
         shutil.rmtree(self.folder, ignore_errors=True)
-        assert error is not None or "Exception ignored" not in log, log  # a failure of the test's own comes first
 
     def command(self) -> list[str]:
         """The command line."""

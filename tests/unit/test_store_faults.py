@@ -195,6 +195,8 @@ def test_a_row_that_cannot_be_read_is_corrupt_and_the_others_are_read(store: Sql
         ("status", '{"stable": "3", "conditions": [1]}'),
         ("status", '{"stable": "3", "analysis": []}'),
         ("status", '{"stable": "3", "step_at": null}'),
+        ("status", '{"stable": "3", "effective_at": 1e300}'),
+        ("status", '{"stable": "3", "epoch": 9223372036854775807}'),
         ("status", '{"stable": "3", "from": "a later version"}'),
     ],
 )
