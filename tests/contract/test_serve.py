@@ -8,7 +8,6 @@ import shutil
 import signal
 import socket
 import stat
-import subprocess
 import threading
 import time
 from collections import Counter
@@ -534,17 +533,3 @@ def test_a_terminals_signals_to_the_whole_group_are_the_supervisors_alone_from_t
             blocked = int(re.search(r"SigBlk:\s*(\w+)", Path(f"/proc/{pid}/status").read_text())[1], 16)
             for number in (signal.SIGINT, signal.SIGHUP):
                 assert blocked >> (number - 1) & 1, (pid, number)
-
-
-def test_ctrl_c_while_it_starts_ends_it_without_a_word() -> None:
-    server = DropoutServer(workers=2)
-    with (
-        server.log_file.open("ab") as log,
-        subprocess.Popen(server.command(), stdout=log, stderr=log, start_new_session=True) as process,
-    ):
-        wait_for(lambda: len(children_of(process.pid)) == 2, "the workers' processes")
-        os.killpg(process.pid, signal.SIGINT)
-        process.wait(30)
-    said = server.log()
-    server.__exit__(None, None, None)
-    assert "Traceback" not in said, said
