@@ -527,9 +527,9 @@ def lines(file: Path) -> int:
 def test_a_terminals_signals_to_the_whole_group_are_the_supervisors_alone_from_the_first_instant_on() -> None:
     with DropoutServer("--with-controller", workers=1) as server:
         assert server.process is not None
-        children = children_of(server.process.pid)
-        assert len(children) == 2
-        for pid in children:
+        parent = server.process.pid
+        wait_for(lambda: len(children_of(parent)) == 2, "a worker and a controller")
+        for pid in children_of(parent):
             blocked = int(re.search(r"SigBlk:\s*(\w+)", Path(f"/proc/{pid}/status").read_text())[1], 16)
             for number in (signal.SIGINT, signal.SIGHUP):
                 assert blocked >> (number - 1) & 1, (pid, number)

@@ -4,17 +4,27 @@ from __future__ import annotations
 
 import signal
 import stat
+from contextlib import suppress
 from pathlib import Path
 
 from extproc.clock import SystemClock
 from extproc.decision_id import IdKeys, KeyFile, Opened, epoch_number, open_id
 from tests.support.dropout import DropoutServer, wait_for
 
-NEW = "ab" * 32
-
 
 def key_file(server: DropoutServer) -> Path:
     return server.folder / "dropout.db.ids"
+
+
+def another_key(file: Path) -> str:
+    """A key whose fingerprint, one byte, is none of those in ``file``."""
+    held = [bytes.fromhex(line) for line in file.read_text().split()]
+    for number in range(2):
+        new = f"{number:064x}"
+        with suppress(ValueError):
+            IdKeys([bytes.fromhex(new), *held])
+            return new
+    raise AssertionError("two keys with fingerprints of their own have both the fingerprint of a third")
 
 
 def test_ids_name_their_worker_epoch_and_arm_and_keys_change_on_sighup() -> None:
@@ -29,9 +39,10 @@ def test_ids_name_their_worker_epoch_and_arm_and_keys_change_on_sighup() -> None
             said = keys.open(server.ask(worker=worker)["x-decision-id"])
             assert isinstance(said, Opened)
             assert (said.worker, said.number, said.arm) == (worker, epoch_number("payments/fraud-detector", 1), 1)
-        server.write(file, f"{NEW}\n{file.read_text()}")
+        key = another_key(file)
+        server.write(file, f"{key}\n{file.read_text()}")
         server.process.send_signal(signal.SIGHUP)
-        new = IdKeys([bytes.fromhex(NEW)])
+        new = IdKeys([bytes.fromhex(key)])
 
         def renewed() -> bool:
             made = [server.ask(worker=worker)["x-decision-id"] for worker in (0, 1)]
