@@ -16,7 +16,7 @@ import orjson
 
 from extproc.adapters.sqlite_file import Identity, Kind, SqliteFile, execute_all, is_empty, kind_of
 from extproc.clock import Clock, SystemClock
-from extproc.errors import Refused, Unreachable
+from extproc.errors import Fault, Refused, Unreachable
 from extproc.names import ARM_CONTROL
 from extproc.snapshot.epochs import epochs_begun
 from extproc.snapshot.store import (
@@ -167,7 +167,7 @@ class SqliteStore:
             templates = self._reader.execute(
                 "SELECT namespace, name, document, source FROM templates ORDER BY namespace, name"
             )
-            rows = [_parsed_if_readable(row) for row in cursor]
+            rows = [_parsed(row) for row in cursor]
             return Documents(
                 revision,
                 [row for row in rows if isinstance(row, StoredRollout)],
@@ -389,7 +389,7 @@ class SqliteStore:
         if kind_of(connection) == _VERSION_1:
             execute_all(connection, _SINCE_VERSION_2)
             live = f"SELECT {_COLUMNS} FROM rollouts WHERE deleted_at IS NULL"  # noqa: S608 - a constant
-            for row in map(_parsed_if_readable, connection.execute(live).fetchall()):
+            for row in map(_parsed, connection.execute(live).fetchall()):
                 if isinstance(row, StoredRollout):
                     self._write_epochs(connection, None, row)
             connection.execute(f"PRAGMA user_version = {_KIND.version}")
@@ -449,7 +449,7 @@ class SqliteStore:
                 rows = cursor.fetchmany(_CHUNK)
             if not rows:
                 return
-            yield from (_parsed_if_readable(row) for row in rows if with_deleted or row[-1] is None)
+            yield from (_parsed(row) for row in rows if with_deleted or row[-1] is None)
 
     def _recreated(self) -> Unreachable:
         return self._file.fault("recreated", "another store took its place")
@@ -531,19 +531,12 @@ def _found(connection: sqlite3.Connection, namespace: str, name: str) -> StoredR
         f"SELECT {_COLUMNS} FROM rollouts WHERE namespace = ? AND name = ?",  # noqa: S608 - a constant
         (namespace, name),
     ).fetchone()
-    return None if found is None else _parsed_if_readable(found)
+    return None if found is None else _parsed(found)
 
 
-def _parsed_if_readable(row: tuple[Any, ...]) -> StoredRollout | UnreadableRollout:
-    try:
-        return _parsed(row)
-    except Unreachable as error:
-        namespace, name, _, _, revision, source, deleted_at = row
-        return UnreadableRollout(namespace, name, error.faults[0], revision, source, deleted_at is not None)
-
-
-def _parsed(row: tuple[Any, ...]) -> StoredRollout:
+def _parsed(row: tuple[Any, ...]) -> StoredRollout | UnreadableRollout:
     namespace, name, document, status, revision, source, deleted_at = row
+    deleted = deleted_at is not None
     try:
         return StoredRollout(
             namespace=namespace,
@@ -552,11 +545,11 @@ def _parsed(row: tuple[Any, ...]) -> StoredRollout:
             status=Status.from_dict(orjson.loads(status)),
             resource_version=revision,
             source=source,
-            deleted=deleted_at is not None,
+            deleted=deleted,
         )
     except (ValueError, TypeError, KeyError) as error:
         message = f"the row of {namespace}/{name} cannot be read; `dropout apply --repair` makes it anew: {error}"
-        raise Unreachable.of("store_corrupt", message) from error
+        return UnreadableRollout(namespace, name, Fault("store_corrupt", message), revision, source, deleted)
 
 
 def _parsed_entry(

@@ -92,12 +92,14 @@ def _checked(
     given = [("--control-listen", listen), (FEEDBACK_FLAG, feedback_listen)]
     given += [("--envoy-admin", address) for address in envoy_admin]
     for flag, address in given:
-        if address is not None and not wanted:
+        if address is None:
+            continue
+        if not wanted:
             raise InvalidInput.of("controller_missing", "It is for a controller; add --with-controller.", field=flag)
-        if address is not None and flag == "--control-listen":
+        if flag == "--control-listen":
             control_endpoint(address, flag)
-        elif address is not None and flag == FEEDBACK_FLAG:
+        elif flag == FEEDBACK_FLAG:
             feedback_endpoint(address, allow_insecure=allow_insecure)
-        elif address is not None:
+        else:
             parse_host_port(address, flag)
     return ControllerFlags(listen or DEFAULT_LISTEN, envoy_admin, feedback_listen, allow_insecure) if wanted else None

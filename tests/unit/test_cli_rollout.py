@@ -23,6 +23,7 @@ from extproc.adapters.stores import open_store
 from extproc.cli.documents import to_yaml
 from extproc.cli.main import main
 from extproc.resources.marked_yaml import read_documents
+from tests.support.damage import damage
 from tests.support.rollouts import CANARY, EXPERIMENT, document
 from tests.support.templates import ERRORS, template
 
@@ -105,9 +106,7 @@ def test_apply_of_a_folder_with_one_bad_document_writes_nothing(dropout: Dropout
 def test_a_damaged_rollout_is_listed_and_made_anew_by_apply_repair(applied: Dropout) -> None:
     put("other.yaml", document({**CANARY, "match": [{"path": {"value": "/other"}}]}, "other"))
     applied("apply", "-f", "other.yaml")
-    with sqlite3.connect("dropout.db") as connection:
-        connection.execute("UPDATE rollouts SET status = 'x' WHERE name = 'fraud-detector'")
-    connection.close()
+    damage(Path("dropout.db"), "fraud-detector")
     listed = applied("rollout", "list")
     assert listed.exit_code == 0
     assert [line.split()[1] for line in listed.out.splitlines()[1:]] == ["other", "fraud-detector"]

@@ -2,9 +2,7 @@
 
 from __future__ import annotations
 
-import sqlite3
 from collections.abc import Sequence
-from contextlib import closing
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -33,6 +31,7 @@ from extproc.errors import InvalidInput, Refused, Unreachable
 from extproc.resources.loading import LoadedDocument, load_paths
 from extproc.snapshot.store import RAISE_DELAY_SECONDS, StoredRollout, Write
 from tests.support.clock import FakeClock
+from tests.support.damage import damage
 from tests.support.reconciling import Clusters
 from tests.support.rollouts import CANARY, document
 
@@ -233,13 +232,6 @@ def test_a_kill_works_on_a_document_that_is_no_longer_accepted(
     act(store, "alice", Apply(documents(other=spec("/other"))), clock)
 
 
-def damage(store: SqliteStore, tmp_path: Path) -> None:
-    """Leave nothing that could be read of any rollout's status."""
-    with closing(sqlite3.connect(tmp_path / "dropout.db")) as connection:
-        connection.execute("UPDATE rollouts SET status = 'x'")
-        connection.commit()
-
-
 def test_a_rollout_that_cannot_be_read_is_made_anew_only_when_asked_and_killed_until_restored(
     store: SqliteStore, clock: FakeClock, documents: Documents, tmp_path: Path
 ) -> None:
@@ -248,7 +240,8 @@ def test_a_rollout_that_cannot_be_read_is_made_anew_only_when_asked_and_killed_u
     act(store, "alice", SetWeight(*NAME, 5000), clock)
     act(store, "alice", Abort(*NAME), clock)
     epoch = row_of(store).status.epoch
-    damage(store, tmp_path)
+    for each in loaded:
+        damage(tmp_path / "dropout.db", each.resource.metadata.name)
     with pytest.raises(Unreachable) as unreachable:
         act(store, "alice", Apply(loaded), clock)
     assert [fault.code for fault in unreachable.value.faults] == ["store_corrupt"] * 2
@@ -272,7 +265,7 @@ def test_the_version_that_was_stable_last_stays_so_in_a_rollout_that_is_made_ane
     from_3_to_4 = documents(fraud_detector=spec())
     act(store, "alice", Apply(from_3_to_4), clock)
     act(store, "alice", Promote(*NAME, full=True), clock)
-    damage(store, tmp_path)
+    damage(tmp_path / "dropout.db", NAME[1])
     act(store, "alice", Apply(from_3_to_4, repair=True), clock)
     status = row_of(store).status
     assert (status.stable, status.canary, status.phase, status.killed) == ("4", "4", "Healthy", True)
@@ -287,7 +280,7 @@ def test_a_rollout_that_is_made_anew_stays_its_folders(
     act(store, "folder", Apply(loaded, follow=True), clock)
     source = row_of(store).source
     assert source is not None
-    damage(store, tmp_path)
+    damage(tmp_path / "dropout.db", NAME[1])
     act(store, "alice", Apply(loaded, repair=True), clock)
     assert row_of(store).source == source
 
@@ -298,7 +291,7 @@ def test_what_is_left_of_a_deleted_rollout_may_be_damaged_and_it_comes_back_kill
     loaded = documents(fraud_detector=spec())
     act(store, "alice", Apply(loaded), clock)
     act(store, "alice", Delete(*NAME), clock)
-    damage(store, tmp_path)
+    damage(tmp_path / "dropout.db", NAME[1])
     result = one(act(store, "alice", Apply(loaded), clock))
     assert (result.result, result.message) == ("created", "killed until restored")
     assert result.row.status.killed

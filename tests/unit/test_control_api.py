@@ -6,12 +6,10 @@ import asyncio
 import os
 import pwd
 import socket
-import sqlite3
 import stat
 import subprocess
 import sys
 from collections.abc import Iterator
-from contextlib import closing
 from dataclasses import fields
 from pathlib import Path
 from tempfile import TemporaryDirectory
@@ -35,6 +33,7 @@ from extproc.errors import DropoutError, Fault, InvalidInput, Refused, Unreachab
 from extproc.serve.endpoints import UnixEndpoint
 from extproc.snapshot.store import Status, StoredRollout, Write
 from tests.support.control import ServedControl
+from tests.support.damage import damage
 from tests.support.rollouts import CANARY, document
 
 KEY = ("payments", "fraud-detector")
@@ -158,9 +157,7 @@ def test_what_is_done_remotely_is_what_is_done_on_the_store(remote: RemoteContro
 def test_a_rollout_that_cannot_be_read_is_listed_with_why(
     remote: RemoteControl, store: SqliteStore, tmp_path: Path
 ) -> None:
-    with closing(sqlite3.connect(tmp_path / "dropout.db")) as connection:
-        connection.execute("UPDATE rollouts SET status = 'x'")
-        connection.commit()
+    damage(tmp_path / "dropout.db", "fraud-detector")
     listed = remote.rollouts()
     assert listed.rollouts == []
     assert listed.unreadable == store.documents().unreadable

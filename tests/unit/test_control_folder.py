@@ -4,9 +4,7 @@ from __future__ import annotations
 
 import os
 import shutil
-import sqlite3
 from collections.abc import Iterable
-from contextlib import closing
 from pathlib import Path
 from typing import Any
 
@@ -19,6 +17,7 @@ from extproc.control.folder import FollowedFolder
 from extproc.errors import Unreachable
 from extproc.resources.loading import load_paths
 from tests.support.clock import FakeClock
+from tests.support.damage import damage
 from tests.support.rollouts import CANARY, document
 
 
@@ -141,9 +140,7 @@ def test_a_damaged_row_holds_up_its_own_file_alone(
     for name in "ab":
         (directory / f"{name}.yaml").write_text(text(name))
     folder.sync()
-    with closing(sqlite3.connect(path)) as connection:
-        connection.execute("UPDATE rollouts SET status = 'x' WHERE name = 'a'")
-        connection.commit()
+    damage(path, "a")
     for name in "abc":
         (directory / f"{name}.yaml").write_text(text(name, seed="another"))
     report = folder.sync()

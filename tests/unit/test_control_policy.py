@@ -2,9 +2,7 @@
 
 from __future__ import annotations
 
-import sqlite3
 from collections.abc import Iterator, Mapping
-from contextlib import closing
 from pathlib import Path
 from typing import Any
 
@@ -34,6 +32,7 @@ from extproc.errors import InvalidInput, Refused
 from extproc.resources.control_schema import CONTROL_ACTIONS, CONTROL_INPUT_SCHEMA
 from extproc.resources.loading import LoadedDocument, load_paths
 from tests.support.clock import FakeClock
+from tests.support.damage import damage
 from tests.support.policies import POLICIES
 from tests.support.rollouts import CANARY, document
 
@@ -174,9 +173,7 @@ def test_an_apply_and_a_delete_are_asked_about_too(store: SqliteStore, clock: Fa
 def test_who_makes_a_damaged_rollout_anew_is_who_applied_it(
     applied: SqliteStore, clock: FakeClock, tmp_path: Path
 ) -> None:
-    with closing(sqlite3.connect(tmp_path / "dropout.db")) as connection:
-        connection.execute("UPDATE rollouts SET status = 'x'")
-        connection.commit()
+    damage(tmp_path / "dropout.db", "fraud-detector")
     policy = Answers(NO)
     repair = Apply(documents(tmp_path, canary={"version": "5"}), repair=True)
     with pytest.raises(Refused):

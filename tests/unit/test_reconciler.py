@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import sqlite3
 from collections.abc import Iterator, Sequence
-from contextlib import closing
 from pathlib import Path
 from typing import Any
 
@@ -18,6 +17,7 @@ from extproc.control.policy import Verdict
 from extproc.control.rollout import Observations
 from extproc.errors import Refused, Unreachable
 from extproc.snapshot.store import Write
+from tests.support.damage import damage
 from tests.support.reconciling import KEY, LEASE_SECONDS, NAME, House
 
 
@@ -65,9 +65,7 @@ def test_every_step_stands_in_the_history_with_who_and_why(house: House) -> None
 def test_a_damaged_row_holds_up_no_other_rollout(house: House) -> None:
     house.apply()
     house.apply("other")
-    with closing(sqlite3.connect(house.folder / "dropout.db")) as connection:
-        connection.execute("UPDATE rollouts SET status = 'x' WHERE name = 'other'")
-        connection.commit()
+    damage(house.folder / "dropout.db", "other")
     house.run(house.controller(), 40)
     assert house.row().status.phase == "Healthy"
 
@@ -80,12 +78,7 @@ def test_a_row_that_is_damaged_in_mid_ramp_holds_up_no_other_rollout_and_is_told
     house.apply("other")
     controller = house.controller()
     house.run(controller, 5)
-    with closing(sqlite3.connect(house.folder / "dropout.db")) as connection:
-        connection.execute("UPDATE rollouts SET status = 'x' WHERE name = 'other'")
-        if seen:
-            connection.execute("UPDATE meta SET revision = revision + 1")
-            connection.execute("UPDATE rollouts SET revision = (SELECT revision FROM meta) WHERE name = 'other'")
-        connection.commit()
+    damage(house.folder / "dropout.db", "other", seen=seen)
     house.run(controller, 40)
     assert house.row().status.phase == "Healthy"
     told = [record.message for record in caplog.records if "payments/other is left as it is" in record.message]

@@ -14,6 +14,7 @@ from extproc.decision_id import epoch_number
 from extproc.errors import Refused, Unreachable
 from extproc.snapshot.store import EpochArm, Lease, Remains, Status, StoredTemplate, TemplateWrite, Write
 from tests.support.clock import FakeClock
+from tests.support.damage import damage
 
 STATUS = Status(stable="3", canary="4")
 VARIANTS = {"spec": {"variants": [{"name": "a", "version": "8"}, {"name": "control", "version": "7"}]}}
@@ -216,8 +217,7 @@ def test_a_store_of_the_first_version_with_a_damaged_row_is_taken_over_too(path:
     store.write([Write("a", "r", None, {"d": 1}, STATUS), Write("a", "bad", None, {"d": 1}, STATUS)])
     store.close()
     as_version_1(path)
-    with closing(sqlite3.connect(path, isolation_level=None)) as connection:
-        connection.execute("UPDATE rollouts SET status = 'x' WHERE name = 'bad'")
+    damage(path, "bad")
     opened = SqliteStore(path, create=True)
     assert [row.name for row in opened.documents().unreadable] == ["bad"]
     assert [len(opened.epochs_of("a", name)) for name in ("r", "bad")] == [1, 0]
