@@ -84,11 +84,15 @@ class Auxiliary:
         if self._process is not None and self._process.returncode is None:
             self._process.kill()
 
-    async def stop(self) -> None:
-        """End it: gently, and then not."""
+    def retire(self) -> None:
+        """Let this life be the last."""
         self._stopping = True
         if self._restart is not None:
             self._restart.cancel()
+
+    async def stop(self) -> None:
+        """End it: gently, and then not."""
+        self.retire()
         if self._process is not None:
             self._process.terminate()
             with suppress(TimeoutError):

@@ -147,7 +147,8 @@ class Protection:
     # -- the end
 
     def release(self) -> None:
-        """Let a successor have the socket."""
+        """Let a successor have the socket; this observer is the last, and ends when the workers have."""
+        self._observer.retire()
         if self._plan.lock is not None:
             self._plan.lock.release()
 

@@ -8,7 +8,9 @@ import sqlite3
 import time
 from collections.abc import Iterable, Iterator
 from contextlib import closing
+from pathlib import Path
 from queue import Queue
+from threading import Event
 
 import grpc
 import pytest
@@ -23,7 +25,7 @@ from extproc.clock import SystemClock
 from extproc.control.analysis import measuring
 from extproc.control.analysis.runs import Measured, Outcome
 from extproc.protect.access_log import METHOD, SERVICE
-from tests.support.dropout import DropoutServer, wait_for
+from tests.support.dropout import PROCESS, DropoutServer, request_of, wait_for
 from tests.support.envoy import free_port
 from tests.support.templates import metric, metric_of, template
 
@@ -173,6 +175,25 @@ def test_a_message_that_is_too_large_ends_its_stream_and_no_other(server: Dropou
     assert error.value.code() is grpc.StatusCode.RESOURCE_EXHAUSTED
     send(server, [batch(decided["3"][:5])])
     wait_for(lambda: server.metric("dropout_outcomes_total", version="3", outcome="success") == 5, "outcomes", 5)
+
+
+def test_sigterm_to_all_processes_at_once_is_no_reason_for_another_observer(server: DropoutServer) -> None:
+    observer, process, done = server.snapshot()["observer"]["pid"], server.process, Event()
+    assert process is not None
+
+    def one_that_takes_a_while() -> Iterator[bytes]:
+        yield request_of({}).SerializeToString()
+        done.wait(10)
+
+    with grpc.insecure_channel(server.socket()) as channel:
+        answers = channel.stream_stream(PROCESS)(one_that_takes_a_while(), timeout=10)
+        next(answers)
+        for pid in (process.pid, observer):
+            os.kill(pid, signal.SIGTERM)
+        wait_for(lambda: not Path(f"/proc/{observer}").exists(), "the observer's end")
+        done.set()
+        assert process.wait(20) == 0
+    assert "the next starts" not in server.log()
 
 
 def test_an_observer_that_cannot_have_its_place_holds_nobody_up(server: DropoutServer) -> None:
