@@ -198,7 +198,8 @@ class SqliteStore:
             self._check_identity()
             rows = self._reader.execute(
                 f"SELECT number, namespace, name, epoch, began, arms FROM epochs WHERE {where}"  # noqa: S608 - ours
-                " ORDER BY began, epoch",
+                # An epoch that nobody knows the time of is none that a label could be attributed to.
+                " AND typeof(began) = 'real' ORDER BY began, epoch",
                 values,
             ).fetchall()
         return [_parsed_epoch(*row) for row in rows]
@@ -232,7 +233,7 @@ class SqliteStore:
         with self._file.mapped():
             self._check_identity()
             rows = self._reader.execute(
-                "SELECT at, namespace, name, actor, action, message, detail FROM history"
+                "SELECT cast(at AS REAL), namespace, name, actor, action, message, detail FROM history"
                 " WHERE namespace = ? AND name = ? ORDER BY id DESC LIMIT ?",
                 (namespace, name, limit),
             ).fetchall()

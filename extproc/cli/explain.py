@@ -28,7 +28,7 @@ from extproc.datapath.record import record_of, unit_text
 from extproc.datapath.replay import Replay, Replayed
 from extproc.datapath.words import explain as in_words
 from extproc.decision_id import DecisionIds, IdKeys
-from extproc.errors import InvalidInput, Refused, Unreachable
+from extproc.errors import Fault, InvalidInput, Refused, Unreachable
 from extproc.names import Reason
 from extproc.resources.loading import LoadedDocument, load_valid, of_kind
 from extproc.resources.policies import read_sources
@@ -70,12 +70,12 @@ def explain(
     clock = SystemClock()
     request = _request(method, path, headers)
     features = _GivenFeatures(_pairs(given), clock)
-    snapshot = _snapshot(rollouts, store, clock)
+    snapshot, unreadable = _snapshot(rollouts, store, clock)
     engine = _engine(policies) if policies is not None else None
     ids = DecisionIds(_Held(IdKeys.throwaway()), 0, clock)
     pipeline = Pipeline(_Held(snapshot), _Held(engine), features, ids, clock)
     mutation, decided = asyncio.run(pipeline.decide(request))
-    sentences = in_words(snapshot, decided, mutation)
+    sentences = [*in_words(snapshot, decided, mutation), *_left_out(unreadable)]
     record = record_of(decided.decision, unit_text(decided.decision.unit))
     if output == "json":
         print_json({**record, "explanation": sentences})
@@ -226,12 +226,21 @@ def _pairs(given: Iterable[str]) -> dict[str, Any]:
     return values
 
 
-def _snapshot(rollouts: Path | None, url: str | None, clock: Clock) -> Snapshot:
-    """The store's snapshot, or that of a folder with the status that the store has, if it has one."""
+def _left_out(unreadable: Mapping[str, Fault]) -> Iterable[str]:
+    for key, fault in sorted(unreadable.items()):
+        yield f"{key} is left out here, and a running server goes by what it last read of it: {fault.message}."
+
+
+def _snapshot(rollouts: Path | None, url: str | None, clock: Clock) -> tuple[Snapshot, Mapping[str, Fault]]:
+    """The store's snapshot and what could not be read for it, or that of a folder with the status in the store, if any.
+
+    Raises:
+        InvalidInput, Unreachable: as the documents and the store do.
+    """
     if rollouts is None:
         holder = SnapshotHolder(open_store(url or settings().store), clock)
         holder.load()
-        return holder.current
+        return holder.current, holder.errors
     documents = of_kind(load_valid([rollouts]), Rollout)
     store = _store_if_any(url)
     now = clock.now()
@@ -244,7 +253,7 @@ def _snapshot(rollouts: Path | None, url: str | None, clock: Clock) -> Snapshot:
         if status.killed:
             overlay[rollout.key] = Overlay(killed=True)
     table = MatchTable().changed((key, (), rollout.match) for key, rollout in compiled.items())
-    return Snapshot(0, compiled, table, overlay)
+    return Snapshot(0, compiled, table, overlay), {}
 
 
 def _store_if_any(url: str | None) -> RolloutStore | None:

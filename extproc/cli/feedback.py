@@ -54,16 +54,16 @@ def report(name: tuple[str, str], epoch: int | None, store: str, output: str) ->
         click.echo(line)
 
 
-def _epoch(store: RolloutStore, name: tuple[str, str], epoch: int | None) -> EpochRecord:
+def _epoch(store: RolloutStore, name: tuple[str, str], asked: int | None) -> EpochRecord:
     """The epoch that was asked for, or the one in force."""
     known = {record.epoch: record for record in store.epochs_of(*name)}
     row = store.get(*name)
     if row is None and not known:
         load(store, *name)  # says that there is no such rollout
-    if epoch is None:
-        epoch = row.status.epoch_at(SystemClock().now()) if row is not None else max(known)
+    epoch = asked or (row.status.epoch_at(SystemClock().now()) if row is not None else max(known))
     if epoch not in known:
-        raise InvalidInput.of("epoch_unknown", f"there is no epoch {epoch} of {'/'.join(name)}", field="--epoch")
+        message = f"nothing is known of epoch {epoch} of {'/'.join(name)}"
+        raise InvalidInput.of("epoch_unknown", message, field=None if asked is None else "--epoch")
     return known[epoch]
 
 

@@ -18,6 +18,7 @@ from extproc.datapath.words import REASONS, _stages
 from extproc.names import Reason
 from extproc.resources.loading import load_valid
 from extproc.snapshot.model import Overlay
+from tests.support.damage import damage
 from tests.support.decisions import make_facts
 from tests.support.rollouts import CANARY, EXPERIMENT, document, experiment
 
@@ -163,6 +164,18 @@ def test_the_stores_status_counts(
     answer = explained(capsys, *arguments, *(("--rollouts", folder) if with_documents else ()))
     assert (answer["reason"], answer["version"]) == ("kill_switch", "3")
     assert any(sentence.startswith("Kill: ") for sentence in answer["explanation"])
+
+
+def test_a_damaged_rollout_is_said_to_be_left_out(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    store = tmp_path / "dropout.db"
+    act(
+        open_store(f"sqlite:{store}", create=True), "me", Apply(load_valid([rollouts(tmp_path, CANARY)])), SystemClock()
+    )
+    damage(store, "fraud-detector")
+    answer = explained(capsys, "--store", f"sqlite:{store}", *REQUEST, "-H", "x-user-id: alice")
+    assert answer["reason"] == "no_match"
+    assert "payments/fraud-detector is left out here" in words(answer)
+    assert "dropout apply --repair" in words(answer)
 
 
 def test_the_text_shows_the_record_and_the_reasons(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:

@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import json
+import sqlite3
 from collections.abc import Iterator
+from contextlib import closing
 from pathlib import Path
 
 import pytest
@@ -134,6 +136,18 @@ def test_what_is_not_there_is_a_sentence(
         main(["feedback", "report", *arguments, "--store", f"sqlite:{tmp_path / 'dropout.db'}", "-o", "json"])
     assert ended.value.code == status
     assert [error["code"] for error in json.loads(capsys.readouterr().out)["errors"]] == [code]
+
+
+def test_an_epoch_that_is_damaged_is_none_that_somebody_asked_for(
+    store: SqliteStore, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    with closing(sqlite3.connect(tmp_path / "dropout.db")) as connection:
+        connection.execute("UPDATE epochs SET began = 'soon'")
+        connection.commit()
+    with pytest.raises(SystemExit) as ended:
+        main(["feedback", "report", KEY, "--store", f"sqlite:{tmp_path / 'dropout.db'}", "-o", "json"])
+    (error,) = json.loads(capsys.readouterr().out)["errors"]
+    assert (ended.value.code, error["code"], error["field"]) == (2, "epoch_unknown", None)
 
 
 def test_a_file_that_is_no_feedback_is_a_sentence(

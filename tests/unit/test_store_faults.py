@@ -278,6 +278,23 @@ def test_what_is_damaged_in_templates_history_and_epochs_keeps_nothing_else_from
     assert store.documents().templates[0].document == {"mended": True}
 
 
+@pytest.mark.parametrize("left", ["soon", b"\xff\x00"])
+def test_damaged_times_of_history_and_epochs_keep_nothing_else_from_being_read(
+    store: SqliteStore, path: Path, left: str | bytes
+) -> None:
+    row = store.get("default", "fraud")
+    assert row is not None
+    entry = HistoryEntry(1.0, "default", "fraud", "alice", "apply", "created", {})
+    later = replace(row.status, epoch=row.status.epoch + 1)
+    store.write([Write("default", "fraud", row.resource_version, status=later, history=[entry])])
+    with closing(sqlite3.connect(path)) as connection:
+        assert connection.execute("UPDATE history SET at = ?", (left,)).rowcount == 1
+        assert connection.execute("UPDATE epochs SET began = ? WHERE epoch = ?", (left, later.epoch)).rowcount == 1
+        connection.commit()
+    assert [(found.at, found.message) for found in store.history("default", "fraud")] == [(0.0, "created")]
+    assert [epoch.epoch for epoch in store.epochs_of("default", "fraud")] == [row.status.epoch]
+
+
 def test_changes_that_nobody_reads_to_their_end_may_outlive_the_store(path: Path) -> None:
     store = SqliteStore(path, create=True)
     put(store, "fraud")
