@@ -10,15 +10,19 @@ import os
 from collections.abc import Mapping
 from dataclasses import dataclass, field, fields
 from math import inf
-from typing import Any
+from typing import Any, Final
 
 from extproc.errors import Fault, InvalidInput
 from extproc.snapshot.store import LONGEST_LEASE_SECONDS
 
+_SHORTEST_POLL: Final = 0.01
+"""Below it, looking for changes would be all that a process does."""
 
-def _setting(default: Any, meaning: str, *, most: float = inf) -> Any:
+
+def _setting(default: Any, meaning: str, *, least: float = 0, most: float = inf) -> Any:
+    meaning = meaning if least == 0 else f"{meaning}; {least:g} at least"
     meaning = meaning if most == inf else f"{meaning}; {most:g} at most"
-    return field(default=default, metadata={"meaning": meaning, "most": most})
+    return field(default=default, metadata={"meaning": meaning, "least": least, "most": most})
 
 
 @dataclass(frozen=True, slots=True)
@@ -49,11 +53,11 @@ class Settings:
     trial_limit: float = _setting(
         2.0, "seconds that changed policies may take on a trial input before they are refused"
     )
-    policy_poll: float = _setting(0.2, "seconds between two looks at the policies' folder")
+    policy_poll: float = _setting(0.2, "seconds between two looks at the policies' folder", least=_SHORTEST_POLL)
     outcome_limit: float = _setting(
         15.0, "seconds after which a decision that Envoy's access log has not told the end of counts as failed"
     )
-    rollouts_poll: float = _setting(0.2, "seconds between two looks at the rollouts' folder")
+    rollouts_poll: float = _setting(0.2, "seconds between two looks at the rollouts' folder", least=_SHORTEST_POLL)
     # Epochs are remembered for a day longer than that at most.
     label_retention: float = _setting(90.0, "days after which a decision takes no labels any more", most=365)
     lease: float = _setting(
@@ -86,7 +90,7 @@ def read_settings(environment: Mapping[str, str]) -> Settings:
     """The settings of ``environment``.
 
     Raises:
-        InvalidInput: with one ``setting_invalid`` for each value that is not a number where one is due, or too large.
+        InvalidInput: with one ``setting_invalid`` for each value that is no number, or none within its limits.
     """
     values: dict[str, Any] = {}
     faults: list[Fault] = []
@@ -95,7 +99,7 @@ def read_settings(environment: Mapping[str, str]) -> Settings:
         if name not in environment:
             continue
         try:
-            values[each.name] = _parse(environment[name], type(each.default), each.metadata["most"])
+            values[each.name] = _parse(environment[name], type(each.default), each.metadata)
         except ValueError as error:
             faults.append(Fault("setting_invalid", f"{environment[name]!r} is not {error}.", field=name))
     if faults:
@@ -108,17 +112,17 @@ def settings() -> Settings:
     return read_settings(os.environ)
 
 
-def _parse(text: str, kind: type, most: float) -> Any:
+def _parse(text: str, kind: type, limits: Mapping[str, Any]) -> Any:
     if kind is str:
         return text
     try:
         number = kind(text)
     except ValueError:
         raise ValueError("a number" if kind is float else "a whole number") from None
-    if not 0 <= number < inf:
-        raise ValueError("a number from 0 on")
-    if number > most:
-        raise ValueError(f"{most:g} at most")
+    if not limits["least"] <= number < inf:
+        raise ValueError(f"a number from {limits['least']:g} on")
+    if number > limits["most"]:
+        raise ValueError(f"{limits['most']:g} at most")
     return number
 
 

@@ -30,5 +30,7 @@ def assign(seed: str, unit: str | None, output: str) -> None:
 
 
 def _units() -> Iterator[bytes]:
+    if sys.stdin is None:  # closed by whoever started this
+        raise click.UsageError("there is no standard input to read units from; give --unit")
     for line in sys.stdin.buffer:
         yield line.removesuffix(b"\n")

@@ -9,7 +9,7 @@ import click
 
 from extproc.adapters.feature_files import read_feature_file
 from extproc.adapters.sqlite_features import FeatureRecord, open_features
-from extproc.cli.output import output_option, print_json
+from extproc.cli.output import output_option, print_json, to_json
 from extproc.clock import SystemClock
 from extproc.errors import Fault, InvalidInput, Refused
 
@@ -81,4 +81,4 @@ def get(view: str, entity: str, names: tuple[str, ...], url: str, output: str) -
         return
     for name, row in rows.items():
         at = datetime.fromtimestamp(row.event_time, UTC).isoformat(timespec="seconds").replace("+00:00", "Z")
-        click.echo(f"{name} = {row.value!r}  ({at}, {max(0.0, now - row.event_time):.0f} s ago)")
+        click.echo(f"{name} = {to_json(row.value).decode()}  ({at}, {max(0.0, now - row.event_time):.0f} s ago)")

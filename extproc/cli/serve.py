@@ -5,6 +5,7 @@ Imports little before the workers are started: they import gRPC while this proce
 
 from __future__ import annotations
 
+import math
 import os
 import signal
 import sys
@@ -66,6 +67,12 @@ class Options:
     controller: ControllerFlags | None
 
 
+def _finite(context: click.Context, parameter: click.Parameter, value: float) -> float:
+    if not math.isfinite(value):
+        raise click.BadParameter(f"{value} is no number of seconds.", context, parameter)
+    return value
+
+
 def _folder(*, exists: bool) -> click.Path:
     return click.Path(exists=exists, file_okay=False, path_type=Path)
 
@@ -112,6 +119,7 @@ def _folder(*, exists: bool) -> click.Path:
 @click.option(
     "--drain-timeout",
     type=click.FloatRange(0),
+    callback=_finite,
     default=lambda: settings().drain_timeout,
     metavar="SECONDS",
     help="What streams in flight get after SIGTERM. [DROPOUT_DRAIN_TIMEOUT]",

@@ -76,6 +76,8 @@ REFUSED: Sequence[tuple[str, int, tuple[str, ...]]] = [
 
 SERVE_REFUSED: Sequence[tuple[str, tuple[str, ...]]] = [
     ("usage", ("--workers", "0")),
+    ("usage", ("--drain-timeout", "nan")),
+    ("usage", ("--drain-timeout", "inf")),
     ("usage", ("--transport", "carrier-pigeon")),
     ("usage", ("--rollouts", "nowhere")),
     ("usage", ("--policies", "good.yaml")),
@@ -242,6 +244,13 @@ def test_a_reader_that_leaves_ends_a_command_without_a_word(folder: Path) -> Non
             dropout.stdin.close()
         assert dropout.wait(10) in (0, 1)
         assert said(dropout) == b""
+
+
+def test_units_of_an_input_that_is_closed_are_none(run: Run, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(sys, "stdin", None)
+    answer = run("assign", "--seed", "s")
+    assert (answer.exit_code, answer.out) == (2, "")
+    assert answer.err.rstrip().endswith("(usage)")
 
 
 def test_ctrl_c_ends_a_command_without_a_word(folder: Path) -> None:

@@ -266,6 +266,18 @@ def test_the_commands_load_and_get(tmp_path: Path, capsys: pytest.CaptureFixture
     assert "not_found" in err
 
 
+def test_values_are_shown_as_they_are_loaded(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    url = f"sqlite:{tmp_path / 'f.db'}"
+    given = {"a": "0.9", "b": "true", "c": "null", "d": '{"x":[1]}', "e": '"it\'s"'}
+    record = '{{"entity":"u","view":"v","name":"{}","value":{},"event_time":100}}\n'
+    (tmp_path / "f.jsonl").write_text("".join(record.format(*each) for each in given.items()))
+    assert run(capsys, "load", str(tmp_path / "f.jsonl"), "--features", url)[0] == 0
+    _, out, _ = run(capsys, "get", "--view", "v", "--entity", "u", "--features", url)
+    assert [line.partition("  (")[0] for line in out.splitlines()] == [
+        f"{name} = {text}" for name, text in given.items()
+    ]
+
+
 def test_a_load_with_one_bad_file_stores_nothing(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     good, bad = tmp_path / "good.csv", tmp_path / "bad.csv"
     good.write_text("entity,view,name,value\nu-1,v,n,1\n")

@@ -109,6 +109,14 @@ def test_settings_that_are_too_large_are_refused(name: str, most: int) -> None:
     assert (error.value.code, error.value.faults[0].field) == ("setting_invalid", name)
 
 
+@pytest.mark.parametrize("name", ["DROPOUT_POLICY_POLL", "DROPOUT_ROLLOUTS_POLL"])
+def test_a_folder_is_not_looked_at_all_the_time(name: str) -> None:
+    assert read_settings({name: "0.01"})
+    with pytest.raises(InvalidInput, match=r"a number from 0\.01 on") as error:
+        read_settings({name: "0"})
+    assert (error.value.code, error.value.faults[0].field) == ("setting_invalid", name)
+
+
 def test_a_lease_may_be_as_long_as_the_store_knows_them() -> None:
     assert read_settings({"DROPOUT_LEASE": f"{LONGEST_LEASE_SECONDS:g}"}).lease == LONGEST_LEASE_SECONDS
 
