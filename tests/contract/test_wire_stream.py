@@ -21,11 +21,15 @@ from hypothesis import strategies as st
 
 from extproc.datapath.model import Denial, Mutation, Request
 from extproc.datapath.mutation import STRIPPED
-from extproc.datapath.transports.grpc import ExtProcService, StreamLimits, server_options
+from extproc.datapath.transports.grpc import ONE_MESSAGE, ExtProcService, StreamLimits, server_options
 from extproc.names import OWN_HEADERS
 
 METHOD = "/envoy.service.ext_proc.v3.ExternalProcessor/Process"
 Process = Callable[[Request], Awaitable[Mutation]]
+Metadata = tuple[tuple[str, str], ...]
+
+either = pytest.mark.parametrize("metadata", [(), (ONE_MESSAGE,)], ids=["any phase", "one message"])
+"""What holds for a stream of any phases and for one of a single message."""
 
 
 async def echo(request: Request) -> Mutation:
@@ -37,8 +41,9 @@ async def echo(request: Request) -> Mutation:
 class Served:
     """A service on a socket, a client of it, and the faults that it reported."""
 
-    def __init__(self, path: Path, process: Process, limits: StreamLimits) -> None:
+    def __init__(self, path: Path, process: Process, metadata: Metadata, limits: StreamLimits) -> None:
         self.target = f"unix:{path}"
+        self.metadata = metadata
         self.faults: list[str] = []
         service = ExtProcService(process, limits=limits, on_fault=self.faults.append)
         self.server = grpc.aio.server(options=server_options(limits))
@@ -52,7 +57,7 @@ class Served:
 
     def open(self, channel: grpc.aio.Channel | None = None) -> Any:
         """A stream on which bytes are written and read."""
-        return (channel or self.channel).stream_stream(METHOD)()
+        return (channel or self.channel).stream_stream(METHOD)(metadata=self.metadata)
 
     async def ask(self, data: bytes) -> Any:
         """The reply to one message on a stream of its own, parsed; None when there was none."""
@@ -69,10 +74,10 @@ class Served:
 
 
 @asynccontextmanager
-async def serve(process: Process = echo, **limits: Any) -> AsyncIterator[Served]:
-    """A served service, gone afterwards."""
+async def serve(process: Process = echo, *, metadata: Metadata = (), **limits: Any) -> AsyncIterator[Served]:
+    """A served service, gone afterwards; ``metadata`` is what its client's streams begin with."""
     folder = Path(tempfile.mkdtemp(prefix="dr-"))
-    served = Served(folder / "s", process, StreamLimits(**limits))
+    served = Served(folder / "s", process, metadata, StreamLimits(**limits))
     await served.server.start()
     try:
         yield served
@@ -96,8 +101,9 @@ def version_in(reply: Any) -> bytes:
     return common.header_mutation.set_headers[0].header.raw_value
 
 
-async def test_a_request_is_decided() -> None:
-    async with serve() as served:
+@either
+async def test_a_request_is_decided(metadata: Metadata) -> None:
+    async with serve(metadata=metadata) as served:
         assert version_in(await served.ask(headers(("x-user-id", b"4")))) == b"4"
         assert served.faults == []
 
@@ -125,6 +131,50 @@ async def test_every_phase_of_one_request_is_answered_in_its_own_kind() -> None:
         assert served.faults == []
 
 
+async def test_a_stream_of_one_message_ends_with_its_reply() -> None:
+    async with serve(metadata=(ONE_MESSAGE,)) as served:
+        stream = served.open()
+        await stream.write(headers(("x-user-id", b"4")))
+        assert version_in(ext_proc.ProcessingResponse.parse(await stream.read())) == b"4"
+        assert await stream.read() is grpc.aio.EOF
+        assert await stream.code() is grpc.StatusCode.OK
+
+
+async def test_a_stream_of_one_message_may_end_without_it() -> None:
+    async with serve(metadata=(ONE_MESSAGE,)) as served:
+        stream = served.open()
+        await stream.done_writing()
+        assert await stream.read() == b""
+        assert await stream.code() is grpc.StatusCode.OK
+        assert served.faults == []
+
+
+async def test_a_stream_of_one_message_in_observability_mode_gets_an_empty_one_and_no_decision() -> None:
+    asked: list[Request] = []
+
+    async def process(request: Request) -> Mutation:
+        asked.append(request)
+        return STRIPPED
+
+    async with serve(process, metadata=(ONE_MESSAGE,)) as served:
+        reply = await served.ask(headers(observability_mode=True))
+        assert (bytes(reply), asked) == (b"", [])
+
+
+async def test_a_stream_of_one_message_is_answered_in_the_kind_of_its_phase() -> None:
+    async with serve(metadata=(ONE_MESSAGE,)) as served:
+        message = bytes(ext_proc.ProcessingRequest(response_headers=ext_proc.HttpHeaders()))
+        assert (await served.ask(message)).response_headers is not None
+
+
+async def test_what_is_no_message_gets_a_status_and_no_reply() -> None:
+    async with serve(metadata=(ONE_MESSAGE,)) as served:
+        stream = served.open()
+        await stream.write(b"garbage")
+        with pytest.raises(grpc.aio.AioRpcError, match="INVALID_ARGUMENT"):
+            await stream.read()
+
+
 async def test_a_second_request_on_a_stream_is_decided_too() -> None:
     async with serve() as served:
         stream = served.open()
@@ -146,20 +196,22 @@ async def test_in_observability_mode_there_is_no_reply_and_no_decision() -> None
         assert asked == []
 
 
-async def test_a_denial_is_an_immediate_response() -> None:
+@either
+async def test_a_denial_is_an_immediate_response(metadata: Metadata) -> None:
     async def process(_request: Request) -> Mutation:
         return Mutation((("x-decision-id", b"d1"),), denial=Denial(451, "no", '{"reason": "no"}'))
 
-    async with serve(process) as served:
+    async with serve(process, metadata=metadata) as served:
         reply = (await served.ask(headers())).immediate_response
         assert (int(reply.status.code), reply.body, reply.details) == (451, b'{"reason": "no"}', "dropout_policy_deny")
 
 
 @pytest.mark.parametrize("data", [b"", b"garbage", b"\xff" * 1000, b"\x50\x01"])
+@either
 async def test_a_message_that_means_nothing_ends_its_stream_and_no_other(
-    data: bytes, caplog: pytest.LogCaptureFixture
+    data: bytes, caplog: pytest.LogCaptureFixture, metadata: Metadata
 ) -> None:
-    async with serve() as served:
+    async with serve(metadata=metadata) as served:
         stream = served.open()
         await stream.write(data)
         assert await stream.code() is grpc.StatusCode.INVALID_ARGUMENT
@@ -168,8 +220,9 @@ async def test_a_message_that_means_nothing_ends_its_stream_and_no_other(
     assert caplog.records == []
 
 
-async def test_a_message_over_the_limit_is_refused_by_the_server() -> None:
-    async with serve(message_bytes=100_000) as served:
+@either
+async def test_a_message_over_the_limit_is_refused_by_the_server(metadata: Metadata) -> None:
+    async with serve(message_bytes=100_000, metadata=metadata) as served:
         stream = served.open()
         await stream.write(headers(("x-user-id", b"u" * 200_000)))
         assert await stream.code() is grpc.StatusCode.RESOURCE_EXHAUSTED
@@ -202,13 +255,14 @@ async def test_unusual_headers_reach_the_decision(pairs: list[tuple[str, bytes]]
         assert asked[0].too_large == (len(pairs) == 1000 or len(pairs[0][1]) == 60_000)
 
 
+@either
 async def test_a_bug_of_ours_takes_the_default_route_and_is_logged_once_a_second(
-    caplog: pytest.LogCaptureFixture,
+    caplog: pytest.LogCaptureFixture, metadata: Metadata
 ) -> None:
     async def process(_request: Request) -> Mutation:
         raise RuntimeError("a bug")
 
-    async with serve(process) as served:
+    async with serve(process, metadata=metadata) as served:
         for _ in range(20):
             common = (await served.ask(headers())).request_headers.response
             assert common.clear_route_cache
@@ -219,7 +273,10 @@ async def test_a_bug_of_ours_takes_the_default_route_and_is_logged_once_a_second
     assert "RuntimeError: a bug" in caplog.text
 
 
-async def test_half_closes_and_cancellations_are_normal_ends(caplog: pytest.LogCaptureFixture) -> None:
+@either
+async def test_half_closes_and_cancellations_are_normal_ends(
+    caplog: pytest.LogCaptureFixture, metadata: Metadata
+) -> None:
     caplog.set_level(logging.INFO)
 
     async def slow(request: Request) -> Mutation:
@@ -242,15 +299,16 @@ async def test_half_closes_and_cancellations_are_normal_ends(caplog: pytest.LogC
         return None
 
     for process in (echo, slow):
-        async with serve(process) as served:
+        async with serve(process, metadata=metadata) as served:
             await asyncio.gather(*(one(served, number % 4) for number in range(200)))
             assert version_in(await served.ask(headers(("x-user-id", b"4")))) == b"4"
             assert served.faults == []
     assert caplog.records == []
 
 
-async def test_a_stream_that_says_nothing_is_ended() -> None:
-    async with serve(first_message_seconds=0.05) as served:
+@either
+async def test_a_stream_that_says_nothing_is_ended(metadata: Metadata) -> None:
+    async with serve(first_message_seconds=0.05, metadata=metadata) as served:
         stream = served.open()
         await stream.wait_for_connection()
         assert await stream.code() is grpc.StatusCode.DEADLINE_EXCEEDED
@@ -294,17 +352,19 @@ async def test_of_too_many_streams_between_two_messages_the_oldest_go_first() ->
             stream.cancel()
 
 
-async def test_a_process_that_takes_longer_than_silence_may_is_not_cut_off() -> None:
+@either
+async def test_a_process_that_takes_longer_than_silence_may_is_not_cut_off(metadata: Metadata) -> None:
     async def slow(request: Request) -> Mutation:
         await asyncio.sleep(0.1)
         return await echo(request)
 
-    async with serve(slow, first_message_seconds=0.02, next_message_seconds=0.02) as served:
+    async with serve(slow, first_message_seconds=0.02, next_message_seconds=0.02, metadata=metadata) as served:
         assert version_in(await served.ask(headers(("x-user-id", b"4")))) == b"4"
 
 
-async def test_of_too_many_silent_streams_the_oldest_go_first() -> None:
-    async with serve(silent_streams=10) as served:
+@either
+async def test_of_too_many_silent_streams_the_oldest_go_first(metadata: Metadata) -> None:
+    async with serve(silent_streams=10, metadata=metadata) as served:
         streams = []
         for _ in range(15):
             stream = served.open()
@@ -318,8 +378,9 @@ async def test_of_too_many_silent_streams_the_oldest_go_first() -> None:
             stream.cancel()
 
 
-async def test_ten_thousand_silent_streams_hurt_nobody(caplog: pytest.LogCaptureFixture) -> None:
-    async with serve() as served:
+@either
+async def test_ten_thousand_silent_streams_hurt_nobody(caplog: pytest.LogCaptureFixture, metadata: Metadata) -> None:
+    async with serve(metadata=metadata) as served:
         mute = [served.connect() for _ in range(3)]
         silent = [served.open(mute[number % len(mute)]) for number in range(10_000)]
         await asyncio.sleep(0.2)
@@ -339,14 +400,15 @@ def test_a_peer_may_ping_every_second_and_send_a_mebibyte() -> None:
     assert options["grpc.max_receive_message_length"] == 1024 * 1024
 
 
-def test_arbitrary_bytes_never_stop_the_server() -> None:
+@either
+def test_arbitrary_bytes_never_stop_the_server(metadata: Metadata) -> None:
     @settings(max_examples=30, suppress_health_check=[HealthCheck.too_slow], deadline=None)
     @given(messages=st.lists(st.binary(max_size=200), min_size=1, max_size=20))
     def fuzz(messages: list[bytes]) -> None:
         asyncio.run(send(messages))
 
     async def send(messages: list[bytes]) -> None:
-        async with serve() as served:
+        async with serve(metadata=metadata) as served:
             for message in messages:
                 stream = served.open()
                 await stream.write(message)

@@ -94,6 +94,16 @@ def test_every_unit_is_served_by_the_version_that_its_bucket_names(house: House)
     assert house.failed_open() == 0
 
 
+@pytest.mark.parametrize("house", ["grpc"], indirect=True)
+def test_a_stream_ends_with_its_reply(house: House) -> None:
+    ended = "cluster.dropout.http2.rx_reset"  # what is left of a stream when its server has ended it first
+    before = house.envoy.stat(ended)
+    for number in range(20):
+        _of_user(house, f"user-{number}")
+    wait_until(lambda: house.envoy.stat(ended) >= before + 20, "streams that Dropout ended")
+    assert house.failed_open() == 0
+
+
 def test_a_weight_moved_live_takes_no_unit_to_the_other_side_twice(house: House) -> None:
     house.set_weight(0)
     with under_load(house.port, rate=150, headers=lambda number: {"x-user-id": f"u{number % USERS}"}) as load:

@@ -10,6 +10,8 @@ import pytest
 import yaml
 
 from extproc.cli.serve import serve
+from extproc.datapath.transports.grpc import ONE_MESSAGE
+from extproc.envoy.bootstrap import connection_manager
 from extproc.resources.loading import load_valid
 from tests.support.envoy import ROOT, TEMPLATE
 
@@ -51,6 +53,15 @@ def test_dropout_and_envoy_agree_on_sockets_and_files(services: dict[str, Any]) 
     assert sockets == [options["listen"].replace("{worker}", str(number)) for number in range(options["workers"])]
     rds = re.findall(r"path: (\S+)/(?:rds|cds)\.json", TEMPLATE.read_text())
     assert rds == [str(options["envoy_dir"])] * 2
+
+
+def test_envoy_sends_one_message_a_stream_and_says_so() -> None:
+    filters = connection_manager(yaml.safe_load(TEMPLATE.read_text()))["http_filters"]
+    (ext_proc,) = [each["typed_config"] for each in filters if each["name"] == "envoy.filters.http.ext_proc"]
+    asks_for = {phase for phase, mode in ext_proc["processing_mode"].items() if mode not in ("SKIP", "NONE")}
+    assert asks_for == {"request_header_mode"}
+    key, value = ONE_MESSAGE
+    assert ext_proc["grpc_service"]["initial_metadata"] == [{"key": key, "value": value}]
 
 
 def test_versions_listen_where_envoy_sends_requests(services: dict[str, Any]) -> None:

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import asyncio
 from dataclasses import dataclass
-from typing import Any, Final, cast
+from typing import Any, Final, NoReturn, cast
 
 import grpc
 import grpc.aio
@@ -28,7 +28,18 @@ from extproc.datapath.transports.exchange import (
 SERVICE: Final = "envoy.service.ext_proc.v3.ExternalProcessor"
 METHOD: Final = "Process"
 
+ONE_MESSAGE: Final = ("dropout-phases", "request_headers")
+"""Metadata of a stream that asks for a decision and for nothing else, as ``envoy/envoy.yaml`` has Envoy send it.
+
+Such a stream ends with its reply. gRPC then sends reply and status as one, and hears of one event instead of three:
+an eighth of the CPU of a request. To Envoy an end is that nothing more is to be done for the request's other phases.
+"""
+
+_PATH: Final = f"/{SERVICE}/{METHOD}"
+_NOTHING: Final = b""
 _TICKS: Final = 10
+
+_Context = grpc.aio.ServicerContext[Any, Any]
 
 
 @dataclass(frozen=True, slots=True)
@@ -88,44 +99,83 @@ class ExtProcService:
 
     def handler(self) -> grpc.GenericRpcHandler:
         """What a ``grpc.aio.server`` is given in ``add_generic_rpc_handlers``."""
-        method: grpc.RpcMethodHandler[bytes, bytes] = grpc.stream_stream_rpc_method_handler(self._serve)
-        return grpc.method_handlers_generic_handler(SERVICE, {METHOD: method})
+        return _Handler(
+            of_one_message=grpc.stream_unary_rpc_method_handler(self._answer),
+            of_any=grpc.stream_stream_rpc_method_handler(self._converse),
+        )
 
-    async def _serve(self, _messages: object, context: grpc.aio.ServicerContext[Any, Any]) -> None:
+    async def _converse(self, _messages: object, context: _Context) -> None:
         """One stream, from its first message to its end."""
-        stream = cast("asyncio.Task[None]", asyncio.current_task())
-        silence = self._before_first
-        silence.begin(stream)
         try:
-            data = await context.read()
-            silence.end(stream)
-            silence = self._between
+            data = await self._next(context, self._before_first)
             while data is not EOF:
                 reply = await self._exchange.reply(data)
                 if reply is not None:
                     await context.write(reply)
-                silence.begin(stream)
-                data = await context.read()
-                silence.end(stream)
-        except asyncio.CancelledError:
-            if not silence.cut_off(stream):
-                raise
-            self._refuse(context, grpc.StatusCode.DEADLINE_EXCEEDED, FAULT_SILENT, "no message came in time")
-        except MalformedMessage as error:
-            self._refuse(context, grpc.StatusCode.INVALID_ARGUMENT, FAULT_MALFORMED, str(error))
+                data = await self._next(context, self._between)
+        except (MalformedMessage, _Silent) as error:
+            await self._refuse(context, error)
         except grpc.aio.InternalError:
             # A write on a stream that the peer has just reset: the same normal end as a cancellation.
             raise asyncio.CancelledError from None
+
+    async def _answer(self, _messages: object, context: _Context) -> bytes:
+        """One stream of one message: it ends with the reply, all in one batch of gRPC's.
+
+        Where there is nothing to say it is an empty one, because gRPC lets no such stream end well without.
+        """
+        try:
+            data = await self._next(context, self._before_first)
+            return _NOTHING if data is EOF else await self._exchange.reply(data) or _NOTHING
+        except (MalformedMessage, _Silent) as error:
+            await self._refuse(context, error)
+
+    async def _next(self, context: _Context, silence: _Silence) -> Any:
+        """The next message, ``EOF`` after the last.
+
+        Raises:
+            _Silent: when none came in time.
+        """
+        stream = cast("asyncio.Task[None]", asyncio.current_task())
+        silence.begin(stream)
+        try:
+            return await context.read()
+        except asyncio.CancelledError:
+            if not silence.cut_off(stream):
+                raise
+            raise _Silent("no message came in time") from None
         finally:
             silence.end(stream)
 
-    def _refuse(
-        self, context: grpc.aio.ServicerContext[Any, Any], code: grpc.StatusCode, fault: str, details: str
-    ) -> None:
-        """End the stream with ``code``. By returning, since an abort would be an exception of its own."""
+    async def _refuse(self, context: _Context, error: MalformedMessage | _Silent) -> NoReturn:
+        """End the stream with the status that says what is wrong with it."""
+        if isinstance(error, _Silent):
+            code, fault = grpc.StatusCode.DEADLINE_EXCEEDED, FAULT_SILENT
+        else:
+            code, fault = grpc.StatusCode.INVALID_ARGUMENT, FAULT_MALFORMED
         self._exchange.on_fault(fault)
-        context.set_code(code)
-        context.set_details(details)
+        await context.abort(code, str(error))
+        raise AssertionError("a stream that was ended goes on")
+
+
+class _Handler(grpc.GenericRpcHandler):
+    """Has a stream served as its peer means it."""
+
+    def __init__(
+        self, *, of_one_message: grpc.RpcMethodHandler[bytes, bytes], of_any: grpc.RpcMethodHandler[bytes, bytes]
+    ) -> None:
+        self._of_one_message = of_one_message
+        self._of_any = of_any
+
+    def service(self, handler_call_details: grpc.HandlerCallDetails) -> grpc.RpcMethodHandler[bytes, bytes] | None:
+        """What serves a call, None for another method than ours."""
+        if handler_call_details.method != _PATH:
+            return None
+        return self._of_one_message if ONE_MESSAGE in handler_call_details.invocation_metadata else self._of_any
+
+
+class _Silent(Exception):
+    """No message came in time."""
 
 
 class _Silence:
