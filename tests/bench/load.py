@@ -99,7 +99,7 @@ def run(
     *,
     port: int,
     paths: Sequence[str],
-    seconds: int,
+    seconds: float,
     rate: int | None,
     connections: int = CONNECTIONS,
     server: int | None,
@@ -141,7 +141,7 @@ def offer(
     *,
     port: int,
     paths: Sequence[str],
-    seconds: int,
+    seconds: float,
     rate: int | None,
     connections: int = CONNECTIONS,
     cpus: Sequence[int],
@@ -156,7 +156,8 @@ def offer(
     targets.write_text("".join(f"http://127.0.0.1:{port}{path}\n" for path in paths))
     log = directory / "requests.log"
     log.unlink(missing_ok=True)
-    command = [h2load, "--h1", "-c", str(connections), "-D", str(seconds), "-i", str(targets), "--log-file", str(log)]
+    duration = f"{seconds * 1000:.0f}ms"
+    command = [h2load, "--h1", "-c", str(connections), "-D", duration, "-i", str(targets), "--log-file", str(log)]
     if rate is not None:
         command += ["--rps", str(rate / connections)]
     for header in HEADERS:

@@ -105,9 +105,9 @@ def _void(figures: Figures, rate: float) -> str:
         failed, undecided = figures.failed[name], figures.undecided[name]
         if failed or undecided:
             wrong.append(f"{name}: {undecided} undecided, {failed} failed")
-        slowest = min(measured.requests_per_second for measured in modes[RATE])
-        if slowest < KEPT_UP * rate:
-            wrong.append(f"{name}: {slowest:.0f}/s when {rate}/s were offered")
+        served = statistics.fmean(measured.requests_per_second for measured in modes[RATE])
+        if served < KEPT_UP * rate:
+            wrong.append(f"{name}: {served:.0f}/s when {rate}/s were offered")
     return "; ".join(wrong)
 
 
