@@ -9,6 +9,7 @@ from __future__ import annotations
 import json
 import time
 from collections.abc import Callable, Collection, Mapping, Sequence
+from functools import lru_cache
 from typing import Any, Final, NamedTuple
 
 import orjson
@@ -115,15 +116,15 @@ class EventEncoder:
             return known
         if len(self._constants) >= _MAX_CONSTANTS:
             self._constants.clear()
-        unit_header = rollout.unit.header if rollout.unit.header is not None else "cookie"
+        headers, unit_pointers = _but_the_unit(rollout.log_headers, rollout.unit.header or "cookie")
         made = _Constants(
             rollout,
             orjson.Fragment(rollout.plan),
             orjson.Fragment(orjson.dumps(dict(rollout.policy_input), default=_plain)),
-            orjson.Fragment(orjson.dumps({arm: [*span] for arm, span in rollout.ranges.items()})),
-            rollout.log_headers - {unit_header},  # the unit stays out of the log whatever the document says
+            _encoded(tuple(rollout.ranges.items())),
+            headers,
             rollout.log_features,
-            frozenset(("/input/unit", f"{_HEADERS}/{_pointer(unit_header)}")),
+            unit_pointers,
         )
         self._constants[rollout.key] = made
         return made
@@ -136,6 +137,17 @@ class EventEncoder:
             self._second = second
             self._second_text = time.strftime("%Y-%m-%dT%H:%M:%S", time.gmtime(second))
         return f"{self._second_text}.{nanos:09d}Z"
+
+
+@lru_cache(_MAX_CONSTANTS)
+def _but_the_unit(log_headers: frozenset[str], unit_header: str) -> tuple[frozenset[str], frozenset[str]]:
+    """The headers that may be logged, and where the unit is in the input: it stays out whatever the document says."""
+    return log_headers - {unit_header}, frozenset(("/input/unit", f"{_HEADERS}/{_pointer(unit_header)}"))
+
+
+@lru_cache(_MAX_CONSTANTS)
+def _encoded(ranges: tuple[tuple[str, tuple[int, int]], ...]) -> orjson.Fragment:
+    return orjson.Fragment(orjson.dumps({arm: [*span] for arm, span in ranges}))
 
 
 def _input(constants: _Constants, facts: Facts, overlay: Overlay, erased: list[str]) -> dict[str, Any]:

@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+from collections.abc import Hashable, Mapping
 from dataclasses import replace
-from typing import Any
+from functools import lru_cache
+from typing import Any, Final, TypeVar, cast
 
 import orjson
 
@@ -23,6 +25,10 @@ from extproc.snapshot.model import (
 )
 from extproc.snapshot.store import Status
 
+_SHARED_KEPT: Final = 4096
+
+T = TypeVar("T", bound=Hashable)
+
 
 def compile_rollout(rollout: Rollout, status: Status, now: float) -> CompiledRollout:
     """Compile ``rollout`` as it stands at ``now`` (Unix seconds): a rise that is not yet due has not happened.
@@ -35,8 +41,8 @@ def compile_rollout(rollout: Rollout, status: Status, now: float) -> CompiledRol
     status = in_force(status, now)
     canary = status.canary if status.canary != status.stable else None
     shadow = _shadow(spec, status, canary)
-    arms = _arms(spec, status, canary)
-    versions = frozenset({status.stable, *(arm.version for arm in arms)})
+    arms = _shared(_arms(spec, status, canary))
+    versions = _shared(frozenset({status.stable, *(arm.version for arm in arms)}))
     upstreams = {
         version: spec.upstream.format(model=spec.model, version=version, namespace=namespace, name=name)
         for version in sorted(versions | ({shadow.version} if shadow else set()))
@@ -50,25 +56,25 @@ def compile_rollout(rollout: Rollout, status: Status, now: float) -> CompiledRol
         epoch=status.epoch,
         number=epoch_number(key, status.epoch),
         attempt=status.attempt,
-        unit=_unit_source(spec.unit),
+        unit=_shared(_unit_source(spec.unit)),
         seed=(spec.seed or default_seed(key, status.canary)).encode(),
-        stable=status.stable,
-        canary=canary,
+        stable=_shared(status.stable),
+        canary=_shared(canary),
         experiment=spec.is_experiment,
         arms=arms,
-        ranges={arm: (start, end) for arm, _, (start, end) in arms},
+        ranges=_ranges(arms),
         versions=versions,
         upstreams=upstreams,
-        aborted=frozenset(status.aborted),
-        arm_codes=arm_codes([variant.name for variant in spec.variants]),
+        aborted=_shared(frozenset(status.aborted)),
+        arm_codes=_codes(tuple(variant.name for variant in spec.variants)),
         breaker=limits_of(spec.breaker) if spec.breaker else None,
         holdout=Holdout(spec.holdout.name.encode(), spec.holdout.percent) if spec.holdout else None,
         layer=Layer(spec.layer.name.encode(), BucketRange(*spec.layer.range)) if spec.layer else None,
         shadow=shadow,
-        features=_feature_need(spec.features) if spec.features else None,
-        policy=PolicyUse(spec.policy.path, spec.policy.on_error == "deny") if spec.policy else None,
-        log_headers=frozenset(spec.log.headers),
-        log_features=frozenset(spec.log.features),
+        features=_shared(_feature_need(spec.features)) if spec.features else None,
+        policy=_shared(PolicyUse(spec.policy.path, spec.policy.on_error == "deny")) if spec.policy else None,
+        log_headers=_shared(frozenset(spec.log.headers)),
+        log_features=_shared(frozenset(spec.log.features)),
         weight=status.weight,
         policy_input={
             "namespace": namespace,
@@ -80,6 +86,30 @@ def compile_rollout(rollout: Rollout, status: Status, now: float) -> CompiledRol
         },
         plan=_plan(rollout, status),
     )
+
+
+def _shared(value: T) -> T:
+    """An equal value from before, if there is one.
+
+    The rollouts of a house are much alike. What thousands of them have in common is then read again and again, and
+    stays in the processor's caches, where a copy for each would be read anew whenever its rollout is asked for.
+    """
+    return cast(T, _from_before(value))
+
+
+@lru_cache(_SHARED_KEPT, typed=True)
+def _from_before(value: Hashable) -> Hashable:
+    return value
+
+
+@lru_cache(_SHARED_KEPT)
+def _ranges(arms: tuple[ArmRange, ...]) -> Mapping[str, tuple[int, int]]:
+    return {arm: (start, end) for arm, _, (start, end) in arms}
+
+
+@lru_cache(_SHARED_KEPT)
+def _codes(variants: tuple[str, ...]) -> Mapping[str, int]:
+    return arm_codes(variants)
 
 
 def in_force(status: Status, now: float) -> Status:

@@ -28,17 +28,22 @@ class MatchKey(NamedTuple):
 
 
 class _Slot:
-    """The rollouts of one host and path, by the headers that they ask for: names -> values -> rollout keys."""
+    """The rollouts of one host and path, by the headers that they ask for: names -> values -> rollout keys.
 
-    __slots__ = ("by_names",)
+    ``plain`` are the rollouts of the usual case, a path and no headers, at one step: of many rollouts each is cold.
+    """
+
+    __slots__ = ("by_names", "plain")
 
     def __init__(self, by_names: dict[tuple[str, ...], dict[tuple[bytes, ...], tuple[str, ...]]]) -> None:
         self.by_names = by_names  # in the order in which it is searched: more headers are more specific
+        self.plain: tuple[str, ...] = ()
+        self._see_plain()
 
     def find(self, headers: Mapping[str, bytes]) -> tuple[str, ...]:
         """The rollouts of the most specific entry, or none."""
-        if len(self.by_names) == 1 and () in self.by_names:  # the usual case: a path and no headers
-            return self.by_names[()][()]
+        if self.plain:
+            return self.plain
         best: tuple[str, ...] = ()
         asked = -1
         for names, by_values in self.by_names.items():
@@ -60,6 +65,7 @@ class _Slot:
             self.by_names = dict(sorted([*self.by_names.items(), (names, {})], key=_most_headers_first))
         by_values = self.by_names[names]
         by_values[values] = tuple(sorted({*by_values.get(values, ()), key}))
+        self._see_plain()
 
     def remove(self, key: str, entry: MatchKey) -> None:
         """Take the entry from ``key``."""
@@ -72,6 +78,10 @@ class _Slot:
             by_values.pop(values, None)
         if not by_values:
             self.by_names.pop(names, None)
+        self._see_plain()
+
+    def _see_plain(self) -> None:
+        self.plain = self.by_names[()][()] if len(self.by_names) == 1 and () in self.by_names else ()
 
 
 def _split(headers: HeaderPairs) -> tuple[tuple[str, ...], tuple[bytes, ...]]:

@@ -97,6 +97,21 @@ def test_the_plan_compiles_to_the_same_rollout_again() -> None:
     assert again == original
 
 
+def test_rollouts_that_are_alike_share_what_they_have_in_common() -> None:
+    features = {"entity": {"cookie": "uid"}, "view": "v", "names": ["a"], "timeout": "7ms"}
+    log = {"headers": ["x-region"], "features": ["a"]}
+    one, other = (
+        canary(1250, name=name, features=features, log=log, policy={"path": "routing/decision"}) for name in "ab"
+    )
+    assert one != other
+    for part in (
+        *("unit", "features", "policy", "arms", "ranges", "versions", "aborted", "arm_codes"),
+        *("log_headers", "log_features"),
+    ):
+        assert getattr(one, part) is getattr(other, part), part
+    assert canary(2500, name="c", features=features).ranges == {"canary": (0, 2500)}
+
+
 # --- following the store -----------------------------------------------------------------------------------------
 
 
