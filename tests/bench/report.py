@@ -49,7 +49,7 @@ SHOWN = (
 KEPT_UP = 0.95
 """The share of the offered requests that is as good as all: at the end of a run some are under way."""
 
-RATE, SATURATED, ONE_CONNECTION = MODES = ("rate", "saturated", "one_connection")
+RATE, SATURATED, ONE_CONNECTION = "rate", "saturated", "one_connection"
 
 
 @dataclass

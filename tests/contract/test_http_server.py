@@ -23,6 +23,7 @@ from extproc.errors import InvalidInput
 from extproc.serve.http_protocol import HttpLimits
 from extproc.serve.http_server import HttpServer
 from extproc.serve.worker_config import WorkerConfig
+from tests.support.stripping import Stripping
 
 
 async def echo(request: Request) -> Mutation:
@@ -280,11 +281,8 @@ async def test_what_is_no_question_is_refused_with_a_code(
 
 
 async def test_a_repeated_header_is_repeated() -> None:
-    asked: list[Request] = []
-
-    async def process(request: Request) -> Mutation:
-        asked.append(request)
-        return STRIPPED
+    process = Stripping()
+    asked = process.asked
 
     async with serve(process) as served:
         await served.ask(post(message(("X-User-Id", b"a"), ("x-user-id", b"b"))))

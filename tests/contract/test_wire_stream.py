@@ -23,6 +23,7 @@ from extproc.datapath.model import Denial, Mutation, Request
 from extproc.datapath.mutation import STRIPPED
 from extproc.datapath.transports.grpc import ONE_MESSAGE, ExtProcService, StreamLimits, server_options
 from extproc.names import OWN_HEADERS
+from tests.support.stripping import Stripping
 
 METHOD = "/envoy.service.ext_proc.v3.ExternalProcessor/Process"
 Process = Callable[[Request], Awaitable[Mutation]]
@@ -150,11 +151,8 @@ async def test_a_stream_of_one_message_may_end_without_it() -> None:
 
 
 async def test_a_stream_of_one_message_in_observability_mode_gets_an_empty_one_and_no_decision() -> None:
-    asked: list[Request] = []
-
-    async def process(request: Request) -> Mutation:
-        asked.append(request)
-        return STRIPPED
+    process = Stripping()
+    asked = process.asked
 
     async with serve(process, metadata=(ONE_MESSAGE,)) as served:
         reply = await served.ask(headers(observability_mode=True))
@@ -185,11 +183,8 @@ async def test_a_second_request_on_a_stream_is_decided_too() -> None:
 
 
 async def test_in_observability_mode_there_is_no_reply_and_no_decision() -> None:
-    asked: list[Request] = []
-
-    async def process(request: Request) -> Mutation:
-        asked.append(request)
-        return STRIPPED
+    process = Stripping()
+    asked = process.asked
 
     async with serve(process) as served:
         assert await served.ask(headers(observability_mode=True)) is None
@@ -241,11 +236,8 @@ async def test_a_message_over_the_limit_is_refused_by_the_server(metadata: Metad
     ids=["60 KB", "1000 headers", "control characters", "empty", "twice"],
 )
 async def test_unusual_headers_reach_the_decision(pairs: list[tuple[str, bytes]]) -> None:
-    asked: list[Request] = []
-
-    async def process(request: Request) -> Mutation:
-        asked.append(request)
-        return STRIPPED
+    process = Stripping()
+    asked = process.asked
 
     async with serve(process) as served:
         reply = await served.ask(headers(*pairs))

@@ -11,7 +11,18 @@ import pytest
 
 from tests.bench.load import Measured, offered_rate
 from tests.bench.picture import draw
-from tests.bench.report import ALONE, CASES, GRPC_FULL, GRPC_NOOP, HTTP_FULL, MODES, Figures, report
+from tests.bench.report import (
+    ALONE,
+    CASES,
+    GRPC_FULL,
+    GRPC_NOOP,
+    HTTP_FULL,
+    ONE_CONNECTION,
+    RATE,
+    SATURATED,
+    Figures,
+    report,
+)
 
 LOAD = {"connections": 32, "rate": 1600, "rounds": 3}
 USUAL = replace(Measured(**{field.name: 1 for field in fields(Measured)}), failed=0, requests_per_second=1599.0)
@@ -22,7 +33,7 @@ def measured(**of_http_full: Any) -> Figures:
     changes: dict[Any, dict[str, Any]] = {HTTP_FULL: of_http_full, ALONE: {"mean_ms": 0.5}}
     figures = Figures(in_process=[{"pipeline_over_policy": 7.0}], one_change={"max_ms": 9.0})
     for case in CASES:
-        for mode in MODES:
+        for mode in (RATE, SATURATED, ONE_CONNECTION):
             for _ in range(3):
                 figures.add(case, mode, replace(USUAL, **changes.get(case, {})))
         figures.undecided[case.name] = 0
