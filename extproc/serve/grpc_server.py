@@ -29,6 +29,9 @@ Envoy takes a NOT_SERVING at its word and at once. When every worker of a host d
 requests past Dropout although there are workers to decide them.
 """
 
+_CHECK_SECONDS: Final = 1.0
+"""How long a server that is to stop waits for a health check; Envoy's come twice a second."""
+
 
 class GrpcServer:
     """A ``serve.server.Server``."""
@@ -60,8 +63,9 @@ class GrpcServer:
         await self._health.enter_graceful_shutdown()
 
     async def stop(self, grace: float) -> None:
-        """No new streams."""
+        """No new streams, from right after a health check on."""
         self._health.end_watches()
+        await self._health.checked()
         await self._server.stop(grace)
 
 
@@ -105,10 +109,12 @@ class _Health(health.aio.HealthServicer):
     def __init__(self) -> None:
         super().__init__()
         self._watches: set[asyncio.Task[Any]] = set()
+        self._checked = asyncio.Event()
 
     async def Check(self, request: Any, context: Any) -> Any:  # noqa: N802  # gRPC's name
         """The state of a service, or that there is somebody to answer."""
         if request.service == ALIVE_SERVICE:
+            self._checked.set()
             return health_pb2.HealthCheckResponse(status=health_pb2.HealthCheckResponse.SERVING)
         return await super().Check(request, context)
 
@@ -121,6 +127,18 @@ class _Health(health.aio.HealthServicer):
             await super().Watch(request, context)
         finally:
             self._watches.discard(task)
+
+    async def checked(self) -> None:
+        """Wait until somebody has asked whether the worker is alive, if anybody ever did.
+
+        A call that reaches a server as it stops is ended by gRPC with UNAVAILABLE. Of a health check Envoy believes
+        that at once, where it forgives ten refused connections, and sends requests past Dropout until it asks again.
+        After a check the next one is farthest, and finds nobody to connect to.
+        """
+        if self._checked.is_set():
+            self._checked.clear()
+            with suppress(TimeoutError):
+                await asyncio.wait_for(self._checked.wait(), _CHECK_SECONDS)
 
     def end_watches(self) -> None:
         """End what is being watched."""

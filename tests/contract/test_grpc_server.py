@@ -1,0 +1,74 @@
+"""The worker's gRPC server as those see it who ask for its health: no check fails because of a restart."""
+
+from __future__ import annotations
+
+import asyncio
+import shutil
+import tempfile
+from collections.abc import AsyncIterator
+from pathlib import Path
+from typing import Any
+
+import grpc.aio
+import pytest
+from grpc_health.v1 import health_pb2, health_pb2_grpc
+
+from extproc.datapath.model import Mutation, Request
+from extproc.datapath.mutation import STRIPPED
+from extproc.serve import grpc_server
+from extproc.serve.grpc_server import ALIVE_SERVICE, GrpcServer
+from extproc.serve.worker_config import WorkerConfig
+
+
+async def _stable(_: Request) -> Mutation:
+    return STRIPPED
+
+
+class Checked:
+    """A server, and one who asks whether it is alive, over a connection that stays."""
+
+    def __init__(self, path: Path) -> None:
+        self.server = GrpcServer(WorkerConfig(0, "", unix=str(path)), _stable, lambda fault: None)
+        self.channel = grpc.aio.insecure_channel(f"unix:{path}", options=[("grpc.use_local_subchannel_pool", 1)])
+
+    async def check(self) -> Any:
+        """What a health check as Envoy sends it is told."""
+        asked = health_pb2.HealthCheckRequest(service=ALIVE_SERVICE)
+        return (await health_pb2_grpc.HealthStub(self.channel).Check(asked, timeout=10)).status
+
+
+@pytest.fixture
+async def checked() -> AsyncIterator[Checked]:
+    folder = Path(tempfile.mkdtemp(prefix="dr-"))
+    checked = Checked(folder / "s")
+    await checked.server.start()
+    try:
+        yield checked
+    finally:
+        await checked.channel.close()
+        await checked.server.stop(0)
+        shutil.rmtree(folder)
+
+
+async def test_a_server_stops_right_after_a_health_check_so_that_none_is_under_way(
+    checked: Checked, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(grpc_server, "_CHECK_SECONDS", 60.0)
+    assert await checked.check() == health_pb2.HealthCheckResponse.SERVING
+    stopping = asyncio.create_task(checked.server.stop(10))
+    await asyncio.sleep(0)
+    assert await checked.check() == health_pb2.HealthCheckResponse.SERVING
+    await stopping
+
+
+async def test_a_server_that_is_asked_no_more_stops_all_the_same(
+    checked: Checked, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(grpc_server, "_CHECK_SECONDS", 0.01)
+    await checked.check()
+    await asyncio.wait_for(checked.server.stop(10), 10)
+
+
+async def test_a_server_that_nobody_asked_waits_for_no_check(checked: Checked, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(grpc_server, "_CHECK_SECONDS", 60.0)
+    await asyncio.wait_for(checked.server.stop(10), 10)
