@@ -11,6 +11,7 @@ OPA := .tools/opa
 CODE := extproc tests proto
 PYTEST := $(BIN)/python -m pytest
 FAULTS := tests/e2e/test_faults.py
+DEMO := tests/e2e/test_demo.py
 NEEDS_OPA := tests/contract/test_opa_policies.py
 
 # Images of containers often set this. Every one of the hundreds of processes that a test run starts would then compile
@@ -48,9 +49,9 @@ test: code ## everything that must hold: the checks, then every test, on the rea
 	@$(PYTEST) -n auto --maxprocesses 2 $(FAULTS)
 
 with-servers: $(READY)
-	@# One more than there are processors, because they wait half of the time; the files that take longest come first.
-	@$(PYTEST) -n $$(($$(nproc) + 1)) --dist loadfile --no-loadscope-reorder tests/contract --ignore $(NEEDS_OPA)
-	@$(PYTEST) -n auto --maxprocesses 4 --dist loadfile tests/e2e --ignore $(FAULTS)
+	@# One more than there are processors, because they wait half of the time; the file that takes longest comes first.
+	@$(PYTEST) -n $$(($$(nproc) + 1)) --dist loadfile --no-loadscope-reorder \
+		$(DEMO) tests/contract tests/e2e --ignore $(FAULTS) --ignore $(NEEDS_OPA)
 
 # Takes what the servers leave idle, a third of two processors, and never what they need.
 computing: $(READY)
