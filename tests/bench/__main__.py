@@ -39,12 +39,12 @@ from tests.bench.stack import (
 )
 
 SECONDS = {"rate": 2, "saturated": 2, "one_connection": 1}
-WARM_UP_SECONDS = 3
+WARM_UP_SECONDS = 2
 REACH_SECONDS = 2
 """How long each shows what it reaches, once it is warm."""
-SETTLE_SECONDS = 0.5
+SETTLE_SECONDS = 0.3
 """For health checks and what else waited while the others were measured."""
-LEAD_SECONDS = 0.5
+LEAD_SECONDS = 0.4
 """Load before what is measured: the first requests find nothing of theirs in the processor's caches."""
 CHANGE_SECONDS = 6
 CHANGE_RATE = 400
