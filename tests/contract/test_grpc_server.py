@@ -13,22 +13,17 @@ import grpc.aio
 import pytest
 from grpc_health.v1 import health_pb2, health_pb2_grpc
 
-from extproc.datapath.model import Mutation, Request
-from extproc.datapath.mutation import STRIPPED
 from extproc.serve import grpc_server
 from extproc.serve.grpc_server import ALIVE_SERVICE, GrpcServer
 from extproc.serve.worker_config import WorkerConfig
-
-
-async def _stable(_: Request) -> Mutation:
-    return STRIPPED
+from tests.support.stripping import Stripping
 
 
 class Checked:
-    """A server, and one who asks whether it is alive, over a connection that stays."""
+    """A server, which each test stops, and one who asks whether it is alive, over a connection that stays."""
 
     def __init__(self, path: Path) -> None:
-        self.server = GrpcServer(WorkerConfig(0, "", unix=str(path)), _stable, lambda fault: None)
+        self.server = GrpcServer(WorkerConfig(0, "", unix=str(path)), Stripping(), lambda fault: None)
         self.channel = grpc.aio.insecure_channel(f"unix:{path}", options=[("grpc.use_local_subchannel_pool", 1)])
 
     async def check(self) -> Any:
@@ -46,7 +41,6 @@ async def checked() -> AsyncIterator[Checked]:
         yield checked
     finally:
         await checked.channel.close()
-        await checked.server.stop(0)
         shutil.rmtree(folder)
 
 
