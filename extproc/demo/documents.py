@@ -36,7 +36,7 @@ FIRST_LOOK_SECONDS: Final = 5
 """From a version's first answers to the first look: by then its labels of some 130 healthy patients are there.
 
 That is enough to be sure of version 3: over 3 000 seeds each first look found it, at three quarters of the traffic 998
-of 1 000 did (see ``tests/unit/test_demo_power.py``).
+of 1 000 did (see ``tests/unit/demo/test_power.py``).
 """
 
 FIRST_WEIGHT: Final = 25

@@ -21,12 +21,12 @@ from extproc.envoy.bootstrap import PROCESSOR_CLUSTER, bootstrap, connection_man
 from extproc.serve.children import GRPC_SETTINGS
 from tests.support.dropout import children_of
 from tests.support.envoy import TEMPLATES, EnvoyProcess, free_port
+from tests.support.paths import ROOT
 
 Route = Mapping[str, Any]
 
 USERS = 1000
 SERVER_CPU = 0
-ROOT = Path(__file__).parents[2]
 POLICIES = ROOT / "policies"
 FULL_POLICY = "routing/decision"
 BREAKER = {"window": "10s", "minRequests": 20, "errorRate": 0.2, "consecutive": 10}

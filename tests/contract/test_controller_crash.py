@@ -18,10 +18,10 @@ from extproc.resources.loading import load_paths
 from extproc.snapshot.store import Status
 from tests.support.clock import FakeClock
 from tests.support.dying_controller import MOST_TICKS
+from tests.support.paths import ROOT
 from tests.support.rollouts import CANARY, document
 from tests.support.templates import metric, template
 
-ROOT = Path(__file__).resolve().parents[2]
 STEPS: list[dict[str, Any]] = [
     {"shadow": {"percent": 50}},
     {"setWeight": 5},

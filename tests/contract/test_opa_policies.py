@@ -12,7 +12,8 @@ from extproc.resources.control_schema import CONTROL_INPUT_SCHEMA
 from extproc.resources.policies import read_sources
 from extproc.resources.policy_schema import POLICY_INPUT_SCHEMA
 from tests.support.opa import opa
-from tests.support.policies import POLICIES, examples
+from tests.support.paths import POLICIES
+from tests.support.policies import examples
 
 NAMES = [example.package for example in examples()]
 

@@ -15,8 +15,8 @@ from typing import NamedTuple
 import pytest
 
 from tests.support.dropout import DropoutServer
+from tests.support.paths import ROOT
 
-ROOT = Path(__file__).resolve().parents[2]
 UV = Path(sys.executable).with_name("uv")
 PROJECT = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]
 SECONDS = 120

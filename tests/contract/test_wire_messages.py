@@ -7,7 +7,6 @@ import importlib
 import subprocess
 import sys
 from collections.abc import Iterator
-from pathlib import Path
 from typing import Any
 
 import envoy_data_plane.envoy.config.core.v3 as core
@@ -26,8 +25,8 @@ from extproc._gen.envoy.type.v3 import http_status_pb2
 from extproc.datapath.attributes import AttributeReader
 from extproc.datapath.model import Denial, Mutation, Request
 from extproc.datapath.transports.grpc_codec import MalformedMessage, decode, encode
+from tests.support.paths import ROOT
 
-ROOT = Path(__file__).resolve().parents[2]
 READER = AttributeReader()
 PHASES = ("response_headers", "request_body", "response_body", "request_trailers", "response_trailers")
 

@@ -20,7 +20,7 @@ pytestmark = [pytest.mark.e2e, pytest.mark.timeout(360)]
 
 SECONDS = 300
 USERS = 400
-"""As many as labels need to be sure within seconds, see ``tests/unit/test_demo_power.py``."""
+"""As many as labels need to be sure within seconds, see ``tests/unit/demo/test_power.py``."""
 INTERVAL_SECONDS = 6
 TRIP_SECONDS = 2.0
 

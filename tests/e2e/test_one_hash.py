@@ -3,15 +3,15 @@
 from __future__ import annotations
 
 import http.client
-import json
 import re
 from pathlib import Path
 from typing import Any
 
 from extproc.assignment import BUCKETS
 from tests.support.envoy import EnvoyProcess, Upstreams, free_port, running
+from tests.support.paths import vectors
 
-VECTORS = json.loads((Path(__file__).parents[1] / "vectors" / "assignment-v1.json").read_text())["vectors"]
+VECTORS = vectors("assignment-v1")
 SLICE = 100
 _FILTERS = "type.googleapis.com/envoy.extensions.filters"
 _HEADER_VALUE = re.compile(r"[!-~](?:[ -~]*[!-~])?")

@@ -15,7 +15,8 @@ from pathlib import Path
 import pytest
 
 from tests.support.envoy import free_port
-from tests.support.readme import README, ROOT, Block, blocks
+from tests.support.paths import ROOT
+from tests.support.readme import README, Block, blocks
 
 MARK = "<<<end of block {}>>>"
 CURL = """#!{python}

@@ -21,8 +21,8 @@ import pytest
 
 from extproc.demo.processes import free_ports
 from extproc.envoy import bootstrap
+from tests.support.paths import ROOT
 
-ROOT = Path(__file__).resolve().parents[2]
 TEMPLATES = {transport: ROOT / "envoy" / name for transport, name in bootstrap.TEMPLATES.items()}
 TEMPLATE = TEMPLATES["grpc"]
 

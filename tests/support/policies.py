@@ -5,15 +5,13 @@ from __future__ import annotations
 import json
 import re
 from collections.abc import Mapping
-from pathlib import Path
 from typing import Any, NamedTuple
 
 from extproc.adapters.regorus_policy import RegorusEngine
 from extproc.datapath.model import PolicyVerdict
 from extproc.datapath.ports import InputReads, PolicyEngine
 from extproc.resources.policies import PolicySources
-
-POLICIES = Path(__file__).resolve().parents[2] / "policies"
+from tests.support.paths import POLICIES
 
 
 def sources_of(text: str | Mapping[str, str], data: Mapping[str, Any] | None = None) -> PolicySources:

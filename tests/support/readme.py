@@ -8,10 +8,10 @@ A comment ``<!-- not run: why -->`` above a block leaves it out. A ``yaml`` bloc
 from __future__ import annotations
 
 import re
-from pathlib import Path
 from typing import NamedTuple
 
-ROOT = Path(__file__).resolve().parents[2]
+from tests.support.paths import ROOT
+
 README = ROOT / "README.md"
 
 _FENCE = re.compile(r"^```(\w+)\n(.*?)^```$", re.MULTILINE | re.DOTALL)

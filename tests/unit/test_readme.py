@@ -24,7 +24,8 @@ from extproc.resources.kinds import KINDS
 from extproc.resources.loading import load_paths
 from extproc.resources.schema import schema_of
 from extproc.settings import described
-from tests.support.readme import README, ROOT, blocks, code, links, table
+from tests.support.paths import ROOT
+from tests.support.readme import README, blocks, code, links, table
 
 TEXT = README.read_text()
 GUIDES = [README, ROOT / "policies" / "README.md", ROOT / "envoy" / "README.md"]

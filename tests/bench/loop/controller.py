@@ -20,8 +20,9 @@ from extproc.measure import UNIT_GROUPS, ArmTotals, EpochTotals, LatencySketch, 
 from extproc.metrics import CONTROLLER_ROLLOUTS, CONTROLLER_TRANSITIONS
 from extproc.snapshot.store import StoredRollout
 from tests.bench.load import cpu_seconds
-from tests.bench.stack import ROOT, document, dropout, end, wait
+from tests.bench.stack import document, dropout, end, wait
 from tests.support.envoy import free_port
+from tests.support.paths import ROOT
 
 ROLLOUTS = 1000
 SECONDS = 20

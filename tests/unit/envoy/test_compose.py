@@ -13,7 +13,8 @@ from extproc.cli.serve import serve
 from extproc.datapath.transports.grpc import ONE_MESSAGE
 from extproc.envoy.bootstrap import connection_manager
 from extproc.resources.loading import load_valid
-from tests.support.envoy import ROOT, TEMPLATE
+from tests.support.envoy import TEMPLATE
+from tests.support.paths import ROOT
 
 HERE = ROOT / "envoy"
 

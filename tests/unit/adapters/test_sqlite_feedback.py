@@ -18,9 +18,9 @@ from extproc.adapters.sqlite_feedback import FORGET_AT_ONCE, SqliteFeedback
 from extproc.adapters.sqlite_store import SqliteStore
 from extproc.control.feedback import Code, Entry, Tally
 from extproc.errors import DropoutError
+from tests.support.paths import ROOT
 
 TALLY = Tally("payments/fraud-detector", 1, "canary", 7)
-ROOT = Path(__file__).resolve().parents[2]
 
 WRITER = """
 import sys

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import stat
 from base64 import urlsafe_b64decode, urlsafe_b64encode
 from hashlib import blake2b
@@ -17,10 +16,9 @@ from hypothesis import strategies as st
 from extproc.decision_id import DecisionIds, IdFault, IdKeys, KeyFile, Opened, open_id
 from extproc.errors import InvalidInput, Unreachable
 from tests.support.clock import FakeClock
+from tests.support.paths import vectors
 
-VECTORS: list[dict[str, Any]] = json.loads((Path(__file__).parents[1] / "vectors" / "decision-id-v1.json").read_text())[
-    "vectors"
-]
+VECTORS = vectors("decision-id-v1")
 
 SECRET = bytes(range(32))
 KEYS = IdKeys([SECRET])

@@ -33,7 +33,7 @@ from extproc.resources.control_schema import CONTROL_ACTIONS, CONTROL_INPUT_SCHE
 from extproc.resources.loading import LoadedDocument, load_paths
 from tests.support.clock import FakeClock
 from tests.support.damage import damage
-from tests.support.policies import POLICIES
+from tests.support.paths import POLICIES
 from tests.support.rollouts import CANARY, document
 
 NAME = ("payments", "fraud-detector")

@@ -359,7 +359,7 @@ def test_a_file_that_may_not_grow_is_full(path: Path) -> None:
     SqliteStore(path, create=True).close()
     script = (
         "import resource, signal, sys; from pathlib import Path\n"
-        "from tests.unit.test_store_faults import *\n"
+        "from tests.unit.adapters.test_sqlite_store_faults import *\n"
         "signal.signal(signal.SIGXFSZ, signal.SIG_IGN)\n"
         "store = SqliteStore(Path(sys.argv[1]))\n"
         "resource.setrlimit(resource.RLIMIT_FSIZE, (100_000, 100_000))\n"
@@ -374,7 +374,7 @@ def test_a_file_that_may_not_grow_is_full(path: Path) -> None:
 UNPRIVILEGED = (
     # All imports come first: the interpreter's own files may be out of that user's reach.
     "import os, sys, urllib.parse; from pathlib import Path\n"
-    "from tests.unit.test_store_faults import *\n"
+    "from tests.unit.adapters.test_sqlite_store_faults import *\n"
     "os.getuid() == 0 and os.setresuid(65534, 65534, 65534)\n"
     "path = Path(sys.argv[1])\n"
     "def tried(act):\n"

@@ -34,10 +34,10 @@ from extproc.serve.endpoints import UnixEndpoint
 from extproc.snapshot.store import Status, StoredRollout, Write
 from tests.support.control import ServedControl
 from tests.support.damage import damage
+from tests.support.paths import ROOT
 from tests.support.rollouts import CANARY, document
 
 KEY = ("payments", "fraud-detector")
-ROOT = Path(__file__).resolve().parents[2]
 
 
 def put(store: SqliteStore, name: str = "fraud-detector", **status: Any) -> None:

@@ -2,10 +2,8 @@
 
 from __future__ import annotations
 
-import json
 from decimal import Decimal
 from itertools import pairwise
-from pathlib import Path
 
 import pytest
 from hypothesis import given
@@ -22,8 +20,9 @@ from extproc.assignment import (
     shadow_bucket,
     variant_ranges,
 )
+from tests.support.paths import vectors
 
-VECTORS = json.loads((Path(__file__).parents[1] / "vectors" / "assignment-v1.json").read_text())["vectors"]
+VECTORS = vectors("assignment-v1")
 
 weights = st.lists(st.integers(1, 100), min_size=2, max_size=6).map(
     lambda parts: (

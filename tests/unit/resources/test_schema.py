@@ -19,8 +19,8 @@ from extproc.resources.rollout import Rollout
 from extproc.resources.schema import known_fields, schema_of
 from tests.support.rollouts import CANARY, EXPERIMENT, document
 from tests.support.templates import FALSE_POSITIVES, template
-from tests.unit.test_documents import DESIGN, EXPERIMENT_FAULTS, MINIMAL, SPEC_FAULTS, spec_with
-from tests.unit.test_templates import FULL, METRIC_FAULTS
+from tests.unit.resources.test_documents import DESIGN, EXPERIMENT_FAULTS, MINIMAL, SPEC_FAULTS, spec_with
+from tests.unit.resources.test_templates import FULL, METRIC_FAULTS
 
 DOCUMENTS = {
     "the design's": yaml.safe_load(DESIGN),

@@ -6,7 +6,6 @@ import json
 import os
 import subprocess
 import sys
-from pathlib import Path
 from typing import Any
 
 import pytest
@@ -18,10 +17,10 @@ from extproc.datapath.model import PolicyVerdict
 from extproc.errors import Fault, InvalidInput
 from extproc.names import Reason
 from extproc.resources.policies import PolicySources, read_sources
-from tests.support.policies import POLICIES, engine_of, examples, sources_of
+from tests.support.paths import POLICIES, ROOT
+from tests.support.policies import engine_of, examples, sources_of
 
 PATH = "routing/decision"
-ROOT = Path(__file__).parents[2]
 
 
 def verdict_of(rule: str, document: dict[str, Any] | None = None) -> PolicyVerdict:

@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 
 from extproc.cli.main import main
-from tests.unit.test_documents import DESIGN, MINIMAL
+from tests.unit.resources.test_documents import DESIGN, MINIMAL
 
 
 def run(capsys: pytest.CaptureFixture[str], *arguments: str) -> tuple[int, str, str]:

@@ -11,7 +11,7 @@ from extproc.adapters import regorus_policy
 from extproc.datapath.verdict import check_verdict
 from extproc.resources import policies
 from extproc.resources.policy_schema import POLICY_DECISION_SCHEMA, POLICY_INPUT_SCHEMA
-from tests.support.policies import POLICIES
+from tests.support.paths import POLICIES
 
 GUIDE = (POLICIES / "README.md").read_text()
 

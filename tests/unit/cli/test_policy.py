@@ -9,7 +9,7 @@ from typing import Any
 import pytest
 
 from extproc.cli.main import main
-from tests.support.policies import POLICIES
+from tests.support.paths import POLICIES
 
 GOOD = 'package routing\n\ndecision := {"allow": true}\n'
 PASSING = "package routing_test\n\ntest_it if data.routing.decision.allow\n"

@@ -12,7 +12,7 @@ from extproc.adapters.regorus_policy import RegorusEngine
 from extproc.cli.main import main
 from extproc.resources.policies import read_sources
 from tests.support.rollouts import canary
-from tests.unit.test_replay import FEATURES, POLICY, log_of
+from tests.unit.datapath.test_replay import FEATURES, POLICY, log_of
 
 REGO = """package routing
 

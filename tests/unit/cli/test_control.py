@@ -23,12 +23,12 @@ from extproc.errors import Refused, Unreachable
 from extproc.snapshot.store import Status, StoredRollout
 from tests.support.clock import FakeClock
 from tests.support.control import ServedControl
+from tests.support.paths import ROOT
 from tests.support.rollouts import CANARY, EXPERIMENT, document
-from tests.unit.test_cli_rollout import Answer
+from tests.unit.cli.test_rollout import Answer
 
 KEY = "payments/fraud-detector"
 NAME = ("payments", "fraud-detector")
-ROOT = Path(__file__).resolve().parents[2]
 STEPS = [
     {"shadow": {"percent": 100}},
     {"pause": {"duration": "10m"}},
