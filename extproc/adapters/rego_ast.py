@@ -34,6 +34,17 @@ class Call(NamedTuple):
     caller: Path
 
 
+class Answer(NamedTuple):
+    """A value that the rule at ``path`` has where one of its definitions holds, as far as it is written out.
+
+    ``allows``: it is an object in which ``allow`` is true. ``is_true``: it is true itself.
+    """
+
+    path: Path
+    allows: bool
+    is_true: bool
+
+
 @dataclass(slots=True)
 class Module:
     """One file's package, imports, rules and references; ``bound`` names can have a value from within the file."""
@@ -42,6 +53,7 @@ class Module:
     package: Path
     imports: Mapping[str, Path]
     rules: list[tuple[Path, int]] = field(default_factory=list)
+    answers: list[Answer] = field(default_factory=list)
     functions: list[tuple[Path, int]] = field(default_factory=list)
     calls: list[Call] = field(default_factory=list)
     replaced: list[Call] = field(default_factory=list)
@@ -72,6 +84,16 @@ def reachable(modules: Sequence[Module], entry: Path) -> set[Path]:
                     seen.add(package)
                     waiting.append(package)
     return found
+
+
+def can_deny(modules: Sequence[Module], entry: Path) -> bool:
+    """Whether the rule at ``entry`` can have another value than an object in which ``allow`` is true."""
+    answers = [answer for module in modules for answer in module.answers]
+    return any(
+        not (answer.allows if answer.path == entry else answer.is_true)
+        for answer in answers
+        if answer.path in (entry, (*entry, "allow"))
+    )
 
 
 def recursive_functions(modules: Sequence[Module]) -> Iterator[tuple[Module, Path, int]]:
@@ -211,6 +233,7 @@ class _Walker:
         path = (*self.module.package, reference.root, *reference.parts)
         is_function = bool(content.get("args")) if kind == "Default" else "Func" in content["head"]
         (self.module.functions if is_function else self.module.rules).append((path, reference.line))
+        self.module.answers += [_answer(path, value) for value in _values(kind, content, head)]
         self._caller = path
         self._aliases.clear()
         self._used.clear()
@@ -291,6 +314,29 @@ class _Walker:
         imported = self._imports.get(reference.root)
         if imported is not None and imported[0] == "data":
             self.module.data.add((*imported[1:], *reference.parts))
+
+
+def _values(kind: str, rule: Mapping[str, Any], head: Mapping[str, Any]) -> Iterator[Node | None]:
+    """Every value that a rule is given; None is true, which is not written. The first body's is the head's."""
+    if kind == "Default":
+        yield rule["value"]
+        return
+    bodies = rule["bodies"] or [{"is_else": False}]
+    for body in bodies:
+        assigned = body["assign"] if body["is_else"] else head.get("assign")
+        yield assigned["value"] if assigned else None
+
+
+def _answer(path: Path, value: Node | None) -> Answer:
+    match value:
+        case None | {"Bool": {"value": True}}:
+            return Answer(path, allows=False, is_true=True)
+        case {"Object": {"fields": fields}}:
+            allow = [content for _, key, content in fields if _constant(key) == "allow"]
+            written = all(_constant(key) is not None for _, key, _ in fields)
+            allows = written and allow != [] and all(content.get("Bool", {}).get("value") is True for content in allow)
+            return Answer(path, allows=allows, is_true=False)
+    return Answer(path, allows=False, is_true=False)
 
 
 def _children(node: Node) -> Iterable[Node]:

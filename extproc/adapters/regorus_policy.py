@@ -31,6 +31,7 @@ import extproc
 from extproc.adapters.rego_ast import (
     Module,
     Path,
+    can_deny,
     reachable,
     read_modules,
     recursive_functions,
@@ -67,6 +68,7 @@ class RegorusEngine:
             raise InvalidInput(_listed(faults))
         self._revision = sources.revision
         self._rules = _rules(self._modules)
+        self._can_deny: dict[str, bool] = {}
         self._reads: dict[str, Reads] = {}
         self._prints = any(call.name == ("print",) for module in self._modules for call in module.calls)
 
@@ -87,6 +89,13 @@ class RegorusEngine:
             found = self._reads[path] = Reads(reachable(self._modules, tuple(path.split("/"))))
         return found
 
+    def can_deny(self, path: str) -> bool:
+        """Whether the rule at ``path`` can answer anything but ``allow: true``."""
+        found = self._can_deny.get(path)
+        if found is None:
+            found = self._can_deny[path] = can_deny(self._modules, tuple(path.split("/")))
+        return found
+
     def evaluate(self, path: str, document: Mapping[str, Any]) -> PolicyVerdict:
         """The verdict of the rule at ``path`` on the input ``document``. Never raises.
 
@@ -100,7 +109,8 @@ class RegorusEngine:
             value = self._value(rule, document)
             return check_verdict(value) if value is not None else self._no_value(path, rule)
         except Exception as error:
-            return PolicyVerdict(fault=Reason.POLICY_ERROR, message=_explain(error))
+            allow = not self.can_deny(path)
+            return PolicyVerdict(allow=allow, fault=Reason.POLICY_ERROR, message=_explain(error))
 
     def _value(self, rule: str, document: Mapping[str, Any]) -> Any:
         try:

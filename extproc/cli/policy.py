@@ -6,8 +6,9 @@ from pathlib import Path
 
 import click
 
-from extproc.adapters.regorus_policy import CheckedTest, check_sources, run_tests
+from extproc.adapters.regorus_policy import CheckedTest, RegorusEngine, check_sources, run_tests
 from extproc.cli.output import output_option, print_json
+from extproc.control.policy import RULE
 from extproc.errors import InvalidInput
 from extproc.resources.policies import PolicySources, read_sources
 
@@ -23,14 +24,23 @@ def policy() -> None:
 @_DIRECTORY
 @output_option
 def check(directory: Path, output: str) -> None:
-    """Say whether the policies and data under DIR can be served, and what is wrong if not."""
+    """Say whether the policies and data under DIR can be served, and what is wrong if not.
+
+    Rules called decision that can deny are named: their errors are denials unless a document says onError: stable.
+    """
     sources = _checked(directory)
+    engine = RegorusEngine(sources)
+    decisions = {path for path in engine.paths if path.endswith("/decision")} - {RULE}
+    can_deny = sorted(path for path in decisions if engine.can_deny(path))
     if output == "json":
-        print_json({"revision": sources.revision, "files": sorted(sources.files), "errors": []})
+        listed = sorted(sources.files)
+        print_json({"revision": sources.revision, "files": listed, "can_deny": can_deny, "errors": []})
     else:
         count = len(sources.files)
         files = "1 policy file" if count == 1 else f"{count} policy files"
         click.echo(f"{files} can be served, revision {sources.revision}")
+        for path in can_deny:
+            click.echo(f"{path} can deny: a request that it fails on is denied unless a document says onError: stable")
 
 
 @policy.command(short_help="Run the tests of policies; exit with 1 if one fails.")

@@ -2,12 +2,16 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
+
 import click
 import orjson
 
 from extproc.cli.output import output_option, print_json
+from extproc.resources.document import Resource
 from extproc.resources.kinds import KINDS
 from extproc.resources.loading import load_valid
+from extproc.resources.rollout import Rollout
 from extproc.resources.schema import schema_of
 
 _MODELS = {name.lower(): kind.model for name, kind in KINDS.items()}
@@ -20,7 +24,7 @@ def validate(paths: tuple[str, ...], output: str) -> None:
     """Check documents, each by itself and all together, and list every fault with its file, line and field.
 
     PATH is a file, or a folder whose .yaml, .yml and .json files are read, those of its sub-folders too. Exit code 2
-    if anything is wrong.
+    if anything is wrong. What is right and easily overlooked is noted on stderr.
     """
     documents = load_valid(paths)
     if output == "json":
@@ -30,13 +34,26 @@ def validate(paths: tuple[str, ...], output: str) -> None:
                 "namespace": document.resource.metadata.namespace,
                 "name": document.resource.metadata.name,
                 "file": document.file,
+                "notes": list(_notes(document.resource)),
             }
             for document in documents
         ]
         print_json({"valid": True, "documents": listed})
         return
+    for document in documents:
+        for note in _notes(document.resource):
+            click.echo(f"{document.file}: note: {note}", err=True)
     count = len(documents)
     click.echo("1 document is valid" if count == 1 else f"{count} documents are valid")
+
+
+def _notes(resource: Resource) -> Iterator[str]:
+    """What a valid document leaves to a default that denies."""
+    if isinstance(resource, Rollout) and resource.spec.policy is not None and resource.spec.policy.on_error is None:
+        yield (
+            f"spec.policy.onError is not written: if {resource.spec.policy.path} can deny, a request that it fails on "
+            "is denied; onError: stable serves stable"
+        )
 
 
 @click.command(short_help="Print a JSON Schema: of documents, or of a policy's parts.")

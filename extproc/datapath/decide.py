@@ -9,6 +9,7 @@ from __future__ import annotations
 
 from extproc.assignment import is_probe
 from extproc.datapath.model import Decision, Denial, Facts, PolicyVerdict
+from extproc.datapath.verdict import denies
 from extproc.names import ARM_CONTROL, ARM_EXCLUDED, Reason
 from extproc.snapshot.model import CompiledRollout, Overlay
 
@@ -88,14 +89,10 @@ def decide(
 
 
 def _denial(rollout: CompiledRollout, verdict: PolicyVerdict | None) -> tuple[Denial, Reason] | None:
-    if verdict is None:
+    if verdict is None or rollout.policy is None or not denies(verdict, rollout.policy.deny_on_error):
         return None
     if verdict.fault is not None:
-        if rollout.policy is None or not rollout.policy.deny_on_error:
-            return None
         return Denial(verdict.http_status, str(verdict.fault)), verdict.fault
-    if verdict.allow:
-        return None
     return Denial(verdict.http_status, verdict.reason or Reason.POLICY_DENY, verdict.body), Reason.POLICY_DENY
 
 

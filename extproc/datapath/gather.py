@@ -77,7 +77,8 @@ class Gatherer:
             document = build_input(request, rollout, unit, features, self._clock.now(), engine.reads(path))
         except Exception as error:  # onError is for this too: what a policy would have denied is not let through
             message = f"the input cannot be built: {type(error).__name__}"
-            return PolicyVerdict(fault=Reason.POLICY_ERROR, message=message), None
+            allow = not engine.can_deny(path)
+            return PolicyVerdict(allow=allow, fault=Reason.POLICY_ERROR, message=message), None
         return engine.evaluate(path, document), document
 
 

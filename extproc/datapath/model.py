@@ -78,7 +78,8 @@ NO_FEATURES = Features()
 class PolicyVerdict(NamedTuple):
     """What the policy said, checked: or ``fault``, why it said nothing that can be used.
 
-    ``versions`` and ``version`` are None when the policy did not set them. ``http_status`` is within 400-599.
+    ``versions`` and ``version`` are None when the policy did not set them. ``http_status`` is within 400-599. With a
+    fault ``allow`` is False where the policy might have denied: that holds unless the document writes ``onError``.
     """
 
     allow: bool = True

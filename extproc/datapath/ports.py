@@ -56,6 +56,10 @@ class PolicyEngine(Protocol):
         """The parts of the input that the rule at ``path`` can read."""
         ...
 
+    def can_deny(self, path: str) -> bool:
+        """Whether the rule at ``path`` can answer anything but ``allow: true``: then its errors are denials."""
+        ...
+
     @property
     def paths(self) -> tuple[str, ...]:
         """The rules that can be evaluated, as ``routing/decision``."""

@@ -179,7 +179,9 @@ class Replay:
             raise _NotReplayableError("no policy was asked, so its input is not in the log")
         fault = _reason(logged["fault"])
         if fault is Reason.POLICY_QUARANTINED or (fault is not None and not event["reads"]):
-            return PolicyVerdict(http_status=logged["http_status"], fault=fault, message=logged["message"])
+            return PolicyVerdict(
+                allow=logged["allow"], http_status=logged["http_status"], fault=fault, message=logged["message"]
+            )
         self._check_reads(rollout.policy.path, event)
         document = {name: value for name, value in event["input"].items() if name not in _OURS}
         return self._engine.evaluate(rollout.policy.path, {**document, "rollout": rollout.policy_input})

@@ -23,29 +23,41 @@ def check_verdict(raw: Any) -> PolicyVerdict:
 
     ``allow`` is required. ``versions`` is an array or set of strings, ``version``, ``reason`` and ``body`` are
     strings, ``shadow`` is a boolean, ``http_status`` an integer (403 is sent when it is not within 400-599). Any
-    other key makes the verdict invalid. Texts are cut after ``MAX_TEXT``. The message names the key and
-    the type, never a value.
+    other key makes the verdict invalid. A denial is one whatever else is wrong with it: what is wrong is left out, and
+    said in its message. Texts are cut after ``MAX_TEXT``. The message names the key and the type, never a value.
     """
     if type(raw) is not dict:
         return invalid(f"the decision is {_kind(raw)}, not an object")
     if type(raw.get("allow")) is not bool:
         return invalid("allow is required" if "allow" not in raw else f"allow is {_kind(raw['allow'])}, not a boolean")
     found: dict[str, Any] = {}
+    flaw: str | None = None
     for key, value in raw.items():
         check = _CHECKS.get(key)
         if check is None:
-            return invalid(_unknown(key))
+            flaw = flaw or _unknown(key)
+            continue
         wanted, convert = check
         converted = convert(value)
         if converted is None:
-            return invalid(f"{key} is {_kind(value)}, not {wanted}")
+            flaw = flaw or f"{key} is {_kind(value)}, not {wanted}"
+            continue
         found[key] = converted
-    return PolicyVerdict(**found)
+    if flaw is not None and raw["allow"]:
+        return invalid(flaw, allow=True)
+    return PolicyVerdict(**found, message=flaw)
 
 
-def invalid(message: str) -> PolicyVerdict:
-    """A verdict of the wrong shape."""
-    return PolicyVerdict(fault=Reason.POLICY_INVALID, message=message)
+def invalid(message: str, *, allow: bool = False) -> PolicyVerdict:
+    """A verdict of the wrong shape; ``allow`` is what it says in spite of that."""
+    return PolicyVerdict(allow=allow, fault=Reason.POLICY_INVALID, message=message)
+
+
+def denies(verdict: PolicyVerdict, deny_on_error: bool | None) -> bool:
+    """Whether a request with this verdict is denied; ``deny_on_error`` as in ``PolicyUse``."""
+    if verdict.fault is None or deny_on_error is None:
+        return not verdict.allow
+    return deny_on_error
 
 
 def _unknown(key: Any) -> str:

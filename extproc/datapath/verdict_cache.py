@@ -61,6 +61,10 @@ class _Remembering:
         """The parts of the input that the rule at ``path`` can read."""
         return self._engine.reads(path)
 
+    def can_deny(self, path: str) -> bool:
+        """Whether the rule at ``path`` can deny."""
+        return self._engine.can_deny(path)
+
     @property
     def paths(self) -> tuple[str, ...]:
         """The rules that can be evaluated."""

@@ -12,6 +12,7 @@ from extproc.assignment import PROBE_PERCENT
 from extproc.datapath.model import Decision, Facts, Mutation, PolicyVerdict, Request
 from extproc.datapath.ports import Decided
 from extproc.datapath.record import unit_text
+from extproc.datapath.verdict import denies
 from extproc.names import ARM_CONTROL, ARM_EXCLUDED, Reason
 from extproc.snapshot.matching import MatchKey, MatchTable
 from extproc.snapshot.model import CompiledRollout, Overlay, Snapshot
@@ -150,11 +151,12 @@ def _policy(rollout: CompiledRollout, verdict: PolicyVerdict) -> Iterator[str]:
     name = f"Policy {rollout.policy.path}"
     why = f", because: {verdict.reason}" if verdict.reason else ""
     if verdict.fault is not None:
-        effect = "the request is denied" if rollout.policy.deny_on_error else "only stable remains"
+        effect = "the request is denied" if denies(verdict, rollout.policy.deny_on_error) else "only stable remains"
         detail = f" ({verdict.message})" if verdict.message else ""
         yield f"{name}: {REASONS[verdict.fault]}{detail}; {effect}."
     elif not verdict.allow:
-        yield f"{name}: denied with status {verdict.http_status}{why}."
+        flaw = f" ({verdict.message})" if verdict.message else ""
+        yield f"{name}: denied with status {verdict.http_status}{why}{flaw}."
     elif verdict.version is not None:
         known = verdict.version in rollout.versions
         outside = "" if known else ", which the rollout does not have; only stable remains"

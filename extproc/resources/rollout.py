@@ -137,8 +137,9 @@ class PolicySpec(Part):
 
     path: RulePath = "routing/decision"
     """Package and rule: routing/decision is the rule decision of package routing."""
-    on_error: Literal["stable", "deny"] = "stable"
-    """What a policy that fails does: the request goes to stable, or is denied."""
+    on_error: Literal["stable", "deny"] | None = None
+    """What a policy that fails does: the request goes to stable, or is denied. Left out, an error of a rule that can
+    deny is a denial, and any other goes to stable."""
 
 
 class LogSpec(Part):

@@ -54,7 +54,9 @@ class WatchedEngine:
         """The verdict of the rule at ``path``; never raises."""
         if self._quarantined and (path in self._quarantined or ANY_PATH in self._quarantined):
             return PolicyVerdict(
-                fault=Reason.POLICY_QUARANTINED, message="an evaluation of this rule did not end; it waits for an edit"
+                allow=not self.can_deny(path),
+                fault=Reason.POLICY_QUARANTINED,
+                message="an evaluation of this rule did not end; it waits for an edit",
             )
         self._begin(path)
         try:
@@ -65,6 +67,10 @@ class WatchedEngine:
     def reads(self, path: str) -> InputReads:
         """The parts of the input that the rule at ``path`` can read."""
         return self._engine.reads(path)
+
+    def can_deny(self, path: str) -> bool:
+        """Whether the rule at ``path`` can deny."""
+        return self._engine.can_deny(path)
 
 
 @dataclass(frozen=True, slots=True)

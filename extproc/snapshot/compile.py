@@ -26,6 +26,7 @@ from extproc.snapshot.model import (
 from extproc.snapshot.store import Status
 
 _SHARED_KEPT: Final = 4096
+_DENY_ON_ERROR: Final = {None: None, "stable": False, "deny": True}
 
 T = TypeVar("T", bound=Hashable)
 
@@ -72,7 +73,7 @@ def compile_rollout(rollout: Rollout, status: Status, now: float) -> CompiledRol
         layer=Layer(spec.layer.name.encode(), BucketRange(*spec.layer.range)) if spec.layer else None,
         shadow=shadow,
         features=_shared(_feature_need(spec.features)) if spec.features else None,
-        policy=_shared(PolicyUse(spec.policy.path, spec.policy.on_error == "deny")) if spec.policy else None,
+        policy=_shared(PolicyUse(spec.policy.path, _DENY_ON_ERROR[spec.policy.on_error])) if spec.policy else None,
         log_headers=_shared(frozenset(spec.log.headers)),
         log_features=_shared(frozenset(spec.log.features)),
         weight=status.weight,

@@ -49,10 +49,13 @@ class FeatureNeed:
 
 @dataclass(frozen=True, slots=True)
 class PolicyUse:
-    """The rule that a rollout asks: ``routing/decision`` is the rule ``decision`` of package ``routing``."""
+    """The rule that a rollout asks: ``routing/decision`` is the rule ``decision`` of package ``routing``.
+
+    ``deny_on_error`` is whether a fault of the rule is a denial; None: where the rule can deny.
+    """
 
     path: str
-    deny_on_error: bool
+    deny_on_error: bool | None
 
 
 class Holdout(NamedTuple):

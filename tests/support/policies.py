@@ -37,6 +37,10 @@ class RecordingEngine:
         """The engine's."""
         return self._engine.reads(path)
 
+    def can_deny(self, path: str) -> bool:
+        """The engine's."""
+        return self._engine.can_deny(path)
+
     @property
     def paths(self) -> tuple[str, ...]:
         """The engine's."""

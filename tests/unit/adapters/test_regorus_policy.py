@@ -91,6 +91,38 @@ def test_an_evaluation_that_throws_is_an_error_with_its_place() -> None:
     assert verdict.message == "routing/decision.rego:3: divide by zero"
 
 
+@pytest.mark.parametrize(
+    ("rules", "can_deny"),
+    [
+        ('decision := {"allow": true}', False),
+        ('decision := {"allow": true, "versions": input.versions}', False),
+        ('default decision := {"allow": true}\n\ndecision := {"allow": true, "version": "4"} if input.pin', False),
+        ('decision := {"allow": true} if input.a else := {"allow": true}', False),
+        ("decision.allow := true\n\ndecision.http_status := input.status", False),
+        ('decision := {"allow": false}', True),
+        ('default decision := {"allow": false}\n\ndecision := {"allow": true} if input.a', True),
+        ('decision := {"allow": true} if input.a else := {"allow": false}', True),
+        ('decision := {"allow": true} if input.a else := answer if input.b\n\nanswer := {"allow": true}', True),
+        ('decision := {"allow": input.allowed}', True),
+        ('decision := {"allow": true, input.key: false}', True),
+        ('decision := {"reason": "allow was forgotten"}', True),
+        ('decision := object.union({"allow": true}, input.more)', True),
+        ("decision if input.a", True),
+        ("decision.allow := input.allowed", True),
+        ('decision[input.key] := "x"\n\ndecision.allow := false if input.a', True),
+    ],
+)
+def test_a_rule_can_deny_unless_every_answer_that_is_written_out_allows(rules: str, can_deny: bool) -> None:
+    assert engine_of(f"package routing\n\n{rules}\n").can_deny("routing/decision") == can_deny
+
+
+def test_garbage_does_not_pass_a_rule_that_can_deny() -> None:
+    claims = 'claims := json.unmarshal(base64url.decode(split(input.token, ".")[1]))'
+    rules = f'{claims}\n\ndefault decision := {{"allow": false}}\n\ndecision := {{"allow": true}} if claims.sub == "a"'
+    for token in ("", "x", "x.y.z", "x.%%%.z", "x.bm90IGpzb24.z"):
+        assert not verdict_of(rules, {"token": token}).allow
+
+
 def test_rules_that_contradict_each_other_are_an_error() -> None:
     verdict = verdict_of('decision := {"allow": true}\n\ndecision := {"allow": false}')
     assert (verdict.fault, verdict.message) == (

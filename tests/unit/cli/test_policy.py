@@ -38,11 +38,21 @@ def errors(text: str) -> list[dict[str, Any]]:
 def test_the_shipped_policies_are_fine_and_pass(capsys: pytest.CaptureFixture[str]) -> None:
     code, out, err = run(capsys, "policy", "check", POLICIES)
     assert (code, err) == (0, "")
-    assert out.startswith("2 policy files can be served, revision ")
+    first, *more = out.splitlines()
+    assert first.startswith("2 policy files can be served, revision ")
+    assert more == []  # the shipped routing policy takes versions away and denies nobody
     code, out, err = run(capsys, "policy", "test", POLICIES)
     assert (code, err) == (0, "")
     assert out.endswith(" tests, none failed\n")
     assert "pass  data.routing_test.test_high_risk_stays_on_stable (routing/decision_test.rego:" in out
+
+
+def test_check_names_the_decisions_whose_errors_are_denials(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    write(tmp_path, a='package a\n\ndecision := {"allow": input.x}\n', b='package b\n\ndecision := {"allow": true}\n')
+    assert run(capsys, "policy", "check", tmp_path)[1].splitlines()[1:] == [
+        "a/decision can deny: a request that it fails on is denied unless a document says onError: stable"
+    ]
+    assert json.loads(run(capsys, "policy", "check", tmp_path, "-o", "json")[1])["can_deny"] == ["a/decision"]
 
 
 def test_check_names_every_fault_by_file_and_line(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:

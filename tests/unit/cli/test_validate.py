@@ -33,8 +33,18 @@ def test_valid_documents_are_listed_as_json(tmp_path: Path, capsys: pytest.Captu
     assert (code, err) == (0, "")
     assert json.loads(out) == {
         "valid": True,
-        "documents": [{"kind": "Rollout", "namespace": "payments", "name": "fraud-detector", "file": str(file)}],
+        "documents": [
+            {"kind": "Rollout", "namespace": "payments", "name": "fraud-detector", "file": str(file), "notes": []}
+        ],
     }
+
+
+def test_a_policy_whose_errors_may_deny_is_noted(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    file = tmp_path / "a.yaml"
+    file.write_text(MINIMAL + "  policy: {}\n")
+    code, out, err = run(capsys, "validate", str(file))
+    assert (code, out) == (0, "1 document is valid\n")
+    assert err.startswith(f"{file}: note: spec.policy.onError is not written: if routing/decision can deny, ")
 
 
 def test_each_fault_is_a_line_on_stderr_and_the_exit_code_is_2(

@@ -218,6 +218,15 @@ def test_on_error_deny_denies_with_the_faults_name() -> None:
     assert (decision.denial.http_status, decision.denial.reason) == (403, "policy_undefined")
 
 
+@pytest.mark.parametrize("fault", [Reason.POLICY_ERROR, Reason.POLICY_INVALID, Reason.POLICY_QUARANTINED])
+def test_a_fault_of_a_rule_that_can_deny_is_a_denial_unless_the_document_says_otherwise(fault: Reason) -> None:
+    could_deny, could_not = PolicyVerdict(allow=False, fault=fault), PolicyVerdict(fault=fault)
+    unsaid, stable = canary(5000, policy={"path": "routing/decision"}), canary(5000, policy=POLICY)
+    assert decide(unsaid, NO_OVERLAY, facts(0, verdict=could_deny)).denial is not None
+    assert outcome(decide(unsaid, NO_OVERLAY, facts(0, verdict=could_not)))[0] == "3"
+    assert outcome(decide(stable, NO_OVERLAY, facts(0, verdict=could_deny)))[0] == "3"
+
+
 # --- the shadow --------------------------------------------------------------------------------------------------
 
 
@@ -276,7 +285,7 @@ ROLLOUTS = [
         drawn=5000,
     )
     for weight in (0, 5000, 10000)
-    for on_error in ("stable", "deny")
+    for on_error in ("stable", "deny", None)
     for aborted in ((), ("4",))
 ] + [experiment(coverage=50, policy=POLICY)]
 
@@ -359,7 +368,8 @@ def test_an_error_for_the_client_comes_only_from_a_deny_or_on_error_deny(
     decision = decide(rollout, overlay, found)
     if decision.denial is not None:
         assert found.verdict is not None
-        assert not found.verdict.allow or (found.verdict.fault and rollout.policy and rollout.policy.deny_on_error)
+        deny_on_error = rollout.policy and rollout.policy.deny_on_error
+        assert deny_on_error if found.verdict.fault and deny_on_error is not None else not found.verdict.allow
 
 
 @given(rollouts, overlays, all_facts())

@@ -17,9 +17,9 @@ from tests.support.policies import engine_of
 from tests.support.rollouts import canary, snapshot
 
 
-@pytest.mark.parametrize(("on_error", "status"), [("deny", 403), ("stable", None)])
+@pytest.mark.parametrize(("on_error", "status"), [("deny", 403), ("stable", None), (None, 403)])
 async def test_an_input_that_cannot_be_built_ends_at_on_error(
-    on_error: str, status: int | None, monkeypatch: pytest.MonkeyPatch
+    on_error: str | None, status: int | None, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     def fail(*_: Any) -> None:
         raise ValueError("a bug")

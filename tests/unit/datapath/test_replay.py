@@ -158,10 +158,12 @@ def test_a_decision_with_features_is_reproduced_from_the_logged_values(
         {"allow": True, "shadow": False},
         {"nonsense": 1},
         PolicyVerdict(fault=Reason.POLICY_UNDEFINED),
+        PolicyVerdict(allow=False, fault=Reason.POLICY_ERROR),
+        PolicyVerdict(allow=False, fault=Reason.POLICY_QUARANTINED),
     ],
 )
-@pytest.mark.parametrize("on_error", ["stable", "deny"])
-def test_whatever_the_policy_answers_is_reproduced(tmp_path: Path, answer: Any, on_error: str) -> None:
+@pytest.mark.parametrize("on_error", ["stable", "deny", None])
+def test_whatever_the_policy_answers_is_reproduced(tmp_path: Path, answer: Any, on_error: str | None) -> None:
     engine = FakeEngine(lambda document: answer)
     rollout = canary(5000, policy={**POLICY, "onError": on_error}, shadow={"version": "5"})
     assert_reproduced(log_of(tmp_path, rollout, engine), engine)

@@ -62,10 +62,10 @@ def test_a_status_outside_the_errors_becomes_403(status: float, sent: int) -> No
         ({"allow": True, "version": 4}, "version is a number, not a string"),
         ({"allow": True, "version": None}, "version is null, not a string"),
         ({"allow": True, "shadow": "no"}, "shadow is a string, not a boolean"),
-        ({"allow": False, "http_status": "403"}, "http_status is a string, not an integer"),
-        ({"allow": False, "http_status": True}, "http_status is a boolean, not an integer"),
-        ({"allow": False, "http_status": 403.5}, "http_status is a number, not an integer"),
-        ({"allow": False, "body": {}}, "body is an object, not a string"),
+        ({"allow": True, "http_status": "403"}, "http_status is a string, not an integer"),
+        ({"allow": True, "http_status": True}, "http_status is a boolean, not an integer"),
+        ({"allow": True, "http_status": 403.5}, "http_status is a number, not an integer"),
+        ({"allow": True, "body": {}}, "body is an object, not a string"),
         ({"allow": True, "verison": "4"}, "an unknown field in the decision: is version meant?"),
     ],
 )
@@ -73,6 +73,22 @@ def test_a_wrong_shape_is_invalid_and_says_what_is_wrong(raw: Any, message: str)
     verdict = check_verdict(raw)
     assert verdict.fault is Reason.POLICY_INVALID
     assert verdict.message == message
+
+
+@pytest.mark.parametrize(
+    ("flaw", "message"),
+    [
+        ({"http_status": 403.5}, "http_status is a number, not an integer"),
+        ({"http_status": None, "body": "no"}, "http_status is null, not an integer"),
+        ({"because": "of that"}, "an unknown field in the decision"),
+    ],
+)
+def test_a_denial_stands_whatever_is_wrong_with_its_trimmings(flaw: dict[str, Any], message: str) -> None:
+    verdict = check_verdict({**flaw, "allow": False, "reason": "why"})
+    assert (verdict.fault, verdict.allow, verdict.reason, verdict.http_status) == (None, False, "why", 403)
+    assert verdict.body == flaw.get("body")
+    assert verdict.message is not None
+    assert verdict.message.startswith(message)
 
 
 def test_an_unknown_field_is_not_repeated_because_it_may_be_a_value_of_the_input() -> None:
@@ -92,7 +108,11 @@ FIELDS = ["allow", "versions", "version", "shadow", "reason", "http_status", "bo
 
 @given(JSON | st.dictionaries(st.sampled_from(FIELDS), JSON | st.lists(st.text(max_size=3), max_size=3)))
 def test_the_published_schema_accepts_what_is_accepted(raw: Any) -> None:
-    assert (check_verdict(raw).fault is None) == SCHEMA.is_valid(raw)
+    verdict = check_verdict(raw)
+    assert (verdict.fault is None and verdict.message is None) == SCHEMA.is_valid(raw)
+    if type(raw) is dict and raw.get("allow") is False:
+        assert (verdict.fault, verdict.allow) == (None, False)
+    assert verdict.allow == (type(raw) is dict and raw.get("allow") is True)
 
 
 def test_the_schema_is_a_schema() -> None:

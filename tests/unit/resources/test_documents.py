@@ -117,7 +117,7 @@ def test_what_is_left_out_has_safe_defaults(tmp_path: Path) -> None:
 def test_an_empty_policy_is_the_rule_decision_of_package_routing() -> None:
     policy = accepted(policy={}).spec.policy
     assert policy is not None
-    assert (policy.path, policy.on_error) == ("routing/decision", "stable")
+    assert (policy.path, policy.on_error) == ("routing/decision", None)
 
 
 def test_an_experiment_and_a_shadow_only_rollout_are_accepted() -> None:

@@ -201,6 +201,9 @@ class Engine:
     def reads(self, path: str) -> InputReads:
         raise NotImplementedError
 
+    def can_deny(self, path: str) -> bool:
+        return path == "routing/bad"
+
 
 def test_a_rule_in_quarantine_is_not_evaluated_and_others_are(machine: Machine) -> None:
     engine = Engine()
@@ -211,6 +214,8 @@ def test_a_rule_in_quarantine_is_not_evaluated_and_others_are(machine: Machine) 
     assert engine.asked == ["routing/good"]
     watched.quarantine(frozenset({ANY_PATH}))
     assert watched.evaluate("routing/good", {}).fault is Reason.POLICY_QUARANTINED
+    assert watched.evaluate("routing/good", {}).allow
+    assert not watched.evaluate("routing/bad", {}).allow
 
 
 def test_an_evaluation_is_on_the_page_while_it_lasts(machine: Machine) -> None:
