@@ -19,7 +19,7 @@ NEEDS_OPA := tests/contract/test_opa_policies.py
 unexport PYTHONDONTWRITEBYTECODE
 
 .DEFAULT_GOAL := help
-.PHONY: help setup demo test with-servers computing check code policies bench tools format lock clean
+.PHONY: help setup demo unit test with-servers computing check code policies bench tools format lock clean
 
 help: # show this
 	@awk -F':.*## ' '/^[a-z]+:.*## /{printf "  make %-8s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
@@ -41,6 +41,11 @@ $(READY): requirements.lock pyproject.toml
 
 demo: $(READY) ## real models behind a real Envoy, moved by hand and by themselves; the picture is build/demo.png
 	@$(BIN)/dropout demo --transport $(TRANSPORT)
+
+# Slow ones are left out. Whatever else stands among the slowest with a second or more wants to be cheaper, or marked.
+unit: $(READY) ## the quick loop: the unit tests but for the slow ones, within a minute and a half
+	@echo "Unit tests on every processor, without those marked slow, which \`make test\` runs; the slowest come last ..."
+	@$(PYTEST) -n auto --dist worksteal -m 'not slow' --durations 5 tests/unit
 
 test: code ## everything that must hold: the checks, then every test, on the real Envoy and OPA
 	@echo "Tests: those with real servers, beside them what only computes, then faults under load; about nine minutes ..."

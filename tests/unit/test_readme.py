@@ -29,7 +29,7 @@ from tests.support.readme import README, blocks, code, links, table
 
 TEXT = README.read_text()
 GUIDES = [README, ROOT / "policies" / "README.md", ROOT / "envoy" / "README.md"]
-TARGETS = ["setup", "demo", "test", "check", "bench", "tools", "format", "clean"]
+TARGETS = ["setup", "demo", "unit", "test", "check", "bench", "tools", "format", "clean"]
 STAGES = [
     "deny",
     "kill",
@@ -221,7 +221,7 @@ def test_every_command_and_flag_has_a_help_that_is_not_cut_off(name: str) -> Non
 
 
 def test_the_demo_is_shown_with_its_acts_and_its_picture() -> None:
-    pytest.importorskip("sklearn")
+    pytest.importorskip("rich")
     from extproc.demo.acts import ACTS
     from extproc.demo.loops import LOOP_ACTS
 

@@ -36,20 +36,23 @@ def refusals(
 # -- what it answers
 
 
-def test_the_shipped_policy_keeps_high_risk_on_stable() -> None:
-    engine = RegorusEngine(read_sources(POLICIES))
+@pytest.fixture(scope="module")
+def shipped() -> RegorusEngine:
+    return RegorusEngine(read_sources(POLICIES))
+
+
+def test_the_shipped_policy_keeps_high_risk_on_stable(shipped: RegorusEngine) -> None:
     document = {"rollout": {"stable": "3"}, "features": {"risk_score": 0.9}}
-    assert engine.evaluate(PATH, document) == PolicyVerdict(
+    assert shipped.evaluate(PATH, document) == PolicyVerdict(
         versions=frozenset({"3"}), reason="high risk stays on stable"
     )
-    assert engine.evaluate(PATH, {**document, "features": {"risk_score": 0.1}}) == PolicyVerdict()
-    assert engine.evaluate(PATH, {**document, "features": {}}) == PolicyVerdict()
+    assert shipped.evaluate(PATH, {**document, "features": {"risk_score": 0.1}}) == PolicyVerdict()
+    assert shipped.evaluate(PATH, {**document, "features": {}}) == PolicyVerdict()
 
 
-def test_the_shipped_policy_reads_two_values() -> None:
-    engine = RegorusEngine(read_sources(POLICIES))
-    assert PATH in engine.paths
-    assert engine.reads(PATH).paths == ("features.risk_score", "rollout.stable")
+def test_the_shipped_policy_reads_two_values(shipped: RegorusEngine) -> None:
+    assert PATH in shipped.paths
+    assert shipped.reads(PATH).paths == ("features.risk_score", "rollout.stable")
 
 
 @pytest.mark.parametrize("example", examples(), ids=lambda example: example.package)
@@ -207,8 +210,8 @@ JSON = st.recursive(
 
 
 @given(st.dictionaries(st.sampled_from(["features", "rollout", "unit"]), JSON))
-def test_no_input_makes_the_shipped_policy_raise(document: dict[str, Any]) -> None:
-    verdict = RegorusEngine(read_sources(POLICIES)).evaluate(PATH, document)
+def test_no_input_makes_the_shipped_policy_raise(shipped: RegorusEngine, document: dict[str, Any]) -> None:
+    verdict = shipped.evaluate(PATH, document)
     assert verdict.fault in (None, Reason.POLICY_INVALID, Reason.POLICY_UNDEFINED)
 
 
@@ -431,12 +434,14 @@ def test_any_number_of_faults_fits_on_the_line_that_the_supervisor_reads() -> No
     assert len(json.dumps([fault.as_dict() for fault in faults])) < 100_000
 
 
+@pytest.mark.slow
 def test_a_policy_that_takes_too_long_to_load_is_refused() -> None:
     nested = "[" * 40 + "1" + "]" * 40
     faults = check_sources(sources_of(f"package routing\n\ndecision := {nested}\n"), cpu_seconds=1)
     assert faults == [Fault("policy_too_slow", "checking these policies took more than 1 s of CPU time")]
 
 
+@pytest.mark.slow
 def test_a_policy_that_brings_the_engine_down_is_refused() -> None:
     union = "|\n".join(["{1}"] * 19_000)
     assert [fault.code for fault in check_sources(sources_of(f"package routing\n\ndecision := {union}\n"))] == [

@@ -14,7 +14,7 @@ from pathlib import Path
 
 import pytest
 
-from extproc.adapters.sqlite_feedback import FORGET_AT_ONCE, SqliteFeedback
+from extproc.adapters.sqlite_feedback import SqliteFeedback
 from extproc.adapters.sqlite_store import SqliteStore
 from extproc.control.feedback import Code, Entry, Tally
 from extproc.errors import DropoutError
@@ -75,6 +75,7 @@ def test_the_file_is_its_owners_and_is_found_again(path: Path) -> None:
     store.close()
 
 
+@pytest.mark.slow
 def test_a_writer_that_is_killed_at_any_point_leaves_counts_that_agree_with_its_ids(path: Path) -> None:
     SqliteFeedback(path, create=True).close()
     answered = 0
@@ -121,15 +122,15 @@ def test_a_reader_sees_what_another_process_wrote(store: SqliteFeedback, path: P
     reader.close()
 
 
-def test_old_ids_go_in_portions(store: SqliteFeedback) -> None:
-    for batch in range(3):
-        store.record([entry(batch * FORGET_AT_ONCE + n) for n in range(FORGET_AT_ONCE)], 0.0)
+def test_old_ids_go_in_portions(store: SqliteFeedback, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("extproc.adapters.sqlite_feedback.FORGET_AT_ONCE", 100)
+    store.record([entry(n) for n in range(300)], 0.0)
     left = []
     for _ in range(4):
         store.record([], 1e6)
         left += store._read().execute("SELECT count(*) FROM ids").fetchone()
-    assert left == [2 * FORGET_AT_ONCE, FORGET_AT_ONCE, 0, 0]
-    assert labels(store) == 3 * FORGET_AT_ONCE
+    assert left == [200, 100, 0, 0]
+    assert labels(store) == 300
 
 
 def test_a_file_that_is_not_there_is_not_made_by_who_reads(path: Path) -> None:

@@ -5,6 +5,7 @@ from __future__ import annotations
 from dataclasses import replace
 from typing import Any
 
+import pytest
 from hypothesis import event, settings
 from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, rule
@@ -248,5 +249,10 @@ def _failed_before(status: Status) -> bool:
     return any("Failed" in str(status.analysis.get(kind, "")) for kind in (STEP, BACKGROUND))
 
 
-Rollout.TestCase.settings = settings(max_examples=600, stateful_step_count=40, deadline=None)
-TestRollout = Rollout.TestCase
+class TestRollout(Rollout.TestCase):
+    settings = settings(max_examples=60, stateful_step_count=40, deadline=None)
+
+
+@pytest.mark.slow
+class TestRolloutAtLength(Rollout.TestCase):
+    settings = settings(max_examples=600, stateful_step_count=40, deadline=None)

@@ -9,18 +9,17 @@ from __future__ import annotations
 import random
 from collections.abc import Mapping
 from functools import cache
+from importlib import import_module
+from types import ModuleType
 from typing import Any, Final
 
 import pytest
-
-pytest.importorskip("sklearn")
 
 from extproc.assignment import draw_of
 from extproc.control.analysis.measuring import FeedbackMetrics, Subject, judge
 from extproc.control.analysis.runs import Outcome, due, outcome, record, run_plan, start
 from extproc.demo.documents import FIRST_LOOK_SECONDS, FIRST_WEIGHT, STEPS, TEMPLATES
 from extproc.demo.laboratory import DELAY_SECONDS, REPORT_SECONDS
-from extproc.demo.models import Classifier, patients
 from extproc.demo.versions import MODEL
 from extproc.measure import (
     FALSE_NEGATIVE,
@@ -43,12 +42,24 @@ TICK_SECONDS: Final = 1.0
 PAUSES: Final = [float(step["pause"]["duration"][:-1]) for step in STEPS if "pause" in step][1:]
 """After each weight."""
 
+pytestmark = pytest.mark.slow
+
+
+@pytest.fixture(autouse=True)
+def _has_models() -> None:
+    pytest.importorskip("sklearn")
+
+
+def models() -> ModuleType:
+    """Imported when they are asked: that takes longer than to collect everything else."""
+    return import_module("extproc.demo.models")
+
 
 @cache
 def said(version: str) -> list[bool]:
     """What a version says of each patient."""
-    classifier = Classifier(version)
-    return [classifier.malignant(patient.measurements) for patient in patients()]
+    classifier = models().Classifier(version)
+    return [classifier.malignant(patient.measurements) for patient in models().patients()]
 
 
 class Labels:
@@ -87,7 +98,7 @@ class Labels:
 
 @cache
 def _diagnoses() -> list[bool]:
-    return [patient.malignant for patient in patients()]
+    return [patient.malignant for patient in models().patients()]
 
 
 def _place(prediction: bool, label: bool) -> int:

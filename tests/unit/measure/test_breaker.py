@@ -201,6 +201,7 @@ def test_who_comes_back_within_the_limit_is_suspected_anew() -> None:
     assert pair.canary._crossed is None
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(("rate", "share"), [(0.15, 0.5), (0.5, 0.5), (0.5, 0.1), (0.9, 0.9), (1.0, 0.5)])
 def test_an_hour_of_an_outage_of_both_trips_nobody(rate: float, share: float) -> None:
     draw = random.Random(f"{rate} {share}")

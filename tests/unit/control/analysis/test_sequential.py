@@ -144,11 +144,13 @@ def assert_quiet(looks: Looks) -> None:
     assert surely_below(alarms, RUNS, 0.05), f"{alarms} of {RUNS}"
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(("rate", "share"), [(0.01, 0.5), (0.05, 0.1), (0.2, 0.5)])
 def test_arms_that_are_alike_raise_no_alarm(rate: float, share: float) -> None:
     assert_quiet(run(even(RUNS, rate), even(RUNS, rate), 1, share=share))
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(("alike", "share"), [(2, 0.5), (20, 0.1)])
 def test_users_whose_rates_differ_and_of_whom_few_send_most_raise_no_alarm(alike: float, share: float) -> None:
     generator = np.random.default_rng(2)
@@ -156,6 +158,7 @@ def test_users_whose_rates_differ_and_of_whom_few_send_most_raise_no_alarm(alike
     assert_quiet(run(*arms, 3, share=share, requests=200))
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(("rate", "share"), [(0.0, 0.5), (0.3, 0.5), (0.3, 0.2)])
 def test_one_user_who_sends_a_tenth_of_all_traffic_raises_no_alarm(rate: float, share: float) -> None:
     in_canary = np.random.default_rng(4).random(RUNS) < share
@@ -178,6 +181,7 @@ def test_means_of_heavy_tailed_values_raise_no_alarm() -> None:
     assert surely_below(int(alarms.sum()), RUNS, 0.05)
 
 
+@pytest.mark.slow
 def test_what_is_often_done_raises_alarms_in_the_same_runs() -> None:
     generator = np.random.default_rng(8)
     looks = looked_at(generator, even(200, 0.05), even(200, 0.05), share=0.5, requests=100, ticks=TICKS, bounds=naive)
@@ -192,6 +196,7 @@ def test_what_is_often_done_raises_alarms_in_the_same_runs() -> None:
 # Power: what is there is found, within so many requests of the canary
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("control", "canary", "within"),
     [

@@ -7,6 +7,7 @@ from typing import Any
 
 import numpy as np
 import orjson
+import pytest
 import yaml
 
 from extproc.control.analysis.measuring import AllMetrics, FeedbackMetrics, ObservedMetrics, Subject, judge
@@ -93,6 +94,7 @@ def test_a_canary_with_more_false_positives_fails_soon_after_the_labels_come() -
     assert run["metrics"]["errors"]["counts"]["Failed"] == 0
 
 
+@pytest.mark.slow
 def test_a_canary_that_is_as_good_passes_when_all_was_measured() -> None:
     *_, (second, verdict, message, run) = ticks(World(canary=0.10, control=0.10), 3600)
     assert verdict is Outcome.SUCCESSFUL
