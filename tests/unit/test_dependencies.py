@@ -6,7 +6,7 @@ import ast
 import re
 import sys
 import tomllib
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from functools import cache
 from importlib.metadata import packages_distributions
 from itertools import chain
@@ -63,8 +63,13 @@ def _modules(tree: ast.AST) -> Iterator[str]:
             yield node.module.partition(".")[0]
 
 
+@cache
+def installed() -> Mapping[str, list[str]]:
+    return packages_distributions()
+
+
 def distributions(module: str) -> set[str]:
-    found = {canonicalize_name(name) for name in packages_distributions()[module]}
+    found = {canonicalize_name(name) for name in installed()[module]}
     return found | {PARTS[name] for name in found if name in PARTS}
 
 

@@ -76,9 +76,9 @@ def test_stages_are_histograms_in_seconds_with_cumulated_buckets() -> None:
     assert value(text, "dropout_stage_seconds_sum", stage="policy") == pytest.approx(1.000045)
 
 
-def test_ten_thousand_units_make_no_label() -> None:
+def test_a_thousand_units_make_no_label() -> None:
     metrics = Metrics(FakeClock())
-    for number in range(10_000):
+    for number in range(1000):
         decide(metrics, unit=b"%d" % number, bucket=number)
     assert len(dumped(metrics)["counters"]) == 1
 

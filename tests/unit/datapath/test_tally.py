@@ -2,19 +2,26 @@
 
 from __future__ import annotations
 
+from functools import cache
 from typing import Any
 
 import pytest
 
 from extproc.datapath import tally as module
 from extproc.datapath.model import Buckets
+from extproc.datapath.ports import Decided
 from extproc.datapath.tally import Tally
 from extproc.measure import UnitSample
 from extproc.names import ARM_EXCLUDED
 from tests.support.clock import FakeClock
-from tests.support.decisions import make_decided, make_decision, make_facts, make_request
+from tests.support.decisions import make_decided, make_decision, make_request
 
 KEY = "payments/fraud-detector"
+
+
+@cache
+def made(full: bool, **changes: Any) -> Decided:
+    return make_decided(decision=make_decision(**changes), request=make_request(full=full), rollout=None)
 
 
 class Counting:
@@ -25,10 +32,9 @@ class Counting:
         self.tally = Tally(self.clock)
 
     def decided(self, unit: int = 1, *, full: bool = False, **changes: Any) -> None:
-        facts = make_facts(buckets=Buckets(123, quotient=unit))
-        request = make_request(full=full)
-        decision = make_decision(**changes)
-        self.tally.record(make_decided(decision=decision, request=request, facts=facts, rollout=None))
+        decided = made(full, **changes)
+        facts = decided.facts._replace(buckets=Buckets(123, quotient=unit))
+        self.tally.record(decided._replace(facts=facts))
 
 
 def test_decisions_are_counted_by_arm_version_and_second() -> None:

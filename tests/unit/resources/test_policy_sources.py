@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 
 from extproc.errors import InvalidInput
@@ -177,10 +177,14 @@ def test_data_that_json_has_no_word_for_is_refused(suffix: str, text: str, messa
     assert caught.value.line == line
 
 
-@settings(max_examples=40)
-@given(
-    st.dictionaries(st.text(max_size=5), st.recursive(st.none() | st.booleans() | st.integers() | st.text(), st.lists))
+JSON = st.recursive(
+    st.none() | st.booleans() | st.integers() | st.text(max_size=10),
+    lambda inner: st.lists(inner, max_size=4) | st.dictionaries(st.text(max_size=5), inner, max_size=4),
+    max_leaves=8,
 )
+
+
+@given(st.dictionaries(st.text(max_size=5), JSON, max_size=4))
 def test_what_is_json_is_read_as_it_is(document: dict[str, object]) -> None:
     assert parse_data(json.dumps(document, ensure_ascii=False), ".json") == document
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from functools import cache
 from math import lgamma
 
 import numpy as np
@@ -60,15 +61,19 @@ def test_the_excluded_are_in_no_arm() -> None:
 # Looked at every tick, with units coming in one by one, and replaced by others once the sample is full
 
 
+@cache
+def table_of(likely: float, weight: float) -> Array:
+    """What an arm that is so likely adds to the logarithm of the factor, by its units in a sample."""
+    return np.array([lgamma(weight * likely + n) - n * np.log(likely) for n in range(KEPT + 1)])
+
+
 def p_values(counts: Array, likely: list[float]) -> Array:
     """The p-values of many splits: ``counts`` by arm and run."""
-    total = int(counts[:, 0].sum())
-    tables = [
-        np.array([lgamma(len(likely) * share + n) - n * np.log(share) for n in range(total + 1)]) for share in likely
-    ]
-    weight = float(len(likely))
+    total, weight = int(counts[:, 0].sum()), float(len(likely))
     factor = lgamma(weight) - lgamma(weight + total) - sum(lgamma(weight * share) for share in likely)
-    return np.minimum(1.0, np.exp(-(factor + sum(table[n] for table, n in zip(tables, counts, strict=True)))))
+    return np.minimum(
+        1.0, np.exp(-(factor + sum(table_of(share, weight)[n] for share, n in zip(likely, counts, strict=True))))
+    )
 
 
 def test_the_simulation_says_what_the_function_says() -> None:

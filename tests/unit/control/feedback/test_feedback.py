@@ -384,15 +384,15 @@ def test_a_flood_of_forged_feedback_leaves_nothing_behind(desk: Desk) -> None:
     real = make_id(desk.ids)
     desk.send(label(real))
     size = desk.store._file.path.stat().st_size
-    for batch in range(100):
+    for batch in range(20):
         forged = [
             real[:10] + ids[10:] if number % 2 else ids for number in range(1000) for ids in [os.urandom(24).hex()[:32]]
         ]
         desk.send(*(label(text, outcomes={f"o{batch}": 1.0}) for text in forged))
-    assert sum(desk.answered.values()) == 100_001
+    assert sum(desk.answered.values()) == 20_001
     assert set(desk.answered) <= {Code.RECORDED, Code.FORGED, Code.UNKNOWN_KEY, Code.MALFORMED}
     assert desk.answered[Code.RECORDED] == 1
-    assert desk.answered[Code.FORGED] >= 50_000
+    assert desk.answered[Code.FORGED] >= 10_000
     assert desk.labels()["canary"].total().labels == 1
     assert (desk.store._file.path.stat().st_size, rows(desk, "ids"), desk.epochs.asked) == (size, 1, 1)
 
