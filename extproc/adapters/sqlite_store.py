@@ -220,9 +220,9 @@ class SqliteStore:
         if row is None:
             return Remains(aborted, epoch)
         if isinstance(row, UnreadableRollout):
-            return Remains(aborted, epoch, killed=True, stable=self._last_control(namespace, name))
-        status = row.status
-        return Remains(aborted, max(epoch, status.epoch), status.tripped, status.attempt, status.killed)
+            stable = self._last_control(namespace, name)
+            return Remains(aborted, epoch, Status(stable, stable, attempt=0, killed=True, spec_stable=stable))
+        return Remains(aborted, max(epoch, row.status.epoch), row.status)
 
     def _last_control(self, namespace: str, name: str) -> str:
         epochs = self.epochs_of(namespace, name)

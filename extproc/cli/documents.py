@@ -87,7 +87,7 @@ def get(kind: str, name: tuple[str, str], store: str, output: str) -> None:
 @store_option
 @output_option
 def delete(kind: str, name: tuple[str, str], store: str, output: str) -> None:
-    """Take a document out of the store. Versions that were aborted stay aborted."""
+    """Take a document out of the store. Of a rollout its stable version, a kill and aborts are remembered."""
     with opened(store) as opened_store:
         action = DeleteTemplate(*name) if kind == analysis_template.KIND else Delete(*name)
         results = act(opened_store, this_user(), action, SystemClock(), direct_policy())

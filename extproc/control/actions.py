@@ -377,9 +377,16 @@ def _apply(
     for document, result, _ in planned:
         key = _key(document.resource)
         row = after[key] if key in after else rows[key]
-        killed = row.status.killed and result in ("created", "repaired")
-        results.append(Result(row, result, "killed until restored" if killed else ""))
+        results.append(Result(row, result, _kept(document.resource, row) if result in ("created", "repaired") else ""))
     return [*results, *(Result(row, "deleted") for row in removed), *of_templates]
+
+
+def _kept(rollout: Rollout, row: StoredRollout) -> str:
+    """What of an earlier life of a rollout that was made now is not as its document says."""
+    stable = row.status.stable
+    kept = ["killed until restored"] if row.status.killed else []
+    kept += [f"version {stable} stays stable"] if stable != intent_of(rollout).stable else []
+    return "; ".join(kept)
 
 
 def check_with_store(before: Documents, action: Apply) -> None:

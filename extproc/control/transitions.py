@@ -45,22 +45,30 @@ ACCEPTED_EPOCH: Final = "accepted_epoch"
 
 
 def create(intent: Intent, remains: Remains, now: float) -> Transition:
-    """The first apply adopts; what was taken away before a delete stays so, epochs and attempts go on from there."""
+    """The first apply adopts; after a delete stable is what it would be without, and what was taken away stays so.
+
+    Epochs and attempts go on from there, the canary's weight begins at 0.
+    """
+    last = remains.last or Status("", attempt=0)
+    if not last.stable:
+        last = replace(last, stable=intent.stable, spec_stable=intent.stable)
+    promised = with_stable(intent, last)
     status = Status(
-        stable=intent.stable,
+        stable=promised.stable,
         canary=intent.canary,
         effective_at=now,
         step_at=now,
         epoch=remains.epoch + 1,
         previous_epoch=remains.epoch + 1,
-        attempt=remains.attempt + 1,
+        attempt=last.attempt + 1,
         aborted=remains.aborted,
-        tripped=remains.tripped,
-        killed=remains.killed,
-        spec_stable=intent.stable,
+        tripped=last.tripped,
+        killed=last.killed,
+        spec_stable=promised.spec_stable,
         steps_key=intent.steps,
+        conditions=promised.conditions,
     )
-    status = settled(intent, status, "adopted", f"version {intent.stable} was adopted as stable")
+    status = settled(intent, status, "adopted", f"version {status.stable} was adopted as stable")
     return Transition(replace(status, ranges_key=ranges_key(intent, status)), "created", _versions(status))
 
 
@@ -70,11 +78,6 @@ def repair(intent: Intent, remains: Remains, now: float) -> Transition:
     The version that was stable last stays so, whatever the document says; the operator adopts another.
     """
     status = replace(create(intent, remains, now).status, killed=True)
-    if remains.stable:
-        before = replace(status, stable=remains.stable, spec_stable=remains.stable, phase="Progressing")
-        after = with_stable(intent, before)
-        status = settled(intent, after, "adopted", f"version {after.stable} was adopted as stable")
-        status = replace(status, ranges_key=ranges_key(intent, status))
     message = "made anew, because it could not be read; killed until restored"
     return Transition(status, message, _versions(status))
 

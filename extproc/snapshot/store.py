@@ -298,19 +298,17 @@ class Documents:
 
 @dataclass(frozen=True, slots=True)
 class Remains:
-    """What outlives a delete: the versions with a tombstone, the last epoch and attempt (0 if there was none).
+    """What outlives a delete: the versions with a tombstone, and the last epoch (0 if there was none).
 
-    So does what breakers and an operator's kill said, until the row is forgotten: a document that leaves a folder for a
-    moment must not undo it. Of a row that cannot be read attempt and trips are not known; it counts as killed, because
-    nobody can say that it was not, and ``stable`` is the version that its last epoch had as control ("" if none).
+    So does the ``last`` status, until the row is forgotten: a document that leaves a folder for a moment must not undo
+    what breakers and an operator's kill said, nor a promotion. Of a row that cannot be read it is what can be known:
+    killed, because nobody can say that it was not, and with the control of its last epoch as stable and canary ("" if
+    there was none).
     """
 
     aborted: tuple[str, ...] = ()
     epoch: int = 0
-    tripped: tuple[str, ...] = ()
-    attempt: int = 0
-    killed: bool = False
-    stable: str = ""
+    last: Status | None = None
 
 
 class RolloutStore(Protocol):

@@ -234,9 +234,11 @@ def test_a_row_that_cannot_be_read_is_replaced_by_a_document_and_a_status_togeth
 
 
 def test_of_a_row_that_cannot_be_read_a_kill_remains(store: SqliteStore, path: Path) -> None:
-    assert not store.remains("default", "fraud").killed
+    assert store.remains("default", "fraud").last == STATUS
     damage(path, "fraud")
-    assert store.remains("default", "fraud") == Remains(epoch=STATUS.epoch, killed=True, stable=STATUS.stable)
+    stable = STATUS.stable
+    last = Status(stable, stable, attempt=0, killed=True, spec_stable=stable)
+    assert store.remains("default", "fraud") == Remains(epoch=STATUS.epoch, last=last)
 
 
 def test_a_deleted_row_that_cannot_be_read_is_gone_like_any_other(store: SqliteStore, path: Path) -> None:

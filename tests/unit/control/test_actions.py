@@ -222,6 +222,26 @@ def test_an_aborted_version_stays_aborted_through_delete_and_apply(
     assert one(act(store, "alice", apply, clock)).row.status.aborted == ()
 
 
+def test_a_promoted_version_stays_stable_through_delete_and_apply(
+    store: SqliteStore, clock: FakeClock, documents: Documents
+) -> None:
+    act(store, "alice", Apply(documents(fraud_detector=spec())), clock)
+    act(store, "alice", Promote(*NAME, full=True), clock)
+    act(store, "alice", Delete(*NAME), clock)
+    result = one(act(store, "alice", Apply(documents(fraud_detector=spec())), clock))
+    status = result.row.status
+    assert (status.stable, status.phase, status.conditions, result.message) == (
+        "4",
+        "Healthy",
+        (),
+        "version 4 stays stable",
+    )
+    act(store, "alice", Delete(*NAME), clock)
+    status = one(act(store, "alice", Apply(documents(fraud_detector=spec(stable={"version": "2"}))), clock)).row.status
+    assert (status.stable, [condition["type"] for condition in status.conditions]) == ("4", ["StableDrift"])
+    assert one(act(store, "alice", Adopt(*NAME), clock)).row.status.stable == "2"
+
+
 def test_a_kill_works_on_a_document_that_is_no_longer_accepted(
     store: SqliteStore, clock: FakeClock, documents: Documents
 ) -> None:

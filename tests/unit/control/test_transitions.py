@@ -117,13 +117,23 @@ def test_a_tombstone_survives_delete_and_apply() -> None:
 
 
 def test_a_trip_survives_delete_and_apply_and_what_is_retried_is_another_attempt() -> None:
-    status = transitions.create(INTENT, Remains(tripped=("4",), attempt=3), NOW).status
+    status = transitions.create(INTENT, Remains(last=replace(FRESH, tripped=("4",), attempt=3)), NOW).status
     assert (status.tripped, status.attempt) == (("4",), 4)
     assert transitions.retry(INTENT, status, NOW).status.attempt == 5
 
 
 def test_a_kill_survives_delete_and_apply() -> None:
-    assert transitions.create(INTENT, Remains(killed=True), NOW).status.killed
+    assert transitions.create(INTENT, Remains(last=replace(FRESH, killed=True)), NOW).status.killed
+
+
+def test_a_promotion_survives_delete_and_apply() -> None:
+    promoted = transitions.promote_fully(INTENT, at_weight(5000), 0, NOW).status
+    again = transitions.create(INTENT, Remains(epoch=promoted.epoch, last=promoted), NOW).status
+    assert (again.stable, again.phase, again.conditions) == ("4", "Healthy", ())
+    moved = transitions.create(replace(INTENT, stable="2"), Remains(epoch=promoted.epoch, last=promoted), NOW).status
+    assert (moved.stable, len(drift_of(moved))) == ("4", 1)
+    adopted = done(transitions.adopt(replace(INTENT, stable="2"), moved, NOW))
+    assert (adopted.stable, drift_of(adopted)) == ("2", [])
 
 
 def test_a_canary_that_moved_starts_over_in_one_write() -> None:
@@ -351,10 +361,14 @@ class AnyHistory(RuleBasedStateMachine):
         self.take(done(transitions.restore(self.status, self.now)))
         assert self.status.weight_at(self.now) == 0 or self.status.weight == 0
 
-    @rule()
-    def delete_and_apply(self) -> None:
-        remains = Remains(self.status.aborted, self.status.epoch)
-        self.take(transitions.create(self.intent, remains, self.now).status)
+    @rule(intent=INTENTS)
+    def delete_and_apply(self, intent: Intent) -> None:
+        self.intent = intent
+        edited = transitions.configure(intent, self.status, self.now).status
+        remains = Remains(self.status.aborted, self.status.epoch, self.status)
+        self.take(transitions.create(intent, remains, self.now).status)
+        for what in ("stable", "spec_stable", "conditions", "killed", "tripped", "aborted"):
+            assert getattr(self.status, what) == getattr(edited, what)
 
     @invariant()
     def weights_are_in_range(self) -> None:
