@@ -27,6 +27,7 @@ SNAPSHOT_AGE: Final = "dropout_snapshot_age_seconds"
 POLICY_INFO: Final = "dropout_policy_info"
 POLICY_AGE: Final = "dropout_policy_age_seconds"
 RELOADS_REFUSED: Final = "dropout_reloads_refused_total"
+DOCUMENTS_MISSING: Final = "dropout_documents_missing"
 LOG_DROPS: Final = "dropout_decision_log_drops_total"
 LOG_ERRORS: Final = "dropout_decision_log_errors_total"
 WORKERS_REPLACED: Final = "dropout_workers_replaced_total"
@@ -98,6 +99,7 @@ METRICS: Final[tuple[MetricInfo, ...]] = (
         "max",
     ),
     MetricInfo(RELOADS_REFUSED, "counter", ("what",), "Reloads that were refused; the last good one stays in force."),
+    MetricInfo(DOCUMENTS_MISSING, "gauge", (), "Documents that left the rollouts' folder and are not deleted yet."),
     MetricInfo(LOG_DROPS, "counter", (), "Decisions that the decision log had to leave out."),
     MetricInfo(LOG_ERRORS, "counter", (), "Attempts to write the decision log that failed."),
     MetricInfo(WORKERS_REPLACED, "counter", (), "Workers that died or hung and were replaced."),

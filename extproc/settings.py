@@ -58,6 +58,12 @@ class Settings:
         15.0, "seconds after which a decision that Envoy's access log has not told the end of counts as failed"
     )
     rollouts_poll: float = _setting(0.2, "seconds between two looks at the rollouts' folder", least=_SHORTEST_POLL)
+    delete_after: float = _setting(
+        10.0, "seconds that a document must be missing from the rollouts' folder before it is deleted"
+    )
+    delete_many_after: float = _setting(
+        300.0, "the same where more than half of a folder is missing, or another folder is in its place"
+    )
     # Epochs are remembered for a day longer than that at most.
     label_retention: float = _setting(90.0, "days after which a decision takes no labels any more", most=365)
     lease: float = _setting(

@@ -14,7 +14,7 @@ from typing import Any
 from extproc.adapters.regorus_policy import RegorusEngine, check_here
 from extproc.errors import InvalidInput
 from extproc.resources.policies import PolicySources
-from extproc.serve.policy_watch import answer_trial
+from extproc.serve.policy_trial import answer_trial
 
 
 def load(sources: str) -> Callable[[str, Mapping[str, Any]], object]:

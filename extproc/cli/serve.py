@@ -35,8 +35,9 @@ from extproc.serve.worker_config import GRPC, HTTP, TRANSPORTS, ObserverPlan, Wo
 from extproc.settings import settings
 
 if TYPE_CHECKING:
+    from extproc.resources.folders import Listing
     from extproc.serve.document_keeper import Folder
-    from extproc.serve.policy_watch import Sources, Stamp
+    from extproc.serve.policy_trial import Sources
     from extproc.snapshot.holder import SnapshotHolder
     from extproc.snapshot.store import RolloutStore
 
@@ -57,6 +58,7 @@ class Options:
     workers: int
     admin: str
     rollouts: Path | None
+    prune: bool
     features: str | None
     decision_log: Path | None
     envoy_dir: Path | None
@@ -99,6 +101,11 @@ def _folder(*, exists: bool) -> click.Path:
     help="/metrics, /healthz, /readyz and /snapshot; port 0 takes a free one.",
 )
 @click.option("--rollouts", type=_folder(exists=True), help="A folder of documents to apply, now and when it changes.")
+@click.option(
+    "--prune",
+    is_flag=True,
+    help="Delete what the folder of --rollouts does not hold at once, an empty folder's too, and wait for nothing.",
+)
 @click.option(
     "--features",
     default=lambda: settings().features or None,
@@ -151,6 +158,8 @@ def serve(
     if not admin.loopback and not options.insecure:
         message = f"{admin.target} can be reached from other machines, and its pages ask nobody who they are: say "
         raise InvalidInput.of("insecure_admin", f"{message}--insecure if something protects it.", field="--admin")
+    if options.prune and options.rollouts is None:
+        raise InvalidInput.of("prune_needs_rollouts", "This is about what leaves --rollouts.", field="--prune")
     if options.decision_log is not None:
         _check_log(options.decision_log)
     lock = _take(endpoints, options)
@@ -279,27 +288,36 @@ def _config(
 class _FollowedRollouts:
     """The folder of documents, as the supervisor follows it."""
 
-    def __init__(self, store: RolloutStore, directory: Path) -> None:
+    def __init__(self, store: RolloutStore, directory: Path, *, prune: bool) -> None:
         from extproc.clock import SystemClock
+        from extproc.control.absence import Grace
         from extproc.control.folder import FollowedFolder
 
+        tuning = settings()
+        grace = Grace(0, 0) if prune else Grace(tuning.delete_after, tuning.delete_many_after)
         self._store = store
-        self._folder = FollowedFolder(store, directory, SystemClock())
+        self._folder = FollowedFolder(store, directory, SystemClock(), grace)
         self._first = True
 
+    @property
+    def missing(self) -> int:
+        """Documents that left the folder and are not deleted yet."""
+        return self._folder.missing
+
     def sync(self, *, force: bool = False) -> list[Fault] | None:
-        """Apply what changed; None when nothing did.
+        """Apply what changed; what is wrong or missing. None when nothing did.
 
         Raises:
             InvalidInput: the first time, when the documents are bad and the store has none from before either.
         """
-        if not force and not self._folder.changed():
+        if not self._folder.changed(force=force):
             return None
-        faults = [fault for place in self._folder.sync().faults.values() for fault in place]
+        report = self._folder.sync()
+        faults = [fault for place in report.faults.values() for fault in place]
         if self._first and faults and not self._store.documents().rollouts:
             raise InvalidInput(faults)
         self._first = False
-        return faults
+        return [*faults, *report.missing]
 
 
 def _open_folder(options: Options) -> Folder | None:
@@ -313,7 +331,7 @@ def _open_folder(options: Options) -> Folder | None:
             click.echo(f"dropout: {options.store} has no rollouts yet: no request is decided", err=True)
         store.close()
         return None
-    return _FollowedRollouts(store, options.rollouts)
+    return _FollowedRollouts(store, options.rollouts, prune=options.prune)
 
 
 class EnvoyFiles:
@@ -323,7 +341,7 @@ class EnvoyFiles:
         self._store = store
         self._directory = directory
         self._holder: SnapshotHolder | None = None
-        self._written: Stamp | None = None
+        self._written: Listing | None = None
 
     def exist(self) -> bool:
         """Whether Envoy has something to read."""
@@ -334,7 +352,7 @@ class EnvoyFiles:
         from extproc.adapters.stores import open_store
         from extproc.clock import SystemClock
         from extproc.envoy.render import write_envoy_dir
-        from extproc.serve.policy_watch import stamp_of
+        from extproc.resources.folders import list_folder
         from extproc.snapshot.holder import SnapshotHolder
 
         if self._holder is None:
@@ -343,14 +361,14 @@ class EnvoyFiles:
             self._holder, self._written = holder, None
         elif (snapshot := self._holder.refresh()) is not None:
             self._holder.current, self._written = snapshot, None
-        if self._written != stamp_of(self._directory):
+        if self._written != list_folder(self._directory, _ENVOY_FILES.__contains__):
             write_envoy_dir(self._directory, self._holder.current.rollouts.values())
-            self._written = stamp_of(self._directory)
+            self._written = list_folder(self._directory, _ENVOY_FILES.__contains__)
 
 
 def _read_sources(directory: Path) -> Sources:
     from extproc.resources.policies import read_sources
-    from extproc.serve.policy_watch import Sources
+    from extproc.serve.policy_trial import Sources
 
     read = read_sources(directory)
     return Sources(read.revision, read.to_json())

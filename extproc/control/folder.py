@@ -1,82 +1,91 @@
-"""A folder of documents that the store follows: what is in it is applied, what leaves it is deleted.
+"""A folder of documents that the store follows: what is in it is applied, what left it for good is deleted.
 
 The last good is kept for each file: one that is broken leaves its documents as they are and does not hold up the
-changes of others. A folder that was emptied deletes what it applied; one that cannot be read deletes nothing.
+changes of others. What is missing stays as it is until its time is up (``absence``), and as long as the place that it
+was in cannot be read.
 """
 
 from __future__ import annotations
 
-import os
-import stat
-from collections.abc import Collection, Mapping, Sequence
+import errno
+from collections.abc import Collection, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Any, Final
 
 from extproc.clock import Clock
+from extproc.control.absence import Absence, Grace, Name
 from extproc.control.actions import Apply, Result, act
 from extproc.control.templates import TemplateResult
 from extproc.errors import Fault, InvalidInput, Unreachable
 from extproc.resources.analysis_template import AnalysisTemplate
-from extproc.resources.document import Resource
-from extproc.resources.loading import SUFFIXES, Loaded, LoadedDocument, load_paths, of_kind
+from extproc.resources.folder_watch import FolderWatch
+from extproc.resources.folders import Listing, Stamp, Unreadable
+from extproc.resources.loading import UNREAD_CODES, Loaded, LoadedDocument, list_documents, load_paths, of_kind
 from extproc.resources.rollout import Rollout
-from extproc.snapshot.store import REPLACED_CODES, Documents, RolloutStore, StoredRollout, StoredTemplate
+from extproc.snapshot.store import REPLACED_CODES, Documents, RolloutStore
+
+PATIENCE: Final = 10
+"""Looks at a folder in which somebody always writes, until the files of others are taken."""
 
 
 @dataclass(frozen=True, slots=True)
 class FolderReport:
     """What a sync did: keys of documents that were applied and deleted, how many were as they should be, what is bad.
 
-    ``faults`` are by file, or by folder where a folder cannot be read.
+    ``missing`` says which documents left and when they are deleted. ``faults`` are by file, or by folder where a folder
+    cannot be read.
     """
 
     applied: tuple[str, ...] = ()
     unchanged: int = 0
     deleted: tuple[str, ...] = ()
+    missing: tuple[Fault, ...] = ()
     faults: Mapping[str, tuple[Fault, ...]] = field(default_factory=dict)
 
 
-class _Stamp(NamedTuple):
-    """What tells one state of a file from another without reading it."""
-
-    inode: int
-    mtime_ns: int
-    ctime_ns: int
-    size: int
-
-
-@dataclass(frozen=True, slots=True)
-class _Listing:
-    """The files of a folder, and the parts of it that cannot be read."""
-
-    files: Mapping[str, _Stamp]
-    unreadable: Mapping[str, Fault]
-
-
 class FollowedFolder:
-    """The folder ``directory``, followed by ``store``. Use it from one thread."""
+    """The folder ``directory``, followed by ``store``. Use it from one thread.
 
-    def __init__(self, store: RolloutStore, directory: str | Path, clock: Clock) -> None:
+    ``grace`` says for how long a document may be missing.
+    """
+
+    def __init__(self, store: RolloutStore, directory: str | Path, clock: Clock, grace: Grace) -> None:
         self._store = store
         self._directory = Path(directory).absolute()
         self._clock = clock
-        self._synced: _Listing | None = None
-        self._loaded: dict[str, tuple[_Stamp, Loaded]] = {}
+        self._watch = FolderWatch(lambda: list_documents(self._directory), PATIENCE)
+        self._absence = Absence(self._directory, grace, clock)
+        self._next: Listing | None = None
+        self._damaged = False
+        self._loaded: dict[str, tuple[Stamp, Loaded]] = {}
 
-    def changed(self) -> bool:
-        """Whether a sync may have something to do: names and stamps are compared, nothing is read."""
-        return self._synced is None or self._list() != self._synced
+    @property
+    def missing(self) -> int:
+        """Documents that left the folder and are not deleted yet; may be read from anywhere."""
+        return len(self._absence)
+
+    def changed(self, *, force: bool = False) -> bool:
+        """Whether a sync may have something to do: an edit has come to rest, or what is missing is gone by now.
+
+        With ``force`` it has: what was taken is applied again. Names and stamps are compared, nothing is read.
+        """
+        self._next = self._watch.changed()
+        if self._next is None and (force or self._damaged or (self._watch.resting and self._absence.due())):
+            self._next = self._watch.taken
+        return self._next is not None or self._watch.taken is None
 
     def sync(self) -> FolderReport:
-        """Apply the folder. What is bad is in the report.
+        """Apply what came to rest, or what there is if nobody asked whether it did. What is bad is in the report.
 
         Raises:
             Unreachable: when the store cannot be read or written; ``changed`` stays true.
             Refused: ``conflict``, when others keep writing.
         """
-        listing = self._list()
-        faults: dict[str, tuple[Fault, ...]] = {place: (fault,) for place, fault in listing.unreadable.items()}
+        listing, self._next = self._next or self._watch.now(), None
+        faults: dict[str, tuple[Fault, ...]] = {
+            place: (_fault(place, why),) for place, why in listing.unreadable.items()
+        }
         documents = []
         for file, loaded in self._load(listing).items():
             if loaded.faults:
@@ -84,28 +93,29 @@ class FollowedFolder:
             else:
                 documents.extend(loaded.documents)
         try:
-            results = self._apply(documents, faults)
+            results = self._apply(documents, faults, listing)
         except Unreachable as error:
             if error.code not in REPLACED_CODES:
                 raise
             self._store.reopen()  # there may be another one in its place by now
-            results = self._apply(documents, faults)
+            results = self._apply(documents, faults, listing)
+        self._watch.take(listing)
         # What was held back is tried again until somebody has repaired it.
-        damaged = any(fault.code == "store_corrupt" for of_one in faults.values() for fault in of_one)
-        self._synced = None if damaged else listing
+        self._damaged = any(fault.code == "store_corrupt" for of_one in faults.values() for fault in of_one)
         return FolderReport(
             applied=tuple(result.row.key for result in results if result.result in ("created", "configured")),
             unchanged=sum(result.result == "unchanged" for result in results),
             deleted=tuple(result.row.key for result in results if result.result == "deleted"),
+            missing=tuple(self._absence.faults()),
             faults=faults,
         )
 
     def _apply(
-        self, documents: Sequence[LoadedDocument[Any]], faults: dict[str, tuple[Fault, ...]]
+        self, documents: Sequence[LoadedDocument[Any]], faults: dict[str, tuple[Fault, ...]], listing: Listing
     ) -> Sequence[Result | TemplateResult]:
         """Apply ``documents``; files whose documents collide with others join ``faults`` and are left out."""
         before = self._store.documents()
-        held: dict[tuple[type[Resource], str], Mapping[str, Any]] = {
+        held: dict[Name, Mapping[str, Any]] = {
             **{(Rollout, row.key): row.document for row in before.rollouts},
             **{(AnalysisTemplate, row.key): row.document for row in before.templates},
         }
@@ -113,73 +123,59 @@ class FollowedFolder:
         # A conflict is the later one's: what the store holds already comes first.
         documents = sorted(documents, key=lambda document: held.get(_identity(document)) != document.body)
         present = {_identity(document) for document in documents}
+        replaced: set[str] = set()
         while True:
+            missing = dict(self._missing(before, present, faults))
+            self._absence.note(missing, [document.file for document in documents], listing.folders)
+            due = self._absence.due() if self._watch.resting else ()
+            gone = dict.fromkeys(name for name, source in missing.items() if name in due or source in replaced)
             action = Apply(
                 documents,
-                remove=self._gone(Rollout, before.rollouts, present, faults),
-                remove_templates=self._gone(AnalysisTemplate, before.templates, present, faults),
+                remove=[_parts(key) for kind, key in gone if kind is Rollout],
+                remove_templates=[_parts(key) for kind, key in gone if kind is AnalysisTemplate],
                 follow=True,
             )
             try:
-                return act(self._store, f"folder:{self._directory}", action, self._clock)
+                results = act(self._store, f"folder:{self._directory}", action, self._clock)
             except InvalidInput as error:
-                bad = {fault.file: fault for fault in error.faults if fault.file is not None}
+                bad = dict.fromkeys(fault.file for fault in error.faults if fault.file is not None)
                 if not bad:
                     raise
+                # What a file holds in place of what it had is no absence: a rollout was renamed in it.
+                if renamed := (bad.keys() & set(missing.values())) - replaced:
+                    replaced |= renamed
+                    continue
                 for file in bad:
                     faults[file] = tuple(fault for fault in error.faults if fault.file == file)
                 documents = [document for document in documents if document.file not in bad]
+            else:
+                left = {name: source for name, source in missing.items() if name not in gone}
+                self._absence.note(left, [document.file for document in documents], listing.folders)
+                return results
 
-    def _gone(
-        self,
-        kind: type[Resource],
-        rows: Sequence[StoredRollout] | Sequence[StoredTemplate],
-        present: Collection[tuple[type[Resource], str]],
-        faults: Mapping[str, object],
-    ) -> list[tuple[str, str]]:
-        """What of a kind this folder applied and no longer holds, as far as it can be read."""
-        return [
-            (row.namespace, row.name)
-            for row in rows
-            if row.source is not None
-            and (kind, row.key) not in present
-            and Path(row.source).is_relative_to(self._directory)
-            and not any(Path(row.source).is_relative_to(place) for place in faults)
-        ]
+    def _missing(
+        self, before: Documents, present: Collection[Name], faults: Mapping[str, object]
+    ) -> Iterator[tuple[Name, str]]:
+        """What this folder applied and no longer holds, as far as it can be read, and the file it was in."""
+        for kind, rows in ((Rollout, before.rollouts), (AnalysisTemplate, before.templates)):
+            for row in rows:
+                if (
+                    row.source is not None
+                    and (kind, row.key) not in present
+                    and Path(row.source).is_relative_to(self._directory)
+                    and not any(Path(row.source).is_relative_to(place) for place in faults)
+                ):
+                    yield (kind, row.key), row.source
 
-    def _load(self, listing: _Listing) -> dict[str, Loaded]:
-        """What each file holds; only files that changed are read."""
+    def _load(self, listing: Listing) -> dict[str, Loaded]:
+        """What each file holds; only files that changed are read, and those that could not be."""
         before, self._loaded = self._loaded, {}
-        for file, stamp in listing.files.items():
+        for file, stamp in listing.once():
             known = before.get(file)
-            good = known is not None and known[0] == stamp and not known[1].faults
-            self._loaded[file] = known if known is not None and good else (stamp, load_paths([file]))
+            if known is None or known[0] != stamp or any(fault.code in UNREAD_CODES for fault in known[1].faults):
+                known = stamp, load_paths([file])
+            self._loaded[file] = known
         return {file: loaded for file, (_, loaded) in self._loaded.items()}
-
-    def _list(self) -> _Listing:
-        """The files that ``load_paths`` would read, in order."""
-        unreadable: dict[str, Fault] = {}
-        files: dict[str, _Stamp] = {}
-
-        def cannot_list(error: OSError) -> None:
-            place = str(error.filename)
-            code = "folder_missing" if isinstance(error, FileNotFoundError) else "folder_unreadable"
-            unreadable[place] = Fault(code, f"the folder cannot be read: {error.strerror}; nothing is deleted", place)
-
-        for folder, folders, names in os.walk(self._directory, onerror=cannot_list):
-            folders[:] = sorted(name for name in folders if not name.startswith("."))
-            for name in sorted(names):
-                if not name.startswith(".") and os.path.splitext(name)[1] in SUFFIXES:  # noqa: PTH122 - as below
-                    path = os.path.join(folder, name)  # noqa: PTH118 - ten thousand files, several times a minute
-                    try:
-                        found = os.stat(path)  # noqa: PTH116
-                    except OSError as error:
-                        if not _has_left(path):
-                            unreadable[path] = Fault("file_unreadable", f"cannot be read: {error.strerror}", path)
-                        continue
-                    if stat.S_ISREG(found.st_mode):
-                        files[path] = _Stamp(found.st_ino, found.st_mtime_ns, found.st_ctime_ns, found.st_size)
-        return _Listing(files, unreadable)
 
 
 def _not_damaged(
@@ -193,20 +189,20 @@ def _not_damaged(
     return [document for document in documents if document.file not in faults]
 
 
-def _identity(document: LoadedDocument[Any]) -> tuple[type[Resource], str]:
+def _identity(document: LoadedDocument[Any]) -> Name:
     """What names a document among all kinds."""
     return type(document.resource), document.resource.key
 
 
-def _has_left(path: str) -> bool:
-    """Whether there is no such file any more, in a folder that can say so.
+def _parts(key: str) -> tuple[str, str]:
+    """Namespace and name."""
+    namespace, _, name = key.partition("/")
+    return namespace, name
 
-    What is there and leads nowhere has not left, nor has what may not be looked at, nor what went with its folder.
-    """
-    try:
-        os.lstat(path)
-    except FileNotFoundError:
-        return os.path.isdir(os.path.dirname(path))  # noqa: PTH112, PTH120 - of a text
-    except OSError:
-        return False
-    return False
+
+def _fault(place: str, why: Unreadable) -> Fault:
+    """What keeps a part of the folder from being looked at."""
+    if not why.folder:
+        return Fault("file_unreadable", f"cannot be read: {why}; nothing is deleted", place)
+    code = "folder_missing" if why.number == errno.ENOENT else "folder_unreadable"
+    return Fault(code, f"the folder cannot be read: {why}; nothing is deleted", place)

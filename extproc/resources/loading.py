@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+import errno
 import os
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from itertools import islice
 from pathlib import Path as FilePath
@@ -17,6 +18,7 @@ from extproc.resources.checks import Placed, conflict_paths, find_conflicts
 from extproc.resources.document import API_VERSION, Resource
 from extproc.resources.faults import Problem, problems_of
 from extproc.resources.file_names import is_unicode
+from extproc.resources.folders import Listing, list_folder
 from extproc.resources.kinds import KINDS, Kind
 from extproc.resources.marked_yaml import Document, Path, dotted, read_documents, shown
 from extproc.resources.rollout import Rollout
@@ -26,6 +28,8 @@ MAX_FAULTS: Final = 1000
 """Faults that are listed of one file; a hostile one has a hundred thousand."""
 _ENOUGH: Final = MAX_FAULTS + 1
 SUFFIXES: Final = frozenset({".yaml", ".yml", ".json"})
+UNREAD_CODES: Final = frozenset({"file_not_found", "file_unreadable"})
+"""Faults that say nothing of what a file holds: it may be another one at the next try."""
 
 
 R = TypeVar("R", bound=Resource)
@@ -61,8 +65,9 @@ class Loaded:
 def load_paths(paths: Iterable[str | os.PathLike[str]]) -> Loaded:
     """Read files, and the ``.yaml``, ``.yml`` and ``.json`` files of folders and their sub-folders.
 
-    Hidden files and folders are left out; a file that two paths lead to is read once. Documents are checked one by
-    one: what they say together is for ``checks``. Nothing is raised; a path without documents is a fault.
+    Links are followed, hidden files and folders left out; a file that two paths lead to is read once. Documents are
+    checked one by one: what they say together is for ``checks``. Nothing is raised; a path without documents is a
+    fault.
     """
     loaded = Loaded([], [])
     seen: set[str] = set()
@@ -153,30 +158,22 @@ def _foreign(body: Mapping[str, Any], kinds: Sequence[Kind]) -> Iterator[Problem
         )
 
 
+def list_documents(folder: str | os.PathLike[str]) -> Listing:
+    """The files of ``folder`` and its sub-folders that may hold documents."""
+    return list_folder(FilePath(folder), lambda name: os.path.splitext(name)[1] in SUFFIXES)  # noqa: PTH122 - a text
+
+
 def _files(path: FilePath, faults: list[Fault]) -> Iterator[FilePath]:
-    """The files that ``path`` stands for, sorted; a folder without any is a fault."""
-    if not _is(FilePath.is_dir, path):
+    """The files that ``path`` stands for, in order; a folder without any is a fault."""
+    if not os.path.isdir(path):  # noqa: PTH112 - Path.is_dir raises where it may not be asked
         yield path
         return
-    unreadable: list[OSError] = []
-    found: list[FilePath] = []
-    for folder, folders, names in os.walk(path, onerror=unreadable.append):
-        folders[:] = (name for name in folders if not name.startswith("."))
-        files = (FilePath(folder, name) for name in names if not name.startswith("."))
-        found.extend(file for file in files if file.suffix in SUFFIXES and _is(FilePath.is_file, file, unknown=True))
-    faults.extend(_file_fault(error, error.filename) for error in unreadable)
-    if not found and not unreadable:
+    listing = list_documents(path)
+    faults.extend(_file_fault(why.number, place) for place, why in listing.unreadable.items())
+    if not listing.files and not listing.unreadable:
         suffixes = ", ".join(sorted(SUFFIXES))
         faults.append(Fault("no_documents", f"the folder holds no file that ends in {suffixes}", str(path)))
-    yield from sorted(found)
-
-
-def _is(kind: Callable[[FilePath], bool], path: FilePath, *, unknown: bool = False) -> bool:
-    """Whether the path is of that kind; ``unknown`` where it may not be asked, which reading it will report."""
-    try:
-        return kind(path)
-    except OSError:
-        return unknown
+    yield from map(FilePath, listing.files)
 
 
 def _load_file(file: FilePath, loaded: Loaded) -> None:
@@ -226,7 +223,7 @@ def _read(file: FilePath) -> str | Fault:
         with file.open("rb") as stream:
             data = stream.read(MAX_FILE_BYTES + 1)
     except OSError as error:
-        return _file_fault(error, str(file))
+        return _file_fault(error.errno or errno.EIO, str(file))
     if len(data) > MAX_FILE_BYTES:
         return Fault("document_too_large", f"the file is larger than {MAX_FILE_BYTES} bytes", str(file))
     try:
@@ -236,7 +233,8 @@ def _read(file: FilePath) -> str | Fault:
         return Fault("not_utf8", f"byte {data[error.start]:#04x} is not UTF-8", str(file), line)
 
 
-def _file_fault(error: OSError, name: str) -> Fault:
-    if isinstance(error, FileNotFoundError):
+def _file_fault(number: int, name: str) -> Fault:
+    """What keeps a file from being read, by the number of the system's error."""
+    if number == errno.ENOENT and not os.path.islink(name):  # noqa: PTH114 - a text
         return Fault("file_not_found", "no such file or folder", name)
-    return Fault("file_unreadable", f"cannot be read: {error.strerror}", name)
+    return Fault("file_unreadable", f"cannot be read: {os.strerror(number)}", name)

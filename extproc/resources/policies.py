@@ -9,7 +9,7 @@ from __future__ import annotations
 import hashlib
 import json
 import os
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Final, Self
@@ -18,6 +18,7 @@ import yaml
 
 from extproc.errors import Fault, InvalidInput
 from extproc.resources.file_names import is_unicode
+from extproc.resources.folders import Listing, list_folder
 
 MAX_FILES: Final = 1_000
 MAX_FILE_BYTES: Final = 1_048_576
@@ -58,10 +59,19 @@ class PolicySources:
         return cls(document["files"], document["data"], document["revision"], origins)
 
 
+def list_policies(directory: str | Path, *, tests: bool = False) -> Listing:
+    """The policy and data files of ``directory``; with ``tests`` the ``*_test.rego`` files too."""
+
+    def wanted(name: str) -> bool:
+        return name in _DATA_FILES or (name.endswith(".rego") and (tests or not name.endswith(TEST_SUFFIX)))
+
+    return list_folder(directory, wanted)
+
+
 def read_sources(directory: str | Path, *, tests: bool = False) -> PolicySources:
     """Read every policy and data file under ``directory``; with ``tests`` the ``*_test.rego`` files too.
 
-    Hidden files and folders are passed over: a Kubernetes ConfigMap keeps its older self in ``..data``.
+    Which files there are is for ``list_folder`` to say, as it is for documents.
 
     Raises:
         InvalidInput: with all faults at once: ``policies_missing`` (no such folder), ``policies_empty`` (no module in
@@ -71,9 +81,13 @@ def read_sources(directory: str | Path, *, tests: bool = False) -> PolicySources
     root = Path(directory)
     if not os.path.isdir(root):  # noqa: PTH112 - Path.is_dir raises where a parent may not be entered
         raise InvalidInput.of("policies_missing", f"there is no folder {root}", file=str(root))
-    reader = _Reader(root, tests)
-    for name, path in _walk(root, reader.cannot_list):
-        reader.take(name, path)
+    reader = _Reader(root)
+    listing = list_policies(root, tests=tests)
+    for place, why in listing.unreadable.items():
+        reader.faults.append(Fault("policy_unreadable", str(why), file=place))
+    for file in listing.files:
+        path = Path(file)
+        reader.take(path.relative_to(root).as_posix(), path)
         if reader.full:
             break
     if not reader.files and not reader.faults:
@@ -83,39 +97,11 @@ def read_sources(directory: str | Path, *, tests: bool = False) -> PolicySources
     return PolicySources(reader.files, reader.data, reader.revision(), reader.data_files)
 
 
-def _walk(root: Path, cannot_list: Callable[[OSError], None]) -> Iterator[tuple[str, Path]]:
-    """All visible files by relative name, in a fixed order; folders are entered once even if linked in a circle.
-
-    A pipe is passed over: it would be read until somebody writes.
-    """
-    seen: set[str] = set()
-    for folder, folders, files in os.walk(root, onerror=cannot_list, followlinks=True):
-        real = os.path.realpath(folder)
-        if real in seen:
-            folders.clear()
-            continue
-        seen.add(real)
-        folders[:] = sorted(name for name in folders if not name.startswith("."))
-        for name in sorted(files):
-            path = Path(folder, name)
-            if not name.startswith(".") and not _is_pipe(path):
-                yield path.relative_to(root).as_posix(), path
-
-
-def _is_pipe(path: Path) -> bool:
-    """Whether it is a pipe; what may not be asked is not, and reading it says why."""
-    try:
-        return path.is_fifo()
-    except OSError:
-        return False
-
-
 class _Reader:
     """Collects files, data and faults."""
 
-    def __init__(self, root: Path, tests: bool) -> None:
+    def __init__(self, root: Path) -> None:
         self._root = root
-        self._tests = tests
         self._contents: dict[str, bytes] = {}
         self._bytes = 0
         self.files: dict[str, str] = {}
@@ -125,18 +111,14 @@ class _Reader:
         self.full = False
 
     def take(self, name: str, path: Path) -> None:
-        """Read one file if it is ours."""
-        is_data = path.name in _DATA_FILES
-        is_module = name.endswith(".rego") and (self._tests or not name.endswith(TEST_SUFFIX))
-        if not (is_data or is_module):
-            return
+        """Read one file."""
         if not is_unicode(name):
             self.faults.append(Fault("file_name", "the name of the file is not UTF-8", file=str(path)))
             return
         text = self._read(name, path)
         if text is None:
             return
-        if is_module:
+        if path.name not in _DATA_FILES:
             self.files[name] = text
             return
         where = tuple(Path(name).parts[:-1])
@@ -153,10 +135,6 @@ class _Reader:
                 Fault("policy_data_conflict", f"another data file gives data.{dotted} already", file=str(path))
             )
         self.data_files[where] = name
-
-    def cannot_list(self, error: OSError) -> None:
-        """A folder cannot be listed: what is in it is not known."""
-        self.faults.append(Fault("policy_unreadable", error.strerror or str(error), file=os.fsdecode(error.filename)))
 
     def revision(self) -> str:
         """Twelve hex digits over the sorted names and contents."""

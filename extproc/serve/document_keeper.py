@@ -18,10 +18,15 @@ _T = TypeVar("_T")
 class Folder(Protocol):
     """A followed folder of documents."""
 
+    @property
+    def missing(self) -> int:
+        """Documents that left it and are not deleted yet. Does not block."""
+        ...
+
     def sync(self, *, force: bool = False) -> Sequence[Fault] | None:
         """Apply what changed since the last look, everything if ``force``; None when nothing did. Blocks.
 
-        What is wrong with one document is among the faults and holds up no other.
+        What is wrong with one document, or missing, is among the faults and holds up no other.
 
         Raises:
             DropoutError: when nothing at all could be applied.
@@ -42,6 +47,11 @@ class DocumentKeeper:
         self._refusals = refusals
         self._folder: Folder | None = None
         self._thread = ThreadPoolExecutor(1, "store")
+
+    @property
+    def missing(self) -> int:
+        """Documents that left the folder and are not deleted yet."""
+        return self._folder.missing if self._folder is not None else 0
 
     async def prepare(self) -> None:
         """Apply what there is.

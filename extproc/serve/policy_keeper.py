@@ -8,7 +8,9 @@ from pathlib import Path
 from typing import Any
 
 from extproc.errors import DropoutError, InvalidInput, Unreachable
-from extproc.serve.policy_watch import FolderWatch, ReadSources, Sources, Trial
+from extproc.resources.folder_watch import FolderWatch
+from extproc.resources.policies import list_policies
+from extproc.serve.policy_trial import ReadSources, Sources, Trial
 from extproc.serve.refusals import Refusals
 
 
@@ -83,11 +85,15 @@ class PolicyKeeper:
 
     async def follow(self) -> None:
         """Look for edits, until cancelled."""
-        watch = await asyncio.to_thread(FolderWatch, self._folder)
+        watch = FolderWatch(lambda: list_policies(self._folder))
+        watch.take(await asyncio.to_thread(watch.now))
         await self.look()  # an edit made while the workers started
         while True:
             await asyncio.sleep(self._poll)
-            if await asyncio.to_thread(watch.changed) or self._untried:
+            changed = await asyncio.to_thread(watch.changed)
+            if changed is not None:
+                watch.take(changed)
+            if changed is not None or self._untried:
                 await self.look()
 
     async def look(self) -> None:

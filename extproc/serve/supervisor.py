@@ -17,7 +17,15 @@ from typing import Any, Final, Protocol
 
 from extproc.clock import SystemClock
 from extproc.errors import DropoutError, Fault, InvalidInput, Unreachable
-from extproc.metrics import OBSERVER_REPLACED, OBSERVER_UP, RELOADS_REFUSED, WORKERS_REPLACED, Metrics, Totals
+from extproc.metrics import (
+    DOCUMENTS_MISSING,
+    OBSERVER_REPLACED,
+    OBSERVER_UP,
+    RELOADS_REFUSED,
+    WORKERS_REPLACED,
+    Metrics,
+    Totals,
+)
 from extproc.serve.admin import AdminServer
 from extproc.serve.auxiliary import Auxiliary, AuxiliaryCommand
 from extproc.serve.children import Child
@@ -27,7 +35,7 @@ from extproc.serve.heartbeat import BEAT_SECONDS, STACKS_SIGNAL
 from extproc.serve.messages import Message
 from extproc.serve.pages import Pages
 from extproc.serve.policy_keeper import PolicyKeeper
-from extproc.serve.policy_watch import ReadSources, Sources, Trial, crashed, too_slow
+from extproc.serve.policy_trial import ReadSources, Sources, Trial, crashed, too_slow
 from extproc.serve.protection import Protection
 from extproc.serve.refusals import Refusals
 from extproc.serve.sockets import SocketWatch
@@ -114,6 +122,7 @@ class Supervisor:
         )
         self._of_documents, self._of_policies = self._refusals("rollouts"), self._refusals("policies")
         self._documents = DocumentKeeper(parts.open_folder, tuning.rollouts_poll, self._of_documents)
+        self._metrics.gauge(DOCUMENTS_MISSING, lambda: self._documents.missing)
         self._policies = self._keep_policies(plan.policies) if plan.policies is not None else None
         self._protection = self._protect(plan.observer) if plan.observer is not None else None
         self._beside = [Auxiliary(what, self._say, self._heard_beside, self._totals.retire) for what in plan.beside]

@@ -93,7 +93,7 @@ def test_each_bad_policy_is_named_while_the_last_good_one_decides(server: Dropou
 
 
 def test_an_empty_folder_is_served_until_there_is_something_in_it() -> None:
-    with DropoutServer(workers=1) as server:
+    with DropoutServer("--prune", workers=1) as server:
         assert "x-model-version" not in server.ask()
         assert server.metric("dropout_decisions_total", reason="no_match") == 1
         server.write_rollout()
@@ -122,6 +122,11 @@ def test_a_store_that_was_only_made_now_is_told_as_one_without_rollouts() -> Non
         said = len(server.log())
         server.start()
         assert [line.partition(" on ")[0] for line in server.log()[said:].splitlines()] == ["dropout: ready: 1 worker"]
+
+
+def test_to_prune_needs_a_folder() -> None:
+    status, said = ServerOfAStore("--prune").refused()
+    assert (status, "--prune" in said, "(prune_needs_rollouts)" in said) == (2, True, True)
 
 
 def test_a_locked_store_stops_no_request_and_a_command_says_so(server: DropoutServer) -> None:

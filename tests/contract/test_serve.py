@@ -435,7 +435,7 @@ def codes(server: DropoutServer) -> set[str]:
 
 
 def test_a_bad_document_does_not_hold_up_a_good_change_beside_it() -> None:
-    with fresh() as server:
+    with fresh(DROPOUT_DELETE_AFTER="0.5") as server:
         server.write(server.rollouts / "bad.yaml", "kind: Rollout\nspec: {colour: red}\n")
         server.write_rollout("other", match=[{"path": {"type": "Exact", "value": "/other"}}])
         wait_for(lambda: server.ask({":path": "/other"}).get("x-model-rollout") == "payments/other", "the good one")
@@ -457,7 +457,7 @@ def test_only_bad_documents_keep_serve_from_starting() -> None:
 
 
 def test_the_metrics_of_a_deleted_rollout_go() -> None:
-    with fresh() as server:
+    with fresh(DROPOUT_DELETE_AFTER="0.5") as server:
         server.write_rollout("other", match=[{"path": {"type": "Exact", "value": "/other"}}])
         wait_for(lambda: server.ask({":path": "/other"}).get("x-model-rollout") == "payments/other", "the rollout")
         assert server.metric("dropout_decisions_total", rollout="payments/other") >= 1

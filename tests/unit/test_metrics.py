@@ -8,7 +8,16 @@ from typing import Any
 import pytest
 from prometheus_client.parser import text_string_to_metric_families
 
-from extproc.metrics import METRICS, OBSERVER_AGE, OBSERVER_UP, STAGE_BUCKETS, Metrics, Totals, merge
+from extproc.metrics import (
+    DOCUMENTS_MISSING,
+    METRICS,
+    OBSERVER_AGE,
+    OBSERVER_UP,
+    STAGE_BUCKETS,
+    Metrics,
+    Totals,
+    merge,
+)
 from extproc.names import Reason
 from tests.support.clock import FakeClock
 from tests.support.decisions import make_decided, make_decision
@@ -190,7 +199,7 @@ def test_every_metric_has_the_labels_that_its_row_says() -> None:
             metrics.count(metric.name, *metric.labels)
         elif metric.name.startswith("dropout_controller_"):
             metrics.gauge(metric.name, lambda: 1.0)
-    for name in (OBSERVER_UP, OBSERVER_AGE):
+    for name in (DOCUMENTS_MISSING, OBSERVER_UP, OBSERVER_AGE):
         metrics.gauge(name, lambda: 1.0)
     found = samples(merge([dumped(metrics)]))
     for metric in METRICS:

@@ -1,10 +1,10 @@
-"""A followed folder: the last good of each file stands, and what leaves is deleted."""
+"""A followed folder: the last good of each file stands; what leaves is missing first, and deleted if it stays away."""
 
 from __future__ import annotations
 
 import os
 import shutil
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 from pathlib import Path
 from typing import Any
 
@@ -12,13 +12,17 @@ import pytest
 import yaml
 
 from extproc.adapters.sqlite_store import SqliteStore
-from extproc.control.actions import Apply, SetWeight, act
-from extproc.control.folder import FollowedFolder
+from extproc.control.absence import NAMED, Grace
+from extproc.control.actions import Apply, Delete, SetWeight, act
+from extproc.control.described import timestamp
+from extproc.control.folder import PATIENCE, FolderReport, FollowedFolder
 from extproc.errors import Unreachable
 from extproc.resources.loading import load_paths
 from tests.support.clock import FakeClock
 from tests.support.damage import damage
 from tests.support.rollouts import CANARY, document
+
+GRACE = Grace(one=10, many=300)
 
 
 @pytest.fixture
@@ -39,8 +43,33 @@ def directory(tmp_path: Path) -> Path:
 
 
 @pytest.fixture
-def folder(store: SqliteStore, directory: Path) -> FollowedFolder:
-    return FollowedFolder(store, directory, FakeClock())
+def clock() -> FakeClock:
+    return FakeClock()
+
+
+@pytest.fixture
+def folder(store: SqliteStore, directory: Path, clock: FakeClock) -> FollowedFolder:
+    return following(store, directory, clock)
+
+
+def following(store: SqliteStore, directory: Path, clock: FakeClock | None = None) -> FollowedFolder:
+    return FollowedFolder(store, directory, clock or FakeClock(), GRACE)
+
+
+def looked(folder: FollowedFolder) -> FolderReport:
+    """What it does at the looks that it takes to see that the folder rests."""
+    found = FolderReport()
+    for _ in range(3):
+        if folder.changed():
+            found = folder.sync()
+    return found
+
+
+def after(folder: FollowedFolder, clock: FakeClock, seconds: float) -> FolderReport:
+    """What it does ``seconds`` after a look."""
+    looked(folder)
+    clock.advance(seconds)
+    return looked(folder)
 
 
 def text(*names: str, path: str | None = None, **changes: Any) -> str:
@@ -79,29 +108,64 @@ def test_what_is_in_the_folder_is_applied(folder: FollowedFolder, store: SqliteS
 
 def test_a_folder_applied_again_does_nothing(store: SqliteStore, directory: Path) -> None:
     (directory / "a.yaml").write_text(text("a"))
-    FollowedFolder(store, directory, FakeClock()).sync()
+    following(store, directory).sync()
     act(store, "alice", SetWeight("payments", "a", 500), FakeClock())
     before = store.documents()
-    report = FollowedFolder(store, directory, FakeClock()).sync()
+    report = following(store, directory).sync()
     assert (report.applied, report.unchanged) == ((), 1)
     assert store.documents() == before
     assert len(store.history("payments", "a")) == 2
 
 
-def test_changes_are_noticed_without_reading(folder: FollowedFolder, directory: Path) -> None:
+def test_an_edit_is_taken_once_it_rests(folder: FollowedFolder, directory: Path) -> None:
     assert folder.changed()
     folder.sync()
     assert not folder.changed()
     file = directory / "a.yaml"
     file.write_text(text("a"))
-    assert folder.changed()
+    assert [folder.changed(), folder.changed()] == [False, True]
     folder.sync()
+    file.write_text("spec: [")
     assert not folder.changed()
+    file.write_text(text("a", seed="whole"))
+    assert [folder.changed(), folder.changed()] == [False, True]
+    assert (folder.sync().applied, folder.changed()) == (("payments/a",), False)
     os.utime(file, (1, 1))
-    assert folder.changed()
-    folder.sync()
-    file.unlink()
-    assert folder.changed()
+    assert [folder.changed(), folder.changed()] == [False, True]
+
+
+def test_a_file_that_never_rests_holds_up_no_other_and_is_not_read_half(
+    folder: FollowedFolder, store: SqliteStore, directory: Path, clock: FakeClock
+) -> None:
+    for name in "ab":
+        (directory / f"{name}.yaml").write_text(text(name))
+    looked(folder)
+    (directory / "b.yaml").write_text(text("b", seed="another"))
+    (directory / "c.yaml").write_text(text("c"))
+    applied: list[str] = []
+    for look in range(2 * PATIENCE):
+        (directory / "a.yaml").write_text("spec: [" + "#" * look)
+        (directory / "c.yaml").rename(directory / f"c{look}.yaml")
+        (directory / f"c{look}.yaml").rename(directory / "c.yaml")
+        clock.advance(GRACE.many)
+        if folder.changed():
+            report = folder.sync()
+            applied += report.applied
+            assert (report.deleted, report.faults) == ((), {})
+    assert (sorted(set(applied)), names(store)) == (["payments/b"], ["a", "b"])
+
+
+def test_what_was_deleted_by_hand_is_applied_again_by_force_and_half_of_an_edit_is_not(
+    folder: FollowedFolder, store: SqliteStore, directory: Path
+) -> None:
+    (directory / "a.yaml").write_text(text("a"))
+    looked(folder)
+    act(store, "alice", Delete("payments", "a"), FakeClock())
+    assert not folder.changed()
+    (directory / "a.yaml").write_text("spec: [")
+    assert folder.changed(force=True)
+    report = folder.sync()
+    assert (report.applied, report.faults) == (("payments/a",), {})
 
 
 def test_only_files_that_changed_are_read(
@@ -135,7 +199,7 @@ def test_a_broken_file_keeps_its_rollouts_and_holds_up_nobody(
 
 
 def test_a_damaged_row_holds_up_its_own_file_alone(
-    folder: FollowedFolder, store: SqliteStore, directory: Path, path: Path
+    folder: FollowedFolder, store: SqliteStore, directory: Path, path: Path, clock: FakeClock
 ) -> None:
     for name in "ab":
         (directory / f"{name}.yaml").write_text(text(name))
@@ -154,7 +218,7 @@ def test_a_damaged_row_holds_up_its_own_file_alone(
     assert folder.sync().faults == {}
     assert not folder.changed()
     (directory / "a.yaml").unlink()
-    assert folder.sync().deleted == ("payments/a",)
+    assert after(folder, clock, GRACE.one).deleted == ("payments/a",)
 
 
 def test_of_a_file_with_one_bad_document_none_is_applied(
@@ -169,15 +233,15 @@ def test_of_a_file_with_one_bad_document_none_is_applied(
 
 def test_a_rollout_in_a_file_broken_across_a_restart_stays(store: SqliteStore, directory: Path) -> None:
     (directory / "a.yaml").write_text(text("a"))
-    FollowedFolder(store, directory, FakeClock()).sync()
+    following(store, directory).sync()
     (directory / "a.yaml").write_text("")
-    report = FollowedFolder(store, directory, FakeClock()).sync()
+    report = following(store, directory).sync()
     assert codes(report.faults[str(directory / "a.yaml")]) == ["no_documents"]
     assert names(store) == ["a"]
 
 
 def test_a_file_that_leaves_deletes_what_it_applied_and_nothing_else(
-    folder: FollowedFolder, store: SqliteStore, directory: Path, tmp_path: Path
+    folder: FollowedFolder, store: SqliteStore, directory: Path, tmp_path: Path, clock: FakeClock
 ) -> None:
     (tmp_path / "by-hand.yaml").write_text(text("by-hand"))
     act(store, "alice", Apply(load_paths([tmp_path / "by-hand.yaml"]).documents), FakeClock())
@@ -185,29 +249,168 @@ def test_a_file_that_leaves_deletes_what_it_applied_and_nothing_else(
         (directory / f"{name}.yaml").write_text(text(name))
     folder.sync()
     (directory / "a.yaml").unlink()
+    assert after(folder, clock, GRACE.one).deleted == ("payments/a",)
+    assert (names(store), folder.missing) == (["b", "by-hand"], 0)
+
+
+def test_what_is_missing_is_said_at_once_and_stays_until_its_time_is_up(
+    folder: FollowedFolder, store: SqliteStore, directory: Path, clock: FakeClock
+) -> None:
+    for name in "ab":
+        (directory / f"{name}.yaml").write_text(text(name))
+    folder.sync()
+    (directory / "a.yaml").unlink()
+    report = looked(folder)
+    assert [(fault.code, fault.file) for fault in report.missing] == [("document_missing", str(directory / "a.yaml"))]
+    assert f"deleted at {timestamp(clock.now() + GRACE.one)} unless" in report.missing[0].message
+    assert report.missing[0].message.endswith(": rollout payments/a")
+    assert (report.deleted, report.faults, folder.missing) == ((), {}, 1)
+    clock.advance(GRACE.one - 0.1)
+    assert not folder.changed()
+    assert names(store) == ["a", "b"]
+    clock.advance(0.1)
+    assert folder.changed()
     assert folder.sync().deleted == ("payments/a",)
-    assert names(store) == ["b", "by-hand"]
+
+
+def test_the_time_begins_anew_when_a_document_was_back(
+    folder: FollowedFolder, store: SqliteStore, directory: Path, clock: FakeClock
+) -> None:
+    for name in "ab":
+        (directory / f"{name}.yaml").write_text(text(name))
+    folder.sync()
+    for _ in range(5):
+        (directory / "a.yaml").unlink()
+        assert after(folder, clock, GRACE.one - 0.1).deleted == ()
+        (directory / "a.yaml").write_text(text("a"))
+        assert (looked(folder).missing, folder.missing) == ((), 0)
+    assert [entry.action for entry in store.history("payments", "a")] == ["apply"]
+
+
+def test_what_is_back_when_its_time_is_up_is_not_deleted(
+    folder: FollowedFolder, store: SqliteStore, directory: Path, clock: FakeClock
+) -> None:
+    for name in "ab":
+        (directory / f"{name}.yaml").write_text(text(name))
+    folder.sync()
+    (directory / "a.yaml").unlink()
+    looked(folder)
+    clock.advance(GRACE.one)
+    (directory / "a.yaml").write_text(text("a"))
+    assert not folder.changed()
+    assert (looked(folder).deleted, names(store)) == ((), ["a", "b"])
+
+
+def _emptied(directory: Path) -> None:
+    for file in directory.glob("*.yaml"):
+        file.unlink()
+
+
+def _halved(directory: Path) -> None:
+    for name in "abc":
+        (directory / f"{name}.yaml").unlink()
+
+
+def _another(directory: Path) -> None:
+    """What a volume leaves that is not mounted any more, or a link that leads elsewhere: another folder."""
+    directory.rename(directory.with_name("before"))
+    directory.mkdir()
+    for name in "bcde":
+        (directory / f"{name}.yaml").write_text((directory.with_name("before") / f"{name}.yaml").read_text())
+
+
+@pytest.mark.parametrize("lose", [_emptied, _halved, _another])
+def test_a_folder_that_lacks_much_deletes_after_the_longer_time(
+    folder: FollowedFolder, store: SqliteStore, directory: Path, clock: FakeClock, lose: Callable[[Path], None]
+) -> None:
+    for name in "abcde":
+        (directory / f"{name}.yaml").write_text(text(name))
+    folder.sync()
+    lose(directory)
+    report = after(folder, clock, GRACE.many - 0.1)
+    assert (report.deleted, names(store)) == ((), list("abcde"))
+    assert after(folder, clock, 0.1).deleted != ()
+
+
+def test_a_folder_that_comes_back_file_by_file_does_not_lose_its_last_ones(
+    folder: FollowedFolder, store: SqliteStore, directory: Path, clock: FakeClock
+) -> None:
+    for name in "abcd":
+        (directory / f"{name}.yaml").write_text(text(name))
+    folder.sync()
+    _emptied(directory)
+    for name in "abc":
+        assert after(folder, clock, GRACE.one * 2).deleted == ()
+        (directory / f"{name}.yaml").write_text(text(name))
+    assert after(folder, clock, GRACE.one * 2).deleted == ()
+    assert names(store) == list("abcd")
+
+
+def test_a_part_of_the_folder_that_was_emptied_deletes_after_the_longer_time(
+    folder: FollowedFolder, directory: Path, clock: FakeClock
+) -> None:
+    (directory / "sub").mkdir()
+    for name in ("a", "b", "c", "sub/d", "sub/e"):
+        (directory / f"{name}.yaml").write_text(text(name[-1]))
+    folder.sync()
+    shutil.rmtree(directory / "sub")
+    assert after(folder, clock, GRACE.many - 0.1).deleted == ()
+    assert after(folder, clock, 0.1).deleted == ("payments/d", "payments/e")
+
+
+def test_many_that_are_missing_are_counted_in_one_sentence(folder: FollowedFolder, directory: Path) -> None:
+    for number in range(NAMED + 2):
+        (directory / f"{number}.yaml").write_text(text(f"r{number}"))
+    folder.sync()
+    _emptied(directory)
+    (fault,) = looked(folder).missing
+    assert (fault.file, fault.message.count("rollout payments/"), fault.message[-11:]) == (
+        str(directory),
+        NAMED,
+        " and 2 more",
+    )
+
+
+def test_a_start_on_a_folder_that_lacks_documents_waits_too(
+    store: SqliteStore, directory: Path, clock: FakeClock
+) -> None:
+    (directory / "a.yaml").write_text(text("a"))
+    following(store, directory).sync()
+    (directory / "a.yaml").unlink()
+    folder = following(store, directory, clock)
+    assert codes(folder.sync().missing) == ["document_missing"]
+    assert (after(folder, clock, GRACE.many - 0.1).deleted, names(store)) == ((), ["a"])
+    assert after(folder, clock, 0.1).deleted == ("payments/a",)
+
+
+def test_to_prune_is_to_wait_for_nothing_but_rest(store: SqliteStore, directory: Path) -> None:
+    (directory / "a.yaml").write_text(text("a"))
+    following(store, directory).sync()
+    (directory / "a.yaml").unlink()
+    pruning = FollowedFolder(store, directory, FakeClock(), Grace(0, 0))
+    assert (pruning.sync().deleted, names(store)) == ((), ["a"])
+    assert (looked(pruning).deleted, names(store)) == (("payments/a",), [])
 
 
 def test_a_document_that_leaves_its_file_is_deleted(
-    folder: FollowedFolder, store: SqliteStore, directory: Path
+    folder: FollowedFolder, store: SqliteStore, directory: Path, clock: FakeClock
 ) -> None:
     (directory / "a.yaml").write_text(text("a", "b"))
     folder.sync()
     (directory / "a.yaml").write_text(text("b"))
-    assert folder.sync().deleted == ("payments/a",)
+    assert after(folder, clock, GRACE.one).deleted == ("payments/a",)
 
 
 def test_a_document_that_moves_to_another_file_stays(
-    folder: FollowedFolder, store: SqliteStore, directory: Path
+    folder: FollowedFolder, store: SqliteStore, directory: Path, clock: FakeClock
 ) -> None:
     (directory / "a.yaml").write_text(text("a"))
     folder.sync()
     (directory / "a.yaml").rename(directory / "b.yaml")
     report = folder.sync()
-    assert (report.applied, report.unchanged, report.deleted) == ((), 1, ())
+    assert (report.applied, report.unchanged, report.deleted, report.missing) == ((), 1, (), ())
     (directory / "b.yaml").unlink()
-    assert folder.sync().deleted == ("payments/a",)
+    assert after(folder, clock, GRACE.many).deleted == ("payments/a",)
 
 
 def test_a_rollout_renamed_in_its_file_takes_its_own_place(
@@ -255,28 +458,19 @@ def test_one_name_in_two_files_is_a_fault_of_one(folder: FollowedFolder, store: 
     assert (report.applied, [codes(f) for f in report.faults.values()]) == (("payments/a",), [["duplicate_rollout"]])
 
 
-def test_an_emptied_folder_deletes_what_it_applied(folder: FollowedFolder, store: SqliteStore, directory: Path) -> None:
-    (directory / "a.yaml").write_text(text("a"))
-    folder.sync()
-    (directory / "a.yaml").unlink()
-    report = folder.sync()
-    assert (report.deleted, report.faults) == (("payments/a",), {})
-
-
-def test_a_folder_that_vanished_deletes_nothing(folder: FollowedFolder, store: SqliteStore, directory: Path) -> None:
+def test_a_folder_that_vanished_deletes_nothing(
+    folder: FollowedFolder, store: SqliteStore, directory: Path, clock: FakeClock
+) -> None:
     (directory / "a.yaml").write_text(text("a"))
     folder.sync()
     shutil.rmtree(directory)
-    assert folder.changed()
-    report = folder.sync()
+    report = looked(folder)
     assert {place: codes(faults) for place, faults in report.faults.items()} == {str(directory): ["folder_missing"]}
-    assert report.deleted == ()
-    assert not folder.changed()
-    assert names(store) == ["a"]
+    assert (after(folder, clock, GRACE.many).deleted, folder.missing, names(store)) == ((), 0, ["a"])
 
 
 def test_a_part_of_the_folder_that_cannot_be_listed_deletes_nothing_of_it(
-    folder: FollowedFolder, store: SqliteStore, directory: Path, monkeypatch: pytest.MonkeyPatch
+    folder: FollowedFolder, store: SqliteStore, directory: Path, clock: FakeClock, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     (directory / "sub").mkdir()
     (directory / "sub" / "a.yaml").write_text(text("a"))
@@ -291,8 +485,8 @@ def test_a_part_of_the_folder_that_cannot_be_listed_deletes_nothing_of_it(
         return original(place)
 
     monkeypatch.setattr(os, "scandir", scandir)
-    report = folder.sync()
-    assert report.deleted == ("payments/b",)
+    report = after(folder, clock, GRACE.many)
+    assert (report.deleted, names(store)) == (("payments/b",), ["a"])
     assert codes(report.faults[str(directory / "sub")]) == ["folder_unreadable"]
 
 
@@ -326,16 +520,20 @@ def test_a_folder_that_goes_while_it_is_read_deletes_nothing(
 ) -> None:
     (directory / "a.yaml").write_text(text("a"))
     folder.sync()
-    walk = os.walk
+    stat = os.stat
 
-    def walk_too_slowly(*arguments: Any, **options: Any) -> Any:
-        found = list(walk(*arguments, **options))
-        directory.rename(directory.with_name("away"))
-        return iter(found)
+    def stat_too_late(path: Any, **options: Any) -> os.stat_result:
+        if str(path).endswith("a.yaml"):
+            directory.rename(directory.with_name("away"))
+        return stat(path, **options)
 
     with monkeypatch.context() as moved:
-        moved.setattr(os, "walk", walk_too_slowly)
-        assert folder.sync().deleted == ()
+        moved.setattr(os, "stat", stat_too_late)
+        report = folder.sync()
+    assert (codes(fault for faults in report.faults.values() for fault in faults), report.missing) == (
+        ["file_unreadable"],
+        (),
+    )
     assert names(store) == ["a"]
 
 
@@ -350,6 +548,62 @@ def test_a_link_that_leads_nowhere_deletes_nothing(
     report = folder.sync()
     assert codes(report.faults[str(directory / "a.yaml")]) == ["file_unreadable"]
     assert names(store) == ["a"]
+
+
+@pytest.mark.parametrize("becomes", [False, True])
+def test_a_folder_in_it_may_be_a_link_and_become_one(
+    folder: FollowedFolder, store: SqliteStore, directory: Path, tmp_path: Path, clock: FakeClock, becomes: bool
+) -> None:
+    team = tmp_path / "team"
+    team.mkdir()
+    (team / "a.yaml").write_text(text("a"))
+    if becomes:
+        shutil.copytree(team, directory / "team")
+    else:
+        (directory / "team").symlink_to(team)
+    assert folder.sync().applied == ("payments/a",)
+    if becomes:
+        shutil.rmtree(directory / "team")
+        (directory / "team").symlink_to(team)
+        assert (after(folder, clock, GRACE.many).deleted, folder.missing) == ((), 0)
+    (team / "a.yaml").write_text(text("a", seed="edited"))
+    assert looked(folder).applied == ("payments/a",)
+    team.rename(tmp_path / "away")
+    assert codes(looked(folder).faults[str(directory / "team")]) == ["file_unreadable"]
+    assert (after(folder, clock, GRACE.many).deleted, names(store)) == ((), ["a"])
+
+
+def test_a_file_that_two_paths_lead_to_is_read_once(folder: FollowedFolder, directory: Path) -> None:
+    (directory / "z").mkdir()
+    (directory / "z" / "a.yaml").write_text(text("a"))
+    (directory / "b.yaml").symlink_to("z/a.yaml")
+    (directory / "y").symlink_to("z")
+    (directory / "z" / "up").symlink_to(directory)
+    report = folder.sync()
+    assert (report.applied, report.faults) == (("payments/a",), {})
+
+
+def test_a_mounted_config_map_is_followed(folder: FollowedFolder, directory: Path, clock: FakeClock) -> None:
+    def mount(number: int, *keys: str) -> None:
+        """As the kubelet does it: the new files, one link that is replaced, then links for keys that came or went."""
+        data = directory / f"..{number}"
+        data.mkdir()
+        for key in keys:
+            (data / f"{key}.yaml").write_text(text(key, seed=f"s{number}"))
+        (directory / "..new").symlink_to(data.name)
+        (directory / "..new").replace(directory / "..data")
+        for link in directory.glob("[a-z]*.yaml"):
+            if link.stem not in keys:
+                link.unlink()
+        for key in keys:
+            if not (directory / f"{key}.yaml").is_symlink():
+                (directory / f"{key}.yaml").symlink_to(f"..data/{key}.yaml")
+
+    mount(1, "a", "b", "c")
+    assert folder.sync().applied == ("payments/a", "payments/b", "payments/c")
+    mount(2, "a", "b")
+    assert looked(folder).applied == ("payments/a", "payments/b")
+    assert after(folder, clock, GRACE.one).deleted == ("payments/c",)
 
 
 def test_a_store_that_is_away_is_tried_again(folder: FollowedFolder, directory: Path, path: Path) -> None:

@@ -12,8 +12,9 @@ import yaml
 
 from extproc.adapters.sqlite_store import SqliteStore
 from extproc.cli.main import main
+from extproc.control.absence import Grace
 from extproc.control.actions import Apply, DeleteTemplate, act
-from extproc.control.folder import FollowedFolder
+from extproc.control.folder import FolderReport, FollowedFolder
 from extproc.control.templates import load_template
 from extproc.errors import InvalidInput
 from extproc.resources.loading import LoadedDocument, load_paths
@@ -104,24 +105,30 @@ def put(directory: Path, name: str, *bodies: dict[str, Any]) -> None:
     (directory / name).write_text(yaml.safe_dump_all(bodies))
 
 
+def pruned(folder: FollowedFolder) -> FolderReport:
+    """What becomes of an edit, once it rests."""
+    assert [folder.changed(), folder.changed()] == [False, True]
+    return folder.sync()
+
+
 def test_a_folder_keeps_templates_as_it_keeps_rollouts(store: SqliteStore, directory: Path, clock: FakeClock) -> None:
-    folder = FollowedFolder(store, directory, clock)
+    folder = FollowedFolder(store, directory, clock, Grace(0, 0))
     put(directory, "a.yaml", template(), IN_BACKGROUND)
     assert folder.sync().applied == ("payments/fraud-detector", "payments/health")
     row = load_template(store, "payments", "health")
     assert row.source == str(directory / "a.yaml")
     put(directory, "a.yaml", IN_BACKGROUND)
-    assert folder.sync().deleted == ("payments/health",)
+    assert pruned(folder).deleted == ("payments/health",)
     assert store.template("payments", "health") is None
     assert store.get("payments", "fraud-detector") is not None
 
 
 def test_a_rollout_and_a_template_of_one_name_are_two(store: SqliteStore, directory: Path, clock: FakeClock) -> None:
-    folder = FollowedFolder(store, directory, clock)
+    folder = FollowedFolder(store, directory, clock, Grace(0, 0))
     put(directory, "a.yaml", template(name="fraud-detector"), document(CANARY))
     folder.sync()
     put(directory, "a.yaml", template(name="fraud-detector"))
-    folder.sync()
+    pruned(folder)
     assert store.get("payments", "fraud-detector") is None
     assert store.template("payments", "fraud-detector") is not None
 
@@ -129,17 +136,17 @@ def test_a_rollout_and_a_template_of_one_name_are_two(store: SqliteStore, direct
 def test_templates_from_elsewhere_stay(store: SqliteStore, tmp_path: Path, directory: Path, clock: FakeClock) -> None:
     applied(store, tmp_path, template(name="by-hand"))
     put(directory, "a.yaml", template())
-    folder = FollowedFolder(store, directory, clock)
+    folder = FollowedFolder(store, directory, clock, Grace(0, 0))
     folder.sync()
     (directory / "a.yaml").unlink()
-    folder.sync()
+    pruned(folder)
     assert [row.name for row in store.documents().templates] == ["by-hand"]
 
 
 def test_a_template_that_would_break_a_rollout_stays_as_it_was(
     store: SqliteStore, directory: Path, clock: FakeClock
 ) -> None:
-    folder = FollowedFolder(store, directory, clock)
+    folder = FollowedFolder(store, directory, clock, Grace(0, 0))
     put(directory, "rollout.yaml", IN_STEP)
     put(directory, "template.yaml", template())
     folder.sync()

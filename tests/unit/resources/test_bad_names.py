@@ -11,6 +11,7 @@ import yaml
 
 from extproc.adapters.sqlite_store import SqliteStore
 from extproc.clock import SystemClock
+from extproc.control.absence import Grace
 from extproc.control.folder import FollowedFolder
 from extproc.errors import Fault, InvalidInput
 from extproc.resources.loading import load_paths
@@ -22,7 +23,7 @@ GOOD = yaml.safe_dump(document(CANARY))
 
 
 def followed(folder: Path) -> FollowedFolder:
-    return FollowedFolder(SqliteStore(folder / "store.db", create=True), folder, SystemClock())
+    return FollowedFolder(SqliteStore(folder / "store.db", create=True), folder, SystemClock(), Grace(0, 0))
 
 
 def test_a_fault_about_any_name_is_json() -> None:

@@ -9,7 +9,6 @@ import sys
 from collections.abc import Iterator, Sequence
 from dataclasses import fields
 from itertools import pairwise
-from pathlib import Path
 from typing import Any
 
 import orjson
@@ -22,7 +21,7 @@ from extproc.serve import admin
 from extproc.serve.children import Backoff, spawn
 from extproc.serve.endpoints import TcpEndpoint
 from extproc.serve.messages import Channel, written_between
-from extproc.serve.policy_watch import FolderWatch, Sources, Trial, answer_trial
+from extproc.serve.policy_trial import Sources, Trial, answer_trial
 from extproc.settings import Settings, described, read_settings, settings
 from extproc.snapshot.store import LONGEST_LEASE_SECONDS
 
@@ -121,20 +120,6 @@ def test_a_lease_may_be_as_long_as_the_store_knows_them() -> None:
     assert read_settings({"DROPOUT_LEASE": f"{LONGEST_LEASE_SECONDS:g}"}).lease == LONGEST_LEASE_SECONDS
 
 
-def test_an_edit_is_taken_once_it_rests(tmp_path: Path) -> None:
-    (tmp_path / "sub").mkdir()
-    watch = FolderWatch(tmp_path)
-    assert watch.changed() is False
-    (tmp_path / "sub" / "a.rego").write_text("package a")
-    assert [watch.changed() for _ in range(3)] == [False, True, False]
-    (tmp_path / "sub" / "a.rego").write_text("package a1")
-    assert watch.changed() is False
-    (tmp_path / "sub" / "a.rego").write_text("package a12")
-    assert [watch.changed() for _ in range(3)] == [False, True, False]
-    (tmp_path / "sub" / "a.rego").unlink()
-    assert [watch.changed() for _ in range(3)] == [False, True, False]
-
-
 def trial(inputs: dict[str, Any], faulty: bool = False) -> Sequence[dict[str, Any]]:
     said: list[bytes] = []
 
@@ -155,15 +140,6 @@ def test_a_trial_says_why_the_policies_are_refused() -> None:
     (answer,) = trial({"a/b": {}}, faulty=True)
     assert answer["faults"][0]["code"] == "policy_syntax"
     assert (answer["faults"][0]["file"], answer["faults"][0]["line"]) == ("a.rego", 3)
-
-
-def test_links_that_lead_back_do_not_keep_the_watch_busy(tmp_path: Path) -> None:
-    (tmp_path / "a.rego").write_text("package a")
-    for name in ("one", "two"):
-        (tmp_path / name).symlink_to(".")
-    watch = FolderWatch(tmp_path)
-    (tmp_path / "a.rego").write_text("package a1")
-    assert [watch.changed() for _ in range(3)] == [False, True, False]
 
 
 def test_a_trial_that_says_more_than_anybody_reads_is_refused() -> None:

@@ -1,4 +1,4 @@
-"""Watching the policies' folder, and trying changed policies before any worker has them.
+"""Trying changed policies before any worker has them.
 
 The try is a process of its own with a time limit: what does not load, or does not end on a trial input, is refused
 there, and the last good policies keep deciding.
@@ -7,7 +7,6 @@ there, and the last good policies keep deciding.
 from __future__ import annotations
 
 import asyncio
-import os
 from collections.abc import AsyncIterator, Callable, Mapping, Sequence
 from contextlib import asynccontextmanager
 from dataclasses import dataclass
@@ -21,8 +20,6 @@ from extproc.serve.heartbeat import ANY_PATH
 
 _START_SECONDS: Final = 30.0
 _MAX_LINE: Final = 8 << 20
-
-Stamp = frozenset[tuple[str, int, int, int]]
 
 
 @dataclass(frozen=True, slots=True)
@@ -46,49 +43,6 @@ def crashed(path: str | None) -> Fault:
     """The refusal of policies that bring the engine down."""
     what = "loading these policies" if path in (None, ANY_PATH) else f"an evaluation of the rule {path}"
     return Fault("policy_too_complex", f"The policy engine does not survive {what}.", field=path)
-
-
-def stamp_of(folder: Path) -> Stamp:
-    """What changes when anything in the folder does. An unreadable folder is an empty one.
-
-    Folders are entered once: two links that lead back would be a million million paths.
-    """
-    found: set[tuple[str, int, int, int]] = set()
-    entered: set[str] = set()
-    for parent, folders, names in os.walk(folder, followlinks=True):
-        real = os.path.realpath(parent)
-        if real in entered:
-            folders.clear()
-            continue
-        entered.add(real)
-        folders.sort()
-        for name in names:
-            full = os.path.join(parent, name)  # noqa: PTH118  # several times a second, for every file
-            try:
-                stat = os.stat(full)  # noqa: PTH116
-            except OSError:
-                continue
-            found.add((full, stat.st_mtime_ns, stat.st_size, stat.st_ino))
-    return frozenset(found)
-
-
-class FolderWatch:
-    """Notices that a folder changed and has come to rest: half of an edit is not read."""
-
-    def __init__(self, folder: Path) -> None:
-        self._folder = folder
-        self._taken = stamp_of(folder)
-        self._seen = self._taken
-
-    def changed(self) -> bool:
-        """Whether it differs from what was taken last, and not from the last look. Then it counts as taken."""
-        stamp = stamp_of(self._folder)
-        steady = stamp == self._seen
-        self._seen = stamp
-        if not steady or stamp == self._taken:
-            return False
-        self._taken = stamp
-        return True
 
 
 class Trial:

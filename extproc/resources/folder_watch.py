@@ -1,0 +1,57 @@
+"""Waiting until an edit of a folder is whole: many are made in two steps, and half of one is not read."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+
+from extproc.resources.folders import Listing
+
+
+class FolderWatch:
+    """Notices that what ``look`` gives has changed and has come to rest: it is the same at two looks.
+
+    A folder in which somebody always writes never rests. After ``patience`` looks that differ, what rests in it is
+    taken by itself, and the rest stays as it was taken; without it everything is waited for.
+    """
+
+    def __init__(self, look: Callable[[], Listing], patience: int | None = None) -> None:
+        self._look = look
+        self._patience = patience
+        self._seen: Listing | None = None
+        self._restless = 0
+        self.taken: Listing | None = None
+
+    @property
+    def resting(self) -> bool:
+        """Whether the last two looks saw the same."""
+        return self._restless == 0
+
+    def now(self) -> Listing:
+        """What there is, whether it rests or not."""
+        before, self._seen = self._seen, self._look()
+        self._restless = 0 if self._seen == before else self._restless + 1
+        return self._seen
+
+    def changed(self) -> Listing | None:
+        """What there is to take in place of what was taken; None if there is nothing, or not yet."""
+        before, found = self._seen, self.now()
+        if not self.resting:
+            if before is None or self.taken is None or self._patience is None or self._restless <= self._patience:
+                return None
+            found = _at_rest(self.taken, before, found)
+        return found if found != self.taken else None
+
+    def take(self, listing: Listing) -> None:
+        """This is what there is, until it changes."""
+        self.taken = listing
+
+
+def _at_rest(taken: Listing, before: Listing, now: Listing) -> Listing:
+    """``now``, with every file that was otherwise ``before`` as it was ``taken``."""
+    files = {}
+    for path in sorted(before.files.keys() | now.files.keys() | taken.files.keys()):
+        steady = before.files.get(path) == now.files.get(path)
+        stamp = now.files.get(path) if steady else taken.files.get(path)
+        if stamp is not None:
+            files[path] = stamp
+    return Listing(files, now.folders, now.unreadable)
