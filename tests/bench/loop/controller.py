@@ -20,9 +20,10 @@ from extproc.measure import UNIT_GROUPS, ArmTotals, EpochTotals, LatencySketch, 
 from extproc.metrics import CONTROLLER_ROLLOUTS, CONTROLLER_TRANSITIONS
 from extproc.snapshot.store import StoredRollout
 from tests.bench.load import cpu_seconds
-from tests.bench.stack import document, dropout, end, wait
+from tests.bench.stack import document, dropout
 from tests.support.envoy import free_port
 from tests.support.paths import ROOT
+from tests.support.process import end, wait_for
 
 ROLLOUTS = 1000
 SECONDS = 20
@@ -49,7 +50,7 @@ class Controller:
         with self._exit:
             self._apply()
             process = self._start()
-            wait(lambda: self._metric(CONTROLLER_ROLLOUTS) == ROLLOUTS, "a controller that leads", 60)
+            wait_for(lambda: self._metric(CONTROLLER_ROLLOUTS) == ROLLOUTS, "a controller that leads", 60)
             self._settle()
             self._exit.enter_context(_Reports(self._store))
             time.sleep(QUIET_SECONDS)

@@ -9,7 +9,8 @@ from collections.abc import Sequence
 from typing import Any
 
 from tests.bench.load import CONNECTIONS, Response, offer
-from tests.bench.stack import BREAKER, Route, Stack, other_cpus, retry, set_weight, users, wait
+from tests.bench.stack import BREAKER, Route, Stack, other_cpus, retry, set_weight, users
+from tests.support.process import wait_for
 
 BROKEN_SWITCH = "bench.canary_broken"
 STABLE_ANSWERS, CANARY_ANSWERS, CANARY_FAILS = 200, 201, 500
@@ -97,8 +98,8 @@ def _bring_back(stack: Stack) -> None:
     stack.switch(BROKEN_SWITCH, 0)
     key = f"bench/m{ROLLOUT}"
     if key in stack.tripped():
-        wait(lambda: retry(stack.directory, ROLLOUT), "the trip in the store", 10)
+        wait_for(lambda: retry(stack.directory, ROLLOUT), "the trip in the store", 10)
     set_weight(stack.directory, ROLLOUT, WEIGHT)
-    wait(lambda: set(stack.weights(key)) == {float(WEIGHT)}, f"weight {WEIGHT} in all workers", 10)
-    wait(lambda: key not in stack.tripped(), "an observer that lets it try again", 10)
+    wait_for(lambda: set(stack.weights(key)) == {float(WEIGHT)}, f"weight {WEIGHT} in all workers", 10)
+    wait_for(lambda: key not in stack.tripped(), "an observer that lets it try again", 10)
     time.sleep(0.5)

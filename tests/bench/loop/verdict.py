@@ -15,8 +15,9 @@ from typing import Any
 from extproc.adapters.stores import beside
 from extproc.control.api.feedback_http import PATH
 from tests.bench.loop.trip import CANARY_ANSWERS
-from tests.bench.stack import Stack, dropout, end, wait
+from tests.bench.stack import Stack, dropout
 from tests.support.envoy import free_port
+from tests.support.process import end, wait_for
 
 INTERVAL_SECONDS = 1
 ROLLOUTS = 5
@@ -34,7 +35,9 @@ def verdict_seconds(stack: Stack) -> list[float]:
     """For each of several rollouts, from the answer to its labels until no worker gives its canary anything."""
     _apply(stack.directory)
     with _controller(stack) as port:
-        wait(lambda: all(set(stack.weights(f"bench/{name}")) == {50.0} for name in NAMES), "canaries at weight 50", 20)
+        wait_for(
+            lambda: all(set(stack.weights(f"bench/{name}")) == {50.0} for name in NAMES), "canaries at weight 50", 20
+        )
         time.sleep(2 * INTERVAL_SECONDS)
         return [_verdict(stack, port, name, number / ROLLOUTS) for number, name in enumerate(NAMES)]
 
