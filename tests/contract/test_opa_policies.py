@@ -11,9 +11,9 @@ from extproc.adapters.regorus_policy import run_tests
 from extproc.resources.control_schema import CONTROL_INPUT_SCHEMA
 from extproc.resources.policies import read_sources
 from extproc.resources.policy_schema import POLICY_INPUT_SCHEMA
-from tests.support.opa import opa
 from tests.support.paths import POLICIES
 from tests.support.policies import examples
+from tests.systems.opa import opa
 
 NAMES = [example.package for example in examples()]
 
