@@ -13,13 +13,15 @@ PYTEST := $(BIN)/python -m pytest
 FAULTS := tests/e2e/test_faults.py
 DEMO := tests/e2e/test_demo.py
 NEEDS_OPA := tests/contract/test_opa_policies.py
+SYSTEMS := debian postgres valkey otlp schemas
+ENVOYS := envoy-1.36 envoy-1.37 envoy-1.38 envoy-1.39
 
 # Images of containers often set this. Every one of the hundreds of processes that a test run starts would then compile
 # what it imports, which takes as long again as the rest of its start.
 unexport PYTHONDONTWRITEBYTECODE
 
 .DEFAULT_GOAL := help
-.PHONY: help setup demo unit test with-servers computing check code policies bench tools format lock clean
+.PHONY: help setup demo unit test everything nightly systems with-servers computing check code policies bench tools format lock clean
 
 help: # show this
 	@awk -F':.*## ' '/^[a-z]+:.*## /{printf "  make %-8s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
@@ -47,7 +49,10 @@ unit: $(READY) ## the quick loop: the unit tests but for the slow ones, within a
 	@echo "Unit tests on every processor, without those marked slow, which \`make test\` runs; the slowest come last ..."
 	@$(PYTEST) -n auto --dist worksteal -m 'not slow' --durations 5 tests/unit
 
-test: code ## everything that must hold: the checks, then every test, on the real Envoy and OPA
+test: ## everything that must hold: the checks, then every test, on the real Envoy and OPA
+	@.ci/within test $(MAKE) --no-print-directory everything
+
+everything: code
 	@echo "Tests: those with real servers, beside them what only computes, then faults under load; about nine minutes ..."
 	@$(MAKE) --no-print-directory --jobs 2 --output-sync=line with-servers computing
 	@# Restarts under load have seconds to be done in: nothing runs beside them.
@@ -56,12 +61,17 @@ test: code ## everything that must hold: the checks, then every test, on the rea
 with-servers: $(READY)
 	@# One more than there are processors, because they wait half of the time; the file that takes longest comes first.
 	@$(PYTEST) -n $$(($$(nproc) + 1)) --dist loadfile --no-loadscope-reorder \
-		$(DEMO) tests/contract tests/e2e --ignore $(FAULTS) --ignore $(NEEDS_OPA)
+		$(DEMO) tests/contract tests/systems tests/e2e --ignore $(FAULTS) --ignore $(NEEDS_OPA)
 
 # Takes what the servers leave idle, a third of two processors, and never what they need.
 computing: $(READY)
 	@+nice -n 19 $(MAKE) --no-print-directory policies
 	@nice -n 19 $(PYTEST) -n auto --dist loadfile --no-loadscope-reorder tests/unit $(NEEDS_OPA)
+
+# One after the other: each runs many tests beside each other.
+nightly: $(READY) ## what costs more than `make test` may: the tests on a real Envoy, on every other Envoy there is
+	@tests/systems/install $(ENVOYS)
+	@.ci/within nightly $(PYTEST) -m nightly tests
 
 check: code policies ## format, lint, types, generated code, policies
 
@@ -92,6 +102,9 @@ tools: | build ## build the pinned OPA into .tools/ (needs Go)
 			|| { cat build/opa-build.log; exit 1; }; \
 	else echo "left out: opa fmt, opa check --strict and opa test, because Go, which builds OPA, is not installed"; fi
 
+systems: $(READY) tools ## bring the real systems that tests need: Debian's (as root), wheels in build/venvs/, OPA
+	@tests/systems/install $(SYSTEMS)
+
 format: $(READY) ## put code and policies into their format
 	@$(BIN)/ruff format --quiet $(CODE)
 	@$(BIN)/ruff check --quiet --fix $(CODE)
@@ -100,6 +113,10 @@ format: $(READY) ## put code and policies into their format
 lock: $(READY) # resolve pyproject.toml anew into requirements.lock, for Python 3.11 to 3.13
 	@$(BIN)/uv pip compile --quiet --upgrade --universal --python-version 3.11 --all-extras --no-header \
 		--no-emit-index-url --generate-hashes pyproject.toml -o requirements.lock
+	@for wheel in tests/systems/wheels/*.in; do \
+		$(BIN)/uv pip compile --quiet --upgrade --universal --python-version 3.11 --no-header --no-annotate \
+			--no-emit-index-url --generate-hashes $$wheel -o $${wheel%.in}.txt; \
+	done
 
 build:
 	@mkdir -p build

@@ -29,7 +29,7 @@ from tests.support.readme import README, blocks, code, links, table
 
 TEXT = README.read_text()
 GUIDES = [README, ROOT / "policies" / "README.md", ROOT / "envoy" / "README.md"]
-TARGETS = ["setup", "demo", "unit", "test", "check", "bench", "tools", "format", "clean"]
+TARGETS = ["setup", "demo", "unit", "test", "nightly", "check", "bench", "tools", "systems", "format", "clean"]
 STAGES = [
     "deny",
     "kill",
