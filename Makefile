@@ -14,7 +14,7 @@ FAULTS := tests/e2e/test_faults.py
 DEMO := tests/e2e/test_demo.py
 NEEDS_OPA := tests/contract/test_opa_policies.py
 SYSTEMS := debian postgres valkey otlp schemas
-ENVOYS := envoy-1.36 envoy-1.37 envoy-1.38 envoy-1.39
+ENVOYS := envoy-1.37 envoy-1.38 envoy-1.39
 
 # Images of containers often set this. Every one of the hundreds of processes that a test run starts would then compile
 # what it imports, which takes as long again as the rest of its start.
