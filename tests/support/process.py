@@ -159,7 +159,7 @@ class Process(ABC):
             os.killpg(process.pid, signum or self.stop_signal)
         with suppress(subprocess.TimeoutExpired):
             process.wait(self.stop_seconds)
-        # The id of the group stays taken for as long as somebody is in it: nobody else is hit.
+        # Whoever is left of the group. Ids are given out in turn: this one is nobody else's so soon.
         with suppress(ProcessLookupError):
             os.killpg(process.pid, signal.SIGKILL)
         process.wait()
