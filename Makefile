@@ -69,7 +69,7 @@ computing: $(READY)
 	@nice -n 19 $(PYTEST) -n auto --dist loadfile --no-loadscope-reorder tests/unit $(NEEDS_OPA)
 
 # One after the other: each runs many tests beside each other.
-nightly: $(READY) ## what costs more than `make test` may: the tests on a real Envoy, on every other Envoy there is
+nightly: $(READY) ## what costs more than `make test` may: the tests on a real Envoy, on 1.37 to 1.39 too
 	@tests/systems/install $(ENVOYS)
 	@.ci/within nightly $(PYTEST) -m nightly tests
 
