@@ -17,6 +17,10 @@ class Clock(Protocol):
         """Seconds from an arbitrary start that never go back."""
         ...
 
+    def sleep(self, seconds: float) -> None:
+        """Wait, on a thread that may."""
+        ...
+
 
 class SystemClock:
     """The machine's own clock."""
@@ -28,3 +32,7 @@ class SystemClock:
     def monotonic(self) -> float:
         """Seconds from an arbitrary start that never go back."""
         return time.monotonic()
+
+    def sleep(self, seconds: float) -> None:
+        """Wait, on a thread that may."""
+        time.sleep(seconds)

@@ -15,7 +15,7 @@ from extproc.control import transitions
 from extproc.control.intent import Transition, intent_of
 from extproc.control.policy import Asked, ControlPolicy
 from extproc.control.readiness import Clusters, gives_more, refuse_unready
-from extproc.control.standing import from_commit_on
+from extproc.control.standing import arrived, from_commit_on, overlaps
 from extproc.control.templates import TemplateResult, delete_template, plan_templates
 from extproc.errors import InvalidInput, Refused, Unreachable
 from extproc.resources.analysis_template import AnalysisTemplate
@@ -28,6 +28,7 @@ from extproc.snapshot.store import (
     Documents,
     HistoryEntry,
     RolloutStore,
+    Status,
     StoredRollout,
     StoredTemplate,
     UnreadableRollout,
@@ -227,10 +228,26 @@ def act(
     for attempt in range(ATTEMPTS):
         try:
             return _attempt(store, actor, action, clock, policy, clusters)
+        except _RiseToComeError as rise:
+            clock.sleep(rise.seconds)
         except Refused as error:
             if error.code != "conflict" or attempt == ATTEMPTS - 1:
                 raise
-    raise AssertionError("unreachable: the last attempt returns or raises")
+    raise Refused.of("conflict", "others keep raising the weight at the same time; try again")
+
+
+class _RiseToComeError(Exception):
+    """A rise that others planned comes first, in so many ``seconds``."""
+
+    def __init__(self, seconds: float) -> None:
+        super().__init__()
+        self.seconds = seconds
+
+
+def _wait_for_rise(before: Status, after: Status, now: float) -> None:
+    """Units would change sides twice if a rise replaced one that is still to come. Raises ``_RiseToComeError``."""
+    if overlaps(before, after, now):
+        raise _RiseToComeError(before.effective_at - now)
 
 
 def _attempt(
@@ -256,6 +273,8 @@ def _attempt(
         case _:
             row = load(store, action.namespace, action.name)
             transition = _transition(row, action, now)
+            if transition is not None:
+                _wait_for_rise(row.status, transition.status, now)
             verb = _VERBS[type(action)]
             if transition is not None and not isinstance(action, Trip):
                 asked.about(verb, row, arguments=_arguments(action))
@@ -334,7 +353,7 @@ def _written(
         row.namespace,
         row.name,
         row.resource_version,
-        status=transition.status,
+        status=arrived(transition.status, now),
         at_commit=from_commit_on(now, clock),
         history=[entry],
     )
@@ -449,6 +468,7 @@ def _planned(
     else:
         expect, result = row.resource_version, "configured"
         transition = transitions.configure(intent, row.status, now)
+        _wait_for_rise(row.status, transition.status, now)
     entry = _entry(namespace, name, actor, "apply", transition, now)
     return document, result, Write(namespace, name, expect, document.body, transition.status, source, history=[entry])
 

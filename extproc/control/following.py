@@ -1,4 +1,7 @@
-"""The rollouts that are under way, kept current from the store's changes; nothing that did not change is parsed."""
+"""The rollouts that are under way, kept current from the store's changes; nothing that did not change is parsed.
+
+One that is over is under way as long as what was its end lies in a future that the clock had already seen.
+"""
 
 from __future__ import annotations
 
@@ -6,6 +9,7 @@ import logging
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
 
+from extproc.clock import Clock
 from extproc.control.rollout import Plan, plan_of
 from extproc.control.standing import is_under_way
 from extproc.errors import InvalidInput, Unreachable
@@ -55,8 +59,9 @@ class _Template:
 class UnderWay:
     """The rollouts under way in ``store``. Use it from the store's thread."""
 
-    def __init__(self, store: RolloutStore) -> None:
+    def __init__(self, store: RolloutStore, clock: Clock) -> None:
         self._store = store
+        self._clock = clock
         self._revision = 0
         self._followed: dict[str, Followed] = {}
         self._templates: dict[Key, _Template] = {}
@@ -70,6 +75,10 @@ class UnderWay:
     def get(self, key: str) -> Followed | None:
         """The rollout called ``key``, if it is under way."""
         return self._followed.get(key)
+
+    def look_again(self) -> None:
+        """Look at everything at the next refresh, whether it changed or not."""
+        self._revision = 0
 
     def refresh(self) -> None:
         """Take over what changed since the last look. Raises ``Unreachable``; then nothing is forgotten."""
@@ -94,7 +103,7 @@ class UnderWay:
     def put(self, row: StoredRollout) -> None:
         """Take over one rollout as it stands; it is forgotten if it is not under way any more."""
         before = self._followed.get(row.key)
-        if row.deleted or not is_under_way(row.status):
+        if row.deleted or not (is_under_way(row.status) or row.status.is_out_of_time(self._clock.now())):
             self._followed.pop(row.key, None)
         elif before is None or before.row.document != row.document:
             self._plan(row)

@@ -16,9 +16,10 @@ from extproc.control.following import Followed, UnderWay
 from extproc.control.intent import Transition
 from extproc.control.readiness import gives_more
 from extproc.control.rollout import Observations, advance
-from extproc.control.standing import from_commit_on
+from extproc.control.standing import arrived, from_commit_on, overlaps
+from extproc.control.step_time import StepTime
 from extproc.errors import Fault, Refused, Unreachable
-from extproc.snapshot.store import HistoryEntry, Lease, RolloutStore, Status, Write
+from extproc.snapshot.store import CLOCK_SET_BACK_SECONDS, HistoryEntry, Lease, RolloutStore, Status, Write
 
 logger = logging.getLogger(__name__)
 
@@ -90,7 +91,9 @@ class Reconciler:
         self._lease_seconds = lease_seconds
         self._hold = hold
         self._say = say
-        self._under_way = UnderWay(store)
+        self._under_way = UnderWay(store, clock)
+        self._step_time = StepTime(clock.monotonic)
+        self._ahead = 0.0
         self._lease: Lease | None = None
         self._renew_at = 0.0
         self._broken: set[str] = set()
@@ -113,6 +116,8 @@ class Reconciler:
         try:
             lease = self._lead()
             if lease is not None:
+                if self._clock_was_set_back():
+                    self._under_way.look_again()
                 self._under_way.refresh()
                 self._move(lease)
             self._note(None)
@@ -143,11 +148,18 @@ class Reconciler:
             raise _LeaseLost
         if lease is not None and self._lease is None:
             self._say(f"leads as {self._holder}")
+            self._under_way.look_again()  # for what was planned by a clock that was set back meanwhile
         self._lease, self._renew_at = lease, now + self._lease_seconds / 3
         return lease
 
+    def _clock_was_set_back(self) -> bool:
+        """Whether the wall clock lost against time since the last look: then any rise may lie too far ahead."""
+        before, self._ahead = self._ahead, self._clock.now() - self._clock.monotonic()
+        return before - self._ahead > CLOCK_SET_BACK_SECONDS
+
     def _lose(self, why: str) -> None:
         self._lease = None
+        self._step_time.forget()
         self._say(f"leads no longer: {why}")
 
     def _note(self, fault: Fault | None) -> None:
@@ -164,7 +176,8 @@ class Reconciler:
         """Take every rollout as far as it goes now. What takes away is written before anything that gives more."""
         now = self._clock.now()
         self._observe.begin(now)
-        moving = [_Moving(followed, self._observe.observe(followed, now)) for followed in self._under_way]
+        self._step_time.begin()
+        moving = [_Moving(followed, self._observed(followed, now)) for followed in self._under_way]
         for _ in range(MOST_TRANSITIONS):
             falls: list[Planned] = []
             rises: list[Planned] = []
@@ -176,8 +189,12 @@ class Reconciler:
             if not moving:
                 return
 
+    def _observed(self, followed: Followed, now: float) -> Observations:
+        in_step = self._step_time.in_step(followed.key, followed.row.status, now)
+        return replace(self._observe.observe(followed, now), in_step=in_step)
+
     def _planned(self, moving: Sequence[_Moving], now: float) -> list[Planned]:
-        """What is to be done with rollouts, where there is anything."""
+        """What is to be done with rollouts, where there is anything. A rise waits for the one before it."""
         planned = []
         for one in moving:
             followed = one.followed
@@ -189,7 +206,7 @@ class Reconciler:
                 self._broken.add(followed.key)
                 continue
             self._broken.discard(followed.key)
-            if found is not None:
+            if found is not None and not overlaps(followed.row.status, found.status, now):
                 planned.append((one, found))
         return planned
 
@@ -232,7 +249,7 @@ class Reconciler:
                 self._say(f"rollout {row.key}: {found.message}")
             self._under_way.put(row)
             if (followed := self._under_way.get(row.key)) is not None:
-                moved.append(_Moving(followed, replace(one.observations, measured={}, held="")))
+                moved.append(_Moving(followed, replace(one.observations, measured={}, held="", in_step=None)))
         return moved
 
     def _leave(self, key: str, error: Unreachable) -> None:
@@ -249,7 +266,7 @@ class Reconciler:
             row.namespace,
             row.name,
             row.resource_version,
-            status=found.status,
+            status=arrived(found.status, now),
             at_commit=from_commit_on(now, self._clock),
             history=[entry] if found.message else [],
         )

@@ -63,6 +63,8 @@ class Observations:
     ``measured`` are measurements by run (``STEP``, ``BACKGROUND``). ``unready`` says why the canary's upstream cannot
     take more requests, ``held`` why a policy does not let it have more, ``sample_ratio`` why the arms do not have the
     units that they should, ``broken`` why the canary is to be taken away at once; empty: nothing is wrong.
+    ``in_step`` are the seconds that the step has been in force for, as far as they were counted and not read off a wall
+    clock, which may be set.
     """
 
     measured: Mapping[str, Sequence[Measured]] = field(default_factory=dict)
@@ -70,6 +72,7 @@ class Observations:
     held: str = ""
     sample_ratio: str = ""
     broken: str = ""
+    in_step: float | None = None
 
 
 def plan_of(rollout: Rollout, template: Callable[[str], AnalysisTemplate | None]) -> Plan:
@@ -104,13 +107,15 @@ def advance(plan: Plan, status: Status, observations: Observations, now: float) 
     ``measured``.
     """
     if not is_under_way(status):
-        return None
+        return transitions.planned_anew(status, now) if status.is_out_of_time(now) else None
     if status.canary in status.tripped:
         why = status.message if status.reason == "breaker_open" else "a breaker tripped it"
         return transitions.abort(plan.intent, status, now, reason="breaker_open", why=why)
     if observations.broken:
         why = f"on all hosts together {observations.broken}"
         return transitions.abort(plan.intent, status, now, reason="breaker_open", why=why)
+    if status.is_out_of_time(now):
+        return transitions.planned_anew(status, now)
     if status.step_at - now > CLOCK_SET_BACK_SECONDS:
         return _clock_set_back(status, now)
     if status.killed or now < status.step_at:
@@ -215,7 +220,7 @@ def _step(plan: Plan, status: Status, observations: Observations, now: float) ->
         return _finish(plan, status, observations, now) if plan.steps else None
     step = plan.steps[status.step]
     if step.pause is not None:
-        return _pause(status, step.pause.duration, now)
+        return _pause(status, step.pause.duration, observations, now)
     if step.analysis is not None:
         return _analysis(plan, status, now)
     if step.shadow is not None:
@@ -242,12 +247,13 @@ def _shadow(status: Status, percent: int, observations: Observations, now: float
     return _next(replace(status, shadow=percent), "shadow_set", message, now)
 
 
-def _pause(status: Status, duration: float | None, now: float) -> Transition | None:
+def _pause(status: Status, duration: float | None, observations: Observations, now: float) -> Transition | None:
     if status.phase != "Paused":
         how_long = f"for {format_duration(duration)}" if duration is not None else "until promoted"
         message = f"paused by step {status.step} {how_long}"
         return Transition(replace(status, phase="Paused", reason="pause_step", message=message), message)
-    if duration is None or now - status.step_at < duration:
+    in_step = now - status.step_at if observations.in_step is None else observations.in_step
+    if duration is None or in_step < duration:
         return None
     return _next(replace(status, phase="Progressing"), "pause_over", f"the pause of step {status.step} is over", now)
 

@@ -75,8 +75,12 @@ def from_the_start(status: Status, now: float) -> Status:
 
 
 def with_stable(intent: Intent, status: Status) -> Status:
-    """The status with what spec.stable means for it: live, agreeing with what was adopted, or drifted."""
-    live = intent.experiment or (status.canary is None and not drifts(status))
+    """The status with what spec.stable means for it: live, agreeing with what was adopted, or drifted.
+
+    What was promoted before the canary left the document stays stable, whatever is edited, until an operator adopts.
+    """
+    adopted = status.stable == status.spec_stable and not drifts(status)
+    live = intent.experiment or (status.canary is None and adopted)
     if live or intent.stable == status.stable:
         return replace(status, stable=intent.stable, spec_stable=intent.stable, conditions=without_drift(status))
     if intent.stable == status.spec_stable:
@@ -126,6 +130,23 @@ def together(before: Status, after: Status, now: float) -> Status:
         previous_weight=before.weight_at(now),
         effective_at=now + RAISE_DELAY_SECONDS,
     )
+
+
+def overlaps(before: Status, after: Status, now: float) -> bool:
+    """Whether ``after`` plans a rise while one of ``before`` is still to come.
+
+    Workers that have the first in force already would go back to what was before it until the second is due: so a rise
+    waits for the one before. One that lies too far ahead is waited for by nobody: it is replaced.
+    """
+    waits = before.is_pending(now) and not before.is_out_of_time(now)
+    return waits and after.is_pending(now) and after.effective_at != before.effective_at
+
+
+def arrived(status: Status, now: float) -> Status:
+    """The status without what was in force before a rise that has come: no clock that is set back brings it again."""
+    if status.is_pending(now):
+        return status
+    return replace(status, previous_weight=status.weight, previous_stable="", previous_epoch=status.epoch)
 
 
 def next_epoch(before: Status, after: Status, now: float, *, at_once: bool = False) -> Status:

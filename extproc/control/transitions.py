@@ -129,7 +129,7 @@ def set_weight(intent: Intent, status: Status, weight: int, now: float) -> Trans
     canary = _moving_canary(intent, status)
     _refuse_taken_away(intent, status, canary)
     if weight == status.weight:
-        return None
+        return planned_anew(status, now) if status.is_out_of_time(now) else None
     set_ = weighted(intent, status, weight, now)
     phase, reason = ("Paused", "manual_weight") if intent.steps else ("Progressing", "weight_set")
     return replace(set_, status=replace(set_.status, phase=phase, reason=reason))
@@ -296,6 +296,14 @@ def trip(intent: Intent, status: Status, version: str, attempt: int, why: str) -
     message = f"version {version} was tripped: {why}"
     after = replace(status, tripped=(*status.tripped, version), reason="breaker_open", message=message)
     return Transition(after, message, {"version": version})
+
+
+def planned_anew(status: Status, now: float) -> Transition:
+    """A rise that was planned before the clock was set back: it comes now, in all workers together."""
+    due = now + RAISE_DELAY_SECONDS
+    step_at = due if status.step_at == status.effective_at else status.step_at
+    message = "the clock was set back: what was to come is planned anew"
+    return Transition(replace(status, effective_at=due, step_at=step_at), message)
 
 
 def kill(status: Status) -> Transition | None:

@@ -22,7 +22,10 @@ LONGEST_LEASE_SECONDS: Final = 300.0
 """What runs out further ahead than this is no lease: it is from before the machine started anew."""
 
 CLOCK_SET_BACK_SECONDS: Final = 5.0
-"""An instant further ahead than this was written before the clock was set back: nothing is planned so long before."""
+"""An instant further ahead than this was written before the clock was set back: nothing is planned so long before.
+
+Until whoever leads has planned it anew, it has not come: what gives more is never in force by mistake.
+"""
 
 REPLACED_CODES: Final = frozenset({"store_unreachable", "store_recreated"})
 """What a store raises when it is no longer the one that was opened, and ``reopen`` may help."""
@@ -72,8 +75,16 @@ class Status:
     analysis: Mapping[str, Any] = field(default_factory=dict)
 
     def is_pending(self, now: float) -> bool:
-        """Whether a rise is still to come. One that lies far ahead was in force before the clock was set back."""
-        return 0 < self.effective_at - now < CLOCK_SET_BACK_SECONDS
+        """Whether a rise, or another stable, is still to come."""
+        return self.effective_at > now and (
+            self.previous_weight != self.weight
+            or self.previous_epoch != self.epoch
+            or self.previous_stable not in ("", self.stable)
+        )
+
+    def is_out_of_time(self, now: float) -> bool:
+        """Whether a rise lies further ahead than any is planned: the clock was set back since."""
+        return self.effective_at - now > CLOCK_SET_BACK_SECONDS and self.is_pending(now)
 
     def weight_at(self, now: float) -> int:
         """The weight in force at ``now`` (Unix seconds): a rise that is not yet due has not happened."""

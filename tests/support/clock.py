@@ -23,3 +23,6 @@ class FakeClock:
     def set_back(self, seconds: float) -> None:
         """Somebody sets the wall clock."""
         self._now -= seconds
+
+    def sleep(self, seconds: float) -> None:
+        self.advance(seconds)

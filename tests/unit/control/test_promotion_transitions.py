@@ -8,11 +8,12 @@ import pytest
 
 from extproc.control import transitions
 from extproc.control.intent import Intent, Transition
+from extproc.control.standing import arrived
 from extproc.control.transitions import ACCEPTED_EPOCH
 from extproc.errors import Refused
 from extproc.resources.loading import parse_rollout
 from extproc.snapshot.compile import compile_rollout
-from extproc.snapshot.store import CLOCK_SET_BACK_SECONDS, RAISE_DELAY_SECONDS, Remains, Status
+from extproc.snapshot.store import RAISE_DELAY_SECONDS, Remains, Status
 from tests.support.rollouts import CANARY, document
 
 NOW = 1000.0
@@ -245,10 +246,20 @@ def test_a_weight_by_hand_ends_the_pause_of_a_rollout_that_has_no_steps() -> Non
     assert (status.phase, status.reason) == ("Progressing", "weight_set")
 
 
-def test_a_clock_that_is_set_back_takes_no_weight_away() -> None:
+def test_a_rise_that_lies_too_far_ahead_stays_pending_until_it_is_planned_anew() -> None:
     status = replace(done(transitions.set_weight(INTENT, FRESH, 500, NOW)), phase="Progressing")
     assert status.weight_at(NOW + RAISE_DELAY_SECONDS) == 500
+    early = NOW - 3600
+    assert status.is_out_of_time(early)
+    assert (status.weight_at(early), status.weight_at(early + 3599)) == (0, 0)
+    anew = done(transitions.set_weight(INTENT, status, 500, early))
+    assert not anew.is_out_of_time(early)
+    assert (anew.weight_at(early), anew.weight_at(early + RAISE_DELAY_SECONDS)) == (0, 500)
+    assert (anew.epoch, anew.previous_epoch) == (status.epoch, status.previous_epoch)
+
+
+def test_what_has_come_into_force_is_not_undone_by_a_clock_that_is_set_back() -> None:
+    status = arrived(done(transitions.set_weight(INTENT, FRESH, 500, NOW)), NOW + RAISE_DELAY_SECONDS)
+    assert not status.is_pending(NOW - 3600)
     assert (status.weight_at(NOW - 3600), status.epoch_at(NOW - 3600)) == (500, status.epoch)
-    assert CLOCK_SET_BACK_SECONDS < 3600
-    later = transitions.kill(status)
-    assert done(later).weight_at(NOW - 3600) == 500
+    assert arrived(status, NOW) == status

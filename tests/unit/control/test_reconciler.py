@@ -349,10 +349,15 @@ def test_a_bug_in_one_rollout_holds_up_no_other(house: House, caplog: pytest.Log
     house.apply("a")
     house.apply("b")
     controller = house.controller()
-    bad = object()
+
+    class Unknown:
+        def __bool__(self) -> bool:
+            raise ArithmeticError
+
+    bad = Observations(unready=Unknown())  # type: ignore[arg-type]
 
     def observe(followed: Followed, now: float) -> Observations:
-        return bad if followed.key == "payments/a" else Observations()  # type: ignore[return-value]
+        return bad if followed.key == "payments/a" else Observations()
 
     house.seen.observe = observe  # type: ignore[method-assign]
     house.run(controller, 3)
@@ -393,3 +398,29 @@ def test_a_thousand_rollouts_that_wait_cost_a_tick_little(house: House) -> None:
     assert [followed.plan for followed in controller._under_way] == plans
     assert all(one is other for one, other in zip(plans, (f.plan for f in controller._under_way), strict=True))
     assert (house.row("r0").resource_version, house.store.documents().revision) == (before, revision)
+
+
+def test_a_jump_of_the_wall_clock_ends_no_timed_pause(house: House) -> None:
+    house.apply(steps=[{"setWeight": 5}, {"pause": {"duration": "1m"}}, {"setWeight": 50}, {"pause": {}}])
+    controller = house.controller()
+    house.run(controller, 5)
+    house.clock.set_back(-3600)
+    house.run(controller, 50)
+    assert house.weight() == 500
+    house.run(controller, 10)
+    assert house.weight() == 5000
+
+
+def test_a_promotion_that_a_clock_put_into_the_future_is_planned_anew(house: House) -> None:
+    house.apply(steps=[{"setWeight": 50}])
+    controller = house.controller()
+    house.run(controller, 5)
+    assert house.row().status.stable_at(house.clock.now()) == "4"
+    house.clock.set_back(3600)
+    assert house.row().status.stable_at(house.clock.now()) == "3"
+    house.run(controller, 2)
+    assert house.row().status.stable_at(house.clock.now()) == "4"
+    assert house.history()[-1].message == "the clock was set back: what was to come is planned anew"
+    house.clock.set_back(3600)
+    house.run(house.controller("another"), 12)
+    assert house.row().status.stable_at(house.clock.now()) == "4"

@@ -12,6 +12,7 @@ from extproc.control import transitions
 from extproc.control.analysis.runs import Measured, Outcome
 from extproc.control.intent import Transition
 from extproc.control.rollout import BACKGROUND, STEP, Observations, Plan, advance, due, plan_of
+from extproc.control.standing import arrived
 from extproc.resources.analysis_template import AnalysisTemplate
 from extproc.resources.loading import parse_rollout
 from extproc.snapshot.store import RAISE_DELAY_SECONDS, Remains, Status
@@ -282,7 +283,7 @@ def test_a_clock_that_is_set_back_moves_nothing_and_holds_nothing_up() -> None:
     status, _ = settle(plan, fresh(plan), NOW)
     status, _ = settle(plan, status, NOW + 10)
     early = NOW - 3600
-    after, said = settle(plan, status, early)
+    after, said = settle(plan, arrived(status, NOW + 10), early)
     assert said == ["the clock was set back: the step's time begins anew"]
     assert (after.weight_at(early), after.step, after.phase) == (500, 1, "Paused")
     assert settle(plan, after, early + 59)[0].step == 1

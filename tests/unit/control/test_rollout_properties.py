@@ -19,7 +19,7 @@ from extproc.control.transitions import ACCEPTED_EPOCH
 from extproc.errors import Refused
 from extproc.resources.analysis_template import AnalysisTemplate
 from extproc.resources.loading import parse_rollout
-from extproc.snapshot.store import CLOCK_SET_BACK_SECONDS, Remains, Status
+from extproc.snapshot.store import CLOCK_SET_BACK_SECONDS, RAISE_DELAY_SECONDS, Remains, Status
 from tests.support.rollouts import CANARY, document
 from tests.support.templates import metric, template
 
@@ -123,6 +123,11 @@ class Rollout(RuleBasedStateMachine):
         before, after = self.status, transition.status
         seen = {measured.outcome for several in observations.measured.values() for measured in several}
         event(f"{after.phase}, {after.reason}")
+        if before.is_out_of_time(self.now) and not after.aborted:
+            planned = replace(before, effective_at=after.effective_at, step_at=after.step_at)
+            assert after == planned, "what was to come is planned anew, and nothing else moves"
+            assert 0 < after.effective_at - self.now <= RAISE_DELAY_SECONDS + 1e-6
+            return
         assert before.phase in ("Progressing", "Paused"), "what is over does not move"
         routed = ("stable", "canary", "weight", "step", "phase", "shadow", "aborted", "tripped", "epoch")
         if any(getattr(before, name) != getattr(after, name) for name in routed):
@@ -154,6 +159,7 @@ class Rollout(RuleBasedStateMachine):
 
     def check_at_rest(self, observations: Observations) -> None:
         status = self.status
+        assert not status.is_out_of_time(self.now), "nothing waits for an old time to come again"
         if not is_under_way(status) or status.killed:
             return
         assert status.canary not in status.tripped

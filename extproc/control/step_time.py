@@ -1,0 +1,48 @@
+"""How long steps have been in force, counted: a wall clock may be set while a pause waits."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import NamedTuple
+
+from extproc.snapshot.store import Status
+
+
+class _Step(NamedTuple):
+    """A step in force, and at what monotonic time it began."""
+
+    step: int
+    step_at: float
+    began: float
+
+
+class StepTime:
+    """Counts the time of the steps of rollouts that are looked at once a tick.
+
+    A step that begins between two looks has lasted no longer than since the first of them. One that was in force before
+    this process looked for the first time has lasted as long as the wall clock says: nobody knows better.
+    """
+
+    def __init__(self, monotonic: Callable[[], float]) -> None:
+        self._monotonic = monotonic
+        self._steps: dict[str, _Step] = {}
+        self._seen: dict[str, _Step] = {}
+        self._looked_at = self._before = float("-inf")
+
+    def begin(self) -> None:
+        """A look at all rollouts begins; what was not looked at in the last one is forgotten."""
+        self._steps, self._seen = self._seen, {}
+        self._before, self._looked_at = self._looked_at, self._monotonic()
+
+    def forget(self) -> None:
+        """Somebody else looks after the rollouts for a while."""
+        self._steps, self._seen, self._looked_at = {}, {}, float("-inf")
+
+    def in_step(self, key: str, status: Status, now: float) -> float:
+        """Seconds that the step of the rollout ``key`` has been in force for; ``now`` are Unix seconds."""
+        step = self._steps.get(key)
+        if step is None or (step.step, step.step_at) != (status.step, status.step_at):
+            began = self._looked_at - (now - status.step_at)
+            step = _Step(status.step, status.step_at, began if step is None else max(began, self._before))
+        self._seen[key] = step
+        return self._looked_at - step.began
