@@ -21,6 +21,7 @@ from extproc.names import ARM_CONTROL
 from extproc.snapshot.epochs import epochs_begun
 from extproc.snapshot.store import (
     LONGEST_LEASE_SECONDS,
+    NO_STOPS,
     Changes,
     Documents,
     EpochArm,
@@ -29,6 +30,8 @@ from extproc.snapshot.store import (
     Lease,
     Remains,
     Status,
+    Stops,
+    StopsAt,
     StoredRollout,
     StoredTemplate,
     TemplateWrite,
@@ -50,6 +53,8 @@ WAIT_SECONDS: Final = 2.0
 
 _CHUNK = 100
 _KIND = Kind(0x64726F70, 2)  # "drop"
+"""Later versions only add: tables, columns with a default, fields of a status. The table ``compatibility`` says which
+version reads the file at least."""
 _VERSION_1 = _KIND._replace(version=1)
 _SCHEMA = """
 CREATE TABLE meta (store_id TEXT NOT NULL, revision INTEGER NOT NULL, documents INTEGER NOT NULL,
@@ -75,6 +80,8 @@ CREATE TABLE lease (only_one INTEGER PRIMARY KEY CHECK (only_one = 1), holder TE
 INSERT INTO lease VALUES (1, '', 0, 0);
 """
 _FIRST_META = """
+CREATE TABLE compatibility (min_reader INTEGER NOT NULL);
+INSERT INTO compatibility VALUES (2);
 INSERT INTO meta VALUES (lower(hex(randomblob(16))), 1, 1, 0);
 """  # The first revision is 1, so that asking for all changes since 0 always answers.
 _COLUMNS = "namespace, name, document, status, revision, source, deleted_at"
@@ -133,6 +140,20 @@ class SqliteStore:
                 (0 if complete else since,),
             )
         return Changes(meta.revision, self._stream(cursor, with_deleted=not complete), complete)
+
+    def stops(self, since: int) -> Sequence[StopsAt]:
+        """See ``RolloutStore``. On a connection of its own: the one that changes are read on sees no later ones."""
+        with self._file.mapped():
+            self._check_identity()
+            with closing(self._file.connect("ro")) as connection:
+                if _read_meta(connection).store_id != self._store_id:
+                    raise self._recreated()
+                rows = connection.execute(
+                    "SELECT namespace, name, revision, status FROM rollouts WHERE revision > ? AND deleted_at IS NULL",
+                    (since,),
+                ).fetchall()
+        found = [StopsAt(f"{namespace}/{name}", revision, _stops(status)) for namespace, name, revision, status in rows]
+        return [each for each in found if each.stops != NO_STOPS]
 
     def reopen(self) -> None:
         """See ``RolloutStore``."""
@@ -322,7 +343,10 @@ class SqliteStore:
             before = None
         after = _after(before, write, revision)
         connection.execute(
-            f"INSERT OR REPLACE INTO rollouts ({_COLUMNS}) VALUES (?, ?, ?, ?, ?, ?, ?)",  # noqa: S608 - a constant
+            # Columns that a newer version added keep what is in them.
+            f"INSERT INTO rollouts ({_COLUMNS}) VALUES (?, ?, ?, ?, ?, ?, ?)"  # noqa: S608 - a constant
+            " ON CONFLICT (namespace, name) DO UPDATE SET document = excluded.document, status = excluded.status,"
+            " revision = excluded.revision, source = excluded.source, deleted_at = excluded.deleted_at",
             (
                 after.namespace,
                 after.name,
@@ -416,7 +440,7 @@ class SqliteStore:
         if found == _VERSION_1:
             why = "it is of an earlier version; `dropout apply` or `serve` takes it over"
             raise self._file.fault("incompatible", why)
-        if found != _KIND:
+        if found.application != _KIND.application or _min_reader(connection, found) > _KIND.version:
             raise self._file.fault("incompatible", "this version of dropout does not read it")
 
     @contextmanager
@@ -469,6 +493,13 @@ def _after(before: StoredRollout | None, write: Write, revision: int) -> StoredR
     if write.delete:
         document = {}
     return StoredRollout(write.namespace, write.name, document, status, revision, source, write.delete)
+
+
+def _min_reader(connection: sqlite3.Connection, kind: Kind) -> int:
+    """Which version reads a store of ``kind``: its own, unless it says that an earlier one does."""
+    says = connection.execute("SELECT 1 FROM sqlite_schema WHERE name = 'compatibility'").fetchone()
+    found = connection.execute("SELECT max(min_reader) FROM compatibility").fetchone() if says is not None else None
+    return found[0] if found is not None and isinstance(found[0], int) else kind.version
 
 
 def _lease(connection: sqlite3.Connection) -> tuple[str, int, float]:
@@ -550,7 +581,15 @@ def _parsed(row: tuple[Any, ...]) -> StoredRollout | UnreadableRollout:
         )
     except (ValueError, TypeError, KeyError) as error:
         message = f"the row of {namespace}/{name} cannot be read; `dropout apply --repair` makes it anew: {error}"
-        return UnreadableRollout(namespace, name, Fault("store_corrupt", message), revision, source, deleted)
+        fault = Fault("store_corrupt", message)
+        return UnreadableRollout(namespace, name, fault, revision, source, deleted, _stops(status))
+
+
+def _stops(status: bytes) -> Stops:
+    try:
+        return Stops.found_in(orjson.loads(status))
+    except (ValueError, TypeError):
+        return NO_STOPS
 
 
 def _parsed_entry(

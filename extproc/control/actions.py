@@ -22,7 +22,7 @@ from extproc.resources.analysis_template import AnalysisTemplate
 from extproc.resources.checks import Placed, find_conflicts
 from extproc.resources.document import Resource
 from extproc.resources.fields import format_percent
-from extproc.resources.loading import LoadedDocument, of_kind, parse_rollout, parse_template
+from extproc.resources.loading import LoadedDocument, of_kind, parse_known, parse_rollout, parse_template
 from extproc.resources.rollout import Rollout
 from extproc.snapshot.store import (
     Documents,
@@ -313,7 +313,9 @@ def _transition(row: StoredRollout, action: Change, now: float) -> Transition | 
             return transitions.kill(status)
         case Restore():
             return transitions.restore(status, now)
-    rollout = parse_rollout(row.document)
+    # So must what else takes something away, by what of the document is known.
+    takes_away = isinstance(action, (Abort, Trip, Pause))
+    rollout = parse_known(row.document) if takes_away else parse_rollout(row.document)
     intent = intent_of(rollout)
     match action:
         case Adopt():

@@ -22,9 +22,8 @@ from extproc.datapath.ports import PolicyEngine
 from extproc.datapath.record import RECORD_FIELDS, record_of
 from extproc.errors import DropoutError
 from extproc.names import Reason
-from extproc.resources.document import API_VERSION
-from extproc.resources.loading import parse_rollout
-from extproc.resources.rollout import KIND, Rollout
+from extproc.resources.loading import parse_rollout, rollout_body
+from extproc.resources.rollout import Rollout
 from extproc.snapshot.compile import compile_rollout
 from extproc.snapshot.model import CompiledRollout, Overlay
 from extproc.snapshot.store import Status
@@ -156,12 +155,7 @@ class Replay:
 
     def _compile(self, key: str, plan: Mapping[str, Any]) -> tuple[CompiledRollout, CompiledRollout]:
         namespace, _, name = key.partition("/")
-        body = {
-            "apiVersion": API_VERSION,
-            "kind": KIND,
-            "metadata": {"namespace": namespace, "name": name},
-            "spec": plan["spec"],
-        }
+        body = rollout_body(namespace, name, plan["spec"])
         status = Status.from_dict(plan["status"])
         logged = compile_rollout(parse_rollout(body), status, now=0.0)
         if self._rollouts is None:

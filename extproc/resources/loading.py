@@ -5,6 +5,7 @@ from __future__ import annotations
 import errno
 import os
 from collections.abc import Iterable, Iterator, Mapping, Sequence
+from copy import deepcopy
 from dataclasses import dataclass
 from itertools import islice
 from pathlib import Path as FilePath
@@ -21,7 +22,7 @@ from extproc.resources.file_names import is_unicode
 from extproc.resources.folders import Listing, list_folder
 from extproc.resources.kinds import KINDS, Kind
 from extproc.resources.marked_yaml import Document, Path, dotted, read_documents, shown
-from extproc.resources.rollout import Rollout
+from extproc.resources.rollout import KIND, Rollout
 
 MAX_FILE_BYTES: Final = 1024 * 1024
 MAX_FAULTS: Final = 1000
@@ -108,6 +109,44 @@ def parse_rollout(body: Mapping[str, Any], file: str | None = None) -> Rollout:
         InvalidInput: with every fault of the document.
     """
     return _parsed(body, Rollout, file)
+
+
+def rollout_body(namespace: str, name: str, spec: Mapping[str, Any]) -> dict[str, Any]:
+    """The document of a Rollout with this ``spec``."""
+    return {
+        "apiVersion": API_VERSION,
+        "kind": KIND,
+        "metadata": {"namespace": namespace, "name": name},
+        "spec": spec,
+    }
+
+
+def parse_known(body: Mapping[str, Any]) -> Rollout:
+    """What of a Rollout in a store this version knows: fields that a newer version has beside are left out.
+
+    It is enough to take something away by, and to serve stable; whatever is given needs ``parse_rollout``.
+
+    Raises:
+        InvalidInput: with every fault, where another is among them than unknown fields.
+    """
+    known = deepcopy(dict(body))
+    while isinstance(problems := _check(known, [KINDS[KIND]]), list):
+        removed = [problem.code == "unknown_field" and _removed(known, problem.path) for problem in problems]
+        if not all(removed):
+            return parse_rollout(body)
+    assert isinstance(problems, Rollout)
+    return problems
+
+
+def _removed(value: Any, path: Path) -> bool:
+    """Whether there was a field at ``path`` of a document to be taken out."""
+    try:
+        for part in path[:-1]:
+            value = value[part]
+        del value[path[-1]]
+    except (LookupError, TypeError):
+        return False
+    return True
 
 
 def parse_template(body: Mapping[str, Any], file: str | None = None) -> AnalysisTemplate:

@@ -11,6 +11,7 @@ import orjson
 
 from extproc.assignment import BUCKETS, BucketRange, canary_range, variant_ranges
 from extproc.decision_id import arm_codes, epoch_number
+from extproc.resources.loading import parse_rollout, rollout_body
 from extproc.resources.rollout import BreakerSpec, EntitySpec, FeaturesSpec, Rollout, RolloutSpec, UnitSpec
 from extproc.snapshot.model import (
     ArmRange,
@@ -87,6 +88,25 @@ def compile_rollout(rollout: Rollout, status: Status, now: float) -> CompiledRol
         },
         plan=_plan(rollout, status),
     )
+
+
+def compile_with_less(rollout: CompiledRollout, status: Status, now: float) -> CompiledRollout:
+    """``rollout``, of an earlier document, as it stands by a ``status`` whose document is not understood.
+
+    What the status takes away, and its stable, hold; nothing that it gives is given: it is the share of a canary that
+    is known, and at most as large as it was.
+    """
+    plan = orjson.loads(rollout.plan)
+    before = parse_rollout(rollout_body(rollout.namespace, rollout.name, plan["spec"]))
+    known = status.canary == plan["status"]["canary"]
+    weight = min(status.weight_at(now), rollout.weight) if known else 0
+    less = replace(in_force(status, now), weight=weight, previous_weight=weight)
+    return replace(compile_rollout(before, less, now), breaker=rollout.breaker)
+
+
+def compile_stable(rollout: Rollout, status: Status, now: float) -> CompiledRollout:
+    """``rollout``, which is understood only in part, as it stands without anything but its stable."""
+    return compile_rollout(rollout, replace(in_force(status, now), weight=0, previous_weight=0, drawn=0, shadow=0), now)
 
 
 def _shared(value: T) -> T:
@@ -183,5 +203,5 @@ def _plan(rollout: Rollout, status: Status) -> bytes:
     spec: dict[str, Any] = rollout.spec.model_dump(
         mode="json", by_alias=True, exclude_unset=True, exclude={"steps", "analysis", "breaker"}
     )
-    plan = orjson.dumps({"spec": spec, "status": replace(status, message="", conditions=(), analysis={})})
+    plan = orjson.dumps({"spec": spec, "status": replace(status, message="", conditions=(), analysis={}).as_dict()})
     return bytes(memoryview(plan))  # a copy of its own length: orjson leaves kilobytes of room behind its result

@@ -47,6 +47,8 @@ class Status:
     ``step`` is the index of the step in force since ``step_at`` (Unix seconds; later than now while a rise is
     pending). ``shadow`` is the share of units (hundredths of a percent) whose requests a shadow step mirrors to the
     canary. ``analysis`` holds the measurements of the runs under way, see ``control.analysis``.
+
+    ``unknown`` are fields that a newer version of Dropout wrote: they are kept and written back.
     """
 
     stable: str
@@ -73,6 +75,7 @@ class Status:
     steps_key: str = ""
     conditions: tuple[Mapping[str, Any], ...] = field(default=())
     analysis: Mapping[str, Any] = field(default_factory=dict)
+    unknown: Mapping[str, Any] = field(default_factory=dict)
 
     def is_pending(self, now: float) -> bool:
         """Whether a rise, or another stable, is still to come."""
@@ -100,16 +103,19 @@ class Status:
 
     def as_dict(self) -> dict[str, Any]:
         """The status as a JSON object with this class's names; what is in it is not copied."""
-        return {each.name: getattr(self, each.name) for each in fields(self)}
+        return {**self.unknown, **{name: getattr(self, name) for name in _STATUS_FIELDS}}
 
     @classmethod
     def from_dict(cls, body: Mapping[str, Any]) -> Self:
-        """The reverse of ``as_dict``, of a version that knew fewer fields too.
+        """The reverse of ``as_dict``, of a version that knew fewer fields, or more, too.
 
         Raises:
             KeyError, TypeError, ValueError: for anything else; requests are routed by it.
         """
-        status = cls(**{**body, **{name: tuple(body[name]) for name in _STATUS_TUPLES if name in body}})
+        known = {name: body[name] for name in _STATUS_FIELDS if name in body}
+        unknown = {name: value for name, value in body.items() if name not in known}
+        tuples = {name: tuple(body[name]) for name in _STATUS_TUPLES if name in body}
+        status = cls(**{**known, **tuples, "unknown": unknown})
         for name, kind in _STATUS_KINDS.items():
             if not isinstance(getattr(status, name), kind):
                 raise TypeError(f"{name} is not of its type")
@@ -123,6 +129,7 @@ class Status:
 _LARGEST: Final = 253402300800
 """The year 10000 in Unix seconds, and more than anything that is counted."""
 
+_STATUS_FIELDS: Final = tuple(each.name for each in fields(Status) if each.name != "unknown")
 _STATUS_TUPLES: Final = ("aborted", "tripped", "conditions")
 _STATUS_KINDS: Final[dict[str, Any]] = {
     "stable": str,
@@ -260,11 +267,42 @@ class Lease:
     expires_at: float
 
 
+class Stops(NamedTuple):
+    """What of a status takes something away, read from it whatever else is in there."""
+
+    killed: bool = False
+    aborted: tuple[str, ...] = ()
+    tripped: tuple[str, ...] = ()
+
+    @classmethod
+    def found_in(cls, body: object) -> Stops:
+        """Those in a status as it is stored, damaged or of a newer version; nothing of it raises."""
+        if not isinstance(body, Mapping):
+            return cls()
+        return cls(bool(body.get("killed")), _versions(body.get("aborted")), _versions(body.get("tripped")))
+
+
+NO_STOPS: Final = Stops()
+
+
+def _versions(found: object) -> tuple[str, ...]:
+    return tuple(each for each in found if isinstance(each, str)) if isinstance(found, (list, tuple)) else ()
+
+
+class StopsAt(NamedTuple):
+    """The stops of the rollout ``key`` (``namespace/name``) as of the store's ``revision``."""
+
+    key: str
+    revision: int
+    stops: Stops
+
+
 @dataclass(frozen=True, slots=True)
 class UnreadableRollout:
     """A row that is damaged, and why it cannot be read: ``store_corrupt``. It holds up nothing but itself.
 
-    A write of both a document and a status takes its place, at its ``resource_version``; its ``source`` stays.
+    ``stops`` are those that can be read all the same. A write of both a document and a status takes its place, at its
+    ``resource_version``; its ``source`` stays.
     """
 
     namespace: str
@@ -273,6 +311,7 @@ class UnreadableRollout:
     resource_version: int
     source: str | None = None
     deleted: bool = False
+    stops: Stops = NO_STOPS
 
     @property
     def key(self) -> str:
@@ -335,6 +374,13 @@ class RolloutStore(Protocol):
 
         A store that was deleted raises ``store_unreachable``, one that was made again in its place
         ``store_recreated``, until ``reopen``: an empty replacement never clears a snapshot.
+        """
+        ...
+
+    def stops(self, since: int) -> Sequence[StopsAt]:
+        """What changed after revision ``since`` and stops something; may be asked while ``changes`` are read.
+
+        For whoever takes changes over: what takes away must not wait for what has to be parsed and compiled.
         """
         ...
 

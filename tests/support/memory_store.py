@@ -6,7 +6,7 @@ from dataclasses import replace
 from typing import Any
 
 from extproc.errors import Fault, Unreachable
-from extproc.snapshot.store import Changes, Status, StoredRollout, UnreadableRollout
+from extproc.snapshot.store import Changes, Status, Stops, StopsAt, StoredRollout, UnreadableRollout
 from tests.support.rollouts import CANARY, document
 
 
@@ -49,11 +49,18 @@ class MemoryStore:
         rows = [row for row in self.rows.values() if row.resource_version > since and not (row.deleted and since == 0)]
         return Changes(self.revision, map(self._as_read, rows), complete=since == 0)
 
+    def stops(self, since: int) -> list[StopsAt]:
+        self._check()
+        rows = [row for row in self.rows.values() if row.resource_version > since and not row.deleted]
+        found = [StopsAt(row.key, row.resource_version, Stops.found_in(row.status.as_dict())) for row in rows]
+        return [each for each in found if each.stops != Stops()]
+
     def _as_read(self, row: StoredRollout) -> StoredRollout | UnreadableRollout:
         if row.key not in self.damaged:
             return row
         fault = Fault("store_corrupt", "the row is damaged")
-        return UnreadableRollout(row.namespace, row.name, fault, row.resource_version, deleted=row.deleted)
+        stops = Stops.found_in(row.status.as_dict())
+        return UnreadableRollout(row.namespace, row.name, fault, row.resource_version, deleted=row.deleted, stops=stops)
 
     def reopen(self) -> None:
         if self.replacement is None or not self.replacement.rows:

@@ -1,0 +1,36 @@
+"""What takes away, ahead of everything that has to be compiled: kills, aborts and trips as the store has them."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from dataclasses import replace
+
+from extproc.snapshot.model import NO_OVERLAY, CompiledRollout, Overlay, Snapshot
+from extproc.snapshot.store import Stops, StopsAt
+
+
+def with_stops(snapshot: Snapshot, stops: Iterable[StopsAt]) -> Snapshot:
+    """``snapshot`` with those of ``stops`` that are of its rollouts, over what it has; nothing is given back."""
+    rollouts, overlay = dict(snapshot.rollouts), dict(snapshot.overlay)
+    for at in stops:
+        if (rollout := rollouts.get(at.key)) is not None:
+            rollouts[at.key] = without_aborted(rollout, frozenset(at.stops.aborted))
+            overlay[at.key] = over(overlay.get(at.key, NO_OVERLAY), at.stops)
+    return replace(snapshot, rollouts=rollouts, overlay=overlay)
+
+
+def without_aborted(rollout: CompiledRollout, aborted: frozenset[str]) -> CompiledRollout:
+    """``rollout`` without those versions, now and when a pending rise falls due."""
+    if aborted <= rollout.aborted:
+        return rollout
+    successor = rollout.successor
+    return replace(
+        rollout,
+        aborted=rollout.aborted | aborted,
+        successor=without_aborted(successor, aborted) if successor is not None else None,
+    )
+
+
+def over(before: Overlay, stops: Stops) -> Overlay:
+    """``before`` and ``stops`` together."""
+    return replace(before, killed=before.killed or stops.killed, tripped=before.tripped | frozenset(stops.tripped))
