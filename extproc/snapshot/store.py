@@ -103,7 +103,7 @@ class Status:
 
     def as_dict(self) -> dict[str, Any]:
         """The status as a JSON object with this class's names; what is in it is not copied."""
-        return {**self.unknown, **{name: getattr(self, name) for name in _STATUS_FIELDS}}
+        return {**self.unknown, **{name: getattr(self, name) for name in STATUS_FIELDS}}
 
     @classmethod
     def from_dict(cls, body: Mapping[str, Any]) -> Self:
@@ -112,7 +112,7 @@ class Status:
         Raises:
             KeyError, TypeError, ValueError: for anything else; requests are routed by it.
         """
-        known = {name: body[name] for name in _STATUS_FIELDS if name in body}
+        known = {name: body[name] for name in STATUS_FIELDS if name in body}
         unknown = {name: value for name, value in body.items() if name not in known}
         tuples = {name: tuple(body[name]) for name in _STATUS_TUPLES if name in body}
         status = cls(**{**known, **tuples, "unknown": unknown})
@@ -129,7 +129,8 @@ class Status:
 _LARGEST: Final = 253402300800
 """The year 10000 in Unix seconds, and more than anything that is counted."""
 
-_STATUS_FIELDS: Final = tuple(each.name for each in fields(Status) if each.name != "unknown")
+STATUS_FIELDS: Final = tuple(each.name for each in fields(Status) if each.name != "unknown")
+"""Those that this version knows."""
 _STATUS_TUPLES: Final = ("aborted", "tripped", "conditions")
 _STATUS_KINDS: Final[dict[str, Any]] = {
     "stable": str,

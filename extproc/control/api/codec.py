@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping
-from dataclasses import fields
 from typing import Any, Final
 
 import grpc
@@ -12,7 +11,7 @@ import orjson
 from extproc._gen.dropout.v1 import control_pb2 as pb
 from extproc.control.actions import Result
 from extproc.errors import DropoutError, Fault, InvalidInput, Refused, Unreachable
-from extproc.snapshot.store import HistoryEntry, Status, StoredRollout, UnreadableRollout
+from extproc.snapshot.store import STATUS_FIELDS, HistoryEntry, Status, StoredRollout, UnreadableRollout
 
 FAULTS_TRAILER: Final = "dropout-faults-bin"
 """The faults of a refusal, as JSON; ``-bin`` keeps gRPC from reading anything into the bytes."""
@@ -88,22 +87,22 @@ def from_unreadable(message: pb.UnreadableRollout) -> UnreadableRollout:
 
 def _to_status(status: Status) -> pb.Status:
     values: dict[str, Any] = {}
-    for each in fields(Status):
-        value = getattr(status, each.name)
-        if each.name in _AS_JSON:
-            values[f"{each.name}_json"] = orjson.dumps(value).decode()
+    for name in STATUS_FIELDS:
+        value = getattr(status, name)
+        if name in _AS_JSON:
+            values[f"{name}_json"] = orjson.dumps(value).decode()
         else:
-            values[each.name] = value
+            values[name] = value
     return pb.Status(**values)
 
 
 def _from_status(message: pb.Status) -> Status:
     values: dict[str, Any] = {}
-    for each in fields(Status):
-        if each.name in _AS_JSON:
-            values[each.name] = orjson.loads(getattr(message, f"{each.name}_json") or "null")
+    for name in STATUS_FIELDS:
+        if name in _AS_JSON:
+            values[name] = orjson.loads(getattr(message, f"{name}_json") or "null")
         else:
-            values[each.name] = getattr(message, each.name)
+            values[name] = getattr(message, name)
     values |= {name: tuple(values[name] or ()) for name in (*_AS_TUPLE, "conditions")}
     values["analysis"] = values["analysis"] or {}
     values["canary"] = message.canary if message.HasField("canary") else None
