@@ -21,10 +21,10 @@ ENVOYS := envoy-1.37 envoy-1.38 envoy-1.39
 unexport PYTHONDONTWRITEBYTECODE
 
 .DEFAULT_GOAL := help
-.PHONY: help setup demo unit test everything nightly systems with-servers computing check code policies bench tools format lock clean
+.PHONY: help setup demo unit test everything nightly systems with-servers computing check code policies bench bench-count tools format lock clean
 
 help: # show this
-	@awk -F':.*## ' '/^[a-z]+:.*## /{printf "  make %-8s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
+	@awk -F':.*## ' '/^[a-z-]+:.*## /{printf "  make %-11s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
 
 setup: $(READY) ## install everything, all extras, into .venv from the lock file
 
@@ -92,6 +92,9 @@ policies: tools
 
 bench: $(READY) ## cost of a decision against a no-op server; the figures are in build/bench.json
 	@$(BIN)/python -m tests.bench
+
+bench-count: $(READY) ## instructions of a decision beside its merge base's (BASE=REV: another's), at most 5 % more; needs valgrind
+	@$(BIN)/python -m tests.bench.count $(if $(BASE),--base $(BASE))
 
 # Not optimised, because it has little to do here: that builds it in three quarters of the time.
 tools: | build ## build the pinned OPA into .tools/ (needs Go)

@@ -103,38 +103,42 @@ def write_documents(folder: Path, case: Case, per_file: int = 500) -> None:
         (folder / f"{start:05}.yaml").write_text("\n---\n".join(texts))
 
 
-def dropout(*arguments: str, directory: Path) -> str:
-    """Run one ``dropout`` command to its end, and give what it says.
+def dropout(*arguments: str, directory: Path, environment: Mapping[str, str] | None = None) -> str:
+    """Run one ``dropout`` command to its end, in this environment or else in ours, and give what it says.
 
     Raises:
         RuntimeError: when it says no.
     """
     command = [sys.executable, "-m", "extproc.cli", *arguments]
-    done = subprocess.run(command, cwd=directory, capture_output=True, text=True, timeout=300)
+    done = subprocess.run(command, cwd=directory, env=environment, capture_output=True, text=True, timeout=300)
     if done.returncode:
         raise RuntimeError(f"dropout {' '.join(arguments)}: {done.stderr}")
     return done.stdout
 
 
-def prepare(directory: Path, case: Case) -> tuple[str, str]:
-    """The stores of rollouts and of features that the case is decided from, made in ``directory``; their URLs."""
+def prepare(directory: Path, case: Case, environment: Mapping[str, str] | None = None) -> tuple[str, str]:
+    """The stores of rollouts and of features that the case is decided from, made in ``directory``; their URLs.
+
+    The commands that make them run in ``environment``, which may name another version of the code.
+    """
     store, features = f"sqlite:{directory / 'dropout.db'}", f"sqlite:{directory / 'features.db'}"
     documents = directory / "rollouts"
     write_documents(documents, case)
-    dropout("apply", "-f", str(documents), "--store", store, directory=directory)
+    dropout("apply", "-f", str(documents), "--store", store, directory=directory, environment=environment)
     if case.full:
         table = directory / "features.csv"
         rows = "".join(f"{path},user_risk,risk_score,{user % 100 / 100},\n" for user, path in enumerate(paths(case)))
         table.write_text("entity,view,name,value,event_time\n" + rows)
-        dropout("features", "load", str(table), "--features", features, directory=directory)
-    set_weight(directory, 0, "50")
+        command = ("features", "load", str(table), "--features", features)
+        dropout(*command, directory=directory, environment=environment)
+    set_weight(directory, 0, "50", environment)
     return store, features
 
 
-def set_weight(directory: Path, number: int, percent: str) -> None:
+def set_weight(directory: Path, number: int, percent: str, environment: Mapping[str, str] | None = None) -> None:
     """Change one rollout of the store in ``directory``."""
-    store = f"sqlite:{directory / 'dropout.db'}"
-    dropout("rollout", "set-weight", f"bench/m{number}", percent, "--store", store, directory=directory)
+    command = ("rollout", "set-weight", f"bench/m{number}", percent, "--store", f"sqlite:{directory / 'dropout.db'}")
+    dropout(*command, directory=directory, environment=environment)
 
 
 def retry(directory: Path, number: int) -> bool:
