@@ -11,12 +11,12 @@ from types import MappingProxyType
 from typing import Any, Final
 
 from extproc.datapath.model import Request
+from extproc.snapshot.matching import NOTHING_REPEATED, Repeated
 
 EXT_PROC_ATTRIBUTES: Final = "envoy.filters.http.ext_proc"
 """The name under which Envoy sends the request attributes that it was asked for."""
 
 NO_ATTRIBUTES: Final[Mapping[str, Any]] = MappingProxyType({})
-_NOTHING_REPEATED: Final[frozenset[str]] = frozenset()
 
 
 @dataclass(frozen=True, slots=True)
@@ -48,11 +48,12 @@ class AttributeReader:
         Over the limits it is marked ``too_large`` and keeps its headers, so that a policy may still deny it; ``full``
         says that Envoy could take none of ours besides. Names are lowered. A name that came more than once is joined.
         Values keep the bytes as received; where text is needed (method, path, host, scheme) bytes that are not UTF-8
-        become U+FFFD. ``host`` is the authority, or the host header without one, lower-case and without its port.
+        become U+FFFD. ``host`` is the authority, or the host header without one, lower-case and without its port: what
+        stands before its only colon, or an IPv6 address in brackets.
         What is missing is the empty string.
         """
         headers = dict(pairs)
-        repeated = _NOTHING_REPEATED
+        repeated: Repeated = NOTHING_REPEATED
         names = "".join(headers)
         size = len(names) + len(b"".join(headers.values()))
         if len(headers) != len(pairs) or names != names.lower():
@@ -72,8 +73,8 @@ class AttributeReader:
         )
 
 
-def _joined(pairs: Sequence[tuple[str, bytes]]) -> tuple[dict[str, bytes], frozenset[str]]:
-    """The headers with lowered names, and the names that came more than once.
+def _joined(pairs: Sequence[tuple[str, bytes]]) -> tuple[dict[str, bytes], Repeated]:
+    """The headers with lowered names, and the values of those that came more than once.
 
     Joined by ``,`` as HTTP defines it for lists; cookies by ``; `` as HTTP/2 defines it for crumbs.
     """
@@ -81,11 +82,17 @@ def _joined(pairs: Sequence[tuple[str, bytes]]) -> tuple[dict[str, bytes], froze
     for name, value in pairs:
         values.setdefault(name.lower(), []).append(value)
     headers = {name: (b"; " if name == "cookie" else b",").join(found) for name, found in values.items()}
-    return headers, frozenset(name for name, found in values.items() if len(found) > 1)
+    return headers, {name: tuple(found) for name, found in values.items() if len(found) > 1}
 
 
 def _host(authority: bytes) -> str:
-    """The host in ``authority``: lower-case, no port, an IPv6 literal in its brackets."""
-    host = authority.decode("utf-8", "replace").lower()
-    name, colon, port = host.rpartition(":")
-    return name if colon and (port.isdigit() or not port) and (":" not in name or name.endswith("]")) else host
+    """The host in ``authority``, as the rendered routes read it: whatever follows the only colon is a port to them.
+
+    Only ASCII is lowered: there are letters outside of it that would become a letter within.
+    """
+    host = authority.lower().decode("utf-8", "replace")
+    name, _, rest = host.partition(":")
+    if ":" not in rest:
+        return name
+    address, bracket, _ = host.partition("]")
+    return address + bracket if host.startswith("[") and bracket else host

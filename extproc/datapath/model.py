@@ -12,6 +12,7 @@ from types import MappingProxyType
 from typing import Any, NamedTuple
 
 from extproc.names import Reason
+from extproc.snapshot.matching import Repeated
 
 
 @dataclass(slots=True)
@@ -19,7 +20,7 @@ class Request:
     """The request as Envoy described it.
 
     ``headers`` has lower-case names, pseudo-headers (``:path`` and so on) included, and the bytes as received; a
-    name that came more than once is joined by ``,`` (cookies by ``; ``) and listed in ``repeated``. ``path``
+    name that came more than once is joined by ``,`` (cookies by ``; ``) and has its values in ``repeated``. ``path``
     carries the query. ``attributes`` are the request attributes that Envoy was asked for. ``too_large`` says that
     the headers are over the limits: the decision then ends at stable. ``full`` says that Envoy would refuse it with
     any more headers: then none are set, and its default route leads to stable.
@@ -30,7 +31,7 @@ class Request:
     host: str
     scheme: str
     headers: dict[str, bytes]
-    repeated: frozenset[str] = frozenset()
+    repeated: Repeated = field(default_factory=dict)
     attributes: Mapping[str, Any] = field(default_factory=dict)
     too_large: bool = False
     full: bool = False

@@ -68,7 +68,8 @@ class Pipeline:
         # Read once: a swap while a feature is awaited must not mix two revisions in one decision.
         snapshot, engine = self._holder.current, self._policies.current
         nonce = self._ids.nonce()
-        rollout = select(snapshot.find(request.host, request.path, request.headers), request, nonce)
+        found = snapshot.find(request.host, request.path, request.headers, request.repeated)
+        rollout = select(found, request, nonce)
         stages: dict[str, float] = {"match": (perf_counter_ns() - start) / 1000}
         facts: Facts | None = None
         overlay = NO_OVERLAY

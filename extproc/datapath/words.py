@@ -76,7 +76,8 @@ def _match(snapshot: Snapshot, rollout: CompiledRollout, request: Request) -> It
 
 
 def _fits(entry: MatchKey, request: Request) -> bool:
-    return bool(MatchTable().changed([("", (), (entry,))]).find(request.host, request.path, request.headers))
+    table = MatchTable().changed([("", (), (entry,))])
+    return bool(table.find(request.host, request.path, request.headers, request.repeated))
 
 
 def _entry(entry: MatchKey) -> str:

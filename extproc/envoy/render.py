@@ -170,7 +170,7 @@ def _precedence(entry: MatchKey, key: str) -> tuple[Any, ...]:
 def _default_routes(key: str, cluster: str, entry: MatchKey) -> list[dict[str, Any]]:
     """The routes for one match entry. A prefix ends at a segment or at ':', which takes Envoy two matches to say."""
     headers = [_header_equals(name, value.decode()) for name, value in entry.headers]
-    hosts = [[match, *headers] for match in _host_is(entry.host)] if entry.host else [headers]
+    hosts = [[*matches, *headers] for matches in _host_is(entry.host)] if entry.host else [headers]
     if entry.exact:
         paths = [{"path": entry.path}]
     elif not entry.path:
@@ -185,17 +185,27 @@ def _header_equals(name: str, value: str) -> dict[str, Any]:
     return {"name": name, "stringMatch": {"exact": value}}
 
 
-def _host_is(host: str) -> Iterator[dict[str, Any]]:
-    """Either of two: host names ignore case, and a port says nothing about whose they are.
+def _host_is(host: str) -> Iterator[list[dict[str, Any]]]:
+    """Either of two: without a colon, and with the one before the port, which says nothing about whose a host is.
 
-    No pattern, because Envoy refuses all routes for one that is long, and a host may have 253 characters.
+    Names ignore case. No pattern of the name itself, because Envoy refuses all routes for one that is long, and a host
+    may have 253 characters.
     """
     if host.startswith("*"):
-        ways = {"suffix": host[1:]}, {"contains": f"{host[1:]}:"}
+        yield [_authority({"suffix": host[1:], "ignoreCase": True}), _NO_PORT]
+        yield [_authority({"contains": f"{host[1:]}:", "ignoreCase": True}), _A_PORT]
     else:
-        ways = {"exact": host}, {"prefix": f"{host}:"}
-    for way in ways:
-        yield {"name": ":authority", "stringMatch": {**way, "ignoreCase": True}}
+        yield [_authority({"exact": host, "ignoreCase": True})]
+        yield [_authority({"prefix": f"{host}:", "ignoreCase": True}), _A_PORT]
+
+
+def _authority(match: Mapping[str, Any]) -> dict[str, Any]:
+    return {"name": ":authority", "stringMatch": match}
+
+
+_NO_PORT: Final = {**_authority({"contains": ":"}), "invertMatch": True}
+_A_PORT: Final = _authority({"safeRegex": {"regex": "[^:]*:[^:]*"}})
+"""The only colon is the port's. An IPv6 address has more, and no name."""
 
 
 def _to(name: str, cluster: str, stable: str) -> dict[str, Any]:

@@ -4,14 +4,26 @@ Host, then path, then headers, as in the Gateway API: an exact host before a wil
 before a longer prefix before a shorter one, more headers before fewer, and last the smaller namespace/name. The cost
 of a look-up grows with the request's own path and host, never with the number of rollouts. A table is immutable:
 ``changed`` copies what it touches and shares the rest.
+
+Envoy asks the rendered routes the same question where there is no decision, so what is odd about a request means here
+what it means there: a header that came more than once has each of its values, a host is what stands before the only
+colon of an authority, and what does not begin with a slash is no path. A property test holds one against the other.
 """
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping
-from typing import NamedTuple
+from collections.abc import Iterable, Iterator, Mapping
+from itertools import product
+from math import prod
+from types import MappingProxyType
+from typing import Final, NamedTuple
 
 HeaderPairs = tuple[tuple[str, bytes], ...]
+
+Repeated = Mapping[str, tuple[bytes, ...]]
+"""The values of each header that came more than once."""
+
+NOTHING_REPEATED: Final[Repeated] = MappingProxyType({})
 
 
 class MatchKey(NamedTuple):
@@ -40,7 +52,7 @@ class _Slot:
         self.plain: tuple[str, ...] = ()
         self._see_plain()
 
-    def find(self, headers: Mapping[str, bytes]) -> tuple[str, ...]:
+    def find(self, headers: Mapping[str, bytes], repeated: Repeated) -> tuple[str, ...]:
         """The rollouts of the most specific entry, or none."""
         if self.plain:
             return self.plain
@@ -49,7 +61,10 @@ class _Slot:
         for names, by_values in self.by_names.items():
             if best and len(names) < asked:
                 break
-            keys = by_values.get(tuple([headers.get(name, b"") for name in names]))
+            if repeated and not repeated.keys().isdisjoint(names):
+                keys = min(_of_repeated(names, by_values, headers, repeated), default=())
+            else:
+                keys = by_values.get(tuple([headers.get(name, b"") for name in names]), ())
             if keys and (not best or keys < best) and all(name in headers for name in names):
                 best, asked = keys, len(names)
         return best
@@ -84,6 +99,26 @@ class _Slot:
         self.plain = self.by_names[()][()] if len(self.by_names) == 1 and () in self.by_names else ()
 
 
+def _of_repeated(
+    names: tuple[str, ...],
+    by_values: Mapping[tuple[bytes, ...], tuple[str, ...]],
+    headers: Mapping[str, bytes],
+    repeated: Repeated,
+) -> Iterator[tuple[str, ...]]:
+    """The rollouts of every entry that has one value of each header.
+
+    The combinations are asked for or the entries looked at, whichever are fewer: clients choose how many values they
+    send.
+    """
+    sent = [set(repeated.get(name) or (headers.get(name, b""),)) for name in names]
+    if prod(map(len, sent)) <= len(by_values):
+        yield from (by_values[values] for values in product(*sent) if values in by_values)
+    else:
+        for values, keys in by_values.items():
+            if all(value in of_name for value, of_name in zip(values, sent, strict=True)):
+                yield keys
+
+
 def _split(headers: HeaderPairs) -> tuple[tuple[str, ...], tuple[bytes, ...]]:
     return tuple(name for name, _ in headers), tuple(value for _, value in headers)
 
@@ -106,10 +141,10 @@ class _Host:
         """The exact paths, or the prefixes."""
         return self.exact if exact else self.prefixes
 
-    def find(self, path: str, headers: Mapping[str, bytes]) -> tuple[str, ...]:
+    def find(self, path: str, headers: Mapping[str, bytes], repeated: Repeated) -> tuple[str, ...]:
         """The rollouts of the most specific path whose headers match too."""
         slot = self.exact.get(path)
-        if slot and (keys := slot.find(headers)):
+        if slot and (keys := slot.find(headers, repeated)):
             return keys
         end, longest = len(path), self.longest
         if end > longest:
@@ -117,7 +152,7 @@ class _Host:
             end = _boundary(path, longest + 1)
         while end >= 0:
             slot = self.prefixes.get(path[:end])
-            if slot and (keys := slot.find(headers)):
+            if slot and (keys := slot.find(headers, repeated)):
                 return keys
             end = _boundary(path, end)
         return ()
@@ -142,15 +177,23 @@ class MatchTable:
         self._hosts = hosts or {}
         self._wildcards = any(host.startswith("*") for host in self._hosts)
 
-    def find(self, host: str, path: str, headers: Mapping[str, bytes]) -> tuple[str, ...]:
+    def find(
+        self, host: str, path: str, headers: Mapping[str, bytes], repeated: Repeated = NOTHING_REPEATED
+    ) -> tuple[str, ...]:
         """The keys of the rollouts whose best entry matches; more than one only where they share a layer.
 
-        ``host`` is lower case and without port, ``path`` may carry a query, which is ignored.
+        ``host`` is lower case and without port, ``path`` may carry a query and a fragment, which are ignored. One that
+        does not begin with a slash (``*``, that of CONNECT) is nobody's. A header in ``repeated`` matches if any of its
+        values there does.
         """
+        if not path.startswith("/"):
+            return ()
         path = path.partition("?")[0]
+        if "#" in path:
+            path = path.partition("#")[0]
         for name in self._candidates(host):
             table = self._hosts.get(name)
-            if table and (keys := table.find(path, headers)):
+            if table and (keys := table.find(path, headers, repeated)):
                 return keys
         return ()
 
@@ -188,7 +231,8 @@ class MatchTable:
         return MatchTable(hosts)
 
     def _candidates(self, host: str) -> Iterable[str]:
-        if len(self._hosts) == 1 and "" in self._hosts:
+        # A colon that is left is that of an IPv6 address, or of what is no host at all.
+        if ":" in host or (len(self._hosts) == 1 and "" in self._hosts):
             return ("",)
         names = [host] if host else []
         if self._wildcards:

@@ -11,7 +11,7 @@ from typing import Any, NamedTuple
 
 from extproc.assignment import BucketRange
 from extproc.clock import Clock
-from extproc.snapshot.matching import MatchKey, MatchTable
+from extproc.snapshot.matching import NOTHING_REPEATED, MatchKey, MatchTable, Repeated
 
 
 class ArmRange(NamedTuple):
@@ -181,9 +181,11 @@ class Snapshot:
     overlay: Mapping[str, Overlay] = field(default_factory=dict)
     local: Mapping[str, Overlay] = field(default_factory=dict)
 
-    def find(self, host: str, path: str, headers: Mapping[str, bytes]) -> tuple[CompiledRollout, ...]:
+    def find(
+        self, host: str, path: str, headers: Mapping[str, bytes], repeated: Repeated = NOTHING_REPEATED
+    ) -> tuple[CompiledRollout, ...]:
         """The rollouts of a request, see ``MatchTable.find``; more than one only where they share a layer."""
-        return tuple([self.rollouts[key] for key in self.table.find(host, path, headers)])
+        return tuple([self.rollouts[key] for key in self.table.find(host, path, headers, repeated)])
 
     def overlay_of(self, key: str) -> Overlay:
         """The kill and trips of the rollout ``key``."""

@@ -286,7 +286,7 @@ async def test_a_repeated_header_is_repeated() -> None:
 
     async with serve(process) as served:
         await served.ask(post(message(("X-User-Id", b"a"), ("x-user-id", b"b"))))
-    assert (asked[0].headers, asked[0].repeated) == ({"x-user-id": b"a,b"}, frozenset({"x-user-id"}))
+    assert (asked[0].headers, asked[0].repeated) == ({"x-user-id": b"a,b"}, {"x-user-id": (b"a", b"b")})
 
 
 @pytest.mark.parametrize("data", [chunked(b"{")[:-5], HEALTH[:-2], post(b"{}")[:-1]], ids=["chunk", "head", "body"])

@@ -243,7 +243,7 @@ async def test_unusual_headers_reach_the_decision(pairs: list[tuple[str, bytes]]
         reply = await served.ask(headers(*pairs))
         assert set(reply.request_headers.response.header_mutation.remove_headers) == set(OWN_HEADERS)
         assert asked[0].headers[pairs[0][0]] == b",".join(value for name, value in pairs if name == pairs[0][0])
-        assert asked[0].repeated == (frozenset({"x-user-id"}) if len(pairs) == 2 else frozenset())
+        assert set(asked[0].repeated) == ({"x-user-id"} if len(pairs) == 2 else set())
         assert asked[0].too_large == (len(pairs) == 1000 or len(pairs[0][1]) == 60_000)
 
 

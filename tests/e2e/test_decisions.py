@@ -17,6 +17,7 @@ from extproc.names import OWN_HEADERS
 from tests.e2e.house import KEY, Answer, House
 from tests.support.envoy import TEMPLATES, wait_until
 from tests.support.load import Answered, Load, under_load
+from tests.support.raw_http import RawHeaders, http1, http2
 
 pytestmark = pytest.mark.e2e
 
@@ -52,6 +53,11 @@ SPEC = {
     },
 }
 
+ASKED_FOR: dict[str, Any] = {
+    "by-header": {"path": {"value": "/v1/hdr"}, "headers": [{"name": "x-model", "value": "fraud"}]},
+    "by-host": {"hosts": ["api.example.com", "*.eu.example.com"]},
+}
+
 FORGED = dict.fromkeys(OWN_HEADERS, "forged")
 
 
@@ -61,6 +67,8 @@ def house(request: pytest.FixtureRequest) -> Iterator[House]:
     house = House(POLICY, SPEC, transport=request.param)
     mirrored = [{"path": {"type": "PathPrefix", "value": "/v1/models/mirrored"}}]
     house.dropout.write_rollout("mirrored", match=mirrored, canary=None, shadow={"version": "5", "percent": 100})
+    for name, entry in ASKED_FOR.items():
+        house.dropout.write_rollout(name, match=[entry], policy=SPEC["policy"])
     now = time.strftime("%Y-%m-%dT%H:%M:%SZ", time.gmtime())
     rows = [("risky", "risk_score", 0.97), ("calm", "risk_score", 0.1), ("tester", "beta", True)]
     house.load_features(
@@ -205,6 +213,33 @@ def test_another_spelling_of_a_path_does_not_walk_around_the_policy(house: House
             answer = house.ask(answer.headers["location"].removeprefix("http://models"), x_user_id="alice")
     assert answer.status in (404, 451)
     assert house.upstreams.seen == before
+
+
+@pytest.mark.parametrize(
+    ("host", "headers", "theirs"),
+    [
+        (b"models", [(b"x-model", b"fraud")], True),
+        (b"models", [(b"x-model", b"fraud"), (b"x-model", b"fraud")], True),
+        (b"models", [(b"x-model", b"other"), (b"x-model", b"fraud")], True),
+        (b"models", [(b"x-model", b""), (b"x-model", b"fraud")], True),
+        (b"models", [(b"x-model", b"fraud,fraud")], False),
+        (b"API.example.com:8080x", [], True),
+        (b"b.eu.example.com:", [], True),
+        (b"x:b.eu.example.com", [], False),
+        (b"api.example.com:80:80", [], False),
+    ],
+)
+def test_a_repeated_header_or_an_odd_host_does_not_walk_around_the_policy(
+    house: House, host: bytes, headers: RawHeaders, theirs: bool
+) -> None:
+    for role, status in ((b"blocked", 451), (b"user", 200)):
+        sent = [*headers, (b"x-role", role)]
+        pseudo = [(b":method", b"GET"), (b":scheme", b"http"), (b":authority", host), (b":path", b"/v1/hdr")]
+        over_1 = http1(house.port, b"GET", b"/v1/hdr", [(b"host", host), *sent])
+        over_2 = http2(house.port, [*pseudo, *sent])
+        for answer in (over_1, over_2):
+            assert answer.status == (status if theirs else 404)
+            assert (b"x-decision-id" in answer.headers) is theirs
 
 
 def test_what_belongs_to_no_rollout_is_stripped_and_left_alone(house: House, tmp_path: Path) -> None:

@@ -37,6 +37,8 @@ def table(**entries: MatchKey | list[MatchKey]) -> MatchTable:
         ("/v1/models/Fraud", False),
         ("/v1/models", False),
         ("/v1/models/frau%64", False),
+        ("/v1/models/fraud#x/y", True),
+        ("/v1/models#/fraud", False),
         ("", False),
         ("*", False),
     ],
@@ -48,6 +50,18 @@ def test_a_prefix_ends_at_a_segment_or_a_colon(path: str, matches: bool) -> None
 @pytest.mark.parametrize("path", ["/", "/anything", "/a/b?c", "//"])
 def test_the_prefix_slash_matches_every_path(path: str) -> None:
     assert table(a=prefix("/")).find("", path, {}) == ("a",)
+
+
+@pytest.mark.parametrize("path", ["", "*", "a", "?/", "#/"])
+def test_what_does_not_begin_with_a_slash_is_no_path(path: str) -> None:
+    assert table(a=prefix("/")).find("", path, {}) == ()
+
+
+@pytest.mark.parametrize("host", ["x:b.example.com", "b.example.com:80:90", "[::1.example.com]"])
+def test_what_has_a_colon_left_is_no_named_host(host: str) -> None:
+    found = table(named=prefix("/", "*.example.com"), any=prefix("/v1"))
+    assert found.find(host, "/v1", {}) == ("any",)
+    assert found.find(host, "/", {}) == ()
 
 
 def test_an_exact_path_comes_before_a_prefix_and_a_longer_prefix_before_a_shorter() -> None:
@@ -87,6 +101,21 @@ def test_more_headers_come_before_fewer_and_the_smaller_name_breaks_a_tie() -> N
     assert without_both.find("", "/v1", {"a": b"1", "b": b"1"}) == ("one",)
 
 
+@pytest.mark.parametrize("bystanders", [0, 100])
+def test_a_header_that_came_more_than_once_has_each_of_its_values(bystanders: int) -> None:
+    others = {f"z{number}": prefix("/v1", a=str(number + 9), b="-") for number in range(bystanders)}
+    found = table(plain=prefix("/v1"), one=prefix("/v1", a="1"), both=prefix("/v1", a="1", b="2"), **others)
+
+    def with_values(**sent: tuple[bytes, ...]) -> tuple[str, ...]:
+        return found.find("", "/v1", {name: b",".join(values) for name, values in sent.items()}, sent)
+
+    assert with_values(a=(b"1", b"1")) == ("one",)
+    assert with_values(a=(b"2", b"1")) == ("one",)
+    assert with_values(a=(b"", b"1"), b=(b"1", b"2", b"3")) == ("both",)
+    assert with_values(a=(b"2", b"3")) == ("plain",)
+    assert found.find("", "/v1", {"a": b"1,1"}) == ("plain",)
+
+
 def test_a_missing_header_is_not_an_empty_one() -> None:
     found = table(a=prefix("/", h=""))
     assert found.find("", "/", {"h": b""}) == ("a",)
@@ -120,12 +149,12 @@ entries = st.builds(
 )
 
 
-def _rank(entry: MatchKey, host: str, path: str, headers: dict[str, bytes]) -> tuple[Any, ...] | None:
+def _rank(entry: MatchKey, host: str, path: str, headers: dict[str, list[bytes]]) -> tuple[Any, ...] | None:
     """The precedence by definition, looked at one entry after another."""
     wildcard = entry.host.startswith("*")
     if entry.host and not (host.endswith(entry.host[1:]) if wildcard else host == entry.host):
         return None
-    if any(headers.get(name) != value for name, value in entry.headers):
+    if any(value not in headers.get(name, ()) for name, value in entry.headers):
         return None
     if entry.exact:
         if path != entry.path:
@@ -139,12 +168,15 @@ def _rank(entry: MatchKey, host: str, path: str, headers: dict[str, bytes]) -> t
     st.lists(st.tuples(st.sampled_from("abcdef"), entries), max_size=8, unique_by=lambda pair: pair[0]),
     st.sampled_from(["x.y", "z.y", "q", ""]),
     paths,
-    st.dictionaries(st.sampled_from(["h", "i"]), st.sampled_from([b"1", b"2"])),
+    st.dictionaries(st.sampled_from(["h", "i"]), st.lists(st.sampled_from([b"1", b"2", b"3"]), min_size=1, max_size=3)),
 )
 def test_the_table_agrees_with_looking_at_every_entry(
-    owned: list[tuple[str, MatchKey]], host: str, path: str, headers: dict[str, bytes]
+    owned: list[tuple[str, MatchKey]], host: str, path: str, headers: dict[str, list[bytes]]
 ) -> None:
-    found = MatchTable().changed((key, (), [entry]) for key, entry in owned).find(host, path, headers)
+    made = MatchTable().changed((key, (), [entry]) for key, entry in owned)
+    joined = {name: b",".join(values) for name, values in headers.items()}
+    repeated = {name: tuple(values) for name, values in headers.items() if len(values) > 1}
+    found = made.find(host, path, joined, repeated)
     ranked = [(rank, key, entry) for key, entry in owned if (rank := _rank(entry, host, path, headers)) is not None]
     if not ranked:
         assert found == ()
