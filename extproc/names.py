@@ -11,7 +11,19 @@ HEADER_ROLLOUT = "x-model-rollout"
 HEADER_DECISION_ID = "x-decision-id"
 HEADER_SHADOW = "x-model-shadow"
 
-OWN_HEADERS = (HEADER_VERSION, HEADER_CLUSTER, HEADER_ARM, HEADER_ROLLOUT, HEADER_DECISION_ID, HEADER_SHADOW)
+HEADER_MARK = "x-model-mark"
+"""Says that the others are Dropout's own, by a value that only this installation knows. The rendered routes take it
+off before a version sees it."""
+
+OWN_HEADERS = (
+    HEADER_VERSION,
+    HEADER_CLUSTER,
+    HEADER_ARM,
+    HEADER_ROLLOUT,
+    HEADER_DECISION_ID,
+    HEADER_SHADOW,
+    HEADER_MARK,
+)
 """Every header that Dropout sets. Clients may not: each is stripped or overwritten in every reply."""
 
 ARM_CANARY = "canary"

@@ -6,11 +6,13 @@ from pathlib import Path
 
 import click
 
+from extproc.adapters.stores import beside
 from extproc.cli.options import opened, store_option
 from extproc.cli.output import output_option, print_json
 from extproc.clock import Clock, SystemClock
 from extproc.control.intent import intent_of
 from extproc.control.transitions import create
+from extproc.decision_id import KeyFile
 from extproc.envoy.render import CLUSTERS_FILE, ROUTES_FILE, write_envoy_dir
 from extproc.resources.loading import load_valid, of_kind
 from extproc.resources.rollout import Rollout
@@ -41,11 +43,13 @@ def render(store: str, rollouts: Path | None, out: Path, output: str) -> None:
     """Write routes (rds.json) and fallback clusters (cds.json) for all rollouts.
 
     Each file is swapped by a rename, and only if the routes changed. 'dropout serve --envoy-dir' does the same by
-    itself whenever a rollout changes.
+    itself whenever a rollout changes. The routes take for decided what a 'dropout serve' of this --store answered, also
+    where the documents are a folder's.
     """
     clock = SystemClock()
     compiled = _of_store(store, clock) if rollouts is None else _of_folder(rollouts, clock)
-    written = write_envoy_dir(out, compiled)
+    keys = KeyFile(beside(store, ".ids"), clock)
+    written = write_envoy_dir(out, compiled, keys.current.marks)
     if output == "json":
         files = {"routes": str(out / ROUTES_FILE), "clusters": str(out / CLUSTERS_FILE)}
         print_json({"rollouts": len(compiled), "written": written, **files})

@@ -35,6 +35,7 @@ from extproc.serve.worker_config import GRPC, HTTP, TRANSPORTS, ObserverPlan, Wo
 from extproc.settings import settings
 
 if TYPE_CHECKING:
+    from extproc.decision_id import KeyFile
     from extproc.resources.folders import Listing
     from extproc.serve.document_keeper import Folder
     from extproc.serve.policy_trial import Sources
@@ -341,6 +342,7 @@ class EnvoyFiles:
         self._store = store
         self._directory = directory
         self._holder: SnapshotHolder | None = None
+        self._keys: KeyFile | None = None
         self._written: Listing | None = None
 
     def exist(self) -> bool:
@@ -349,8 +351,9 @@ class EnvoyFiles:
 
     def write(self) -> None:
         """Write what changed since it was last written, and what somebody else removed or changed."""
-        from extproc.adapters.stores import open_store
+        from extproc.adapters.stores import beside, open_store
         from extproc.clock import SystemClock
+        from extproc.decision_id import KeyFile
         from extproc.envoy.render import write_envoy_dir
         from extproc.resources.folders import list_folder
         from extproc.snapshot.holder import SnapshotHolder
@@ -361,8 +364,12 @@ class EnvoyFiles:
             self._holder, self._written = holder, None
         elif (snapshot := self._holder.refresh()) is not None:
             self._holder.current, self._written = snapshot, None
+        if self._keys is None:
+            self._keys = KeyFile(beside(self._store, ".ids"), SystemClock())
+        elif self._keys.renewed():
+            self._written = None
         if self._written != list_folder(self._directory, _ENVOY_FILES.__contains__):
-            write_envoy_dir(self._directory, self._holder.current.rollouts.values())
+            write_envoy_dir(self._directory, self._holder.current.rollouts.values(), self._keys.current.marks)
             self._written = list_folder(self._directory, _ENVOY_FILES.__contains__)
 
 

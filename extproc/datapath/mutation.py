@@ -17,17 +17,22 @@ from extproc.names import (
     HEADER_ARM,
     HEADER_CLUSTER,
     HEADER_DECISION_ID,
+    HEADER_MARK,
     HEADER_ROLLOUT,
     HEADER_SHADOW,
     HEADER_VERSION,
     OWN_HEADERS,
+    Reason,
 )
 
 MAX_VALUE_BYTES: Final = 1024
 """The longest header value that is sent; Envoy limits all headers of a request together to 60 KiB."""
 
 STRIPPED: Final = Mutation(remove_headers=OWN_HEADERS)
-"""Nothing is set and whatever the client claimed is removed: no rollout matched, or nothing can be said."""
+"""Nothing is set and whatever the client claimed is removed: nothing can be said, and Envoy takes its default route."""
+
+TOO_FULL: Final = Denial(431, Reason.ATTRIBUTES_TOO_LARGE.value)
+"""What a request is told that has no room for an answer, where going on without one is no way out."""
 
 _ROUTES_KEPT: Final = 4096
 _LEGAL_VALUE: Final = re.compile(rb"[!-~\x80-\xff](?:[\t -~\x80-\xff]*[!-~\x80-\xff])?").fullmatch
@@ -48,12 +53,18 @@ def legal_value(text: str) -> bytes | None:
     return value if len(value) <= MAX_VALUE_BYTES and _LEGAL_VALUE(value) else None
 
 
-def mutation_for(decision: Decision) -> Mutation:
-    """The reply to ``decision``. Never raises, and never makes a mutation that Envoy would refuse."""
+def mutation_for(decision: Decision, mark: str) -> Mutation:
+    """The reply to ``decision``. Never raises, and never makes a mutation that Envoy would refuse.
+
+    ``mark`` is what Envoy's routes know our replies by. A request that is nobody's is marked too, with nothing beside:
+    no rollout's default route may take it, as it would one that nobody decided.
+    """
     decision_id = legal_value(decision.decision_id)
     if decision.denial is not None:
         return _denied(decision.denial, decision.decision_id, decision_id)
-    route = _route(decision.version, decision.upstream, decision.arm, decision.rollout, decision.shadow)
+    if decision.rollout is None:
+        return _nobodys(mark)
+    route = _route(decision.version, decision.upstream, decision.arm, decision.rollout, decision.shadow, mark)
     if route is None or decision_id is None:
         return STRIPPED
     headers, removed = route
@@ -72,15 +83,22 @@ def without_room(mutation: Mutation, headers: Iterable[str]) -> Mutation:
     return Mutation(remove_headers=tuple(name for name in OWN_HEADERS if name in claimed))
 
 
+@lru_cache(1)
+def _nobodys(mark: str) -> Mutation:
+    others = tuple(name for name in OWN_HEADERS if name != HEADER_MARK)
+    return Mutation(((HEADER_MARK, mark.encode()),), others)
+
+
 @lru_cache(_ROUTES_KEPT)
 def _route(
-    version: str | None, upstream: str | None, arm: str | None, rollout: str | None, shadow: str | None
+    version: str | None, upstream: str | None, arm: str | None, rollout: str | None, shadow: str | None, mark: str
 ) -> tuple[_Headers, tuple[str, ...]] | None:
     """The headers that say where a request goes and those to remove; None when there is nowhere, or no way to say it.
 
     Kept for the routes in use, because all of it comes from documents and a worker sees few of them.
     """
     texts = {HEADER_VERSION: version, HEADER_CLUSTER: upstream, HEADER_ARM: arm, HEADER_ROLLOUT: rollout}
+    texts[HEADER_MARK] = mark
     if shadow is not None:
         texts[HEADER_SHADOW] = shadow
     headers = tuple((name, value) for name, text in texts.items() if text and (value := legal_value(text)))

@@ -14,8 +14,8 @@ from extproc.clock import Clock
 from extproc.datapath.decide import decide
 from extproc.datapath.features import FeatureReader
 from extproc.datapath.gather import Gatherer
-from extproc.datapath.model import Decision, Facts, Mutation, Request
-from extproc.datapath.mutation import mutation_for, without_room
+from extproc.datapath.model import Decision, Denial, Facts, Mutation, Request
+from extproc.datapath.mutation import TOO_FULL, mutation_for, without_room
 from extproc.datapath.ports import Decided, DecisionSink, PolicyEngine
 from extproc.datapath.unit import unit_of
 from extproc.decision_id import EXCLUDED_CODE, DecisionIds, Nonce
@@ -74,7 +74,7 @@ class Pipeline:
         facts: Facts | None = None
         overlay = NO_OVERLAY
         if rollout is None:
-            decision = _no_match(snapshot.revision)
+            decision = _no_match(snapshot.revision, TOO_FULL if request.full else None)
             decision.decision_id = self._ids.seal(nonce, 0, EXCLUDED_CODE, 0)
         else:
             rollout = rollout.at(self._clock)
@@ -93,7 +93,7 @@ class Pipeline:
                 nonce, rollout.number, rollout.arm_codes[decision.arm], facts.buckets.quotient % UNIT_GROUPS
             )
             stages["decide"] = (perf_counter_ns() - gathered) / 1000
-        mutation = mutation_for(decision)
+        mutation = mutation_for(decision, self._ids.mark)
         if request.full:
             mutation = without_room(mutation, request.headers)
         stages["total"] = (perf_counter_ns() - start) / 1000
@@ -118,7 +118,7 @@ def select(candidates: Sequence[CompiledRollout], request: Request, nonce: Nonce
     return candidates[0]
 
 
-def _no_match(revision: int) -> Decision:
+def _no_match(revision: int, denial: Denial | None) -> Decision:
     return Decision(
         revision=revision,
         policy_revision="",
@@ -133,4 +133,5 @@ def _no_match(revision: int) -> Decision:
         shadow=None,
         reason=Reason.NO_MATCH,
         features={},
+        denial=denial,
     )

@@ -13,7 +13,7 @@ from extproc.datapath.model import Decision, Facts, Mutation, PolicyVerdict, Req
 from extproc.datapath.ports import Decided
 from extproc.datapath.record import unit_text
 from extproc.datapath.verdict import denies
-from extproc.names import ARM_CONTROL, ARM_EXCLUDED, Reason
+from extproc.names import ARM_CONTROL, ARM_EXCLUDED, HEADER_MARK, Reason
 from extproc.snapshot.matching import MatchKey, MatchTable
 from extproc.snapshot.model import CompiledRollout, Overlay, Snapshot
 
@@ -198,4 +198,6 @@ def _outcome(rollout: CompiledRollout, decision: Decision) -> Iterator[str]:
 def _headers(mutation: Mutation) -> Iterator[str]:
     to = "The answer has" if mutation.denial is not None else "The request gets"
     for name, value in mutation.set_headers:
+        if name == HEADER_MARK:  # of a key that nobody else has: nothing is carried out here
+            continue
         yield f"{to} {name}: {value.decode('utf-8', 'backslashreplace')}"

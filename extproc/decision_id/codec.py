@@ -71,6 +71,11 @@ class DecisionIds:
         self._count = secrets.randbelow(_COUNTERS)
         self._first = self._count
 
+    @property
+    def mark(self) -> str:
+        """What Envoy's routes know our decisions by, see ``IdKeys``."""
+        return self._keys.current.mark
+
     def nonce(self) -> Nonce:
         """The next id's beginning."""
         at = int(self._clock.now() * 1000)

@@ -48,11 +48,15 @@ class KeyFile:
         At an id of an unknown key it looks, at most once a second, whether somebody has put a new one into the file.
         """
         opened = open_id(self.current, text)
-        if opened is IdFault.UNKNOWN_KEY and self._renewed():
+        if opened is IdFault.UNKNOWN_KEY and self.renewed():
             opened = open_id(self.current, text)
         return opened
 
-    def _renewed(self) -> bool:
+    def renewed(self) -> bool:
+        """Whether there are other keys than before: the file changed, which is looked at once a second at most.
+
+        Never raises; where the file cannot be read the keys stay.
+        """
         now = self._clock.monotonic()
         if now - self._looked_at < _LOOK_AGAIN_SECONDS:
             return False

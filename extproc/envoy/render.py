@@ -1,8 +1,10 @@
 """Envoy's routes and fallback clusters, rendered from the rollouts and written where a running Envoy watches.
 
 A decided request is looked up by two exact tables, rollout then version, so its cost does not grow with the number of
-rollouts; a version that is not rendered (yet) goes to that rollout's stable. A request without a decision, because
-Envoy failed open, is matched as the decision would have matched it and goes to ``status.stable``.
+rollouts; a version that is not rendered (yet) goes to that rollout's stable. Decided is what carries a mark that only
+this installation knows; what a client says in our headers leads nowhere and is removed, whether or not Envoy asks us
+and strips them before. A request without a decision, because Envoy failed open, is matched as the decision would have
+matched it and goes to ``status.stable``.
 
 A version that is not stable is reached through a composite cluster, ``A-or-B``: the first attempt goes to the
 version's own cluster A, a retry to the stable one, B. When Envoy knows no cluster A, or A has no endpoint, B answers,
@@ -17,14 +19,22 @@ from __future__ import annotations
 import hashlib
 import os
 import tempfile
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from contextlib import suppress
 from pathlib import Path
 from typing import Any, Final
 
 import orjson
 
 from extproc.errors import Unreachable
-from extproc.names import HEADER_DECISION_ID, HEADER_ROLLOUT, HEADER_SHADOW, HEADER_VERSION
+from extproc.names import (
+    HEADER_DECISION_ID,
+    HEADER_MARK,
+    HEADER_ROLLOUT,
+    HEADER_SHADOW,
+    HEADER_VERSION,
+    OWN_HEADERS,
+)
 from extproc.snapshot.matching import MatchKey
 from extproc.snapshot.model import CompiledRollout
 
@@ -45,19 +55,29 @@ _TYPES: Final = "type.googleapis.com/envoy"
 _MAX_REPEATED: Final = 10
 """How often an entry may stand in the lists of undecided routes on average, before there is one list instead."""
 
+_FOR_ALL: Final = 0o644
+_FOR_THE_GROUP: Final = 0o640
+
 _Entry = tuple[MatchKey, CompiledRollout]
 
 
-def render_routes(rollouts: Iterable[CompiledRollout]) -> dict[str, Any]:
-    """The RouteConfiguration ``models`` for all rollouts, as the JSON that Envoy reads."""
+def render_routes(rollouts: Iterable[CompiledRollout], marks: Sequence[str]) -> dict[str, Any]:
+    """The RouteConfiguration ``models`` for all rollouts, as the JSON that Envoy reads.
+
+    ``marks``, one at least, are those by which workers may say that a request is decided.
+    """
     ordered = sorted(rollouts, key=lambda rollout: rollout.key)
     host = dict(_EVERY_ROUTE)
     if ordered:
-        host["matcher"] = {
+        decided = {
             "matcherTree": {
                 "input": _header_input(HEADER_ROLLOUT),
                 "exactMatchMap": {"map": {rollout.key: {"matcher": _decided(rollout)} for rollout in ordered}},
             },
+            "onNoMatch": _NOBODYS,
+        }
+        host["matcher"] = {
+            "matcherList": {"matchers": [{"predicate": _marked(marks), "onMatch": {"matcher": decided}}]},
             "onNoMatch": _undecided(ordered),
         }
     return {"@type": f"{_TYPES}.config.route.v3.RouteConfiguration", "name": ROUTE_CONFIG_NAME, "virtualHosts": [host]}
@@ -79,15 +99,17 @@ def fallback_name(upstream: str, stable: str) -> str:
     return upstream if upstream == stable else f"{upstream}-or-{stable}"
 
 
-def write_envoy_dir(directory: Path, rollouts: Iterable[CompiledRollout]) -> bool:
-    """Write ``rds.json`` and ``cds.json`` by atomic rename, mode 0644, if the routes changed; whether they did.
+def write_envoy_dir(directory: Path, rollouts: Iterable[CompiledRollout], marks: Sequence[str]) -> bool:
+    """Write ``rds.json`` and ``cds.json`` by atomic rename if the routes changed; whether they did.
 
+    The routes hold the ``marks``, so they are 0640, or less where somebody took more away, and of the group that they
+    had before: an Envoy of another user reads them by its group. The clusters are 0644.
     Envoy reads the two files one after the other, so the clusters come first and keep what the routes before this
     change name: at no moment is there a route to a fallback cluster that Envoy was not told of. Raises
     ``Unreachable`` (``envoy_dir_unwritable``).
     """
     given = list(rollouts)
-    routes = _discovery([render_routes(given)])
+    routes = _discovery([render_routes(given, marks)])
     clusters = render_clusters(given)
     routes_file, clusters_file = directory / ROUTES_FILE, directory / CLUSTERS_FILE
     try:
@@ -99,12 +121,18 @@ def write_envoy_dir(directory: Path, rollouts: Iterable[CompiledRollout]) -> boo
             return False
         still_named = set(_clusters_named(_parse(before))) - names
         kept = [cluster for cluster in told if cluster.get("name") in still_named]
-        _replace(clusters_file, _discovery([*clusters, *kept]))
-        _replace(routes_file, routes)
+        _replace(clusters_file, _discovery([*clusters, *kept]), _FOR_ALL)
+        _replace(routes_file, routes, _FOR_THE_GROUP)
     except OSError as error:
         message = f"Envoy's files cannot be written to {directory}: {error.strerror or error}."
         raise Unreachable.of("envoy_dir_unwritable", message, file=str(directory)) from error
     return True
+
+
+def _marked(marks: Sequence[str]) -> dict[str, Any]:
+    """What is true of a request that has one of the marks."""
+    each = [{"singlePredicate": {"input": _header_input(HEADER_MARK), "valueMatch": {"exact": mark}}} for mark in marks]
+    return each[0] if len(each) == 1 else {"orMatcher": {"predicate": each}}
 
 
 def _decided(rollout: CompiledRollout) -> dict[str, Any]:
@@ -177,7 +205,7 @@ def _default_routes(key: str, cluster: str, entry: MatchKey) -> list[dict[str, A
         paths = [{"prefix": "/"}]
     else:
         paths = [{"pathSeparatedPrefix": entry.path}, {"prefix": f"{entry.path}:"}]
-    to_stable = _to(f"{key}@default", cluster, cluster)
+    to_stable = {**_to(f"{key}@default", cluster, cluster), "requestHeadersToRemove": [*OWN_HEADERS]}
     return [{**to_stable, "match": {**path, "headers": of} if of else path} for of in hosts for path in paths]
 
 
@@ -233,6 +261,8 @@ _EVERY_ROUTE: Final[Mapping[str, Any]] = {
         ],
         "hostSelectionRetryMaxAttempts": "3",
     },
+    # It has done its work when there is a route.
+    "requestHeadersToRemove": [HEADER_MARK],
     # The client learns the decision's id, by which it sends labels; whatever else calls itself so is no id.
     "responseHeadersToRemove": [HEADER_DECISION_ID],
     "responseHeadersToAdd": [
@@ -258,6 +288,10 @@ def _header_input(name: str) -> dict[str, Any]:
 
 def _action(name: str, config: Mapping[str, Any]) -> dict[str, Any]:
     return {"action": {"name": name, "typedConfig": config}}
+
+
+_NOBODYS: Final = _action("nobodys", {"@type": f"{_TYPES}.config.route.v3.RouteList"})
+"""A decided request that belongs to no rollout has no route. Without it Envoy would go on to the undecided ones."""
 
 
 def _fallback_cluster(upstream: str, stable: str) -> dict[str, Any]:
@@ -322,14 +356,25 @@ def _clusters_named(node: Any) -> Iterator[str]:
             yield from _clusters_named(child)
 
 
-def _replace(file: Path, content: bytes) -> None:
-    """Swap the file in one rename, which is what Envoy watches for. Envoy may be another user: 0644."""
+def _replace(file: Path, content: bytes, mode: int) -> None:
+    """Swap the file in one rename, which is what Envoy watches for.
+
+    Its bits are those of ``mode`` that the one before has too, and its group is the same.
+    """
+    group = None
+    with suppress(FileNotFoundError):
+        before = file.stat()
+        mode &= before.st_mode
+        group = before.st_gid
     descriptor, name = tempfile.mkstemp(dir=file.parent, prefix=f".{file.name}.")
     try:
         with os.fdopen(descriptor, "wb") as stream:
             stream.write(content)
             stream.flush()
-            os.fchmod(stream.fileno(), 0o644)
+            if group is not None:
+                with suppress(PermissionError):  # a group that we are not in; it then reads nothing
+                    os.fchown(stream.fileno(), -1, group)
+            os.fchmod(stream.fileno(), mode)
         Path(name).replace(file)
     except BaseException:
         Path(name).unlink(missing_ok=True)

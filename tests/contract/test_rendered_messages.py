@@ -12,7 +12,7 @@ from envoy_data_plane.envoy.config.route.v3 import RouteConfiguration
 
 from extproc.envoy.render import render_clusters, render_routes
 from extproc.snapshot.model import CompiledRollout
-from tests.support.rollouts import canary, experiment
+from tests.support.rollouts import MARKS, canary, experiment
 
 for package in ("extensions.clusters.composite", "extensions.retry.host.previous_hosts", "type.matcher"):
     # What the rendered messages hold as Any is looked up among the messages that were imported.
@@ -38,7 +38,7 @@ def bare(resource: dict[str, Any]) -> dict[str, Any]:
 
 @pytest.mark.parametrize("rollouts", GIVEN)
 def test_every_field_of_the_routes_is_one_of_envoys(rollouts: Sequence[CompiledRollout]) -> None:
-    routes = render_routes(rollouts)
+    routes = render_routes(rollouts, MARKS)
     assert routes["@type"] == "type.googleapis.com/envoy.config.route.v3.RouteConfiguration"
     assert RouteConfiguration.from_dict(bare(routes)).to_dict() == bare(routes)
 
@@ -51,8 +51,8 @@ def test_every_field_of_the_clusters_is_one_of_envoys(rollouts: Sequence[Compile
 
 
 def test_a_field_that_envoy_does_not_know_is_found() -> None:
-    routes = bare(render_routes([canary()]))
-    table = routes["virtualHosts"][0]["matcher"]["matcherTree"]
+    routes = bare(render_routes([canary()], MARKS))
+    table = routes["virtualHosts"][0]["matcher"]["matcherList"]["matchers"][0]["onMatch"]["matcher"]["matcherTree"]
     table["input"]["typedConfig"]["headerNam"] = table["input"]["typedConfig"].pop("headerName")
     with pytest.raises(KeyError, match="header_nam"):
         RouteConfiguration.from_dict(routes)

@@ -23,9 +23,11 @@ from extproc.snapshot.compile import compile_rollout
 from extproc.snapshot.model import CompiledRollout
 from extproc.snapshot.store import Status
 from tests.support.envoy import TEMPLATE, EnvoyProcess, Upstreams, free_port, wait_until
-from tests.support.rollouts import CANARY, document
+from tests.support.rollouts import CANARY, MARKS, document
 
 pytestmark = pytest.mark.e2e
+
+MARKED = {"x-model-mark": MARKS[0]}
 
 STABLE = "fraud-detector-v3"
 TIMEOUT_SECONDS = 0.5
@@ -66,7 +68,7 @@ class Logged:
         self.upstreams.start()
         self._server.add_insecure_port(f"unix:{self._folder}/observer.sock")
         self._server.start()
-        write_envoy_dir(self._folder, [rollout(version) for version in "4567"])
+        write_envoy_dir(self._folder, [rollout(version) for version in "4567"], MARKS)
         routes = self._folder / "rds.json"
         routes.write_text(routes.read_text().replace('-or-fraud-detector-v3",', f'-or-{STABLE}","timeout":"0.5s",'))
         self.envoy = EnvoyProcess(self._config(), self._folder).start()
@@ -100,7 +102,7 @@ class Logged:
         """What a request for ``version`` comes to, and its entry."""
         assert self.envoy is not None
         key, self.entries = f"payments/r{'4' if version == '8' else version}", []
-        headers = {"x-model-rollout": key, "x-model-version": version, "x-decision-id": "d" * 32}
+        headers = {"x-model-rollout": key, "x-model-version": version, "x-decision-id": "d" * 32, **MARKED}
         connection = http.client.HTTPConnection("127.0.0.1", self.envoy.port, timeout=patience)
         with suppress(OSError, http.client.HTTPException):
             connection.request("GET", "/4", headers=headers)
@@ -188,7 +190,7 @@ def test_requests_without_a_decision_are_not_sent(logged: Logged) -> None:
 def test_what_waits_for_an_observer_that_takes_nothing_is_bounded_and_the_rest_counted(logged: Logged) -> None:
     assert logged.envoy is not None
     before, logged.entries = logged.envoy.stats("access_logs."), []
-    headers = {"x-model-rollout": "payments/r4", "x-decision-id": "d" * 32, "x-model-arm": "a" * 4000}
+    headers = {"x-model-rollout": "payments/r4", "x-decision-id": "d" * 32, "x-model-arm": "a" * 4000, **MARKED}
     connection = http.client.HTTPConnection("127.0.0.1", logged.envoy.port, timeout=5)
     logged.taking.clear()
     try:

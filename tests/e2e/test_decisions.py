@@ -12,12 +12,16 @@ import orjson
 import pytest
 
 from extproc.assignment import bucket_of
+from extproc.clock import SystemClock
+from extproc.decision_id import KeyFile
 from extproc.envoy.bootstrap import connection_manager
+from extproc.envoy.render import write_envoy_dir
 from extproc.names import OWN_HEADERS
 from tests.e2e.house import KEY, Answer, House
 from tests.support.envoy import TEMPLATES, wait_until
 from tests.support.load import Answered, Load, under_load
 from tests.support.raw_http import RawHeaders, http1, http2
+from tests.support.rollouts import canary
 
 pytestmark = pytest.mark.e2e
 
@@ -182,6 +186,15 @@ def test_a_forged_header_never_reaches_a_version_or_a_route(house: House) -> Non
         assert "x-model-shadow" not in answer.sent
 
 
+def test_the_mark_of_decisions_reaches_no_version_and_no_client(house: House) -> None:
+    house.set_weight(100)
+    (mark,) = KeyFile(house.folder / "dropout.db.ids", SystemClock()).current.marks
+    for path in ("/v1/models/fraud-detector", "/v1/models/mirrored", "/elsewhere"):
+        answer = house.ask(path, x_user_id="calm")
+        assert mark not in f"{answer} {house.upstreams.last}"
+    assert mark not in house.envoy.access_log.read_text()
+
+
 def test_a_denied_request_gets_the_policys_status_and_body(house: House) -> None:
     before = dict(house.upstreams.seen)
     answer = house.ask(x_user_id="alice", x_role="blocked")
@@ -246,7 +259,11 @@ def test_what_belongs_to_no_rollout_is_stripped_and_left_alone(house: House, tmp
     def to_one_cluster(config: dict[str, Any]) -> None:
         manager = connection_manager(config)
         del manager["rds"]
-        everything = {"match": {"prefix": "/"}, "route": {"cluster": "other-v1"}}
+        everything = {
+            "match": {"prefix": "/"},
+            "route": {"cluster": "other-v1"},
+            "request_headers_to_remove": ["x-model-mark"],
+        }
         manager["route_config"] = {"virtual_hosts": [{"name": "all", "domains": ["*"], "routes": [everything]}]}
         # Even where Envoy was not told to strip.
         del manager["early_header_mutation_extensions"]
@@ -258,6 +275,28 @@ def test_what_belongs_to_no_rollout_is_stripped_and_left_alone(house: House, tmp
         envoy.stop()
     assert answer.upstream == "other-v1"
     assert not set(OWN_HEADERS) & set(answer.sent)
+
+
+def test_what_dropout_saw_to_be_nobodys_is_no_rollouts_whatever_the_routes_say(house: House, tmp_path: Path) -> None:
+    """As if the two disagreed: the routes know a rollout that Dropout does not."""
+    keys = KeyFile(house.folder / "dropout.db.ids", SystemClock())
+    unknown = [canary(match=[{"path": {"value": "/elsewhere"}}])]
+    write_envoy_dir(tmp_path, unknown, keys.current.marks)
+
+    def by_those_routes(config: dict[str, Any]) -> None:
+        del config["dynamic_resources"]
+        source = connection_manager(config)["rds"]["config_source"]
+        source["path_config_source"] = {"path": str(tmp_path / "rds.json")}
+
+    envoy = house.new_envoy(tmp_path, by_those_routes)
+    try:
+        assert house.ask("/elsewhere", through=envoy).status == 404
+        assert house.ask("/elsewhere", through=envoy, x_model_rollout=KEY).status == 404
+        assert house.ask("/elsewhere", through=envoy, x_long="a" * 60_600).status == 431
+        with house.without_dropout():
+            assert house.ask("/elsewhere", through=envoy).upstream == "fraud-detector-v3"
+    finally:
+        envoy.stop()
 
 
 def test_envoy_answers_404_for_what_belongs_to_no_rollout(house: House) -> None:

@@ -23,7 +23,7 @@ from extproc.serve.worker_config import WorkerConfig
 from extproc.snapshot.model import Snapshot
 from tests.support.envoy import TEMPLATES, EnvoyProcess, Upstreams, free_port
 from tests.support.raw_http import RawAnswer, http1, http2
-from tests.support.rollouts import canary, snapshot
+from tests.support.rollouts import MARKS, canary, snapshot
 
 pytestmark = pytest.mark.e2e
 
@@ -155,7 +155,7 @@ class Asked:
         self._upstreams.start()
         socket = self.folder / "w.sock"
         self._call(self._serve(WorkerConfig(0, "", unix=str(socket))))
-        write_envoy_dir(self.folder, self._table.rollouts.values())
+        write_envoy_dir(self.folder, self._table.rollouts.values(), MARKS)
         self._have_routes_say_their_names()
         config = bootstrap(
             TEMPLATES[self._transport],

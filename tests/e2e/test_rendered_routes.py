@@ -14,17 +14,19 @@ import pytest
 
 from extproc.envoy.bootstrap import bootstrap, connection_manager
 from extproc.envoy.render import write_envoy_dir
+from extproc.names import OWN_HEADERS
 from extproc.resources.loading import parse_rollout
 from extproc.snapshot.compile import compile_rollout
 from extproc.snapshot.model import CompiledRollout
 from extproc.snapshot.store import Status
 from tests.support.envoy import TEMPLATE, EnvoyProcess, Upstreams, free_port, wait_until
-from tests.support.rollouts import CANARY, canary, document, snapshot
+from tests.support.rollouts import CANARY, MARKS, canary, document, snapshot
 
 pytestmark = pytest.mark.e2e
 
 PATHS = ["/v1", "/v1/models", "/v1/models/a", "/v1/models/a/b", "/v1/models/a-b", "/V1/models", "/v1/models/a:b", "/"]
 HOSTS = ["", "a.example.com", "*.example.com", "*.eu.example.com"]
+BY_ROLLOUT = {"x-model-rollout": "payments/fraud-detector", "x-model-mark": MARKS[0]}
 HEADERS: list[dict[str, str]] = [{}, {"x-model": "a"}, {"x-model": "a", "x-tenant": "t"}, {"x-tenant": "t"}]
 
 
@@ -73,7 +75,7 @@ def undecided(tmp_path: Path) -> Iterator[EnvoyProcess]:
     manager = connection_manager(config)
     del manager["early_header_mutation_extensions"]
     manager["http_filters"] = manager["http_filters"][1:]
-    write_envoy_dir(tmp_path, [canary()])
+    write_envoy_dir(tmp_path, [canary()], MARKS)
     envoy = EnvoyProcess(config, tmp_path)
     envoy.upstreams = upstreams  # type: ignore[attr-defined]
     try:
@@ -85,7 +87,7 @@ def undecided(tmp_path: Path) -> Iterator[EnvoyProcess]:
 
 def _rewrite(directory: Path, envoy: EnvoyProcess, rollouts: list[CompiledRollout]) -> None:
     before = envoy.stat("http.ingress.rds.models.config_reload")
-    write_envoy_dir(directory, rollouts)
+    write_envoy_dir(directory, rollouts, MARKS)
     wait_until(lambda: envoy.stat("http.ingress.rds.models.config_reload") > before, "reload of the routes")
 
 
@@ -125,19 +127,45 @@ def test_a_promotion_reroutes_undecided_requests_without_an_error(undecided: Env
         assert status == 200
         return str(body["upstream"])
 
-    decided = {"x-model-rollout": "payments/fraud-detector", "x-model-version": "4"}
+    decided = {**BY_ROLLOUT, "x-model-version": "4"}
     assert served() == "fraud-detector-v3"
     promoted = compile_rollout(parse_rollout(document(CANARY)), Status(stable="4", canary="4"), now=0.0)
-    write_envoy_dir(tmp_path, [promoted])
+    write_envoy_dir(tmp_path, [promoted], MARKS)
     for _ in range(50):
         status, _, body = _call(undecided.port, "/v1/models/fraud-detector", headers=decided)
         assert (status, body["upstream"]) == (200, "fraud-detector-v4")
     wait_until(lambda: served() == "fraud-detector-v4", "undecided requests on the new stable")
 
 
+@pytest.mark.parametrize("mark", [{}, {"x-model-mark": "guessed"}, {"x-model-mark": ""}])
+def test_with_the_filter_gone_a_client_chooses_neither_a_version_nor_a_shadow(
+    undecided: EnvoyProcess, mark: dict[str, str]
+) -> None:
+    upstreams: Upstreams = undecided.upstreams  # type: ignore[attr-defined]
+    claimed = {**dict.fromkeys(OWN_HEADERS, "4"), "x-model-rollout": "payments/fraud-detector", **mark}
+    if not mark:
+        del claimed["x-model-mark"]
+    status, headers, body = _call(
+        undecided.port, "/v1/models/fraud-detector", headers={**claimed, "x-model-shadow": "echo"}
+    )
+    assert (status, body["upstream"]) == (200, "fraud-detector-v3")
+    assert not set(OWN_HEADERS) & set(body["headers"])
+    assert "x-decision-id" not in headers
+    assert upstreams.seen["echo"] == 0
+
+
+@pytest.mark.parametrize("rollout", [{}, {"x-model-rollout": "none"}, {"x-model-rollout": ""}])
+def test_a_request_that_was_seen_to_be_nobodys_takes_no_rollouts_route(
+    undecided: EnvoyProcess, rollout: dict[str, str]
+) -> None:
+    answer = _call(undecided.port, "/v1/models/fraud-detector", headers={"x-model-mark": MARKS[0], **rollout})
+    assert answer[0] == 404
+    assert _call(undecided.port, "/v1/models/fraud-detector")[0] == 200
+
+
 def test_a_version_that_cannot_serve_leaves_the_request_to_stable(undecided: EnvoyProcess) -> None:
     upstreams: Upstreams = undecided.upstreams  # type: ignore[attr-defined]
-    decided = {"x-model-rollout": "payments/fraud-detector", "x-model-version": "4"}
+    decided = {**BY_ROLLOUT, "x-model-version": "4"}
 
     def served() -> tuple[int, str, str]:
         status, _, body = _call(undecided.port, "/v1/models/fraud-detector", headers=decided)
@@ -154,15 +182,27 @@ def test_a_version_without_a_cluster_or_a_route_is_served_by_stable(undecided: E
     status = Status(stable="3", canary="9", weight=10000)
     _rewrite(tmp_path, undecided, [compile_rollout(parse_rollout(document(CANARY)), status, now=0.0)])
     for version in ("9", "77"):
-        decided = {"x-model-rollout": "payments/fraud-detector", "x-model-version": version}
+        decided = {**BY_ROLLOUT, "x-model-version": version}
         answer = _call(undecided.port, "/v1/models/fraud-detector", headers=decided)
         assert (answer[0], answer[2]["upstream"]) == (200, "fraud-detector-v3")
 
 
 def test_a_shadow_cluster_that_envoy_does_not_know_disturbs_nobody(undecided: EnvoyProcess) -> None:
     upstreams: Upstreams = undecided.upstreams  # type: ignore[attr-defined]
-    decided = {"x-model-rollout": "payments/fraud-detector", "x-model-version": "3"}
+    decided = {**BY_ROLLOUT, "x-model-version": "3"}
     answer = _call(undecided.port, "/v1/models/fraud-detector", headers={**decided, "x-model-shadow": "nobody"})
     assert answer[0] == 200
     _call(undecided.port, "/v1/models/fraud-detector", headers={**decided, "x-model-shadow": "fraud-detector-v4"})
     wait_until(lambda: upstreams.seen["fraud-detector-v4"] == 1, "a mirrored request")
+
+
+def test_no_version_and_no_shadow_is_told_the_mark(undecided: EnvoyProcess) -> None:
+    upstreams: Upstreams = undecided.upstreams  # type: ignore[attr-defined]
+    for version, shadow in (("3", "fraud-detector-v4"), ("4", "echo")):
+        decided = {**BY_ROLLOUT, "x-model-version": version, "x-model-shadow": shadow}
+        answer = _call(undecided.port, "/v1/models/fraud-detector", headers=decided)
+        assert answer[2]["headers"]["x-model-version"] == version
+        wait_until(lambda shadow=shadow: shadow in upstreams.last, "a mirrored request")  # type: ignore[misc]
+        for sent in (answer[2]["headers"], upstreams.last[shadow]):
+            assert sent["x-model-rollout"] == "payments/fraud-detector"
+            assert "x-model-mark" not in sent

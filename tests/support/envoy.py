@@ -100,7 +100,8 @@ class Upstreams:
     """Model versions on one event loop in a thread; each answers with its name and the headers it was sent.
 
     ``seen[name]`` counts the requests of each; ``failing`` holds names that answer 503, ``broken`` those that answer
-    500, ``hanging`` those that do not answer; ``said`` are headers that all add to their answers.
+    500, ``hanging`` those that do not answer; ``said`` are headers that all add to their answers, ``last[name]`` those
+    that each was sent last.
     """
 
     def __init__(self, *names: str) -> None:
@@ -110,6 +111,7 @@ class Upstreams:
         self.broken: set[str] = set()
         self.hanging: set[str] = set()
         self.said: dict[str, str] = {}
+        self.last: dict[str, dict[str, str]] = {}
         self._names = names
         self._loop = asyncio.new_event_loop()
         self._thread = Thread(target=self._loop.run_forever, daemon=True)
@@ -165,6 +167,7 @@ class Upstreams:
                 if fields.get("transfer-encoding") == "chunked":
                     await reader.readuntil(b"0\r\n\r\n")
                 self.seen[name] += 1
+                self.last[name] = fields
                 while name in self.hanging:  # noqa: ASYNC110 - tests change it from another thread
                     await asyncio.sleep(0.05)
                 line = head[0].split(" ")

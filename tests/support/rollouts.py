@@ -64,6 +64,10 @@ def experiment(**changes: Any) -> CompiledRollout:
     return compile_rollout(parse_rollout(document(spec)), Status(stable=variants[-1]["version"]), now=0.0)
 
 
+MARKS = ("a-mark",)
+"""What the rendered routes of tests take for decided."""
+
+
 def snapshot(*rollouts: CompiledRollout, overlay: dict[str, Overlay] | None = None) -> Snapshot:
     """A snapshot of these rollouts."""
     table = MatchTable().changed((rollout.key, (), rollout.match) for rollout in rollouts)

@@ -39,12 +39,13 @@ def decision(**changes: Any) -> Decision:
 
 
 def test_a_match_sets_what_was_decided_and_removes_a_spoofed_shadow() -> None:
-    mutation = mutation_for(decision())
+    mutation = mutation_for(decision(), "mark")
     assert dict(mutation.set_headers) == {
         "x-model-version": b"4",
         "x-model-cluster": b"fraud-detector-v4",
         "x-model-arm": b"canary",
         "x-model-rollout": b"payments/fraud-detector",
+        "x-model-mark": b"mark",
         "x-decision-id": b"d-1",
     }
     assert mutation.remove_headers == ("x-model-shadow",)
@@ -52,40 +53,39 @@ def test_a_match_sets_what_was_decided_and_removes_a_spoofed_shadow() -> None:
 
 
 def test_a_mirrored_request_names_the_shadow_and_removes_nothing() -> None:
-    mutation = mutation_for(decision(shadow="fraud-detector-v5"))
+    mutation = mutation_for(decision(shadow="fraud-detector-v5"), "mark")
     assert dict(mutation.set_headers)["x-model-shadow"] == b"fraud-detector-v5"
     assert mutation.remove_headers == ()
 
 
 def test_stable_is_set_too() -> None:
-    mutation = mutation_for(decision(version="3", upstream="fraud-detector-v3", arm="control"))
+    mutation = mutation_for(decision(version="3", upstream="fraud-detector-v3", arm="control"), "mark")
     assert dict(mutation.set_headers)["x-model-version"] == b"3"
 
 
-def test_without_a_match_every_spoofed_header_is_removed_and_nothing_set() -> None:
+def test_without_a_match_every_spoofed_header_is_removed_and_the_request_marked_as_seen() -> None:
     mutation = mutation_for(
-        decision(rollout=None, arm=None, version=None, upstream=None, unit=None, reason=Reason.NO_MATCH)
+        decision(rollout=None, arm=None, version=None, upstream=None, unit=None, reason=Reason.NO_MATCH), "mark"
     )
-    assert mutation == STRIPPED
-    assert mutation.set_headers == ()
-    assert set(mutation.remove_headers) == set(OWN_HEADERS)
+    assert mutation.set_headers == (("x-model-mark", b"mark"),)
+    assert set(mutation.remove_headers) == set(OWN_HEADERS) - {"x-model-mark"}
 
 
 def test_every_own_header_is_set_or_removed_in_every_reply() -> None:
     for made in (decision(), decision(shadow="s"), decision(version=None), decision(decision_id="bad\n")):
-        mutation = mutation_for(made)
+        mutation = mutation_for(made, "mark")
         assert {name for name, _ in mutation.set_headers} | set(mutation.remove_headers) == set(OWN_HEADERS)
 
 
 @pytest.mark.parametrize("field", ["version", "upstream", "arm", "rollout", "shadow", "decision_id"])
 @pytest.mark.parametrize("value", ["", "4\r\nx-admin: 1", "4\x00", "\x7f", " 4", "4 ", "\t", "v" * 1025, "\ud800"])
 def test_a_value_that_envoy_would_refuse_strips_the_whole_reply(field: str, value: str) -> None:
-    assert mutation_for(decision(**{field: value})) == STRIPPED
+    assert mutation_for(decision(**{field: value}), "mark") == STRIPPED
 
 
 @pytest.mark.parametrize("value", ["4", "2026.11-rc1+b3", "a b", "a\tb", "größe", "v" * MAX_VALUE_BYTES])
 def test_a_value_that_envoy_accepts_is_sent_as_it_is(value: str) -> None:
-    assert dict(mutation_for(decision(version=value)).set_headers)["x-model-version"] == value.encode()
+    assert dict(mutation_for(decision(version=value), "mark").set_headers)["x-model-version"] == value.encode()
 
 
 def test_our_names_are_header_names() -> None:
@@ -102,7 +102,7 @@ def test_no_legal_value_has_a_control_character(text: str) -> None:
 
 
 def test_a_denial_tells_the_client_the_reason_and_the_decision() -> None:
-    mutation = mutation_for(decision(denial=Denial(451, "embargo")))
+    mutation = mutation_for(decision(denial=Denial(451, "embargo")), "mark")
     assert mutation.denial is not None
     assert mutation.denial.http_status == 451
     assert json.loads(mutation.denial.body or "") == {"reason": "embargo", "decision_id": "d-1"}
@@ -111,7 +111,7 @@ def test_a_denial_tells_the_client_the_reason_and_the_decision() -> None:
 
 
 def test_a_denial_without_a_reason_says_policy_deny() -> None:
-    mutation = mutation_for(decision(denial=Denial(403)))
+    mutation = mutation_for(decision(denial=Denial(403)), "mark")
     assert mutation.denial is not None
     assert json.loads(mutation.denial.body or "")["reason"] == "policy_deny"
 
@@ -128,7 +128,7 @@ def test_a_denial_without_a_reason_says_policy_deny() -> None:
     ],
 )
 def test_the_policys_body_is_sent_as_what_it_is(body: str, content_type: bytes) -> None:
-    mutation = mutation_for(decision(denial=Denial(403, "no", body)))
+    mutation = mutation_for(decision(denial=Denial(403, "no", body)), "mark")
     assert mutation.denial is not None
     assert mutation.denial.body == body
     assert dict(mutation.set_headers)["content-type"] == content_type
@@ -136,15 +136,15 @@ def test_the_policys_body_is_sent_as_what_it_is(body: str, content_type: bytes) 
 
 @pytest.mark.parametrize("status", [0, 100, 200, 302, 399, 600])
 def test_a_denial_outside_400_to_599_is_a_403(status: int) -> None:
-    mutation = mutation_for(decision(denial=Denial(status)))
+    mutation = mutation_for(decision(denial=Denial(status)), "mark")
     assert mutation.denial is not None
     assert mutation.denial.http_status == 403
 
 
 def test_a_request_without_room_for_our_headers_gets_none_and_loses_what_was_claimed() -> None:
-    decided = mutation_for(decision())
+    decided = mutation_for(decision(), "mark")
     assert without_room(decided, ["x-user-id", ":path"]) == Mutation()
     assert without_room(STRIPPED, ["x-user-id"]) == Mutation()
     assert without_room(decided, ["x-model-version", ":path"]) == Mutation(remove_headers=("x-model-version",))
-    denied = mutation_for(decision(denial=Denial(403)))
+    denied = mutation_for(decision(denial=Denial(403)), "mark")
     assert without_room(denied, ["x-model-version"]) == denied

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import re
 import stat
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -24,7 +25,7 @@ from extproc.snapshot.compile import compile_rollout
 from extproc.snapshot.model import CompiledRollout
 from extproc.snapshot.store import Status, Write
 from tests.support.envoy import TEMPLATE, TEMPLATES, validate
-from tests.support.rollouts import CANARY, canary, document, experiment
+from tests.support.rollouts import CANARY, MARKS, canary, document, experiment
 
 LONG_HOST = ".".join(["a" * 63] * 3 + ["b" * 61])
 """The longest that a document may ask for."""
@@ -32,7 +33,8 @@ LONG_HOST = ".".join(["a" * 63] * 3 + ["b" * 61])
 
 def _decided(routes: dict[str, Any], key: str, version: str) -> dict[str, Any]:
     """The route of a request that ``key`` decided to be served by ``version``."""
-    tree = routes["virtualHosts"][0]["matcher"]["matcherTree"]["exactMatchMap"]["map"][key]["matcher"]
+    tree = routes["virtualHosts"][0]["matcher"]["matcherList"]["matchers"][0]["onMatch"]["matcher"]
+    tree = tree["matcherTree"]["exactMatchMap"]["map"][key]["matcher"]
     found = tree["matcherTree"]["exactMatchMap"]["map"].get(version, tree["onNoMatch"])
     route: dict[str, Any] = found["action"]["typedConfig"]
     return route
@@ -52,7 +54,7 @@ def _promoted() -> CompiledRollout:
 
 
 def test_a_version_goes_to_its_own_cluster_with_stable_behind_it() -> None:
-    routes = render_routes([canary(500)])
+    routes = render_routes([canary(500)], MARKS)
     to_canary = _decided(routes, "payments/fraud-detector", "4")
     assert to_canary["route"]["cluster"] == "fraud-detector-v4-or-fraud-detector-v3"
     assert "retriable-status-codes" in to_canary["route"]["retryPolicy"]["retryOn"]
@@ -61,20 +63,24 @@ def test_a_version_goes_to_its_own_cluster_with_stable_behind_it() -> None:
 
 
 def test_a_version_that_is_not_rendered_goes_to_its_rollouts_stable() -> None:
-    assert _decided(render_routes([canary()]), "payments/fraud-detector", "99")["route"]["cluster"] == (
+    assert _decided(render_routes([canary()], MARKS), "payments/fraud-detector", "99")["route"]["cluster"] == (
         "fraud-detector-v3"
     )
 
 
 def test_undecided_requests_follow_a_promotion() -> None:
-    assert {route["route"]["cluster"] for route in _undecided(render_routes([canary(10000)]))} == {"fraud-detector-v3"}
-    assert {route["route"]["cluster"] for route in _undecided(render_routes([_promoted()]))} == {"fraud-detector-v4"}
+    assert {route["route"]["cluster"] for route in _undecided(render_routes([canary(10000)], MARKS))} == {
+        "fraud-detector-v3"
+    }
+    assert {route["route"]["cluster"] for route in _undecided(render_routes([_promoted()], MARKS))} == {
+        "fraud-detector-v4"
+    }
 
 
 def test_after_a_promotion_the_next_canary_falls_back_to_the_new_stable() -> None:
     body = {**CANARY, "canary": {"version": "5"}}
     next_canary = compile_rollout(parse_rollout(document(body)), Status(stable="4", canary="5", weight=500), now=0.0)
-    routes = render_routes([next_canary])
+    routes = render_routes([next_canary], MARKS)
     to_canary = _decided(routes, "payments/fraud-detector", "5")["route"]["cluster"]
     assert to_canary == "fraud-detector-v5-or-fraud-detector-v4"
     (fallback,) = render_clusters([next_canary])
@@ -84,7 +90,9 @@ def test_after_a_promotion_the_next_canary_falls_back_to_the_new_stable() -> Non
 
 
 def test_an_experiments_default_is_its_last_variant() -> None:
-    assert {route["route"]["cluster"] for route in _undecided(render_routes([experiment()]))} == {"fraud-detector-v3"}
+    assert {route["route"]["cluster"] for route in _undecided(render_routes([experiment()], MARKS))} == {
+        "fraud-detector-v3"
+    }
 
 
 def test_undecided_requests_are_matched_in_the_gateway_apis_order() -> None:
@@ -106,7 +114,7 @@ def test_undecided_requests_are_matched_in_the_gateway_apis_order() -> None:
     names = dict.fromkeys(
         route["name"].partition("/")[2]
         for path in ("/v1/models", "/v1", "/")
-        for route in _undecided(render_routes(given), path)
+        for route in _undecided(render_routes(given, MARKS), path)
     )
     assert [name.removesuffix("@default") for name in names] == [
         "host",
@@ -121,12 +129,12 @@ def test_undecided_requests_are_matched_in_the_gateway_apis_order() -> None:
 
 
 def test_routes_mirror_only_to_the_cluster_that_the_decision_names() -> None:
-    host = render_routes([canary()])["virtualHosts"][0]
+    host = render_routes([canary()], MARKS)["virtualHosts"][0]
     assert [policy["clusterHeader"] for policy in host["requestMirrorPolicies"]] == ["x-model-shadow"]
 
 
 def test_routes_give_the_client_the_decisions_id_and_no_other() -> None:
-    host = render_routes([canary()])["virtualHosts"][0]
+    host = render_routes([canary()], MARKS)["virtualHosts"][0]
     assert host["responseHeadersToRemove"] == ["x-decision-id"]
     (added,) = host["responseHeadersToAdd"]
     assert added["header"] == {"key": "x-decision-id", "value": "%REQ(x-decision-id)%"}
@@ -134,7 +142,7 @@ def test_routes_give_the_client_the_decisions_id_and_no_other() -> None:
 
 def test_an_undecided_request_is_tried_against_few_routes_however_many_rollouts_there_are() -> None:
     several = [canary(name=f"m{number}", match=[{"path": {"value": f"/v1/models/m{number}"}}]) for number in range(200)]
-    assert len(_undecided(render_routes(several), "/v1/models/m77")) == 4  # m77 and m7, two routes each
+    assert len(_undecided(render_routes(several, MARKS), "/v1/models/m77")) == 4  # m77 and m7, two routes each
 
 
 def test_many_entries_without_a_path_are_listed_once() -> None:
@@ -145,48 +153,71 @@ def test_many_entries_without_a_path_are_listed_once() -> None:
         )
         for number in range(50)
     ]
-    assert len(_undecided(render_routes(several))) == 50 + 2 * 50
+    assert len(_undecided(render_routes(several, MARKS))) == 50 + 2 * 50
 
 
 def test_files_are_replaced_only_when_the_routes_change(tmp_path: Path) -> None:
-    assert write_envoy_dir(tmp_path, [canary(100)])
+    assert write_envoy_dir(tmp_path, [canary(100)], MARKS)
     files = [tmp_path / "rds.json", tmp_path / "cds.json"]
     before = [file.stat().st_ino for file in files]
-    assert not write_envoy_dir(tmp_path, [canary(9000)])
+    assert not write_envoy_dir(tmp_path, [canary(9000)], MARKS)
     assert [file.stat().st_ino for file in files] == before
-    assert {stat.S_IMODE(file.stat().st_mode) for file in files} == {0o644}
-    assert write_envoy_dir(tmp_path, [_promoted()])
+    assert write_envoy_dir(tmp_path, [_promoted()], MARKS)
     assert sorted(file.name for file in tmp_path.iterdir()) == ["cds.json", "rds.json"]
+
+
+def test_the_routes_which_hold_the_mark_are_for_owner_and_group_and_stay_what_somebody_made_them(
+    tmp_path: Path,
+) -> None:
+    def modes() -> list[int]:
+        return [stat.S_IMODE((tmp_path / name).stat().st_mode) for name in ("rds.json", "cds.json")]
+
+    write_envoy_dir(tmp_path, [canary(100)], MARKS)
+    assert MARKS[0] in (tmp_path / "rds.json").read_text()
+    assert MARKS[0] not in (tmp_path / "cds.json").read_text()
+    assert modes() == [0o640, 0o644]
+    (tmp_path / "rds.json").chmod(0o600)
+    write_envoy_dir(tmp_path, [_promoted()], MARKS)
+    assert modes() == [0o600, 0o644]
+    (tmp_path / "rds.json").chmod(0o666)
+    write_envoy_dir(tmp_path, [canary(100)], MARKS)
+    assert modes() == [0o640, 0o644]
+
+
+def test_routes_for_several_keys_take_the_mark_of_each(tmp_path: Path) -> None:
+    (matcher,) = render_routes([canary()], ("a", "b"))["virtualHosts"][0]["matcher"]["matcherList"]["matchers"]
+    either = matcher["predicate"]["orMatcher"]["predicate"]
+    assert [each["singlePredicate"]["valueMatch"]["exact"] for each in either] == ["a", "b"]
 
 
 def test_a_fallback_cluster_outlives_the_routes_that_name_it_by_one_change(tmp_path: Path) -> None:
     def names() -> set[str]:
         return {cluster["name"] for cluster in orjson.loads((tmp_path / "cds.json").read_bytes())["resources"]}
 
-    write_envoy_dir(tmp_path, [canary(100)])
-    write_envoy_dir(tmp_path, [_promoted()])
+    write_envoy_dir(tmp_path, [canary(100)], MARKS)
+    write_envoy_dir(tmp_path, [_promoted()], MARKS)
     assert names() == {"fraud-detector-v4-or-fraud-detector-v3"}
-    write_envoy_dir(tmp_path, [])
+    write_envoy_dir(tmp_path, [], MARKS)
     assert names() == set()
 
 
 def test_a_garbled_file_is_written_again(tmp_path: Path) -> None:
     (tmp_path / "cds.json").write_text('{"resources": 3')
     (tmp_path / "rds.json").write_text("[]")
-    assert write_envoy_dir(tmp_path, [canary()])
+    assert write_envoy_dir(tmp_path, [canary()], MARKS)
     assert orjson.loads((tmp_path / "cds.json").read_bytes())["resources"]
 
 
 def test_a_folder_that_cannot_be_written_is_named(tmp_path: Path) -> None:
     (tmp_path / "file").write_text("")
     with pytest.raises(Unreachable) as caught:
-        write_envoy_dir(tmp_path / "file", [canary()])
+        write_envoy_dir(tmp_path / "file", [canary()], MARKS)
     assert caught.value.code == "envoy_dir_unwritable"
 
 
-def _with_rendered(tmp_path: Path, rollouts: list[CompiledRollout]) -> dict[str, Any]:
+def _with_rendered(tmp_path: Path, rollouts: list[CompiledRollout], marks: Sequence[str] = MARKS) -> dict[str, Any]:
     """The bootstrap with the rendered resources in place, which --mode validate looks into; files it does not."""
-    write_envoy_dir(tmp_path, rollouts)
+    write_envoy_dir(tmp_path, rollouts, marks)
     config = bootstrap(
         TEMPLATE,
         listen_port=10000,
@@ -211,7 +242,7 @@ def test_envoy_accepts_rendered_routes_and_clusters(tmp_path: Path) -> None:
         "hosts": ["*.example.com", "a.example.com", LONG_HOST, f"*.{LONG_HOST[2:]}"],
     }
     several = [canary(), canary(name="other", match=[entry]), canary(name="all", match=[{"path": {"value": "/"}}])]
-    assert validate(_with_rendered(tmp_path, several), tmp_path) == ""
+    assert validate(_with_rendered(tmp_path, several, ("old", "new")), tmp_path) == ""
 
 
 def test_envoy_accepts_no_rollouts_at_all(tmp_path: Path) -> None:
@@ -220,7 +251,7 @@ def test_envoy_accepts_no_rollouts_at_all(tmp_path: Path) -> None:
 
 @pytest.mark.parametrize("transport", TEMPLATES)
 def test_envoy_accepts_the_configuration_as_it_is_shipped(transport: str, tmp_path: Path) -> None:
-    write_envoy_dir(tmp_path, [canary()])
+    write_envoy_dir(tmp_path, [canary()], MARKS)
     text = TEMPLATES[transport].read_text().replace("/run/dropout/envoy", str(tmp_path))
     assert validate(yaml.safe_load(text), tmp_path) == ""
 
@@ -244,7 +275,7 @@ def test_the_shipped_configuration_strips_and_allows_exactly_our_headers() -> No
     manager = config["static_resources"]["listeners"][0]["filter_chains"][0]["filters"][0]["typed_config"]
     early = manager["early_header_mutation_extensions"][0]["typed_config"]["mutations"]
     assert {mutation["remove"] for mutation in early if "remove" in mutation} == set(OWN_HEADERS)
-    (alike,) = [mutation["remove_on_match"]["key_matcher"]["safe_regex"]["regex"] for mutation in early[6:]]
+    (alike,) = [mutation["remove_on_match"]["key_matcher"]["safe_regex"]["regex"] for mutation in early[7:]]
     for name in OWN_HEADERS:
         assert re.fullmatch(alike, name.replace("-", "_"))
         assert re.fullmatch(alike, name)
