@@ -13,7 +13,7 @@ from extproc.clock import Clock, SystemClock
 from extproc.control.intent import intent_of
 from extproc.control.transitions import create
 from extproc.decision_id import KeyFile
-from extproc.envoy.render import CLUSTERS_FILE, ROUTES_FILE, write_envoy_dir
+from extproc.envoy.files import CLUSTERS_FILE, ROUTES_FILE, write_envoy_dir
 from extproc.resources.loading import load_valid, of_kind
 from extproc.resources.rollout import Rollout
 from extproc.snapshot.compile import compile_rollout

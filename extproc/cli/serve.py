@@ -354,7 +354,7 @@ class EnvoyFiles:
         from extproc.adapters.stores import beside, open_store
         from extproc.clock import SystemClock
         from extproc.decision_id import KeyFile
-        from extproc.envoy.render import write_envoy_dir
+        from extproc.envoy.files import write_envoy_dir
         from extproc.resources.folders import list_folder
         from extproc.snapshot.holder import SnapshotHolder
 

@@ -88,6 +88,8 @@ class Pipeline:
                 revision=snapshot.revision,
                 policy_revision=engine.revision if engine is not None else "",
             )
+            if request.full and rollout.denies_unanswered and decision.denial is None:
+                decision.denial = TOO_FULL  # there is no room to say more, and without an answer it is denied
             assert decision.arm is not None
             decision.decision_id = self._ids.seal(
                 nonce, rollout.number, rollout.arm_codes[decision.arm], facts.buckets.quotient % UNIT_GROUPS

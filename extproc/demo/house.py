@@ -25,7 +25,7 @@ from extproc.bundled import bundled
 from extproc.demo.processes import Processes, accepts, children_of, free_ports, get, python
 from extproc.demo.versions import VERSIONS, Patient, upstream_of
 from extproc.envoy.bootstrap import TEMPLATES, bootstrap
-from extproc.envoy.render import CLUSTERS_FILE, ROUTES_FILE
+from extproc.envoy.files import CLUSTERS_FILE, ROUTES_FILE
 from extproc.errors import Unreachable
 
 WORKERS: Final = 2

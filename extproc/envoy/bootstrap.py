@@ -9,7 +9,7 @@ from typing import Any, Final
 
 import yaml
 
-from extproc.envoy.render import CLUSTERS_FILE, ROUTES_FILE
+from extproc.envoy.files import CLUSTERS_FILE, ROUTES_FILE
 
 TEMPLATES: Final = {"grpc": "envoy.yaml", "http": "envoy-http.yaml"}
 """The template in ``envoy/`` for each way of asking Dropout."""

@@ -1,10 +1,10 @@
-"""Envoy's routes and fallback clusters, rendered from the rollouts and written where a running Envoy watches.
+"""Envoy's routes and fallback clusters, rendered from the rollouts.
 
 A decided request is looked up by two exact tables, rollout then version, so its cost does not grow with the number of
 rollouts; a version that is not rendered (yet) goes to that rollout's stable. Decided is what carries a mark that only
 this installation knows; what a client says in our headers leads nowhere and is removed, whether or not Envoy asks us
 and strips them before. A request without a decision, because Envoy failed open, is matched as the decision would have
-matched it and goes to ``status.stable``.
+matched it and goes to ``status.stable``, or is denied where the rollout's policy says so.
 
 A version that is not stable is reached through a composite cluster, ``A-or-B``: the first attempt goes to the
 version's own cluster A, a retry to the stable one, B. When Envoy knows no cluster A, or A has no endpoint, B answers,
@@ -16,17 +16,9 @@ them takes as long as all the rest of a start, and to fill one two hundred times
 
 from __future__ import annotations
 
-import hashlib
-import os
-import tempfile
 from collections.abc import Iterable, Iterator, Mapping, Sequence
-from contextlib import suppress
-from pathlib import Path
 from typing import Any, Final
 
-import orjson
-
-from extproc.errors import Unreachable
 from extproc.names import (
     HEADER_DECISION_ID,
     HEADER_MARK,
@@ -37,9 +29,6 @@ from extproc.names import (
 )
 from extproc.snapshot.matching import MatchKey
 from extproc.snapshot.model import CompiledRollout
-
-ROUTES_FILE: Final = "rds.json"
-CLUSTERS_FILE: Final = "cds.json"
 
 ROUTE_CONFIG_NAME: Final = "models"
 """What the listener asks for by ``route_config_name``."""
@@ -55,8 +44,8 @@ _TYPES: Final = "type.googleapis.com/envoy"
 _MAX_REPEATED: Final = 10
 """How often an entry may stand in the lists of undecided routes on average, before there is one list instead."""
 
-_FOR_ALL: Final = 0o644
-_FOR_THE_GROUP: Final = 0o640
+UNDECIDED: Final = '{"code": "undecided", "message": "nobody could decide on this request; try it again"}'
+"""What a client is told whose request is denied because it got no decision, with 503."""
 
 _Entry = tuple[MatchKey, CompiledRollout]
 
@@ -97,36 +86,6 @@ def render_clusters(rollouts: Iterable[CompiledRollout]) -> list[dict[str, Any]]
 def fallback_name(upstream: str, stable: str) -> str:
     """The cluster through which ``upstream`` is reached with ``stable`` behind it."""
     return upstream if upstream == stable else f"{upstream}-or-{stable}"
-
-
-def write_envoy_dir(directory: Path, rollouts: Iterable[CompiledRollout], marks: Sequence[str]) -> bool:
-    """Write ``rds.json`` and ``cds.json`` by atomic rename if the routes changed; whether they did.
-
-    The routes hold the ``marks``, so they are 0640, or less where somebody took more away, and of the group that they
-    had before: an Envoy of another user reads them by its group. The clusters are 0644.
-    Envoy reads the two files one after the other, so the clusters come first and keep what the routes before this
-    change name: at no moment is there a route to a fallback cluster that Envoy was not told of. Raises
-    ``Unreachable`` (``envoy_dir_unwritable``).
-    """
-    given = list(rollouts)
-    routes = _discovery([render_routes(given, marks)])
-    clusters = render_clusters(given)
-    routes_file, clusters_file = directory / ROUTES_FILE, directory / CLUSTERS_FILE
-    try:
-        directory.mkdir(parents=True, exist_ok=True)
-        before, clusters_before = _read(routes_file), _parse(_read(clusters_file))
-        names = {cluster["name"] for cluster in clusters}
-        told = _resources(clusters_before)
-        if before == routes and clusters_before and names <= {cluster.get("name") for cluster in told}:
-            return False
-        still_named = set(_clusters_named(_parse(before))) - names
-        kept = [cluster for cluster in told if cluster.get("name") in still_named]
-        _replace(clusters_file, _discovery([*clusters, *kept]), _FOR_ALL)
-        _replace(routes_file, routes, _FOR_THE_GROUP)
-    except OSError as error:
-        message = f"Envoy's files cannot be written to {directory}: {error.strerror or error}."
-        raise Unreachable.of("envoy_dir_unwritable", message, file=str(directory)) from error
-    return True
 
 
 def _marked(marks: Sequence[str]) -> dict[str, Any]:
@@ -180,10 +139,12 @@ def _undecided(rollouts: Iterable[CompiledRollout]) -> dict[str, Any]:
 
 def _list_of(entries: Iterable[_Entry]) -> dict[str, Any]:
     ordered = sorted(entries, key=lambda pair: _precedence(pair[0], pair[1].key))
+    # Of rollouts that share an entry, in a layer, any might have decided.
+    denied = {entry for entry, rollout in ordered if rollout.denies_unanswered}
     routes = [
-        route
+        {**(_denied(rollout) if entry in denied else _to_stable(rollout)), "match": match}
         for entry, rollout in ordered
-        for route in _default_routes(rollout.key, rollout.upstreams[rollout.stable], entry)
+        for match in _matches(entry)
     ]
     return _action("undecided", {"@type": f"{_TYPES}.config.route.v3.RouteList", "routes": routes})
 
@@ -195,8 +156,28 @@ def _precedence(entry: MatchKey, key: str) -> tuple[Any, ...]:
     return (*host, not entry.exact, -len(entry.path), -len(entry.headers), key)
 
 
-def _default_routes(key: str, cluster: str, entry: MatchKey) -> list[dict[str, Any]]:
-    """The routes for one match entry. A prefix ends at a segment or at ':', which takes Envoy two matches to say."""
+def _to_stable(rollout: CompiledRollout) -> dict[str, Any]:
+    """An undecided request's route, without its match."""
+    stable = rollout.upstreams[rollout.stable]
+    return {**_to(f"{rollout.key}@default", stable, stable), "requestHeadersToRemove": [*OWN_HEADERS]}
+
+
+def _denied(rollout: CompiledRollout) -> dict[str, Any]:
+    """The same where no decision is a denial."""
+    as_json = {"header": {"key": "content-type", "value": "application/json"}}
+    return {
+        "name": f"{rollout.key}@undecided",
+        "directResponse": {"status": 503, "body": {"inlineString": UNDECIDED}},
+        "responseHeadersToAdd": [{**as_json, "appendAction": "OVERWRITE_IF_EXISTS_OR_ADD"}],
+        "requestHeadersToRemove": [*OWN_HEADERS],
+    }
+
+
+def _matches(entry: MatchKey) -> list[dict[str, Any]]:
+    """What a route asks of a request to fit the entry, any of these.
+
+    A prefix ends at a segment or at ':', which takes Envoy two matches to say.
+    """
     headers = [_header_equals(name, value.decode()) for name, value in entry.headers]
     hosts = [[*matches, *headers] for matches in _host_is(entry.host)] if entry.host else [headers]
     if entry.exact:
@@ -205,8 +186,7 @@ def _default_routes(key: str, cluster: str, entry: MatchKey) -> list[dict[str, A
         paths = [{"prefix": "/"}]
     else:
         paths = [{"pathSeparatedPrefix": entry.path}, {"prefix": f"{entry.path}:"}]
-    to_stable = {**_to(f"{key}@default", cluster, cluster), "requestHeadersToRemove": [*OWN_HEADERS]}
-    return [{**to_stable, "match": {**path, "headers": of} if of else path} for of in hosts for path in paths]
+    return [{**path, "headers": of} if of else path for of in hosts for path in paths]
 
 
 def _header_equals(name: str, value: str) -> dict[str, Any]:
@@ -315,67 +295,3 @@ _FALLBACK: Final = {
     },
 }
 """What all fallback clusters have in common."""
-
-
-def _discovery(resources: list[dict[str, Any]]) -> bytes:
-    """A DiscoveryResponse; its version is the hash of what it says, so equal content is equal bytes."""
-    version = hashlib.sha256(orjson.dumps(resources)).hexdigest()[:16]
-    return orjson.dumps({"versionInfo": version, "resources": resources}) + b"\n"
-
-
-def _read(file: Path) -> bytes:
-    try:
-        return file.read_bytes()
-    except FileNotFoundError:
-        return b""
-
-
-def _parse(text: bytes) -> dict[str, Any]:
-    """The document, or an empty one: a file that something else garbled is written again, not mourned."""
-    try:
-        document = orjson.loads(text)
-    except orjson.JSONDecodeError:
-        return {}
-    return document if isinstance(document, dict) else {}
-
-
-def _resources(document: Mapping[str, Any]) -> list[dict[str, Any]]:
-    found = document.get("resources")
-    return [resource for resource in found if isinstance(resource, dict)] if isinstance(found, list) else []
-
-
-def _clusters_named(node: Any) -> Iterator[str]:
-    """Every cluster that a route names."""
-    if isinstance(node, dict):
-        if isinstance(named := node.get("cluster"), str):
-            yield named
-        for child in node.values():
-            yield from _clusters_named(child)
-    elif isinstance(node, list):
-        for child in node:
-            yield from _clusters_named(child)
-
-
-def _replace(file: Path, content: bytes, mode: int) -> None:
-    """Swap the file in one rename, which is what Envoy watches for.
-
-    Its bits are those of ``mode`` that the one before has too, and its group is the same.
-    """
-    group = None
-    with suppress(FileNotFoundError):
-        before = file.stat()
-        mode &= before.st_mode
-        group = before.st_gid
-    descriptor, name = tempfile.mkstemp(dir=file.parent, prefix=f".{file.name}.")
-    try:
-        with os.fdopen(descriptor, "wb") as stream:
-            stream.write(content)
-            stream.flush()
-            if group is not None:
-                with suppress(PermissionError):  # a group that we are not in; it then reads nothing
-                    os.fchown(stream.fileno(), -1, group)
-            os.fchmod(stream.fileno(), mode)
-        Path(name).replace(file)
-    except BaseException:
-        Path(name).unlink(missing_ok=True)
-        raise

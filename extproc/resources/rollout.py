@@ -140,6 +140,14 @@ class PolicySpec(Part):
     on_error: Literal["stable", "deny"] | None = None
     """What a policy that fails does: the request goes to stable, or is denied. Left out, an error of a rule that can
     deny is a denial, and any other goes to stable."""
+    no_answer: Literal["stable", "deny"] | None = None
+    """What happens to a request that Envoy sends on without a decision: it goes to stable, or is answered 503. Left
+    out, it is denied where onError is deny, and goes to stable otherwise."""
+
+    @property
+    def denies_unanswered(self) -> bool:
+        """Whether no decision is a denial."""
+        return (self.no_answer or self.on_error) == "deny"
 
 
 class LogSpec(Part):

@@ -12,7 +12,7 @@ import orjson
 from extproc.assignment import BUCKETS, BucketRange, canary_range, variant_ranges
 from extproc.decision_id import arm_codes, epoch_number
 from extproc.resources.loading import parse_rollout, rollout_body
-from extproc.resources.rollout import BreakerSpec, EntitySpec, FeaturesSpec, Rollout, RolloutSpec, UnitSpec
+from extproc.resources.rollout import BreakerSpec, EntitySpec, FeaturesSpec, PolicySpec, Rollout, RolloutSpec, UnitSpec
 from extproc.snapshot.model import (
     ArmRange,
     Breaker,
@@ -74,7 +74,7 @@ def compile_rollout(rollout: Rollout, status: Status, now: float) -> CompiledRol
         layer=Layer(spec.layer.name.encode(), BucketRange(*spec.layer.range)) if spec.layer else None,
         shadow=shadow,
         features=_shared(_feature_need(spec.features)) if spec.features else None,
-        policy=_shared(PolicyUse(spec.policy.path, _DENY_ON_ERROR[spec.policy.on_error])) if spec.policy else None,
+        policy=_shared(_policy_use(spec.policy)) if spec.policy else None,
         log_headers=_shared(frozenset(spec.log.headers)),
         log_features=_shared(frozenset(spec.log.features)),
         weight=status.weight,
@@ -196,6 +196,10 @@ def _feature_need(features: FeaturesSpec) -> FeatureNeed:
         timeout=features.timeout,
         missing_is_stable=features.on_missing == "stable",
     )
+
+
+def _policy_use(policy: PolicySpec) -> PolicyUse:
+    return PolicyUse(policy.path, _DENY_ON_ERROR[policy.on_error], policy.denies_unanswered)
 
 
 def _plan(rollout: Rollout, status: Status) -> bytes:

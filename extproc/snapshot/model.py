@@ -52,10 +52,12 @@ class PolicyUse:
     """The rule that a rollout asks: ``routing/decision`` is the rule ``decision`` of package ``routing``.
 
     ``deny_on_error`` is whether a fault of the rule is a denial; None: where the rule can deny.
+    ``deny_unanswered`` is whether a request that got no decision is denied, by the rendered routes.
     """
 
     path: str
     deny_on_error: bool | None
+    deny_unanswered: bool = False
 
 
 class Holdout(NamedTuple):
@@ -141,6 +143,11 @@ class CompiledRollout:
     plan: bytes
     successor: CompiledRollout | None = None
     successor_at: float = 0.0
+
+    @property
+    def denies_unanswered(self) -> bool:
+        """Whether a request that nobody decided is denied: ``spec.policy.noAnswer``."""
+        return self.policy is not None and self.policy.deny_unanswered
 
     def at(self, clock: Clock) -> CompiledRollout:
         """The rollout as it stands now: a rise that is due has happened, in whichever worker the request is.

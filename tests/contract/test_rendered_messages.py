@@ -26,7 +26,11 @@ MATCH = {
 GIVEN = [
     [],
     [canary()],
-    [canary(), canary(name="other", match=[MATCH]), canary(name="all", match=[{"path": {"value": "/"}}])],
+    [
+        canary(),
+        canary(name="other", match=[MATCH], policy={"noAnswer": "deny"}),
+        canary(name="all", match=[{"path": {"value": "/"}}]),
+    ],
     [experiment()],
 ]
 

@@ -15,7 +15,7 @@ import grpc
 import pytest
 
 from extproc.envoy.bootstrap import bootstrap, connection_manager
-from extproc.envoy.render import write_envoy_dir
+from extproc.envoy.files import write_envoy_dir
 from extproc.protect.access_log import METHOD, SERVICE, LogEntry, decode, server_options
 from extproc.protect.outcome import Outcome, outcome_of
 from extproc.resources.loading import parse_rollout

@@ -15,7 +15,7 @@ from extproc.assignment import bucket_of
 from extproc.clock import SystemClock
 from extproc.decision_id import KeyFile
 from extproc.envoy.bootstrap import connection_manager
-from extproc.envoy.render import write_envoy_dir
+from extproc.envoy.files import write_envoy_dir
 from extproc.names import OWN_HEADERS
 from tests.e2e.house import KEY, Answer, House
 from tests.support.envoy import TEMPLATES, wait_until

@@ -17,7 +17,7 @@ from hypothesis import strategies as st
 
 from extproc.datapath.model import Mutation, Request
 from extproc.envoy.bootstrap import PROCESSOR_CLUSTER, bootstrap, connection_manager
-from extproc.envoy.render import ROUTES_FILE, write_envoy_dir
+from extproc.envoy.files import ROUTES_FILE, write_envoy_dir
 from extproc.serve.server import Server, server_maker
 from extproc.serve.worker_config import WorkerConfig
 from extproc.snapshot.model import Snapshot

@@ -13,7 +13,7 @@ import orjson
 import pytest
 
 from extproc.envoy.bootstrap import bootstrap, connection_manager
-from extproc.envoy.render import write_envoy_dir
+from extproc.envoy.files import write_envoy_dir
 from extproc.names import OWN_HEADERS
 from extproc.resources.loading import parse_rollout
 from extproc.snapshot.compile import compile_rollout

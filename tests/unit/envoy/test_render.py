@@ -17,7 +17,8 @@ from extproc.adapters.stores import open_store
 from extproc.cli.envoy import envoy
 from extproc.cli.serve import EnvoyFiles
 from extproc.envoy.bootstrap import PROCESSOR_CLUSTER, bootstrap, connection_manager
-from extproc.envoy.render import render_clusters, render_routes, write_envoy_dir
+from extproc.envoy.files import write_envoy_dir
+from extproc.envoy.render import render_clusters, render_routes
 from extproc.errors import Unreachable
 from extproc.names import OWN_HEADERS
 from extproc.resources.loading import parse_rollout
@@ -156,6 +157,39 @@ def test_many_entries_without_a_path_are_listed_once() -> None:
     assert len(_undecided(render_routes(several, MARKS))) == 50 + 2 * 50
 
 
+DENIES = {"policy": {"noAnswer": "deny"}}
+
+
+@pytest.mark.parametrize(
+    ("policy", "denies"),
+    [
+        (None, False),
+        ({}, False),
+        ({"onError": "stable"}, False),
+        ({"onError": "deny"}, True),
+        ({"onError": "deny", "noAnswer": "stable"}, False),
+        ({"onError": "stable", "noAnswer": "deny"}, True),
+    ],
+)
+def test_an_undecided_request_is_denied_where_the_policy_says_so(policy: dict[str, str] | None, denies: bool) -> None:
+    for route in _undecided(render_routes([canary(policy=policy)], MARKS)):
+        assert ("directResponse" in route) is denies
+        assert ("route" in route) is not denies
+        assert set(route["requestHeadersToRemove"]) == set(OWN_HEADERS)
+
+
+def test_of_rollouts_that_share_an_entry_any_denies_what_is_undecided() -> None:
+    layers = [{"layer": {"name": "l", "range": [0, 5000]}}, {"layer": {"name": "l", "range": [5000, 10000]}}]
+    shared = [canary(name="a", **layers[0]), canary(name="b", **layers[1], **DENIES)]
+    assert all("directResponse" in route for route in _undecided(render_routes(shared, MARKS)))
+
+
+def test_another_rollouts_denial_is_its_own() -> None:
+    given = [canary(name="a"), canary(name="b", match=[{"path": {"value": "/v1/models"}}], **DENIES)]
+    routes = _undecided(render_routes(given, MARKS))
+    assert [("directResponse" in route) for route in routes] == [False, False, True, True]
+
+
 def test_files_are_replaced_only_when_the_routes_change(tmp_path: Path) -> None:
     assert write_envoy_dir(tmp_path, [canary(100)], MARKS)
     files = [tmp_path / "rds.json", tmp_path / "cds.json"]
@@ -241,7 +275,11 @@ def test_envoy_accepts_rendered_routes_and_clusters(tmp_path: Path) -> None:
         "headers": [{"name": "x-model", "value": "größe"}],
         "hosts": ["*.example.com", "a.example.com", LONG_HOST, f"*.{LONG_HOST[2:]}"],
     }
-    several = [canary(), canary(name="other", match=[entry]), canary(name="all", match=[{"path": {"value": "/"}}])]
+    several = [
+        canary(),
+        canary(name="other", match=[entry], **DENIES),
+        canary(name="all", match=[{"path": {"value": "/"}}]),
+    ]
     assert validate(_with_rendered(tmp_path, several, ("old", "new")), tmp_path) == ""
 
 
