@@ -39,6 +39,11 @@ class Settings:
     feature_cache_entries: int = _setting(50_000, "entities that a worker remembers the features of")
     verdict_cache_entries: int = _setting(4096, "verdicts of policies that a worker remembers; 0 asks every time")
     drain_timeout: float = _setting(10.0, "seconds that streams in flight get after SIGTERM, without `--drain-timeout`")
+    decision_deadline: float = _setting(
+        4.0,
+        "seconds that a decision may wait for features, without `--decision-deadline`; 0.8 of Envoy's "
+        "`message_timeout`; documents that would wait longer are refused",
+    )
     lame_duck: float = _setting(
         1.0, "seconds at most between NOT_SERVING and the closed socket; shorter when no requests come"
     )

@@ -20,6 +20,7 @@ from extproc.errors import InvalidInput
 from extproc.resources import analysis_template
 from extproc.resources.kinds import KINDS
 from extproc.resources.loading import load_valid
+from extproc.settings import settings
 
 
 def _kind(context: click.Context, parameter: click.Parameter, value: str) -> str:
@@ -53,7 +54,8 @@ kind_argument = click.argument("kind", callback=_kind)
 @output_option
 def apply(paths: tuple[str, ...], repair: bool, store: str, output: str) -> None:
     """Put documents into the store: all of them, or none if anything is wrong with one."""
-    documents = load_valid("/dev/stdin" if path == "-" else path for path in paths)
+    files = ["/dev/stdin" if path == "-" else path for path in paths]
+    documents = load_valid(files, deadline=settings().decision_deadline)
     with opened(store, create=True) as opened_store:
         results = act(opened_store, this_user(), Apply(documents, repair=repair), SystemClock(), direct_policy())
     _print_results(results, output)

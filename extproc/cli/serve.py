@@ -67,6 +67,7 @@ class Options:
     tls: TlsFiles | None
     insecure: bool
     drain_timeout: float
+    decision_deadline: float
     controller: ControllerFlags | None
 
 
@@ -131,6 +132,14 @@ def _folder(*, exists: bool) -> click.Path:
     default=lambda: settings().drain_timeout,
     metavar="SECONDS",
     help="What streams in flight get after SIGTERM. [DROPOUT_DRAIN_TIMEOUT]",
+)
+@click.option(
+    "--decision-deadline",
+    type=click.FloatRange(0, min_open=True),
+    callback=_finite,
+    default=lambda: settings().decision_deadline,
+    metavar="SECONDS",
+    help="What a decision may wait for features: 0.8 of Envoy's message_timeout. [DROPOUT_DECISION_DEADLINE]",
 )
 @controller_options
 def serve(
@@ -281,6 +290,7 @@ def _config(
         tls_key=str(options.tls.key) if options.tls else None,
         tls_client_ca=str(options.tls.client_ca) if options.tls and options.tls.client_ca else None,
         drain_timeout=options.drain_timeout,
+        decision_deadline=options.decision_deadline,
         observed=options.access_log_listen is not None,
         **as_config(endpoint),
     )
@@ -289,7 +299,7 @@ def _config(
 class _FollowedRollouts:
     """The folder of documents, as the supervisor follows it."""
 
-    def __init__(self, store: RolloutStore, directory: Path, *, prune: bool) -> None:
+    def __init__(self, store: RolloutStore, directory: Path, *, prune: bool, deadline: float) -> None:
         from extproc.clock import SystemClock
         from extproc.control.absence import Grace
         from extproc.control.folder import FollowedFolder
@@ -297,7 +307,7 @@ class _FollowedRollouts:
         tuning = settings()
         grace = Grace(0, 0) if prune else Grace(tuning.delete_after, tuning.delete_many_after)
         self._store = store
-        self._folder = FollowedFolder(store, directory, SystemClock(), grace)
+        self._folder = FollowedFolder(store, directory, SystemClock(), grace, deadline=deadline)
         self._first = True
 
     @property
@@ -332,7 +342,7 @@ def _open_folder(options: Options) -> Folder | None:
             click.echo(f"dropout: {options.store} has no rollouts yet: no request is decided", err=True)
         store.close()
         return None
-    return _FollowedRollouts(store, options.rollouts, prune=options.prune)
+    return _FollowedRollouts(store, options.rollouts, prune=options.prune, deadline=options.decision_deadline)
 
 
 class EnvoyFiles:

@@ -13,6 +13,7 @@ from extproc.resources.kinds import KINDS
 from extproc.resources.loading import load_valid
 from extproc.resources.rollout import Rollout
 from extproc.resources.schema import schema_of
+from extproc.settings import settings
 
 _MODELS = {name.lower(): kind.model for name, kind in KINDS.items()}
 
@@ -26,7 +27,7 @@ def validate(paths: tuple[str, ...], output: str) -> None:
     PATH is a file, or a folder whose .yaml, .yml and .json files are read, those of its sub-folders too. Exit code 2
     if anything is wrong. What is right and easily overlooked is noted on stderr.
     """
-    documents = load_valid(paths)
+    documents = load_valid(paths, deadline=settings().decision_deadline)
     if output == "json":
         listed = [
             {

@@ -41,6 +41,7 @@ from extproc.metrics import (
     VERDICT_MISSES,
     Metrics,
 )
+from extproc.resources.deadline import late_features
 from extproc.resources.policies import PolicySources
 from extproc.serve.logs import configure_logging
 from extproc.serve.server import server_maker
@@ -68,10 +69,11 @@ class RouterApplication:
         self._store = open_store(config.store)
         self._holder = SnapshotHolder(self._store, clock)
         self._frozen_at = 0
+        self._deadline = config.decision_deadline
         self._metrics = Metrics(clock)
         self._traffic = _Traffic()
         self._verdicts = VerdictCache(settings().verdict_cache_entries)
-        self._features = _open_features(config.features, clock) if config.features else None
+        self._features = _open_features(config.features, clock, config.decision_deadline) if config.features else None
         self._log = self._open_log(config) if config.decision_log else None
         self._id_keys = KeyFile(beside(config.store, ".ids"), clock)
         self._holder.on_swap.append(self._swapped)
@@ -192,6 +194,7 @@ class RouterApplication:
         if self._holder.store_fault is not None:
             errors.append({"rollout": None, **self._holder.store_fault.as_dict()})
         errors.extend(self._never_answered(snapshot))
+        errors.extend(self._ended_early(snapshot))
         rollouts = (_described(rollout, snapshot.overlay_of(key)) for key, rollout in snapshot.rollouts.items())
         return {"rollouts": rollouts, "errors": errors}
 
@@ -211,6 +214,12 @@ class RouterApplication:
                 features_answered = True
                 message = "Features are asked for, but serve has no --features: every one is missing."
                 yield {"rollout": key, **Fault("feature_store_missing", message, field="spec.features").as_dict()}
+
+    def _ended_early(self, snapshot: Snapshot) -> Iterator[dict[str, Any]]:
+        """Rollouts in the store from before that wait longer than they may: features are missing at the deadline."""
+        for key, rollout in snapshot.rollouts.items():
+            if rollout.features is not None and rollout.features.timeout > self._deadline:
+                yield {"rollout": key, **late_features(rollout.features.timeout, self._deadline).as_dict()}
 
     def dump(self) -> dict[str, Any]:
         """The metrics, of every decision that was answered."""
@@ -261,10 +270,14 @@ class RouterApplication:
         self._store.close()
 
 
-def _open_features(url: str, clock: Clock) -> FeatureReader:
+def _open_features(url: str, clock: Clock, deadline: float) -> FeatureReader:
     tuning = settings()
     return FeatureReader(
-        open_features(url), clock, max_entries=tuning.feature_cache_entries, max_age=tuning.feature_cache
+        open_features(url),
+        clock,
+        max_entries=tuning.feature_cache_entries,
+        max_age=tuning.feature_cache,
+        deadline=deadline,
     )
 
 

@@ -10,6 +10,7 @@ from __future__ import annotations
 import errno
 from collections.abc import Collection, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
+from math import inf
 from pathlib import Path
 from typing import Any, Final
 
@@ -19,6 +20,7 @@ from extproc.control.actions import Apply, Result, act
 from extproc.control.templates import TemplateResult
 from extproc.errors import Fault, InvalidInput, Unreachable
 from extproc.resources.analysis_template import AnalysisTemplate
+from extproc.resources.deadline import beyond_deadline
 from extproc.resources.folder_watch import FolderWatch
 from extproc.resources.folders import Listing, Stamp, Unreadable
 from extproc.resources.loading import UNREAD_CODES, Loaded, LoadedDocument, list_documents, load_paths, of_kind
@@ -47,13 +49,17 @@ class FolderReport:
 class FollowedFolder:
     """The folder ``directory``, followed by ``store``. Use it from one thread.
 
-    ``grace`` says for how long a document may be missing.
+    ``grace`` says for how long a document may be missing. What waits longer than ``deadline``, the seconds that a
+    decision may take, is refused.
     """
 
-    def __init__(self, store: RolloutStore, directory: str | Path, clock: Clock, grace: Grace) -> None:
+    def __init__(
+        self, store: RolloutStore, directory: str | Path, clock: Clock, grace: Grace, *, deadline: float = inf
+    ) -> None:
         self._store = store
         self._directory = Path(directory).absolute()
         self._clock = clock
+        self._deadline = deadline
         self._watch = FolderWatch(lambda: list_documents(self._directory), PATIENCE)
         self._absence = Absence(self._directory, grace, clock)
         self._next: Listing | None = None
@@ -88,8 +94,8 @@ class FollowedFolder:
         }
         documents = []
         for file, loaded in self._load(listing).items():
-            if loaded.faults:
-                faults[file] = tuple(loaded.faults)
+            if bad := [*loaded.faults, *beyond_deadline(loaded.documents, self._deadline)]:
+                faults[file] = tuple(bad)
             else:
                 documents.extend(loaded.documents)
         try:

@@ -13,6 +13,7 @@ import queue
 import threading
 from collections.abc import Mapping
 from contextlib import suppress
+from math import inf
 from typing import Final, NamedTuple
 
 from extproc.clock import Clock
@@ -52,6 +53,7 @@ class FeatureReader:
 
     Least recently used entries leave at ``max_entries``; no entry is served longer than ``max_age`` seconds after it
     was read. At most ``max_pending`` reads wait for the store; a request beyond them gets ``feature_timeout`` at once.
+    No request waits longer than ``deadline`` seconds, so that its decision comes before Envoy has given up.
 
     ``hits``, ``misses`` (reads asked of the store) and ``errors`` (reads that failed) count since the start, for the
     metrics.
@@ -65,12 +67,14 @@ class FeatureReader:
         max_entries: int = MAX_ENTRIES,
         max_age: float = MAX_AGE_SECONDS,
         max_pending: int = MAX_PENDING,
+        deadline: float = inf,
     ) -> None:
         self._store = store
         self._clock = clock
         self._max_entries = max_entries
         self._max_age = max_age
         self._max_pending = max_pending
+        self._deadline = deadline
         self._entries: dict[Key, Entry] = {}
         self._pending: dict[Key, asyncio.Future[Mapping[str, FeatureRow] | None]] = {}
         self._wanted: queue.SimpleQueue[tuple[asyncio.AbstractEventLoop, Key] | None] = queue.SimpleQueue()
@@ -95,7 +99,7 @@ class FeatureReader:
         return self._judge(need, entry.rows, "cache")
 
     async def fetch(self, need: FeatureNeed, entity: str) -> Features:
-        """What the rollout needs, from the store, within ``need.timeout`` seconds. Never raises.
+        """What the rollout needs, from the store, within ``need.timeout`` seconds and the deadline. Never raises.
 
         The fault is ``feature_timeout`` when there was no answer in time, ``feature_missing`` when a value, or the
         store itself, is not there or the entity is too long to be one, ``feature_stale`` when a value is older than
@@ -110,7 +114,7 @@ class FeatureReader:
                 return self._late()
             answer = self._ask(key)
         # asyncio.wait leaves the future alone when time is up: the answer still reaches the cache.
-        await asyncio.wait((answer,), timeout=need.timeout)
+        await asyncio.wait((answer,), timeout=min(need.timeout, self._deadline))
         if not answer.done():
             return self._late()
         rows = answer.result()

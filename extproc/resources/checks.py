@@ -13,6 +13,7 @@ from typing import NamedTuple
 
 from extproc.errors import Fault
 from extproc.resources.analysis_template import AnalysisTemplate
+from extproc.resources.deadline import FEATURES_TIMEOUT
 from extproc.resources.document import Resource
 from extproc.resources.marked_yaml import Path, dotted
 from extproc.resources.rollout import Rollout
@@ -54,10 +55,15 @@ def find_conflicts(resources: Sequence[Placed]) -> list[Conflict]:
 
 
 def conflict_paths(resource: Resource) -> list[Path]:
-    """The fields that a conflict of ``resource`` may name."""
+    """The fields that a conflict of ``resource`` may name, or a check of what it was given."""
     paths = [_NAME]
     if isinstance(resource, Rollout):
-        paths += [_RANGE, *(_match_path(number) for number in range(len(resource.spec.match))), *use_paths(resource)]
+        paths += [
+            _RANGE,
+            FEATURES_TIMEOUT,
+            *(_match_path(number) for number in range(len(resource.spec.match))),
+            *use_paths(resource),
+        ]
     elif isinstance(resource, AnalysisTemplate):
         paths += template_paths(resource)
     return paths

@@ -8,6 +8,7 @@ from collections.abc import Iterable, Iterator, Mapping, Sequence
 from copy import deepcopy
 from dataclasses import dataclass
 from itertools import islice
+from math import inf
 from pathlib import Path as FilePath
 from typing import Any, Final, Generic, TypeVar
 
@@ -16,6 +17,7 @@ from pydantic import ValidationError
 from extproc.errors import Fault, InvalidInput
 from extproc.resources.analysis_template import AnalysisTemplate
 from extproc.resources.checks import Placed, conflict_paths, find_conflicts
+from extproc.resources.deadline import beyond_deadline
 from extproc.resources.document import API_VERSION, Resource
 from extproc.resources.faults import Problem, problems_of
 from extproc.resources.file_names import is_unicode
@@ -81,8 +83,8 @@ def load_paths(paths: Iterable[str | os.PathLike[str]]) -> Loaded:
     return loaded
 
 
-def load_valid(paths: Iterable[str | os.PathLike[str]]) -> list[LoadedDocument[Any]]:
-    """The documents of ``paths``, checked one by one and together.
+def load_valid(paths: Iterable[str | os.PathLike[str]], *, deadline: float = inf) -> list[LoadedDocument[Any]]:
+    """The documents of ``paths``, checked one by one and together; ``deadline`` as in ``beyond_deadline``.
 
     Raises:
         InvalidInput: with every fault of every file.
@@ -92,6 +94,7 @@ def load_valid(paths: Iterable[str | os.PathLike[str]]) -> list[LoadedDocument[A
     faults = list(loaded.faults)
     for conflict in find_conflicts([document.placed for document in documents]):
         faults.append(conflict.fault(documents[conflict.second].lines[conflict.path]))
+    faults.extend(beyond_deadline(documents, deadline))
     if faults:
         raise InvalidInput(faults)
     return documents

@@ -32,6 +32,7 @@ class WorkerConfig:
     tls_key: str | None = None
     tls_client_ca: str | None = None
     drain_timeout: float = 10.0
+    decision_deadline: float = 4.0
     observed: bool = False
 
     @property

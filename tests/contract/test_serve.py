@@ -109,6 +109,17 @@ def test_a_socket_that_nobody_listens_on_is_taken() -> None:
         assert server.ask()["x-model-version"] == "3"
 
 
+def test_a_document_that_waits_longer_than_a_decision_may_take_is_refused_with_both_numbers() -> None:
+    server = fresh()
+    features = {"entity": {"header": "x-user-id"}, "view": "v", "names": ["n"], "timeout": "200ms"}
+    server.write_rollout(features=features)
+    server.options += ("--decision-deadline", "0.16")
+    status, said = server.refused()
+    assert status == 2
+    assert "features are waited for 200ms, but a decision may take 160ms" in said
+    assert "(timeout_beyond_deadline)" in said
+
+
 def test_a_folder_that_others_can_write_to_is_refused() -> None:
     server = fresh()
     server.sockets.mkdir()

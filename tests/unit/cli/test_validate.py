@@ -47,6 +47,24 @@ def test_a_policy_whose_errors_may_deny_is_noted(tmp_path: Path, capsys: pytest.
     assert err.startswith(f"{file}: note: spec.policy.onError is not written: if routing/decision can deny, ")
 
 
+def test_features_that_are_waited_for_longer_than_a_decision_may_take_are_refused(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    file = tmp_path / "a.yaml"
+    file.write_text(DESIGN)
+    line = DESIGN[: DESIGN.index("timeout: 5ms")].count("\n") + 1
+    monkeypatch.setenv("DROPOUT_DECISION_DEADLINE", "0.004")
+    for command in (("validate", str(file)), ("apply", "-f", str(file), "--store", f"sqlite:{tmp_path}/db")):
+        code, _, err = run(capsys, *command)
+        message = (
+            "features are waited for 5ms, but a decision may take 4ms: lower it, or raise --decision-deadline and "
+            "Envoy's message_timeout"
+        )
+        assert (code, err) == (2, f"{file}:{line} spec.features.timeout: {message} (timeout_beyond_deadline)\n")
+    monkeypatch.setenv("DROPOUT_DECISION_DEADLINE", "0.005")
+    assert run(capsys, "validate", str(file))[0] == 0
+
+
 def test_each_fault_is_a_line_on_stderr_and_the_exit_code_is_2(
     tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:

@@ -161,3 +161,18 @@ def with_store(tmp_path: Path, action: Apply | SetWeight | Delete) -> None:
 
 def url(tmp_path: Path) -> str:
     return f"sqlite:{tmp_path / 'dropout.db'}"
+
+
+def test_a_rollout_that_waits_longer_than_a_decision_may_take_is_told(tmp_path: Path) -> None:
+    features = {"entity": {"header": "x-user-id"}, "view": "v", "names": ["n"], "timeout": "1s"}
+    apply(tmp_path, {**CANARY, "features": features})
+    page = HeartbeatPage.create()
+    config = WorkerConfig(index=0, store=url(tmp_path), features=f"sqlite:{tmp_path}/f.db", decision_deadline=0.16)
+    app = RouterApplication(config, PolicySlot(page))
+    app.load()
+    (error,) = app.describe()["errors"]
+    assert error["code"] == "timeout_beyond_deadline"
+    assert "1s" in error["message"]
+    assert "160ms" in error["message"]
+    app.close()
+    page.close()

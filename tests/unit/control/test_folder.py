@@ -635,3 +635,17 @@ def test_a_store_that_was_put_in_the_place_of_another_is_followed(
     act(other, "backup", Apply(load_paths([directory / "a.yaml"]).documents), FakeClock())
     assert folder.sync().applied == ("payments/b",)
     assert names(other) == ["a", "b"]
+
+
+def test_a_file_whose_features_are_waited_for_too_long_is_held_back_and_its_last_good_stands(
+    store: SqliteStore, directory: Path
+) -> None:
+    folder = FollowedFolder(store, directory, FakeClock(), GRACE, deadline=4.0)
+    features = {"entity": {"header": "x"}, "view": "v", "names": ["n"]}
+    file = directory / "a.yaml"
+    file.write_text(text("a", features={**features, "timeout": "4s"}))
+    assert folder.sync().applied == ("payments/a",)
+    file.write_text(text("a", features={**features, "timeout": "4100ms"}))
+    assert codes(folder.sync().faults[str(file)]) == ["timeout_beyond_deadline"]
+    (row,) = store.documents().rollouts
+    assert row.document["spec"]["features"]["timeout"] == "4s"

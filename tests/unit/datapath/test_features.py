@@ -170,6 +170,12 @@ async def test_a_slow_store_is_a_timeout_and_its_late_answer_serves_the_next(
     assert store.asked == ["u-1"]
 
 
+async def test_nobody_waits_beyond_the_deadline(make: Callable[..., FeatureReader], store: FakeStore) -> None:
+    store.gate.clear()
+    late = await make(deadline=0.001).fetch(need(timeout=60.0), "u-1")
+    assert late.fault is Reason.FEATURE_TIMEOUT
+
+
 async def test_requests_for_the_same_entity_share_one_read(
     make: Callable[..., FeatureReader], store: FakeStore
 ) -> None:

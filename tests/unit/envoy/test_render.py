@@ -22,6 +22,7 @@ from extproc.envoy.render import render_clusters, render_routes
 from extproc.errors import Unreachable
 from extproc.names import OWN_HEADERS
 from extproc.resources.loading import parse_rollout
+from extproc.settings import Settings
 from extproc.snapshot.compile import compile_rollout
 from extproc.snapshot.model import CompiledRollout
 from extproc.snapshot.store import Status, Write
@@ -306,6 +307,13 @@ def test_the_two_configurations_differ_only_in_how_dropout_is_asked() -> None:
         del resources["listeners"][1:]
         resources["clusters"] = [cluster for cluster in resources["clusters"] if cluster["name"] != PROCESSOR_CLUSTER]
     assert configs[0] == configs[1]
+
+
+@pytest.mark.parametrize("transport", TEMPLATES)
+def test_a_decision_is_there_before_the_shipped_configuration_gives_it_up(transport: str) -> None:
+    filters = connection_manager(yaml.safe_load(TEMPLATES[transport].read_text()))["http_filters"]
+    waited = float(filters[0]["typed_config"]["message_timeout"].removesuffix("s"))
+    assert Settings().decision_deadline == pytest.approx(0.8 * waited)
 
 
 def test_the_shipped_configuration_strips_and_allows_exactly_our_headers() -> None:
