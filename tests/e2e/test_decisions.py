@@ -192,7 +192,7 @@ def test_the_mark_of_decisions_reaches_no_version_and_no_client(house: House) ->
     for path in ("/v1/models/fraud-detector", "/v1/models/mirrored", "/elsewhere"):
         answer = house.ask(path, x_user_id="calm")
         assert mark not in f"{answer} {house.upstreams.last}"
-    assert mark not in house.envoy.access_log.read_text()
+    assert mark not in house.envoy.output.read_text()
 
 
 def test_a_denied_request_gets_the_policys_status_and_body(house: House) -> None:
