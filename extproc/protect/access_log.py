@@ -14,7 +14,7 @@ import grpc.aio
 from google.protobuf.message import DecodeError
 from grpc.aio import EOF
 
-from extproc._gen.envoy.data.accesslog.v3.accesslog_pb2 import HTTPAccessLogEntry
+from extproc._gen.envoy.data.accesslog.v3.accesslog_pb2 import AccessLogType, HTTPAccessLogEntry
 from extproc._gen.envoy.service.accesslog.v3.als_pb2 import StreamAccessLogsMessage
 from extproc.names import HEADER_DECISION_ID, HEADER_ROLLOUT, HEADER_VERSION
 from extproc.protect.outcome import Answer
@@ -28,14 +28,18 @@ MESSAGE_BYTES: Final = 4 * 1024 * 1024
 _STREAM_WINDOW_BYTES: Final = 256 * 1024
 _STREAMS_PER_CONNECTION: Final = 64
 
+_ENDS: Final = frozenset((AccessLogType.NotSet, AccessLogType.DownstreamEnd))
+"""What an entry at a request's end is called; one that is called anything else tells of it before, or of a part."""
+
 
 class LogEntry(NamedTuple):
-    """One request: what was decided, by its headers, and how it ended."""
+    """One request: what was decided, by its headers, and how it ended, or how it stands if it has not ``ended``."""
 
     decision_id: str
     rollout: str
     version: str
     answer: Answer
+    ended: bool = True
 
 
 TakeEntries = Callable[[Sequence[LogEntry]], None]
@@ -63,7 +67,8 @@ def _entry(entry: HTTPAccessLogEntry) -> LogEntry:
         duration.seconds * 1e3 + duration.nanos / 1e6,
     )
     get = headers.get
-    return LogEntry(get(HEADER_DECISION_ID, ""), get(HEADER_ROLLOUT, ""), get(HEADER_VERSION, ""), answer)
+    ended = not common.intermediate_log_entry and common.access_log_type in _ENDS
+    return LogEntry(get(HEADER_DECISION_ID, ""), get(HEADER_ROLLOUT, ""), get(HEADER_VERSION, ""), answer, ended)
 
 
 def server_options() -> list[tuple[str, int]]:

@@ -137,8 +137,8 @@ class Observer:
         now = self.heard_at = self._clock.monotonic()
         self.entries += len(entries)
         for entry in entries:
-            if not entry.decision_id:
-                continue  # undecided: nothing was promised of it
+            if not entry.decision_id or not entry.ended:
+                continue  # undecided: nothing was promised of it; or nothing came of it yet
             opened = self._ids.open(entry.decision_id)
             if isinstance(opened, IdFault):
                 self._events.dropped(opened, 1)

@@ -45,6 +45,7 @@ def test_every_field_has_the_number_and_the_type_that_envoy_gives_it() -> None:
         FieldDescriptor.TYPE_STRING: "string",
         FieldDescriptor.TYPE_BOOL: "bool",
         FieldDescriptor.TYPE_UINT32: "uint32",
+        FieldDescriptor.TYPE_ENUM: "enum",
     }
     checked = 0
     for descriptor, theirs in messages():
@@ -54,7 +55,12 @@ def test_every_field_has_the_number_and_the_type_that_envoy_gives_it() -> None:
             assert fields[field.name].number == field.number, field.full_name
             assert fields[field.name].proto_type == ("map" if is_map else kinds[field.type]), field.full_name
             checked += 1
-    assert checked >= 27
+    assert checked >= 29
+
+
+def test_every_kind_of_entry_has_envoys_number() -> None:
+    kinds = accesslog_pb2.AccessLogType.items()
+    assert {data.AccessLogType[name].value for name, _ in kinds} == {number for _, number in kinds}
 
 
 def test_the_service_has_envoys_name_and_streams_one_way() -> None:
@@ -79,9 +85,12 @@ answers = st.builds(
     st.integers(0, 10**9).map(lambda micros: micros / 1000),
 )
 entries = st.builds(LogEntry, texts, texts, texts, answers)
+END = data.AccessLogType.DownstreamEnd
 
 
-def as_envoy_sends(entry: LogEntry) -> data.HttpAccessLogEntry:
+def as_envoy_sends(
+    entry: LogEntry, kind: data.AccessLogType = END, *, intermediate: bool = False
+) -> data.HttpAccessLogEntry:
     """An entry with everything else that Envoy puts into it."""
     headers = {"x-decision-id": entry.decision_id, "x-model-rollout": entry.rollout, "x-model-version": entry.version}
     answer = entry.answer
@@ -94,7 +103,8 @@ def as_envoy_sends(entry: LogEntry) -> data.HttpAccessLogEntry:
             duration=timedelta(milliseconds=answer.milliseconds),
             upstream_request_attempt_count=answer.attempts,
             stream_id="abc",
-            access_log_type=data.AccessLogType.DownstreamEnd,
+            intermediate_log_entry=intermediate,
+            access_log_type=kind,
         ),
         protocol_version=data.HttpAccessLogEntryHttpVersion.HTTP11,
         request=data.HttpRequestProperties(path="/v1", authority="models", request_headers={**headers, "x-a": "b"}),
@@ -116,6 +126,18 @@ def test_what_envoy_logs_is_read_as_it_is(batch: list[LogEntry]) -> None:
         assert found[:3] == sent[:3]
         assert found.answer[:-1] == (sent.answer.status, sorted(sent.answer.flags, key=FLAGS.index), *sent.answer[2:5])
         assert found.answer.milliseconds == pytest.approx(sent.answer.milliseconds, abs=1e-6)
+
+
+@pytest.mark.filterwarnings("ignore:AccessLogCommon.intermediate_log_entry")
+@pytest.mark.parametrize("intermediate", [False, True])
+@pytest.mark.parametrize("kind", [*data.AccessLogType, data.AccessLogType(99)])
+def test_only_what_is_written_at_the_end_of_a_request_is_its_end(
+    kind: data.AccessLogType, *, intermediate: bool
+) -> None:
+    entry = as_envoy_sends(LogEntry("a", "b", "c", Answer(200, [], "", "", 1, 1.0)), kind, intermediate=intermediate)
+    logs = als.StreamAccessLogsMessageHttpAccessLogEntries(log_entry=[entry])
+    (read,) = decode(bytes(als.StreamAccessLogsMessage(http_logs=logs)))
+    assert read.ended is (kind in (END, data.AccessLogType.NotSet) and not intermediate)
 
 
 def test_entries_of_tcp_and_empty_messages_hold_nothing() -> None:

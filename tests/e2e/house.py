@@ -14,7 +14,7 @@ from typing import Any
 from click.testing import CliRunner
 
 from extproc.cli.main import cli
-from extproc.envoy.bootstrap import PROCESSOR_CLUSTER, bootstrap
+from extproc.envoy.bootstrap import PROCESSOR_CLUSTER, bootstrap, connection_manager
 from tests.support.dropout import DropoutServer
 from tests.support.envoy import TEMPLATES, EnvoyProcess, Upstreams, free_port, wait_until
 
@@ -47,7 +47,8 @@ class Answer:
 class House:
     """Start it, break it, ask it. ``settings`` are variables of Dropout's environment.
 
-    If it is ``observed``, Envoy tells Dropout's observer what became of requests.
+    If it is ``observed``, Envoy tells Dropout's observer what became of requests. ``manager`` are fields of Envoy's
+    HTTP connection manager in place of the template's.
     """
 
     def __init__(
@@ -57,9 +58,11 @@ class House:
         *,
         transport: str = "grpc",
         observed: bool = False,
+        manager: Mapping[str, Any] | None = None,
         **settings: str,
     ) -> None:
         self.transport = transport
+        self._manager = manager or {}
         self.dropout = DropoutServer(workers=WORKERS, **settings)
         self.folder = self.dropout.folder
         self.envoy_dir = self.folder / "envoy"
@@ -124,6 +127,7 @@ class House:
             models=self.upstreams.ports,
             observer_socket=self.observer_socket,
         )
+        connection_manager(config).update(self._manager)
         change(config)
         envoy = EnvoyProcess(config, directory).start()
         wait_until(lambda: _knows_all(envoy), "an Envoy that holds every worker healthy")

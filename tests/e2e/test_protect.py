@@ -22,6 +22,8 @@ RATE = 100.0
 WITHIN_SECONDS = 2.0
 STABLE, CANARY = "fraud-detector-v3", "fraud-detector-v4"
 BREAKER = {"window": "10s", "minRequests": 20, "errorRate": 0.2, "consecutive": 10}
+TALKATIVE = {"access_log_options": {"access_log_flush_interval": "0.1s", "flush_access_log_on_new_request": True}}
+"""An Envoy that logs of each request when it begins, and then again and again until it ends."""
 
 
 @pytest.fixture
@@ -98,8 +100,10 @@ def test_a_canary_that_answers_500_is_out_of_all_workers_without_store_and_contr
     assert house.dropout.metric("dropout_outcomes_total", rollout=KEY, version="4", outcome="failure") >= 10
 
 
-@pytest.mark.parametrize("house", [{"DROPOUT_OUTCOME_LIMIT": "1"}], indirect=True)
-def test_a_canary_that_hangs_is_taken_away(house: House) -> None:
+@pytest.mark.parametrize(
+    "house", [{"DROPOUT_OUTCOME_LIMIT": "1"}, {"DROPOUT_OUTCOME_LIMIT": "1", "manager": TALKATIVE}], indirect=True
+)
+def test_a_canary_that_hangs_is_taken_away_whatever_is_logged_before_requests_end(house: House) -> None:
     with under_load(house.port, rate=RATE):
         time.sleep(2)
         house.upstreams.hanging.add(CANARY)
@@ -108,6 +112,9 @@ def test_a_canary_that_hangs_is_taken_away(house: House) -> None:
         house.upstreams.hanging.clear()
     assert in_force(house)
     assert house.dropout.metric("dropout_outcomes_total", rollout=KEY, version="4", outcome="missing") >= 10
+    served = sum(house.upstreams.seen.values())
+    ended = house.dropout.metric("dropout_outcomes_total", rollout=KEY, outcome="success")
+    assert ended <= served
 
 
 def test_what_stable_answers_in_a_retry_is_the_canarys_failure_and_nobodys_error(house: House) -> None:

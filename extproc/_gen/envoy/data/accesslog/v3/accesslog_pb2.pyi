@@ -4,12 +4,20 @@ import datetime
 from google.protobuf import duration_pb2 as _duration_pb2
 from google.protobuf import wrappers_pb2 as _wrappers_pb2
 from google.protobuf.internal import containers as _containers
+from google.protobuf.internal import enum_type_wrapper as _enum_type_wrapper
 from google.protobuf import descriptor as _descriptor
 from google.protobuf import message as _message
 from collections.abc import Mapping as _Mapping
 from typing import ClassVar as _ClassVar, Optional as _Optional, Union as _Union
 
 DESCRIPTOR: _descriptor.FileDescriptor
+
+class AccessLogType(int, metaclass=_enum_type_wrapper.EnumTypeWrapper):
+    __slots__ = ()
+    NotSet: _ClassVar[AccessLogType]
+    DownstreamEnd: _ClassVar[AccessLogType]
+NotSet: AccessLogType
+DownstreamEnd: AccessLogType
 
 class HTTPAccessLogEntry(_message.Message):
     __slots__ = ("common_properties", "request", "response")
@@ -22,18 +30,22 @@ class HTTPAccessLogEntry(_message.Message):
     def __init__(self, common_properties: _Optional[_Union[AccessLogCommon, _Mapping]] = ..., request: _Optional[_Union[HTTPRequestProperties, _Mapping]] = ..., response: _Optional[_Union[HTTPResponseProperties, _Mapping]] = ...) -> None: ...
 
 class AccessLogCommon(_message.Message):
-    __slots__ = ("upstream_cluster", "response_flags", "route_name", "duration", "upstream_request_attempt_count")
+    __slots__ = ("upstream_cluster", "response_flags", "route_name", "duration", "upstream_request_attempt_count", "intermediate_log_entry", "access_log_type")
     UPSTREAM_CLUSTER_FIELD_NUMBER: _ClassVar[int]
     RESPONSE_FLAGS_FIELD_NUMBER: _ClassVar[int]
     ROUTE_NAME_FIELD_NUMBER: _ClassVar[int]
     DURATION_FIELD_NUMBER: _ClassVar[int]
     UPSTREAM_REQUEST_ATTEMPT_COUNT_FIELD_NUMBER: _ClassVar[int]
+    INTERMEDIATE_LOG_ENTRY_FIELD_NUMBER: _ClassVar[int]
+    ACCESS_LOG_TYPE_FIELD_NUMBER: _ClassVar[int]
     upstream_cluster: str
     response_flags: ResponseFlags
     route_name: str
     duration: _duration_pb2.Duration
     upstream_request_attempt_count: int
-    def __init__(self, upstream_cluster: _Optional[str] = ..., response_flags: _Optional[_Union[ResponseFlags, _Mapping]] = ..., route_name: _Optional[str] = ..., duration: _Optional[_Union[datetime.timedelta, _duration_pb2.Duration, _Mapping]] = ..., upstream_request_attempt_count: _Optional[int] = ...) -> None: ...
+    intermediate_log_entry: bool
+    access_log_type: AccessLogType
+    def __init__(self, upstream_cluster: _Optional[str] = ..., response_flags: _Optional[_Union[ResponseFlags, _Mapping]] = ..., route_name: _Optional[str] = ..., duration: _Optional[_Union[datetime.timedelta, _duration_pb2.Duration, _Mapping]] = ..., upstream_request_attempt_count: _Optional[int] = ..., intermediate_log_entry: _Optional[bool] = ..., access_log_type: _Optional[_Union[AccessLogType, str]] = ...) -> None: ...
 
 class ResponseFlags(_message.Message):
     __slots__ = ("no_healthy_upstream", "upstream_request_timeout", "local_reset", "upstream_remote_reset", "upstream_connection_failure", "upstream_connection_termination", "upstream_overflow", "no_route_found", "downstream_connection_termination", "downstream_protocol_error", "upstream_max_stream_duration_reached", "upstream_protocol_error", "no_cluster_found", "dns_resolution_failure", "downstream_remote_reset")
