@@ -19,7 +19,7 @@ from extproc.clock import Clock
 from extproc.control.fleet import Summary
 from extproc.errors import Unreachable
 from extproc.measure import ArmTotals, EpochTotals, UnitSample
-from extproc.measure.outcomes import Counts
+from extproc.measure.outcomes import Counts, Ends
 from extproc.names import ARM_CANARY, ARM_CONTROL
 
 WAIT_SECONDS: Final = 1.0
@@ -47,13 +47,25 @@ CREATE TABLE counts (run TEXT NOT NULL, rollout TEXT NOT NULL, epoch INTEGER NOT
 CREATE INDEX counts_by_age ON counts (updated_at);
 CREATE TABLE fallbacks (seq INTEGER PRIMARY KEY, id TEXT NOT NULL);
 """
+_ADDED: Final = """
+CREATE TABLE IF NOT EXISTS abandoned (run TEXT NOT NULL, rollout TEXT NOT NULL, epoch INTEGER NOT NULL,
+                                      canary INTEGER NOT NULL, control INTEGER NOT NULL,
+                                      PRIMARY KEY (rollout, epoch, run)) WITHOUT ROWID;
+"""
+"""Tables that came later, which an older Dropout neither makes nor misses; rows only where there was anything."""
+
+_SUMMARIES: Final = """
+SELECT run, rollout, epoch, outcomes, canary, control
+FROM counts LEFT JOIN abandoned USING (rollout, epoch, run) WHERE updated_at >= ?
+"""
+_SUMMARIES_WITHOUT_ABANDONED: Final = "SELECT run, rollout, epoch, outcomes, 0, 0 FROM counts WHERE updated_at >= ?"
 
 
 class Observed(NamedTuple):
     """The counts of one epoch as they are written: ``outcomes``, ``arms`` and ``units`` as JSON.
 
-    ``outcomes`` are requests and failures of the canary and the control arm, for who reads them every second;
-    ``units`` is None where none is new.
+    ``outcomes`` are requests and failures of the canary and the control arm, and ``abandoned`` what was abandoned of
+    each, for who reads them every second; ``units`` is None where none is new.
 
     Counts of another ``part`` of the run begin with nothing, and take no other's place.
     """
@@ -64,6 +76,7 @@ class Observed(NamedTuple):
     updated_at: float
     unheard_since: float | None
     outcomes: bytes
+    abandoned: tuple[int, int]
     arms: bytes
     units: bytes | None
 
@@ -77,13 +90,15 @@ class Fallback(NamedTuple):
 
 def observed(totals: EpochTotals, *, units: bool, part: int = 0) -> Observed:
     """``totals`` as they are written, with their units if those are new."""
+    both = [totals.arms.get(arm, ArmTotals()) for arm in (ARM_CANARY, ARM_CONTROL)]
     return Observed(
         part,
         totals.rollout,
         totals.epoch,
         totals.updated_at,
         totals.unheard_since,
-        orjson.dumps([n for arm in (ARM_CANARY, ARM_CONTROL) for n in totals.arms.get(arm, ArmTotals()).outcomes]),
+        orjson.dumps([n for arm in both for n in arm.outcomes]),
+        (both[0].abandoned, both[1].abandoned),
         orjson.dumps({arm: counts.to_json() for arm, counts in totals.arms.items()}),
         orjson.dumps(totals.units.to_json()) if units else None,
     )
@@ -135,6 +150,14 @@ class ObservationsWriter:
                     " units = CASE WHEN :units IS NULL THEN units ELSE excluded.units END",
                     [{"run": f"{self._run}/{row.part}", "none": _NO_UNITS, **row._asdict()} for row in rows],
                 )
+                connection.executemany(
+                    "INSERT OR REPLACE INTO abandoned VALUES (?, ?, ?, ?, ?)",
+                    [
+                        (f"{self._run}/{row.part}", row.rollout, row.epoch, *row.abandoned)
+                        for row in rows
+                        if any(row.abandoned)
+                    ],
+                )
                 self._write_fallbacks(connection, fallbacks, now)
                 self._tidy(connection, now)
                 connection.execute("COMMIT")
@@ -162,6 +185,10 @@ class ObservationsWriter:
             (old, MAX_COUNTS),
         )
         connection.execute(
+            "DELETE FROM abandoned WHERE NOT EXISTS (SELECT 1 FROM counts AS kept WHERE kept.rollout ="
+            " abandoned.rollout AND kept.epoch = abandoned.epoch AND kept.run = abandoned.run)"
+        )
+        connection.execute(
             "DELETE FROM fallbacks WHERE seq <"
             " max(?, coalesce((SELECT seq FROM fallbacks ORDER BY seq DESC LIMIT 1 OFFSET ?), 0))",
             (int(old * 1e6), MAX_FALLBACKS),
@@ -182,6 +209,7 @@ class ObservationsWriter:
             self._file.make_tables(connection, _SCHEMA, _KIND)
         elif kind_of(connection) != _KIND:
             raise self._file.fault("incompatible", "it is none of this version's")
+        connection.execute(_ADDED)
         return connection, first
 
     def _throw_away(self) -> None:
@@ -237,10 +265,9 @@ class ObservationsReader:
         with self._reading() as connection:
             if connection is None:
                 return ()
-            rows = connection.execute(
-                "SELECT run, rollout, epoch, outcomes FROM counts WHERE updated_at >= ?", (since,)
-            )
-            return [Summary(run, rollout, epoch, *_outcomes(body)) for run, rollout, epoch, body in rows]
+            query = _SUMMARIES if _has_abandoned(connection) else _SUMMARIES_WITHOUT_ABANDONED
+            rows = connection.execute(query, (since,))
+            return [Summary(run, rollout, epoch, *_ends(body, *left)) for run, rollout, epoch, body, *left in rows]
 
     def fallbacks(self, since: int, limit: int = 10_000) -> Sequence[Fallback]:
         """The first ``limit`` decisions after ``since`` that stable answered in the version's place, in order.
@@ -330,9 +357,17 @@ class ObservationsReader:
         return sample
 
 
-def _outcomes(body: bytes) -> tuple[Counts, Counts]:
-    canary_requests, canary_failures, control_requests, control_failures = orjson.loads(body)
-    return Counts(canary_requests, canary_failures), Counts(control_requests, control_failures)
+def _has_abandoned(connection: sqlite3.Connection) -> bool:
+    """Whether the file has the table: one that an older Dropout writes has not."""
+    return connection.execute("SELECT 1 FROM sqlite_schema WHERE name = 'abandoned'").fetchone() is not None
+
+
+def _ends(outcomes: bytes, canary: int | None, control: int | None) -> tuple[Ends, Ends]:
+    canary_requests, canary_failures, control_requests, control_failures = orjson.loads(outcomes)
+    return (
+        Ends(Counts(canary_requests, canary_failures), canary or 0),
+        Ends(Counts(control_requests, control_failures), control or 0),
+    )
 
 
 def _arms(body: bytes) -> dict[str, ArmTotals]:

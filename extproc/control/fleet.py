@@ -14,7 +14,7 @@ from extproc.assignment import BUCKETS
 from extproc.control.following import Followed
 from extproc.errors import Unreachable
 from extproc.measure.breaker import Watched
-from extproc.measure.outcomes import Counts
+from extproc.measure.outcomes import End, Ends
 from extproc.snapshot.compile import limits_of
 
 RECENT_SECONDS: Final = 10.0
@@ -26,13 +26,13 @@ MAX_KNOWN: Final = 100_000
 
 
 class Summary(NamedTuple):
-    """The outcomes of an epoch's two arms since the run ``run`` of an observer began; what is missing failed."""
+    """How an epoch's requests ended, by arm, since the run ``run`` of an observer began; what is missing failed."""
 
     run: str
     rollout: str
     epoch: int
-    canary: Counts
-    control: Counts
+    canary: Ends
+    control: Ends
 
 
 class SummarySource(Protocol):
@@ -58,7 +58,7 @@ class FleetBreaker:
         self._monotonic = monotonic
         self._looked_at = float("-inf")
         self._known: dict[tuple[str, str, int], Summary] = {}
-        self._new: dict[tuple[str, int], tuple[Counts, Counts]] = {}
+        self._new: dict[tuple[str, int], tuple[Ends, Ends]] = {}
         self._pairs: WeakKeyDictionary[Followed, _Pair] = WeakKeyDictionary()
 
     def look(self, now: float) -> None:
@@ -98,16 +98,20 @@ class FleetBreaker:
         return pair.canary.judge(limits_of(breaker), pair.control, at, alone=status.weight_at(now) == BUCKETS)
 
     def _add(self, summary: Summary, before: Summary | None) -> None:
-        canary, control = self._new.get((summary.rollout, summary.epoch), (Counts(), Counts()))
+        canary, control = self._new.get((summary.rollout, summary.epoch), (Ends(), Ends()))
         new = (summary.canary, summary.control)
         if before is not None:
             new = (summary.canary.since(before.canary), summary.control.since(before.control))
         self._new[summary.rollout, summary.epoch] = canary.plus(new[0]), control.plus(new[1])
 
 
-def _count(watched: Watched, stable: Watched | None, epoch: int, new: Counts, now: float) -> None:
-    """Count the failures first: in which order they came is not known, and a success ends what is a row."""
-    if new.failures > 0:
-        watched.add(epoch, now, stable, failed=True, count=new.failures)
-    if new.requests > new.failures:
-        watched.add(epoch, now, stable, failed=False, count=new.requests - new.failures)
+def _count(watched: Watched, stable: Watched | None, epoch: int, new: Ends, now: float) -> None:
+    """Count the successes last: in which order they came is not known, and a success ends what is a row."""
+    outcomes, abandoned = new
+    for end, count in (
+        (End.FAILED, outcomes.failures),
+        (End.ABANDONED, abandoned),
+        (End.ANSWERED, outcomes.requests - outcomes.failures),
+    ):
+        if count > 0:
+            watched.add(epoch, now, stable, end, count=count)

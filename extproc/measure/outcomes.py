@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from enum import Enum, auto
 from math import ceil, inf
 from typing import Final, NamedTuple
 
@@ -26,6 +27,34 @@ class Counts(NamedTuple):
     def since(self, earlier: Counts) -> Counts:
         """What came after ``earlier``, which was counted by the same."""
         return Counts(self.requests - earlier.requests, self.failures - earlier.failures)
+
+
+class End(Enum):
+    """How a request ended, as far as it is held for or against a version."""
+
+    ANSWERED = auto()
+    FAILED = auto()
+    ABANDONED = auto()
+
+
+class Ends(NamedTuple):
+    """How requests ended: the outcomes that they came to, and beside them how many were abandoned by their clients."""
+
+    outcomes: Counts = Counts()
+    abandoned: int = 0
+
+    @property
+    def left(self) -> Counts:
+        """All of them, of which those that were abandoned are what failed."""
+        return Counts(self.outcomes.requests + self.abandoned, self.abandoned)
+
+    def plus(self, other: Ends) -> Ends:
+        """Both together."""
+        return Ends(self.outcomes.plus(other.outcomes), self.abandoned + other.abandoned)
+
+    def since(self, earlier: Ends) -> Ends:
+        """What came after ``earlier``, which was counted by the same."""
+        return Ends(self.outcomes.since(earlier.outcomes), self.abandoned - earlier.abandoned)
 
 
 class Row:

@@ -33,10 +33,10 @@ class LatencySketch:
     def __init__(self, counts: Iterable[tuple[int, int]] = ()) -> None:
         self._counts = dict(counts)
 
-    def add(self, milliseconds: float) -> None:
-        """Count one latency."""
+    def add(self, milliseconds: float, count: int = 1) -> None:
+        """Count a latency, or ``count`` of the same."""
         bucket = _bucket(milliseconds)
-        self._counts[bucket] = self._counts.get(bucket, 0) + 1
+        self._counts[bucket] = self._counts.get(bucket, 0) + count
 
     def merge(self, other: LatencySketch) -> None:
         """Count all that ``other`` has counted."""

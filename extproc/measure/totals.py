@@ -6,7 +6,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Any, Final, Self
 
-from extproc.measure.outcomes import Counts
+from extproc.measure.outcomes import Counts, Ends
 from extproc.measure.sketch import LatencySketch
 from extproc.measure.units import UnitSample
 
@@ -21,7 +21,11 @@ class ArmTotals:
     ``decided`` counts decisions, ``requests`` the outcomes seen of them. ``failures`` are outcomes that failed, a
     retry that another version answered (``fallbacks``) among them. ``missing`` are decisions whose outcome was waited
     for in vain while others came. ``groups`` are [requests, failures] by group of units; outcomes without a unit are
-    in no group, and neither is what is missing.
+    in no group, and neither is what is missing. ``abandoned`` are requests whose client left before it had its answer,
+    which are no outcomes, and ``abandoned_groups`` how many by group.
+
+    ``latency`` holds all of them: what was abandoned, or is missing, with the time until then, so that a quantile is
+    never too low for those who did not wait.
     """
 
     decided: int = 0
@@ -29,13 +33,26 @@ class ArmTotals:
     failures: int = 0
     fallbacks: int = 0
     missing: int = 0
+    abandoned: int = 0
     latency: LatencySketch = field(default_factory=LatencySketch)
     groups: dict[int, list[int]] = field(default_factory=dict)
+    abandoned_groups: dict[int, int] = field(default_factory=dict)
 
     @property
     def outcomes(self) -> Counts:
         """The outcomes, those that are missing among them: they failed."""
         return Counts(self.requests + self.missing, self.failures + self.missing)
+
+    @property
+    def ends(self) -> Ends:
+        """The outcomes, and what was abandoned."""
+        return Ends(self.outcomes, self.abandoned)
+
+    def abandon(self, group: int | None) -> None:
+        """Count a request whose client left; ``group`` None is a unit that is unknown."""
+        self.abandoned += 1
+        if group is not None:
+            self.abandoned_groups[group] = self.abandoned_groups.get(group, 0) + 1
 
     def merge(self, other: ArmTotals) -> None:
         """Add what ``other`` counted."""
@@ -44,11 +61,14 @@ class ArmTotals:
         self.failures += other.failures
         self.fallbacks += other.fallbacks
         self.missing += other.missing
+        self.abandoned += other.abandoned
         self.latency.merge(other.latency)
         for group, (requests, failures) in other.groups.items():
             counts = self.groups.setdefault(group, [0, 0])
             counts[0] += requests
             counts[1] += failures
+        for group, abandoned in other.abandoned_groups.items():
+            self.abandoned_groups[group] = self.abandoned_groups.get(group, 0) + abandoned
 
     def to_json(self) -> dict[str, Any]:
         """The counts as a JSON object."""
@@ -58,21 +78,25 @@ class ArmTotals:
             "failures": self.failures,
             "fallbacks": self.fallbacks,
             "missing": self.missing,
+            "abandoned": self.abandoned,
             "latency": self.latency.to_json(),
             "groups": [(group, *counts) for group, counts in sorted(self.groups.items())],
+            "abandoned_groups": sorted(self.abandoned_groups.items()),
         }
 
     @classmethod
     def from_json(cls, body: Mapping[str, Any]) -> Self:
-        """The reverse of ``to_json``."""
+        """The reverse of ``to_json``. What an older Dropout wrote has nothing of what was abandoned."""
         return cls(
             decided=body["decided"],
             requests=body["requests"],
             failures=body["failures"],
             fallbacks=body["fallbacks"],
             missing=body["missing"],
+            abandoned=body.get("abandoned", 0),
             latency=LatencySketch.from_json(body["latency"]),
             groups={group: [requests, failures] for group, requests, failures in body["groups"]},
+            abandoned_groups=dict(body.get("abandoned_groups", ())),
         )
 
 

@@ -13,14 +13,14 @@ from extproc.assignment import BUCKETS
 from extproc.clock import Clock
 from extproc.decision_id import IdFault, Opened
 from extproc.measure.breaker import Watched
-from extproc.measure.outcomes import Counts
+from extproc.measure.outcomes import Counts, End
 from extproc.names import ARM_EXCLUDED
 from extproc.protect.access_log import LogEntry
 from extproc.protect.bounded import Bounded
 from extproc.protect.epochs import Epochs
 from extproc.protect.missing import Key as Decisions
 from extproc.protect.missing import Missing, Settled
-from extproc.protect.outcome import FAILURES, OF_STABLE, Outcome, outcome_of
+from extproc.protect.outcome import ENDS, OF_STABLE, Outcome, outcome_of
 from extproc.protect.totals import Key as Epoch
 from extproc.protect.totals import RunTotals
 from extproc.protect.trips import Key, Trips
@@ -36,8 +36,6 @@ MAX_FALLBACKS: Final = 20_000
 MAX_EARLY: Final = 20_000
 EARLY_SECONDS: Final = 2.0
 """Entries that name an epoch of which nothing is known yet wait for as long, and as many of them at most."""
-
-_NO_VERDICT: Final = frozenset((Outcome.ABANDONED, Outcome.UNROUTED))
 
 
 class OpenIds(Protocol):
@@ -98,6 +96,7 @@ class Observer:
         self, ids: OpenIds, limit: float, clock: Clock, events: Events, trips: Iterable[LocalTrip] = ()
     ) -> None:
         self._ids = ids
+        self._limit = limit
         self._clock = clock
         self._events = events
         self._rollouts: Mapping[str, CompiledRollout] = {}
@@ -201,8 +200,8 @@ class Observer:
         in_time = self._missing.seen(opened.at, Decisions(epoch.rollout, epoch.epoch, arm, entry.version), now)
         self.totals.count(epoch, arm, group, entry.answer, outcome, now, in_time=in_time)
         rollout = self._rollouts.get(epoch.rollout)
-        if in_time and rollout is not None and outcome not in _NO_VERDICT:
-            self._weigh(rollout, epoch.epoch, entry.version, failed=outcome in FAILURES)
+        if in_time and rollout is not None and outcome in ENDS:
+            self._weigh(rollout, epoch.epoch, entry.version, ENDS[outcome])
 
     def _wait_for_epoch(self, early: _Early) -> None:
         if early.until <= self._clock.monotonic() or len(self._early) >= MAX_EARLY:
@@ -221,24 +220,24 @@ class Observer:
         rollout: CompiledRollout,
         epoch: int,
         version: str,
+        end: End,
         *,
-        failed: bool,
         count: int = 1,
         since: float | None = None,
     ) -> None:
-        """Hold outcomes of one kind for or against a version; ``since`` as in ``Row.add``."""
+        """Hold requests that ended in one way for or against a version; ``since`` as in ``Row.add``."""
         limits, key, now = rollout.breaker, (rollout.key, version), self._clock.monotonic()
         if limits is None or self._trips.is_open(key) or not self._epochs.in_attempt(rollout, epoch):
             return
         if self._trips.is_probing(key):
-            if self._trips.probed(key, limits, now, failed=failed, count=count, since=since):
+            if self._trips.probed(key, limits, now, end, count=count, since=since):
                 self._trips_changed = True
             return
         is_stable = version == rollout.stable
         stable = None if is_stable else self._watched.find((rollout.key, rollout.stable))
         watched = self._watched.use(key, lambda: Watched(limits.window))
-        watched.add(epoch, now, stable, failed=failed, count=count, since=since)
-        if failed and not is_stable:
+        watched.add(epoch, now, stable, end, count=count, since=since)
+        if end is not End.ANSWERED and not is_stable:
             self._suspects.add(key)
 
     def _count_missing(self, now: float) -> None:
@@ -250,9 +249,9 @@ class Observer:
                 if rollout is None or not missing or not self._heard_of(rollout, of_stable.get((name, epoch)), now):
                     continue
                 self._events.outcome(name, version, Outcome.MISSING, missing)
-                self.totals.missing((name, epoch), arm, missing, wall)
+                self.totals.missing((name, epoch), arm, missing, self._limit * 1e3, wall)
                 if version in rollout.versions:
-                    self._weigh(rollout, epoch, version, failed=True, count=missing, since=now - (wall - second))
+                    self._weigh(rollout, epoch, version, End.FAILED, count=missing, since=now - (wall - second))
 
     def _of_stable(self, settled: Iterable[Settled]) -> dict[Epoch, Counts]:
         """The decisions for stable, whatever the arm, and how many of them are missing."""

@@ -6,6 +6,8 @@ from collections.abc import Collection
 from enum import StrEnum
 from typing import Final, NamedTuple
 
+from extproc.measure.outcomes import End
+
 UPSTREAM_FAULTS: Final = frozenset(
     (
         "no_healthy_upstream",  # UH
@@ -41,7 +43,7 @@ class Outcome(StrEnum):
     FAILURE   it answered with 5xx, did not answer in time, or broke off
     FALLBACK  stable answered in its place, because it could not be reached, refused, or said 503: its failure
     UNROUTED  Envoy has no route to it yet and asked stable: nothing is known of the version
-    ABANDONED the client left before there was an answer: nothing is known of the version
+    ABANDONED the client left before it had its answer: it would have taken longer, how much is not known
     MISSING   nothing was heard of the request within the limit, while stable's were heard of: its failure
     """
 
@@ -55,6 +57,13 @@ class Outcome(StrEnum):
 
 FAILURES: Final = frozenset((Outcome.FAILURE, Outcome.FALLBACK, Outcome.MISSING))
 """What counts against a version."""
+
+ENDS: Final = {
+    Outcome.SUCCESS: End.ANSWERED,
+    Outcome.ABANDONED: End.ABANDONED,
+    **dict.fromkeys(FAILURES, End.FAILED),
+}
+"""What is held for or against a version. ``UNROUTED`` is neither."""
 
 OF_STABLE: Final = frozenset((Outcome.FALLBACK, Outcome.UNROUTED))
 """What stable's cluster answered in a version's place."""
@@ -77,6 +86,11 @@ class Answer(NamedTuple):
     milliseconds: float
 
 
+def left(answer: Answer) -> bool:
+    """Whether the client gave up before it had its answer, and had no error until then."""
+    return answer.status < 500 and not CLIENT_LEFT.isdisjoint(answer.flags)
+
+
 def failed(answer: Answer) -> bool:
     """Whether the client got an error, or half an answer."""
     return answer.status >= 500 or not UPSTREAM_FAULTS.isdisjoint(answer.flags)
@@ -93,6 +107,6 @@ def outcome_of(answer: Answer, rollout: str, version: str, own: str, stable: str
         default = f"{rollout}@default"
         routed = answer.route == f"{rollout}@{version}" or (answer.attempts > 1 and answer.route != default)
         return Outcome.FALLBACK if routed else Outcome.UNROUTED
-    if not CLIENT_LEFT.isdisjoint(answer.flags):
+    if left(answer):
         return Outcome.ABANDONED
     return Outcome.FAILURE if failed(answer) else Outcome.SUCCESS

@@ -8,7 +8,7 @@ from typing import Final, NamedTuple
 from extproc.measure import EpochTotals, units_each
 from extproc.protect.bounded import Bounded
 from extproc.protect.epochs import Epoch
-from extproc.protect.outcome import FAILURES, OF_STABLE, Answer, Outcome, failed
+from extproc.protect.outcome import FAILURES, OF_STABLE, Answer, Outcome, failed, left
 
 MAX_EPOCHS: Final = 2048
 """Epochs that are counted at a time, those with the latest news; up to 100 KB each, and their units."""
@@ -60,23 +60,25 @@ class RunTotals:
         *,
         in_time: bool = True,
     ) -> None:
-        """Count one request's end. A request whose client left has none; ``group`` None is a unit that is unknown.
+        """Count one request's end; ``group`` None is a unit that is unknown.
 
-        One that comes too late (not ``in_time``) does not count again if it counts as missing.
+        A request whose client left came to no outcome, but its answer would have taken longer than it lasted. One that
+        comes too late (not ``in_time``) does not count again if it counts as missing.
         """
         counted = self._of((epoch.rollout, epoch.epoch), now)
         counted.totals.unheard_since = None
         if not in_time and counted.late.get(arm, 0) > 0:
             counted.late[arm] -= 1
             return
-        if outcome is Outcome.ABANDONED:
-            return
         totals = counted.totals.arm(arm)
+        totals.latency.add(answer.milliseconds)
+        if outcome not in FAILURES and left(answer):
+            totals.abandon(group)
+            return
         fell = outcome in FAILURES or failed(answer)
         totals.requests += 1
         totals.failures += fell
         totals.fallbacks += outcome in OF_STABLE
-        totals.latency.add(answer.milliseconds)
         if group is not None:
             counts = totals.groups.setdefault(group, [0, 0])
             counts[0] += 1
@@ -89,10 +91,12 @@ class RunTotals:
         if totals.unheard_since is None or totals.unheard_since > now:
             totals.unheard_since = now
 
-    def missing(self, key: Key, arm: str, count: int, now: float) -> None:
-        """The outcomes of ``count`` requests of an arm were waited for in vain."""
+    def missing(self, key: Key, arm: str, count: int, milliseconds: float, now: float) -> None:
+        """The outcomes of ``count`` requests of an arm were waited for in vain, for so long each."""
         counted = self._of(key, now)
-        counted.totals.arm(arm).missing += count
+        totals = counted.totals.arm(arm)
+        totals.missing += count
+        totals.latency.add(milliseconds, count)
         counted.late[arm] = counted.late.get(arm, 0) + count
 
     def units(self, key: Key, units: Iterable[tuple[int, str]], now: float) -> None:

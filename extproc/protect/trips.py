@@ -11,7 +11,7 @@ from dataclasses import dataclass, field
 from typing import Final
 
 from extproc.measure.breaker import beyond_limit
-from extproc.measure.outcomes import Counts, Row
+from extproc.measure.outcomes import Counts, End, Row
 from extproc.snapshot.model import Breaker, CompiledRollout
 from extproc.snapshot.trips import LocalTrip
 
@@ -59,16 +59,17 @@ class Trips:
         return trip
 
     def probed(
-        self, key: Key, limits: Breaker, now: float, *, failed: bool, count: int = 1, since: float | None = None
+        self, key: Key, limits: Breaker, now: float, end: End, *, count: int = 1, since: float | None = None
     ) -> bool:
         """Count what a probed version's requests came to; whether that ended the probe, one way or the other.
 
-        ``since`` as in ``Row.add``.
+        ``since`` as in ``Row.add``. A probe is compared with nothing, and some clients never wait: what is abandoned
+        is no outcome, but so many in a row without an answer are.
         """
         held = self._held[key]
-        requests, failures = held.probed
-        held.probed = Counts(requests + count, failures + (count if failed else 0))
-        held.row.add(now, failed=failed, count=count, since=since)
+        if end is not End.ABANDONED:
+            held.probed = held.probed.plus(Counts(count, count if end is End.FAILED else 0))
+        held.row.add(now, failed=end is not End.ANSWERED, count=count, since=since)
         if beyond_limit(limits, held.probed, held.row.length):
             again = held.trip._replace(probing=False, probes=held.trip.probes + 1)
             self._held[key] = _Held(again, now)

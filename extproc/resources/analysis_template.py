@@ -28,7 +28,8 @@ _BOUNDS: Final = {"lower": -0.01, "upper": 0.03}
 
 EXAMPLE_RESULTS: Final[dict[str, dict[str, dict[str, Any]]]] = {
     "observed": {
-        "error_rate": {**_arms(requests=1000, failures=50, rate=0.05), **_BOUNDS},
+        "error_rate": {**_arms(requests=1000, failures=50, rate=0.05, abandoned=20), **_BOUNDS},
+        "abandoned": {**_arms(requests=1000, abandoned=50, rate=0.05), **_BOUNDS},
         "latency": _arms(requests=1000, value=12.5),
         "requests": {**_arms(requests=1000), "difference": 10},
     },
@@ -55,8 +56,8 @@ class ArgSpec(Part):
 class ObservedSpec(Part):
     """What Envoy saw of the requests of both arms."""
 
-    metric: Literal["error_rate", "latency", "requests"]
-    """The share of failed requests, a quantile of their duration in milliseconds, or their number."""
+    metric: Literal["error_rate", "latency", "abandoned", "requests"]
+    """The share of failed requests, a quantile of milliseconds, the share that clients gave up, or their number."""
     quantile: Annotated[float, Field(gt=0, lt=1)] = 0.99
     """Which latency: 0.99 is exceeded by one request in a hundred."""
     min_requests: _Count = 100

@@ -56,7 +56,7 @@ def _provider(provider: Any, path: Path) -> Iterator[Problem]:
     yield from exactly_one(provider, _PROVIDERS, path)
     observed = mapping(mapping(provider).get("observed"))
     yield from _only_for(observed, "quantile", ("latency",), (*path, "observed"))
-    yield from _only_for(observed, "alpha", ("error_rate",), (*path, "observed"))
+    yield from _only_for(observed, "alpha", ("error_rate", "abandoned"), (*path, "observed"))
     feedback = mapping(mapping(provider).get("feedback"))
     yield from _only_for(feedback, "outcome", ("mean",), (*path, "feedback"))
     if feedback.get("metric") == "mean" and not given(feedback, "outcome"):

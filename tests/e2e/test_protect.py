@@ -20,6 +20,8 @@ pytestmark = pytest.mark.e2e
 
 RATE = 100.0
 WITHIN_SECONDS = 2.0
+IMPATIENCE = 0.3
+"""Seconds after which a client leaves."""
 STABLE, CANARY = "fraud-detector-v3", "fraud-detector-v4"
 BREAKER = {"window": "10s", "minRequests": 20, "errorRate": 0.2, "consecutive": 10}
 TALKATIVE = {"access_log_options": {"access_log_flush_interval": "0.1s", "flush_access_log_on_new_request": True}}
@@ -117,6 +119,17 @@ def test_a_canary_that_hangs_is_taken_away_whatever_is_logged_before_requests_en
     assert ended <= served
 
 
+def test_a_canary_that_hangs_is_taken_away_as_soon_as_its_clients_leave(house: House) -> None:
+    with under_load(house.port, rate=RATE, patience=IMPATIENCE):
+        time.sleep(2)
+        began = time.monotonic()
+        house.upstreams.hanging.add(CANARY)
+        wait_until(lambda: tripped(house) == ["4"], "a trip", within=8)
+        assert time.monotonic() - began < IMPATIENCE + WITHIN_SECONDS
+        house.upstreams.hanging.clear()
+    assert house.dropout.metric("dropout_outcomes_total", rollout=KEY, version="4", outcome="abandoned") >= 10
+
+
 def test_what_stable_answers_in_a_retry_is_the_canarys_failure_and_nobodys_error(house: House) -> None:
     with under_load(house.port, rate=RATE) as load:
         time.sleep(1)
@@ -128,15 +141,19 @@ def test_what_stable_answers_in_a_retry_is_the_canarys_failure_and_nobodys_error
 
 
 def test_an_outage_of_both_versions_takes_nobody_away(house: House) -> None:
-    with under_load(house.port, rate=RATE):
+    with under_load(house.port, rate=RATE, patience=IMPATIENCE):
         time.sleep(1)
         house.upstreams.broken |= {STABLE, CANARY}
-        time.sleep(4)
+        time.sleep(3)
+        house.upstreams.hanging |= {STABLE, CANARY}
+        time.sleep(3)
         seen = house.upstreams.seen[CANARY]
         time.sleep(1)
         assert house.upstreams.seen[CANARY] > seen
+        house.upstreams.hanging.clear()
     for version in ("3", "4"):
-        assert house.dropout.metric("dropout_outcomes_total", rollout=KEY, version=version, outcome="failure") > 50
+        for outcome in ("failure", "abandoned"):
+            assert house.dropout.metric("dropout_outcomes_total", rollout=KEY, version=version, outcome=outcome) > 50
     assert tripped(house) == []
 
 

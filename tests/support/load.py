@@ -27,11 +27,13 @@ class Answered:
 class Load:
     """``rate`` requests a second to ``port`` from ``start`` until ``stop``; a late answer delays no other request.
 
+    Who has no answer after ``patience`` seconds leaves.
     ``headers`` gives those of request number n; by default each of 500 users in turn.
     """
 
     port: int
     rate: float = 200.0
+    patience: float = 15.0
     path: str = "/v1/models/fraud-detector:predict"
     headers: Callable[[int], Mapping[str, str]] = lambda number: {"x-user-id": f"user-{number % 500}"}
     answered: list[Answered] = field(default_factory=list)
@@ -77,7 +79,7 @@ class Load:
         sent_at = time.monotonic()
         status, body = 0, b""
         with suppress(OSError, asyncio.IncompleteReadError, TimeoutError):
-            status, body = await asyncio.wait_for(self._exchange(number), 15)
+            status, body = await asyncio.wait_for(self._exchange(number), self.patience)
         self.answered.append(Answered(number, sent_at, time.monotonic() - sent_at, status, body))
 
     async def _exchange(self, number: int) -> tuple[int, bytes]:

@@ -11,6 +11,7 @@ from dataclasses import dataclass
 from math import copysign, inf, isfinite
 from typing import Any, Final, Protocol
 
+from extproc.control.analysis.ends import is_left_more, left, with_abandoned, with_missing
 from extproc.control.analysis.runs import Measured, Metric, Outcome
 from extproc.control.analysis.sequential import Comparison, Groups, compare
 from extproc.control.analysis.windows import Windows
@@ -24,6 +25,7 @@ from extproc.measure import (
     EpochTotals,
     LabelTotals,
 )
+from extproc.measure.outcomes import Counts
 from extproc.resources.analysis_template import FeedbackSpec, ObservedSpec
 from extproc.resources.conditions import Condition, ConditionError
 
@@ -179,21 +181,31 @@ class ObservedMetrics:
         arms = [totals.arms.get(arm, ArmTotals()) for _, arm in of.arms()]
         if spec.window is not None:
             arms = self._windows.within(spec.window, of.rollout, of.epoch, of.now, arms)
-        if reason := _not_comparable(arms[0], arms[1], spec):
+        blamed = spec.metric == "error_rate" and is_left_more(*arms)
+        if reason := _not_comparable(arms[0], arms[1], spec, blamed=blamed):
             return Reading(inconclusive=reason)
+        if blamed:
+            arms = [with_abandoned(arm) for arm in arms]
         return Reading(_observed(arms[0], arms[1], spec))
 
 
-def _not_comparable(canary: ArmTotals, control: ArmTotals, spec: ObservedSpec) -> str:
-    """Why the counts say nothing about the two versions; empty if they do."""
+def _not_comparable(canary: ArmTotals, control: ArmTotals, spec: ObservedSpec, *, blamed: bool) -> str:
+    """Why the counts say nothing about the two versions; empty if they do. ``blamed``: what was abandoned counts."""
     at_least = spec.min_requests if spec.metric == "requests" else max(spec.min_requests, 1)
     for name, arm in (("canary", canary), ("control", control)):
-        counted = arm.requests if spec.metric == "latency" else arm.outcomes.requests
+        counted = _counted_of(arm, spec, blamed=blamed)
         if counted < at_least:
             return f"{counted} requests in the {name} arm, fewer than {at_least}"
-        if (unheard := arm.decided - arm.outcomes.requests) > UNHEARD_SHARE * arm.decided:
+        if (unheard := arm.decided - arm.ends.left.requests) > UNHEARD_SHARE * arm.decided:
             return f"{unheard} of {arm.decided} decisions of the {name} arm have no outcome"
     return _not_the_canarys(canary)
+
+
+def _counted_of(arm: ArmTotals, spec: ObservedSpec, *, blamed: bool) -> int:
+    """How many requests the metric is about."""
+    if spec.metric == "latency":
+        return arm.latency.count
+    return arm.outcomes.requests if spec.metric == "error_rate" and not blamed else arm.ends.left.requests
 
 
 def _not_the_canarys(canary: ArmTotals) -> str:
@@ -208,28 +220,24 @@ def _observed(canary: ArmTotals, control: ArmTotals, spec: ObservedSpec) -> dict
     counts: dict[str, dict[str, Any]]
     if spec.metric == "latency":
         counts = {
-            name: {"requests": arm.requests, "value": arm.latency.quantile(spec.quantile) or 0.0}
+            name: {"requests": arm.latency.count, "value": arm.latency.quantile(spec.quantile) or 0.0}
             for name, arm in arms.items()
         }
         return {**counts, **_differing(counts["canary"]["value"], counts["control"]["value"])}
-    outcomes = {name: arm.outcomes for name, arm in arms.items()}
     if spec.metric == "requests":
-        counts = {name: {"requests": of_arm.requests} for name, of_arm in outcomes.items()}
+        counts = {name: {"requests": arm.ends.left.requests} for name, arm in arms.items()}
         return {**counts, **_differing(counts["canary"]["requests"], counts["control"]["requests"])}
-    counts = {name: {**of_arm._asdict(), "rate": of_arm.rate} for name, of_arm in outcomes.items()}
-    found = compare(_with_missing(canary), _with_missing(control), spec.alpha, share=True)
+    if spec.metric == "abandoned":
+        counts = {name: _share(arm.ends.left, "abandoned") for name, arm in arms.items()}
+        found = compare(left(canary), left(control), spec.alpha, share=True)
+    else:
+        counts = {name: {**_share(arm.outcomes, "failures"), "abandoned": arm.abandoned} for name, arm in arms.items()}
+        found = compare(with_missing(canary), with_missing(control), spec.alpha, share=True)
     return {**counts, **_differing(counts["canary"]["rate"], counts["control"]["rate"]), **_bounds(found)}
 
 
-def _with_missing(arm: ArmTotals) -> Groups:
-    """Requests and failures by group of units, decisions whose outcome is missing among both.
-
-    Which units those were of is not known: each group has its share.
-    """
-    if not arm.missing or not arm.requests:
-        return arm.groups
-    share = arm.missing / arm.requests
-    return {group: (n + n * share, failed + n * share) for group, (n, failed) in arm.groups.items()}
+def _share(counts: Counts, name: str) -> dict[str, Any]:
+    return {"requests": counts.requests, name: counts.failures, "rate": counts.rate}
 
 
 def _differing(canary: float, control: float) -> dict[str, float]:

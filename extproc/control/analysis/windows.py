@@ -85,6 +85,10 @@ def _since(arm: ArmTotals, before: ArmTotals) -> ArmTotals:
         failures=arm.failures - before.failures,
         fallbacks=arm.fallbacks - before.fallbacks,
         missing=arm.missing - before.missing,
+        abandoned=arm.abandoned - before.abandoned,
         latency=LatencySketch((bucket, count) for bucket, count in latency if count > 0),
         groups={group: counts for group, counts in groups.items() if counts[0] > 0},
+        abandoned_groups={
+            group: count - before.abandoned_groups.get(group, 0) for group, count in arm.abandoned_groups.items()
+        },
     )

@@ -4,8 +4,10 @@ from __future__ import annotations
 
 import sqlite3
 from collections.abc import Iterator
+from contextlib import closing
 from pathlib import Path
 
+import orjson
 import pytest
 
 from extproc.adapters import sqlite_observations as module
@@ -14,7 +16,7 @@ from extproc.adapters.sqlite_observations import ObservationsReader, Observation
 from extproc.control.fleet import Summary
 from extproc.errors import Unreachable
 from extproc.measure import EpochTotals, UnitSample
-from extproc.measure.outcomes import Counts
+from extproc.measure.outcomes import Counts, Ends
 from tests.support.clock import FakeClock
 
 KEY = "payments/fraud-detector"
@@ -30,6 +32,7 @@ def totals(requests: int = 10, *units: int, epoch: int = 1, at: float = NOW) -> 
     arm.decided, arm.requests, arm.failures = requests + 1, requests, 1
     arm.latency.add(12.0)
     arm.groups[7] = [requests, 1]
+    arm.abandon(7)
     made.units = UnitSample((unit, "canary") for unit in units)
     return made
 
@@ -126,13 +129,30 @@ def test_summaries_have_the_outcomes_of_each_run_with_those_that_are_missing(
     one, two = totals(10), totals(5, at=NOW + 1)
     one.arm("control").requests = 4
     two.arms["canary"].missing = 3
+    two.arm("control").abandoned = 2
     write(path, "one", one)
     write(path, "two", two)
     assert reader.summaries(NOW) == [
-        Summary("one/0", KEY, 1, Counts(10, 1), Counts(4, 0)),
-        Summary("two/0", KEY, 1, Counts(5 + 3, 1 + 3), Counts()),
+        Summary("one/0", KEY, 1, Ends(Counts(10, 1), 1), Ends(Counts(4, 0))),
+        Summary("two/0", KEY, 1, Ends(Counts(5 + 3, 1 + 3), 1), Ends(Counts(), 2)),
     ]
     assert [summary.run for summary in reader.summaries(NOW + 1)] == ["two/0"]
+
+
+def test_a_file_of_an_older_dropout_is_read_and_written_and_an_older_one_reads_and_writes_ours(
+    path: Path, reader: ObservationsReader
+) -> None:
+    write(path, "one", totals(10))
+    with closing(sqlite3.connect(path)) as connection:
+        connection.execute("DROP TABLE abandoned")
+    assert reader.summaries(0) == [Summary("one/0", KEY, 1, Ends(Counts(10, 1)), Ends())]
+    write(path, "two", totals(5))
+    assert [summary.canary for summary in reader.summaries(0)] == [Ends(Counts(10, 1)), Ends(Counts(5, 1), 1)]
+    with closing(sqlite3.connect(path)) as connection:
+        row = connection.execute("SELECT * FROM counts WHERE run = 'two/0'").fetchone()
+        assert len(row) == 9
+        assert len(orjson.loads(row[5])) == 4
+        assert connection.execute("PRAGMA user_version").fetchone() == (2,)
 
 
 def test_a_run_that_is_over_waits_for_nothing(path: Path, reader: ObservationsReader) -> None:

@@ -13,7 +13,7 @@ from extproc.control.analysis.measuring import Reading
 from extproc.control.fleet import FleetBreaker, Summary
 from extproc.control.observing import Senses
 from extproc.errors import Unreachable
-from extproc.measure.outcomes import Counts
+from extproc.measure.outcomes import Counts, Ends
 from tests.support.observing import BREAKER
 from tests.support.reconciling import KEY, House
 from tests.support.rollouts import CANARY
@@ -26,6 +26,10 @@ class Nothing:
 
     def measure(self, *_: object) -> Reading:
         raise AssertionError("there is no metric")
+
+
+def ends(requests: int, failures: int, abandoned: int = 0) -> Ends:
+    return Ends(Counts(requests, failures), abandoned)
 
 
 class Fleet:
@@ -47,12 +51,12 @@ class Fleet:
             raise Unreachable.of("observations_unreachable", "away")
         return list(self.known.values())
 
-    def saw(self, canary: tuple[int, int], control: tuple[int, int], hosts: str = "ab") -> None:
-        """So many requests and failures more on each host, in the epoch in force."""
+    def saw(self, canary: tuple[int, ...], control: tuple[int, ...], hosts: str = "ab") -> None:
+        """So many outcomes, failures and, beside them, abandoned requests more on each host, in the epoch in force."""
         epoch = self.house.row().status.epoch_at(self.house.clock.now())
         for host in hosts:
-            before = self.known.get((host, epoch), Summary(host, KEY, epoch, Counts(), Counts()))
-            both = before.canary.plus(Counts(*canary)), before.control.plus(Counts(*control))
+            before = self.known.get((host, epoch), Summary(host, KEY, epoch, Ends(), Ends()))
+            both = before.canary.plus(ends(*canary)), before.control.plus(ends(*control))
             self.known[host, epoch] = Summary(host, KEY, epoch, *both)
 
     def look(self, seconds: int = 1) -> None:
@@ -93,9 +97,18 @@ def test_failures_in_a_row_are_told_only_where_nothing_succeeded_between_two_loo
     assert fleet.reason == "breaker_open"
 
 
-def test_an_outage_of_both_aborts_nobody(fleet: Fleet) -> None:
+def test_a_canary_that_clients_of_all_hosts_leave_is_aborted(fleet: Fleet) -> None:
+    for _ in range(5):
+        fleet.saw((1, 0, 3), (30, 0, 1))
+        fleet.look()
+    assert fleet.reason == "breaker_open"
+    assert "requests within 10 s were abandoned; of stable's" in fleet.house.history()[-1].message
+
+
+@pytest.mark.parametrize("both", [(4, 3), (4, 0, 12), (0, 0, 10)])
+def test_an_outage_of_both_aborts_nobody(fleet: Fleet, both: tuple[int, ...]) -> None:
     for _ in range(20):
-        fleet.saw((4, 3), (4, 3))
+        fleet.saw(both, both)
         fleet.look()
     assert fleet.reason == "pause_step"
 
@@ -150,7 +163,7 @@ def test_what_is_remembered_is_bounded_and_what_is_left_out_counts_no_more(
     fleet.saw((50, 0), (50, 0))
     fleet.look()
     for epoch in range(1000, 1020):
-        fleet.known["a", epoch] = Summary("a", "payments/another", epoch, Counts(), Counts())
+        fleet.known["a", epoch] = Summary("a", "payments/another", epoch, Ends(), Ends())
     fleet.look()
     recent = {key: summary for key, summary in fleet.known.items() if summary.rollout == KEY}
     fleet.known = recent

@@ -7,11 +7,11 @@ from fractions import Fraction
 from math import comb
 
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from extproc.measure.breaker import LEVEL, Watched, beyond_limit, chance_of
-from extproc.measure.outcomes import Counts
+from extproc.measure.breaker import ABANDONED_LEVEL, LEVEL, Watched, beyond_limit, chance_of, excess
+from extproc.measure.outcomes import Counts, End
 from extproc.snapshot.model import Breaker
 
 LIMITS = Breaker(window=10.0, min_requests=20, error_rate=0.2, consecutive=10)
@@ -67,15 +67,20 @@ class Pair:
         self.epoch = 1
         self.why = ""
 
-    def canary_got(self, *failed: bool, pause: float = 0.0) -> None:
-        for one in failed:
+    def canary_got(self, *ends: bool | End, pause: float = 0.0) -> None:
+        """Ends; True stands for a failure, False for an answer."""
+        for one in ends:
             self.now += pause
-            self.canary.add(self.epoch, self.now, self.stable, failed=one)
+            self.canary.add(self.epoch, self.now, self.stable, end(one))
             self.why = self.why or self.canary.judge(self.limits, self.stable, self.now)
 
-    def stable_got(self, *failed: bool) -> None:
-        for one in failed:
-            self.stable.add(self.epoch, self.now, None, failed=one)
+    def stable_got(self, *ends: bool | End) -> None:
+        for one in ends:
+            self.stable.add(self.epoch, self.now, None, end(one))
+
+
+def end(one: bool | End) -> End:
+    return one if isinstance(one, End) else End.FAILED if one else End.ANSWERED
 
 
 def test_ten_failures_in_a_row_are_enough_where_stable_is_well() -> None:
@@ -104,7 +109,7 @@ def test_without_stables_requests_the_limit_alone_counts() -> None:
     assert pair.why == "5 of 21 requests within 10 s failed; stable had none to compare with"
     alone = Watched(10.0)
     for _ in range(10):
-        alone.add(1, 1.0, None, failed=True)
+        alone.add(1, 1.0, None, End.FAILED)
     assert alone.judge(LIMITS, None, 1.0)
 
 
@@ -154,7 +159,7 @@ def test_outcomes_of_an_earlier_epoch_do_not_count() -> None:
     pair.canary_got(False)
     pair.epoch = 1
     pair.canary_got(*[True] * 30)
-    assert pair.canary.window.total == Counts(1, 0)
+    assert pair.canary.errors.window.total == pair.canary.left.window.total == Counts(1, 0)
 
 
 def test_a_canary_that_has_all_the_traffic_is_judged_alone() -> None:
@@ -177,14 +182,24 @@ def test_a_canary_beside_hardly_any_stable_is_found_in_time() -> None:
     assert second < 40
 
 
-@pytest.mark.parametrize(("weight", "requests"), [(5, 200), (50, 24), (95, 75)])
-def test_as_many_requests_tell_a_canary_that_always_fails_from_a_stable_that_never_does(
-    weight: int, requests: int
+@pytest.mark.parametrize(
+    ("trouble", "weight", "requests"),
+    [
+        (End.FAILED, 5, 200),
+        (End.FAILED, 50, 24),
+        (End.FAILED, 95, 75),
+        (End.ABANDONED, 5, 200),
+        (End.ABANDONED, 50, 34),
+        (End.ABANDONED, 95, 102),
+    ],
+)
+def test_as_many_requests_tell_a_canary_that_answers_nobody_from_a_stable_that_answers_all(
+    trouble: End, weight: int, requests: int
 ) -> None:
     pair = Pair()
     for number in range(1, 1000):
         if (number * weight) % 100 < weight:
-            pair.canary_got(True)
+            pair.canary_got(trouble)
         else:
             pair.stable_got(False)
         if pair.why:
@@ -198,7 +213,7 @@ def test_who_comes_back_within_the_limit_is_suspected_anew() -> None:
     pair.canary_got(*[True] * 10)
     assert not pair.why
     pair.canary_got(*[False] * 200)
-    assert pair.canary._crossed is None
+    assert pair.canary.errors._crossed is None
 
 
 @pytest.mark.slow
@@ -234,3 +249,101 @@ def test_a_canary_that_always_fails_is_found_soon(per_second: int, within: float
 
 def test_the_level_is_as_strict_as_the_simulation_asked_for() -> None:
     assert LEVEL <= 1e-6
+    assert ABANDONED_LEVEL <= 1e-9
+
+
+# --- clients that do not wait
+
+
+def test_what_exceeds_stables_share_is_of_those_who_were_well_with_stable() -> None:
+    assert excess(Counts(100, 40), Counts(100, 20)) == pytest.approx(0.25)
+    assert excess(Counts(10, 3), Counts(10, 3)) == 0.0
+    assert excess(Counts(10, 10), Counts(10, 10)) == 0.0
+
+
+def test_a_canary_that_hangs_is_found_by_the_clients_that_leave() -> None:
+    pair = Pair()
+    pair.stable_got(*[False] * 100)
+    pair.canary_got(*[End.ABANDONED] * 10)
+    assert pair.why == "10 requests in a row were abandoned; of stable's 0 of 100"
+
+
+def test_what_clients_leave_hides_no_failures_and_failures_hide_no_clients_that_leave() -> None:
+    for trouble in (True, End.ABANDONED):
+        other = End.ABANDONED if trouble is True else True
+        pair = Pair()
+        pair.stable_got(*[False] * 200)
+        for _ in range(20):
+            pair.canary_got(trouble, trouble, other, pause=0.1)
+        assert pair.why
+
+
+@pytest.mark.parametrize(("impatient", "share"), [(0.15, 0.5), (0.5, 0.9), (1.0, 0.5)])
+def test_half_an_hour_of_clients_that_leave_both_alike_trips_nobody(impatient: float, share: float) -> None:
+    draw = random.Random(f"{impatient} {share}")
+    pair = Pair()
+    while pair.now < 2800 and not pair.why:
+        pair.now += draw.expovariate(20)
+        one = End.ABANDONED if draw.random() < impatient else End.ANSWERED
+        pair.canary_got(one) if draw.random() < share else pair.stable_got(one)
+    assert not pair.why
+
+
+def test_a_difference_within_the_limit_trips_nobody_however_long_it_lasts() -> None:
+    draw = random.Random(3)
+    pair = Pair()
+    for _ in range(40_000):
+        pair.now += 0.01
+        if draw.random() < 0.5:
+            pair.canary_got(End.ABANDONED if draw.random() < 0.38 else End.ANSWERED)
+        else:
+            pair.stable_got(End.ABANDONED if draw.random() < 0.30 else End.ANSWERED)
+    assert not pair.why
+
+
+@settings(max_examples=30, deadline=None)
+@given(st.integers(0, 40), st.floats(0.3, 0.7), st.sampled_from([0.6, 0.8, 1.0]), st.integers(0, 99))
+def test_a_canary_that_many_more_clients_leave_is_found(usual: int, share: float, hanging: float, seed: int) -> None:
+    """Within 20 seconds at 100 requests a second, whatever share leaves stable."""
+    draw = random.Random(seed)
+    pair = Pair()
+    until = pair.now + 20
+    while pair.now < until and not pair.why:
+        pair.now += 0.01
+        impatient = draw.random() < usual / 100
+        if draw.random() < share:
+            pair.canary_got(End.ABANDONED if impatient or draw.random() < hanging else End.ANSWERED)
+        else:
+            pair.stable_got(End.ABANDONED if impatient else End.ANSWERED)
+    assert pair.why
+
+
+def test_alone_only_a_version_that_answers_nobody_is_taken_away() -> None:
+    pair = Pair()
+    for _ in range(200):
+        pair.canary_got(*[End.ABANDONED] * 9, End.ANSWERED, pause=0.1)
+    assert not pair.why
+    pair.canary_got(*[End.ABANDONED] * 19, pause=0.6)
+    assert not pair.why
+    pair.canary_got(*[End.ABANDONED] * 10, pause=0.4)
+    assert pair.why.endswith("were abandoned; stable had none to compare with")
+
+
+def test_an_outage_in_which_stable_answers_nobody_is_not_the_canarys() -> None:
+    pair = Pair()
+    for _ in range(200):
+        pair.stable_got(End.ABANDONED)
+        pair.canary_got(True, pause=0.1)
+    assert not pair.why
+
+
+@given(counts, counts, st.sampled_from([1e-9, 1e-6, 1e-3, 0.1]))
+def test_a_chance_that_is_not_reckoned_to_its_end_is_on_the_same_side(
+    version: Counts, stable: Counts, level: float
+) -> None:
+    assert (chance_of(version, stable, level) < level) == (chance_of(version, stable) < level)
+
+
+def test_a_chance_of_many_that_is_no_small_one_takes_no_time() -> None:
+    chance = chance_of(Counts(10**9, 3 * 10**8 + 10**4), Counts(10**9, 3 * 10**8), ABANDONED_LEVEL)
+    assert chance >= ABANDONED_LEVEL

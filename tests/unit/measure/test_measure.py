@@ -95,6 +95,8 @@ def arm_totals(requests: int, group: int) -> ArmTotals:
     totals.fallbacks, totals.missing = requests // 5, requests // 7
     totals.latency.add(requests + 1.0)
     totals.groups[group] = [requests, requests // 3]
+    for number in range(requests % 11):
+        totals.abandon(group if number % 2 else None)
     return totals
 
 
@@ -106,11 +108,19 @@ def test_totals_add_up_and_survive_being_written_down(some: int, more: int, grou
     assert (merged.failures, merged.fallbacks) == (some // 3 + more // 3, some // 5 + more // 5)
     assert merged.missing == some // 7 + more // 7
     assert merged.latency.count == 2
+    assert merged.abandoned == some % 11 + more % 11
+    assert sum(merged.abandoned_groups.values()) == some % 11 // 2 + more % 11 // 2
     expected: Counter[int] = Counter()
     expected[group] += some
     expected[other] += more
     assert {key: counts[0] for key, counts in merged.groups.items()} == expected
     assert ArmTotals.from_json(json.loads(json.dumps(merged.to_json()))).to_json() == merged.to_json()
+
+
+def test_totals_that_an_older_dropout_wrote_are_read() -> None:
+    body = {key: value for key, value in arm_totals(9, 1).to_json().items() if not key.startswith("abandoned")}
+    assert ArmTotals.from_json(body).requests == 9
+    assert ArmTotals.from_json(body).abandoned == 0
 
 
 def test_an_epochs_totals_add_up_arm_by_arm_and_are_as_old_as_the_latest() -> None:

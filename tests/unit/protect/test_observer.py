@@ -20,6 +20,7 @@ from tests.support.observing import BREAKER, Watching
 from tests.support.rollouts import canary, experiment, snapshot
 
 KEY = "payments/fraud-detector"
+LEFT = "downstream_connection_termination"
 TRIP = LocalTrip(KEY, "4", 1)
 
 
@@ -97,13 +98,21 @@ def test_without_a_breaker_nothing_is_tripped_and_everything_counted() -> None:
     assert watching.outcomes[("4", Outcome.FAILURE)] == 100
 
 
-def test_clients_that_leave_and_versions_without_a_route_are_held_against_nobody() -> None:
+def test_versions_without_a_route_are_held_against_nobody() -> None:
     watching = Watching()
     watching.ended("3", times=50)
-    watching.ended("4", 0, "downstream_connection_termination", times=100)
     watching.ended("4", cluster="fraud-detector-v3", route=f"{KEY}@default", times=100)
+    watching.ended("4", 0, LEFT, cluster="fraud-detector-v3", route=f"{KEY}@default", times=100)
     assert watching.told == []
-    assert watching.outcomes[("4", Outcome.ABANDONED)] == watching.outcomes[("4", Outcome.UNROUTED)] == 100
+    assert watching.outcomes[("4", Outcome.UNROUTED)] == 200
+
+
+def test_a_canary_that_clients_leave_while_stable_answers_them_is_tripped() -> None:
+    watching = Watching()
+    watching.ended("3", times=50)
+    watching.ended("4", 0, LEFT, times=10)
+    assert watching.reasons == [("4", "10 requests in a row were abandoned; of stable's 0 of 50")]
+    assert watching.outcomes[("4", Outcome.ABANDONED)] == 10
 
 
 def test_ids_that_stable_answered_are_remembered() -> None:
@@ -144,14 +153,17 @@ def test_totals_count_by_arm_whatever_version_served() -> None:
     watching.ended("4", 500, group=1, milliseconds=100.0)
     watching.ended("3", arm="canary", group=2)
     watching.ended("4", cluster="fraud-detector-v3", attempts=2, group=2)
-    watching.ended("4", 0, "downstream_connection_termination")
+    watching.ended("4", 0, LEFT, group=2, milliseconds=2000.0)
+    watching.ended("4", 0, LEFT, cluster="fraud-detector-v3", route=f"{KEY}@default", group=2)
     watching.ended("3", arm="excluded")
     ((totals, units, _),) = watching.observer.totals.take_changed()
     counts = totals.arms["canary"]
     assert (counts.decided, counts.requests, counts.failures, counts.fallbacks) == (4, 4, 2, 1)
     assert counts.groups == {1: [2, 1], 2: [2, 1]}
+    assert (counts.abandoned, counts.abandoned_groups) == (2, {2: 2})
     assert totals.arms["excluded"].groups == {}
-    assert counts.latency.count == 4
+    assert counts.latency.count == 6
+    assert counts.latency.quantile(1) == pytest.approx(2000, rel=0.06)
     assert not units
     assert watching.observer.totals.take_changed() == []
 
@@ -172,6 +184,7 @@ def test_what_is_missing_counts_for_its_arm_and_what_comes_too_late_not_again() 
     watching.wait(5)
     counts = canary_totals(watching)
     assert (counts.decided, counts.requests, counts.missing) == (10, 7, 3)
+    assert counts.latency.quantile(0.8) == pytest.approx(2000, rel=0.06)
     watching.observer.take(late)  # one of them is more than was missing
     counts = canary_totals(watching)
     assert (counts.requests, counts.failures, counts.missing) == (8, 1, 3)
@@ -185,7 +198,7 @@ def test_what_was_decided_is_unheard_of_until_the_next_entry() -> None:
         ((totals, *_),) = watching.observer.totals.take_changed()
         assert totals.unheard_since == began, second
         watching.wait(1)
-    watching.ended("4", 0, "downstream_connection_termination")
+    watching.ended("4", 0, LEFT)
     ((totals, *_),) = watching.observer.totals.take_changed()
     assert totals.unheard_since is None
 
@@ -427,6 +440,17 @@ def test_a_variant_that_fails_too_often_without_a_row_fails_its_probe() -> None:
     assert watching.in_force == [TRIP._replace(probes=1)]
 
 
+def test_a_variant_that_nobody_waits_for_fails_its_probe_and_one_that_some_do_not_wait_for_does_not() -> None:
+    watching = Watching(experiment(breaker=BREAKER), trips=[TRIP._replace(probing=True)])
+    watching.ended("4", 0, LEFT, arm="treatment", times=10)
+    assert watching.in_force == [TRIP._replace(probes=1)]
+    watching = Watching(experiment(breaker=BREAKER), trips=[TRIP._replace(probing=True)])
+    for _ in range(20):
+        watching.ended("4", 0, LEFT, arm="treatment")
+        watching.ended("4", arm="treatment")
+    assert watching.in_force == []
+
+
 def test_a_variant_whose_breaker_is_taken_out_of_the_document_is_back() -> None:
     watching = Watching(experiment(breaker=BREAKER), trips=[TRIP])
     watching.follow(experiment())
@@ -446,6 +470,7 @@ def test_the_last_variant_is_never_tripped() -> None:
 steps = st.lists(
     st.one_of(
         st.tuples(st.just("end"), st.sampled_from(["3", "4"]), st.sampled_from([0, 200, 404, 500, 503])),
+        st.tuples(st.just("leave"), st.sampled_from(["3", "4"]), st.sampled_from([0, 200, 500])),
         st.tuples(st.just("wait"), st.just(""), st.integers(0, 40)),
         st.tuples(st.just("decide"), st.sampled_from(["3", "4"]), st.integers(1, 30)),
         st.tuples(st.just("attempt"), st.just(""), st.just(0)),
@@ -461,6 +486,8 @@ def test_whatever_happens_only_the_canary_of_this_attempt_is_tripped(moves: list
     for kind, version, number in moves:
         if kind == "end":
             watching.ended(version, number, times=4)
+        elif kind == "leave":
+            watching.ended(version, number, LEFT, times=4)
         elif kind == "wait":
             watching.wait(number / 4)
         elif kind == "decide":
@@ -478,12 +505,12 @@ def test_whatever_happens_only_the_canary_of_this_attempt_is_tripped(moves: list
 
 
 @settings(max_examples=40, deadline=None)
-@given(st.lists(st.sampled_from([200, 500, 503]), min_size=1, max_size=300))
-def test_where_stable_fares_just_the_same_nobody_is_tripped(statuses: list[int]) -> None:
+@given(st.lists(st.sampled_from([(200,), (500,), (503,), (0, LEFT), (200, LEFT)]), min_size=1, max_size=300))
+def test_where_stable_fares_just_the_same_nobody_is_tripped(answers: list[tuple[int, ...]]) -> None:
     watching = Watching()
-    for status in statuses:
-        watching.ended("3", status)
-        watching.ended("4", status)
+    for status, *flags in answers:
+        watching.ended("3", status, *flags)
+        watching.ended("4", status, *flags)
         watching.clock.advance(0.05)
     assert watching.told == []
 

@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import pytest
 
-from extproc.protect.outcome import FAILURES, Answer, Outcome, outcome_of
+from extproc.measure.outcomes import End
+from extproc.protect.outcome import ENDS, FAILURES, Answer, Outcome, outcome_of
 
 KEY = "payments/fraud-detector"
 A, B = "fraud-detector-v4", "fraud-detector-v3"
@@ -35,10 +36,19 @@ def test_an_answer_that_breaks_off_is_a_failure_whatever_its_status() -> None:
 
 
 @pytest.mark.parametrize("flag", ["downstream_connection_termination", "downstream_remote_reset"])
-def test_a_client_that_left_says_nothing(flag: str) -> None:
+def test_a_client_that_left_before_it_had_its_answer_abandoned_it(flag: str) -> None:
     assert outcome(0, flag) is Outcome.ABANDONED
     assert outcome(200, flag) is Outcome.ABANDONED
-    assert Outcome.ABANDONED not in FAILURES
+    assert ENDS[Outcome.ABANDONED] is End.ABANDONED
+
+
+def test_an_error_is_one_whether_or_not_the_client_stayed_for_its_end() -> None:
+    assert outcome(500, "downstream_connection_termination") is Outcome.FAILURE
+
+
+def test_every_outcome_but_unrouted_is_held_for_or_against_a_version() -> None:
+    assert set(Outcome) - ENDS.keys() == {Outcome.UNROUTED}
+    assert {outcome for outcome, end in ENDS.items() if end is End.FAILED} == FAILURES
 
 
 @pytest.mark.parametrize("status", [200, 500, 503])

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import random
 from collections.abc import Mapping
 from math import inf
 from typing import Any
@@ -11,6 +12,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from extproc.control.analysis.ends import is_left_more
 from extproc.control.analysis.measuring import (
     AllMetrics,
     FeedbackMetrics,
@@ -28,6 +30,7 @@ from extproc.resources.analysis_template import EXAMPLE_RESULTS
 from tests.support.templates import metric, metric_of, template
 
 NOW = 1_800_000_000.0
+PATIENCE_MS = 300.0
 SUBJECT = Subject("payments/fraud-detector", 3, NOW, "canary", "control")
 
 
@@ -53,9 +56,15 @@ def arm(
     decided: int | None = None,
     fallbacks: int = 0,
     missing: int = 0,
+    abandoned: int = 0,
 ) -> ArmTotals:
-    """Requests and failures spread evenly over all groups of units."""
-    totals = ArmTotals(requests + missing if decided is None else decided, fallbacks=fallbacks, missing=missing)
+    """Requests and failures, and what was abandoned, spread evenly over all groups of units."""
+    everything = requests + missing + abandoned
+    totals = ArmTotals(everything if decided is None else decided, fallbacks=fallbacks, missing=missing)
+    totals.latency.add(15_000.0, missing)
+    for number in range(abandoned):
+        totals.abandon(number % UNIT_GROUPS)
+        totals.latency.add(PATIENCE_MS)
     for number in range(requests):
         totals.requests += 1
         totals.failures += number < failures
@@ -113,8 +122,8 @@ def test_error_rates_come_with_bounds_of_their_difference() -> None:
     reading = measured(one(observed()), arm(2000, 200), arm(2000, 100))
     result = reading.result
     assert result is not None
-    assert result["canary"] == {"requests": 2000, "failures": 200, "rate": 0.1}
-    assert result["control"] == {"requests": 2000, "failures": 100, "rate": 0.05}
+    assert result["canary"] == {"requests": 2000, "failures": 200, "rate": 0.1, "abandoned": 0}
+    assert result["control"] == {"requests": 2000, "failures": 100, "rate": 0.05, "abandoned": 0}
     assert (result["difference"], result["ratio"]) == (0.05, 2.0)
     assert 0 < result["lower"] < 0.05 < result["upper"] < 0.1
 
@@ -122,7 +131,7 @@ def test_error_rates_come_with_bounds_of_their_difference() -> None:
 def test_decisions_whose_outcome_is_missing_count_as_failures() -> None:
     result = measured(one(observed()), arm(1820, 0, missing=180), arm(2000, 0)).result
     assert result is not None
-    assert result["canary"] == {"requests": 2000, "failures": 180, "rate": 0.09}
+    assert result["canary"] == {"requests": 2000, "failures": 180, "rate": 0.09, "abandoned": 0}
     assert result["difference"] == 0.09
     assert 0 < result["lower"] < 0.09 < result["upper"] < 0.18
 
@@ -132,12 +141,96 @@ def test_a_canary_that_is_not_heard_at_all_fails() -> None:
         one(observed(), failureCondition="result.canary.rate > 0.5"), arm(0, 0, missing=200), arm(200, 0)
     )
     assert reading.result is not None
-    assert reading.result["canary"] == {"requests": 200, "failures": 200, "rate": 1.0}
+    assert reading.result["canary"] == {"requests": 200, "failures": 200, "rate": 1.0, "abandoned": 0}
 
 
-def test_latencies_are_those_of_requests_that_ended() -> None:
-    reading = measured(one(observed("latency")), arm(99, 0, missing=10), arm(1000, 0))
-    assert reading.inconclusive == "99 requests in the canary arm, fewer than 100"
+def test_latencies_are_not_too_low_for_those_that_were_not_waited_for() -> None:
+    for change in ({"missing": 20}, {"abandoned": 20}):
+        reading = measured(one(observed("latency", quantile=0.95)), arm(180, 0, **change), arm(1000, 0))
+        assert reading.result is not None
+        assert reading.result["canary"]["requests"] == 200
+        assert reading.result["canary"]["value"] > 0.9 * PATIENCE_MS
+
+
+# Clients that do not wait
+
+
+def test_what_clients_abandon_is_a_metric_of_its_own() -> None:
+    result = measured(one(observed("abandoned")), arm(1840, 9, abandoned=160), arm(1980, 0, abandoned=20)).result
+    assert result is not None
+    assert result["canary"] == {"requests": 2000, "abandoned": 160, "rate": 0.08}
+    assert result["control"] == {"requests": 2000, "abandoned": 20, "rate": 0.01}
+    assert result["difference"] == pytest.approx(0.07)
+    assert 0 < result["lower"] < result["difference"] < result["upper"]
+
+
+@pytest.mark.parametrize("abandoned", [0, 50, 500])
+def test_what_both_arms_clients_abandon_alike_is_nobodys_error(abandoned: int) -> None:
+    asked, both = one(observed()), {"abandoned": abandoned}
+    reading = measured(asked, arm(1000, 20, **both), arm(1000, 20, **both))
+    assert reading.result is not None
+    assert reading.result["canary"] == {"requests": 1000, "failures": 20, "rate": 0.02, "abandoned": abandoned}
+
+
+def test_what_the_canarys_clients_abandon_beyond_the_controls_share_are_errors() -> None:
+    reading = measured(one(observed()), arm(1840, 0, abandoned=160), arm(1980, 0, abandoned=20))
+    result = reading.result
+    assert result is not None
+    assert result["canary"] == {"requests": 2000, "failures": 160, "rate": 0.08, "abandoned": 160}
+    assert result["control"] == {"requests": 2000, "failures": 20, "rate": 0.01, "abandoned": 20}
+    assert 0 < result["lower"] < result["difference"] < result["upper"]
+
+
+def test_a_control_that_more_clients_leave_is_no_ones_gain() -> None:
+    result = measured(one(observed()), arm(1000, 20), arm(800, 16, abandoned=200)).result
+    assert result is not None
+    assert result["difference"] == 0.0
+
+
+def test_a_canary_that_all_clients_leave_fails_every_metric() -> None:
+    conditions = {
+        "error_rate": "result.canary.rate > 0.5",
+        "abandoned": "result.lower > 0.5",
+        "latency": "result.ratio > 10.0",
+    }
+    for name, condition in conditions.items():
+        asked = one(observed(name), failureCondition=condition)
+        found = judge(asked, measured(asked, arm(0, 0, abandoned=200), arm(200, 0)), NOW)
+        assert found.outcome is Outcome.FAILED, found
+
+
+@pytest.mark.parametrize("requests", [100, 300, 1000, 5000])
+def test_with_eight_percent_hanging_errors_and_latencies_do_not_pass(requests: int) -> None:
+    hanging = requests * 8 // 100
+    canary, control = arm(requests - hanging, 0, abandoned=hanging), arm(requests, 0)
+    found = []
+    for asked in (
+        one(observed("error_rate"), failureCondition="result.lower > 0"),
+        one(observed("latency", quantile=0.95), failureCondition="result.ratio > 1.5"),
+        one(observed("latency", quantile=0.99), failureCondition="result.ratio > 1.5"),
+    ):
+        found.append(judge(asked, measured(asked, canary, control), NOW).outcome)
+    assert found[1:] == [Outcome.FAILED, Outcome.FAILED]
+    assert (found[0] is Outcome.FAILED) is (requests >= 1000)
+
+
+def test_clients_that_leave_at_random_are_taken_for_evidence_in_hardly_any_epoch() -> None:
+    draw = random.Random(11)
+    taken = 0
+    for _ in range(40):
+        arms = (ArmTotals(), ArmTotals())
+        for request in range(6000):
+            totals = arms[draw.random() < 0.5]
+            group = draw.randrange(UNIT_GROUPS)
+            if draw.random() < 0.2:
+                totals.abandon(group)
+            else:
+                totals.requests += 1
+                totals.groups.setdefault(group, [0, 0])[0] += 1
+            if request % 500 == 499 and is_left_more(*arms):
+                taken += 1
+                break
+    assert taken <= 1
 
 
 def test_a_smaller_alpha_widens_the_bounds() -> None:
@@ -273,6 +366,12 @@ def test_counts_without_units_have_no_bounds() -> None:
             "120 of 1000 decisions of the control arm have no outcome",
         ),
         (
+            observed(),
+            arm(500, 0, abandoned=380, decided=1000),
+            arm(1000, 0),
+            "120 of 1000 decisions of the canary arm have no outcome",
+        ),
+        (
             observed("requests"),
             arm(1000, 0, fallbacks=51),
             arm(900, 0),
@@ -367,7 +466,7 @@ def test_a_window_counts_what_is_recent() -> None:
     observations.epoch.arms["canary"].merge(arm(1000, 0, latency=70))
     observations.epoch.arms["control"].merge(arm(1000, 50))
     assert at(30)["canary"]["rate"] == 0.25
-    assert at(60)["canary"] == {"requests": 1000, "failures": 0, "rate": 0.0}
+    assert at(60)["canary"] == {"requests": 1000, "failures": 0, "rate": 0.0, "abandoned": 0}
     assert at(60)["control"]["rate"] == 0.05
 
 
@@ -388,6 +487,14 @@ def test_a_new_epoch_a_new_run_and_a_clock_set_back_begin_a_new_window() -> None
         windows.within(60, "a", 1, 0, [arm(100, 0)])
         (within,) = windows.within(60, "a", epoch, now, [arm(requests, 0)])
         assert within.requests == requests
+
+
+def test_a_window_has_what_was_abandoned_in_it() -> None:
+    windows, before = Windows(), arm(100, 0, abandoned=300)
+    windows.within(60, "a", 1, 0, [before])
+    before.merge(arm(0, 0, abandoned=10))
+    (within,) = windows.within(60, "a", 1, 60, [before])
+    assert (within.abandoned, sum(within.abandoned_groups.values()), within.latency.count) == (10, 10, 10)
 
 
 def test_windows_are_bounded() -> None:
