@@ -17,8 +17,9 @@ from extproc.datapath.gather import Gatherer
 from extproc.datapath.model import Decision, Denial, Facts, Mutation, Request
 from extproc.datapath.mutation import TOO_FULL, mutation_for, without_room
 from extproc.datapath.ports import Decided, DecisionSink, PolicyEngine
+from extproc.datapath.streams import may_stream
 from extproc.datapath.unit import unit_of
-from extproc.decision_id import EXCLUDED_CODE, DecisionIds, Nonce
+from extproc.decision_id import EXCLUDED_CODE, DecisionIds, Nonce, sealed_code
 from extproc.measure import UNIT_GROUPS
 from extproc.names import Reason
 from extproc.snapshot.model import NO_OVERLAY, CompiledRollout, Snapshot
@@ -91,9 +92,8 @@ class Pipeline:
             if request.full and rollout.denies_unanswered and decision.denial is None:
                 decision.denial = TOO_FULL  # there is no room to say more, and without an answer it is denied
             assert decision.arm is not None
-            decision.decision_id = self._ids.seal(
-                nonce, rollout.number, rollout.arm_codes[decision.arm], facts.buckets.quotient % UNIT_GROUPS
-            )
+            arm = sealed_code(rollout.arm_codes[decision.arm], stream=may_stream(request))
+            decision.decision_id = self._ids.seal(nonce, rollout.number, arm, facts.buckets.quotient % UNIT_GROUPS)
             stages["decide"] = (perf_counter_ns() - gathered) / 1000
         mutation = mutation_for(decision, self._ids.mark)
         if request.full:

@@ -11,6 +11,7 @@ from typing import Any, Final
 
 from extproc.clock import Clock
 from extproc.datapath.ports import Decided
+from extproc.datapath.streams import may_stream
 from extproc.measure import UnitSample, units_each
 from extproc.names import ARM_EXCLUDED
 
@@ -20,13 +21,14 @@ MAX_SAMPLES: Final = 1024
 MAX_NEW_UNITS: Final = 50_000
 """Units that wait to be told of; more than that are left out until they come again."""
 
-_Counted = tuple[str, int, str, str, int]
+_Counted = tuple[str, int, str, str, int] | tuple[str, int, str, str, int, bool]
 _Epoch = tuple[str, int]
 
 
 @dataclass(slots=True)
 class Tallied:
-    """What is new. ``counts`` are rows of rollout, epoch, arm, version, second and number; ``units`` of epochs.
+    """What is new. ``counts`` are rows of rollout, epoch, arm, version, second and number, and True if those may be
+    streams; ``units`` of epochs.
 
     An epoch's row is the rollout, the epoch, and pairs of a unit's hash and its arm.
     """
@@ -36,7 +38,7 @@ class Tallied:
 
 
 class Tally:
-    """Counts decisions by rollout, epoch, arm, version and second; a ``DecisionSink``.
+    """Counts decisions by rollout, epoch, arm, version and second, streams apart; a ``DecisionSink``.
 
     Its seconds go on like the times in decision ids, which no clock takes back: the two are compared.
     """
@@ -56,7 +58,9 @@ class Tally:
         if name is None or arm is None or version is None or decided.request.full:
             return
         second = self._second = max(self._second, int(self._now()))
-        key = (name, decision.epoch, arm, version, second)
+        key: _Counted = (name, decision.epoch, arm, version, second)
+        if may_stream(decided.request):
+            key = (*key, True)
         counts = self._counts
         try:
             counts[key] += 1
@@ -78,7 +82,10 @@ class Tally:
         counts, self._counts = self._counts, {}
         new, self._new, self._waiting = self._new, {}, 0
         self._make_room(new)
-        return Tallied([[*key, count] for key, count in counts.items()], [[*key, units] for key, units in new.items()])
+        return Tallied(
+            [[*key[:5], count, *key[5:]] for key, count in counts.items()],
+            [[*key, units] for key, units in new.items()],
+        )
 
     def _make_room(self, recent: Iterable[_Epoch]) -> None:
         """Forget the units of epochs of which nothing is new, when there are too many, and share out the room."""

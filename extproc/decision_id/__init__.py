@@ -7,7 +7,14 @@ one of ours. That attributes a label; it authorises nobody to send one.
 """
 
 from extproc.decision_id.codec import DecisionIds, IdFault, Nonce, Opened, open_id
-from extproc.decision_id.codes import EXCLUDED_CODE, MAX_VARIANTS, arm_codes, epoch_number
+from extproc.decision_id.codes import (
+    EXCLUDED_CODE,
+    MAX_VARIANTS,
+    arm_and_stream,
+    arm_codes,
+    epoch_number,
+    sealed_code,
+)
 from extproc.decision_id.key_file import KeyFile
 from extproc.decision_id.keys import IdKey, IdKeys
 
@@ -21,7 +28,9 @@ __all__ = [
     "KeyFile",
     "Nonce",
     "Opened",
+    "arm_and_stream",
     "arm_codes",
     "epoch_number",
     "open_id",
+    "sealed_code",
 ]

@@ -14,8 +14,10 @@ _CONTROL_CODE: Final = 1
 _CANARY_CODE: Final = 2
 _FIRST_VARIANT_CODE: Final = 16
 
-MAX_VARIANTS: Final = 256 - _FIRST_VARIANT_CODE
-"""An arm's number has 8 bits."""
+_STREAM: Final = 0x80
+
+MAX_VARIANTS: Final = _STREAM - _FIRST_VARIANT_CODE
+"""An arm's number has 7 bits; the eighth says that the request may be a stream."""
 
 
 def epoch_number(rollout: str, epoch: int) -> int:
@@ -33,3 +35,13 @@ def arm_codes(variants: Sequence[str]) -> dict[str, int]:
     else:
         named = {ARM_CONTROL: _CONTROL_CODE, ARM_CANARY: _CANARY_CODE}
     return {ARM_EXCLUDED: EXCLUDED_CODE, **named}
+
+
+def sealed_code(arm: int, *, stream: bool) -> int:
+    """What a decision id carries for the arm of the code ``arm``, whose request may be a ``stream``, or is none."""
+    return arm | _STREAM if stream else arm
+
+
+def arm_and_stream(code: int) -> tuple[int, bool]:
+    """The reverse of ``sealed_code``."""
+    return code & ~_STREAM, code >= _STREAM

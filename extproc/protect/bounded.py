@@ -41,6 +41,6 @@ class Bounded(Generic[K, V]):
             self.dropped += 1
         return entry
 
-    def forget(self, key: K) -> None:
-        """Let an entry go, if there is one."""
-        self._entries.pop(key, None)
+    def forget(self, key: K) -> bool:
+        """Let an entry go; whether there was one."""
+        return self._entries.pop(key, None) is not None

@@ -9,11 +9,17 @@ from __future__ import annotations
 from collections.abc import Iterator, Mapping
 from typing import Final, NamedTuple
 
+from extproc.protect.bounded import Bounded
+
 SLACK_SECONDS: Final = 0.75
 """How long counts and entries of a second may be on their way: workers, Envoy and pipes send them in batches."""
 
 MAX_COUNTS: Final = 100_000
 """Kinds of decisions in all seconds that are waited for, some 30 MB."""
+
+
+MAX_GOING_ON: Final = 65_536
+"""Requests that are known to be under way, and answered; some 10 MB."""
 
 
 class Key(NamedTuple):
@@ -37,7 +43,7 @@ class Missing:
     """Decisions by second and by ``Key``, until they are ``limit`` seconds old. Times are Unix seconds.
 
     Counts begin with the first whole second after ``start``: of decisions before that it heard only in part.
-    ``dropped`` are counts that had no room; then nothing is known of that second.
+    ``dropped`` are counts, and requests that go on, that had no room; then nothing is known of that second.
     """
 
     def __init__(self, limit: float, start: float) -> None:
@@ -46,14 +52,29 @@ class Missing:
         self._seconds: dict[int, dict[Key, list[int]]] = {}
         self._size = 0
         self._ahead: Mapping[Key, int] = {}
-        self.dropped = 0
+        self._going_on: Bounded[str, bool] = Bounded(MAX_GOING_ON)
+        self._without_room = 0
+
+    @property
+    def dropped(self) -> int:
+        """See above."""
+        return self._without_room + self._going_on.dropped
 
     def decided(self, second: int, key: Key, count: int, now: float) -> None:
         """Workers decided ``count`` requests of a kind within ``second``."""
         self._count(second, key, 0, count, now)
 
+    def goes_on(self, decision_id: str, at: float, key: Key, now: float) -> None:
+        """The request of a decision made at ``at`` is answered and goes on: it is not missing, whenever it ends."""
+        if self._going_on.find(decision_id) is not None or self.seen(at, key, now):
+            self._going_on.use(decision_id, lambda: True)
+
+    def ended(self, decision_id: str, at: float, key: Key, now: float) -> bool:
+        """The outcome of a decision made at ``at`` came; False if it came too late to be waited for."""
+        return self._going_on.forget(decision_id) or self.seen(at, key, now)
+
     def seen(self, at: float, key: Key, now: float) -> bool:
-        """An outcome of a decision made at ``at`` came; False if it came too late to be waited for."""
+        """A decision made at ``at`` came to something; False if that came too late to be waited for."""
         if now - at > self._limit + SLACK_SECONDS:
             return False
         self._count(int(at), key, 1, 1, now)
@@ -66,7 +87,7 @@ class Missing:
         counts = of_second.get(key)
         if counts is None:
             if self._size >= MAX_COUNTS:
-                self.dropped += 1
+                self._without_room += 1
                 return
             counts = of_second[key] = [0, 0]
             self._size += 1

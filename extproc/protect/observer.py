@@ -11,7 +11,7 @@ from typing import Final, NamedTuple, Protocol
 
 from extproc.assignment import BUCKETS
 from extproc.clock import Clock
-from extproc.decision_id import IdFault, Opened
+from extproc.decision_id import IdFault, Opened, arm_and_stream
 from extproc.measure.breaker import Watched
 from extproc.measure.outcomes import Counts, End
 from extproc.names import ARM_EXCLUDED
@@ -67,7 +67,10 @@ class Events(Protocol):
 
 
 class Decided(NamedTuple):
-    """What workers decided within one second of the wall clock: requests of an arm, for a version."""
+    """What workers decided within one second of the wall clock: requests of an arm, for a version.
+
+    Of what may be a ``stream`` nobody knows when it has to have ended.
+    """
 
     rollout: str
     epoch: int
@@ -75,6 +78,7 @@ class Decided(NamedTuple):
     version: str
     second: int
     requests: int
+    stream: bool = False
 
 
 class _Early(NamedTuple):
@@ -115,7 +119,7 @@ class Observer:
 
     @property
     def forgotten(self) -> int:
-        """Versions, epochs and seconds that had to make room for others, and are known in part only."""
+        """Versions, epochs, seconds and requests that had to make room for others, and are known in part only."""
         return self._watched.dropped + self.totals.dropped + self._missing.dropped
 
     # -- what it is told
@@ -136,7 +140,7 @@ class Observer:
         now = self.heard_at = self._clock.monotonic()
         self.entries += len(entries)
         for entry in entries:
-            if not entry.decision_id or not entry.ended:
+            if not entry.decision_id or not (entry.ended or entry.answer.status):
                 continue  # undecided: nothing was promised of it; or nothing came of it yet
             opened = self._ids.open(entry.decision_id)
             if isinstance(opened, IdFault):
@@ -148,9 +152,11 @@ class Observer:
     def decided(self, counts: Iterable[Decided]) -> None:
         """Workers tell what they decided."""
         now = self._clock.now()
-        for rollout, epoch, arm, version, second, count in counts:
-            if rollout in self._rollouts:
-                self.totals.decided((rollout, epoch), arm, count, now)
+        for rollout, epoch, arm, version, second, count, stream in counts:
+            if rollout not in self._rollouts:
+                continue
+            self.totals.decided((rollout, epoch), arm, count, now)
+            if not stream:
                 self._missing.decided(second, Decisions(rollout, epoch, arm, version), count, now)
 
     def units(self, rollout: str, epoch: int, units: Iterable[tuple[int, str]]) -> None:
@@ -186,19 +192,27 @@ class Observer:
         if epoch is None:
             self._wait_for_epoch(_Early(until, entry, opened))
             return
-        arm = epoch.arms.get(opened.arm)
+        code, stream = arm_and_stream(opened.arm)
+        arm = epoch.arms.get(code)
         own = epoch.upstreams.get(entry.version)
         if arm is None or own is None:
             self._events.dropped("unknown_version", 1)
             return
-        outcome = outcome_of(entry.answer, epoch.rollout, entry.version, own, epoch.upstreams[epoch.stable])
+        now = self._clock.now()
+        decisions = Decisions(epoch.rollout, epoch.epoch, arm, entry.version)
+        if not entry.ended:
+            self.totals.heard((epoch.rollout, epoch.epoch), now)
+            if not stream:
+                self._missing.goes_on(entry.decision_id, opened.at, decisions, now)
+            return
+        of_stable = epoch.upstreams[epoch.stable]
+        outcome = outcome_of(entry.answer, epoch.rollout, entry.version, own, of_stable, stream=stream)
         self._events.outcome(epoch.rollout, entry.version, outcome, 1)
         if outcome in OF_STABLE:
             self._note_fallback(entry.decision_id)
-        now = self._clock.now()
         group = None if arm == ARM_EXCLUDED else opened.group
-        in_time = self._missing.seen(opened.at, Decisions(epoch.rollout, epoch.epoch, arm, entry.version), now)
-        self.totals.count(epoch, arm, group, entry.answer, outcome, now, in_time=in_time)
+        in_time = stream or self._missing.ended(entry.decision_id, opened.at, decisions, now)
+        self.totals.count(epoch, arm, group, entry.answer, outcome, now, in_time=in_time, stream=stream)
         rollout = self._rollouts.get(epoch.rollout)
         if in_time and rollout is not None and outcome in ENDS:
             self._weigh(rollout, epoch.epoch, entry.version, ENDS[outcome])

@@ -86,9 +86,14 @@ class Answer(NamedTuple):
     milliseconds: float
 
 
-def left(answer: Answer) -> bool:
-    """Whether the client gave up before it had its answer, and had no error until then."""
-    return answer.status < 500 and not CLIENT_LEFT.isdisjoint(answer.flags)
+def left(answer: Answer, *, stream: bool = False) -> bool:
+    """Whether the client gave up before it had its answer, and had no error until then.
+
+    Of a ``stream``, whose end is as often the client's, that it began is answer enough.
+    """
+    if CLIENT_LEFT.isdisjoint(answer.flags):
+        return False
+    return answer.status == 0 if stream else answer.status < 500
 
 
 def failed(answer: Answer) -> bool:
@@ -96,7 +101,7 @@ def failed(answer: Answer) -> bool:
     return answer.status >= 500 or not UPSTREAM_FAULTS.isdisjoint(answer.flags)
 
 
-def outcome_of(answer: Answer, rollout: str, version: str, own: str, stable: str) -> Outcome:
+def outcome_of(answer: Answer, rollout: str, version: str, own: str, stable: str, *, stream: bool = False) -> Outcome:
     """The outcome for ``version`` of ``rollout`` (``namespace/name``), whose cluster is ``own``.
 
     ``stable`` is the cluster of the rollout's stable when the request was decided. That stable answered is a fallback
@@ -107,6 +112,6 @@ def outcome_of(answer: Answer, rollout: str, version: str, own: str, stable: str
         default = f"{rollout}@default"
         routed = answer.route == f"{rollout}@{version}" or (answer.attempts > 1 and answer.route != default)
         return Outcome.FALLBACK if routed else Outcome.UNROUTED
-    if left(answer):
+    if left(answer, stream=stream):
         return Outcome.ABANDONED
     return Outcome.FAILURE if failed(answer) else Outcome.SUCCESS

@@ -59,6 +59,7 @@ class RunTotals:
         now: float,
         *,
         in_time: bool = True,
+        stream: bool = False,
     ) -> None:
         """Count one request's end; ``group`` None is a unit that is unknown.
 
@@ -72,7 +73,7 @@ class RunTotals:
             return
         totals = counted.totals.arm(arm)
         totals.latency.add(answer.milliseconds)
-        if outcome not in FAILURES and left(answer):
+        if outcome not in FAILURES and left(answer, stream=stream):
             totals.abandon(group)
             return
         fell = outcome in FAILURES or failed(answer)
@@ -83,6 +84,10 @@ class RunTotals:
             counts = totals.groups.setdefault(group, [0, 0])
             counts[0] += 1
             counts[1] += fell
+
+    def heard(self, key: Key, now: float) -> None:
+        """A request is alive: its version answers it."""
+        self._of(key, now).totals.unheard_since = None
 
     def decided(self, key: Key, arm: str, count: int, now: float) -> None:
         """Workers decided ``count`` requests of an arm."""

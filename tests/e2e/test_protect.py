@@ -4,15 +4,16 @@ from __future__ import annotations
 
 import os
 import signal
+import socket
 import sqlite3
 import time
 from collections.abc import Iterator
-from contextlib import closing, contextmanager
+from contextlib import ExitStack, closing, contextmanager
 from typing import Any
 
 import pytest
 
-from tests.e2e.house import KEY, House
+from tests.e2e.house import KEY, PATH, House
 from tests.support.envoy import wait_until
 from tests.support.load import under_load
 
@@ -68,6 +69,22 @@ def last_to_canary(house: House, within: float = 10.0) -> float:
     return last
 
 
+def websocket(house: House, user: str) -> socket.socket:
+    """A WebSocket as Envoy sees one, open."""
+    connection = socket.create_connection(("127.0.0.1", house.port), 10)
+    connection.sendall(
+        f"GET {PATH} HTTP/1.1\r\nhost: models\r\nx-user-id: {user}\r\n"
+        "connection: upgrade\r\nupgrade: websocket\r\n\r\n".encode()
+    )
+    assert connection.recv(4096).startswith(b"HTTP/1.1 101")
+    return connection
+
+
+def successes(house: House) -> float:
+    """How many requests the canary has answered, by what the observer saw."""
+    return house.dropout.metric("dropout_outcomes_total", rollout=KEY, version="4", outcome="success")
+
+
 @contextmanager
 def without_store(house: House, how: str) -> Iterator[None]:
     """The store is deleted, or nobody else can write to it."""
@@ -102,9 +119,7 @@ def test_a_canary_that_answers_500_is_out_of_all_workers_without_store_and_contr
     assert house.dropout.metric("dropout_outcomes_total", rollout=KEY, version="4", outcome="failure") >= 10
 
 
-@pytest.mark.parametrize(
-    "house", [{"DROPOUT_OUTCOME_LIMIT": "1"}, {"DROPOUT_OUTCOME_LIMIT": "1", "manager": TALKATIVE}], indirect=True
-)
+@pytest.mark.parametrize("house", [{"DROPOUT_OUTCOME_LIMIT": "1", "manager": TALKATIVE}], indirect=True)
 def test_a_canary_that_hangs_is_taken_away_whatever_is_logged_before_requests_end(house: House) -> None:
     with under_load(house.port, rate=RATE):
         time.sleep(2)
@@ -128,6 +143,33 @@ def test_a_canary_that_hangs_is_taken_away_as_soon_as_its_clients_leave(house: H
         assert time.monotonic() - began < IMPATIENCE + WITHIN_SECONDS
         house.upstreams.hanging.clear()
     assert house.dropout.metric("dropout_outcomes_total", rollout=KEY, version="4", outcome="abandoned") >= 10
+
+
+@pytest.mark.parametrize(
+    "house",
+    [
+        {
+            "DROPOUT_OUTCOME_LIMIT": "1",
+            "manager": {**TALKATIVE, "upgrade_configs": [{"upgrade_type": "websocket"}]},
+        }
+    ],
+    indirect=True,
+)
+def test_a_canary_whose_streams_and_answers_go_on_is_not_taken_away(house: House) -> None:
+    with ExitStack() as stack:
+        house.upstreams.failing.add(STABLE)  # it accepts streams and ends them at once
+        for number in range(80):
+            stack.enter_context(closing(websocket(house, f"user-{number}")))
+        time.sleep(4)
+        assert tripped(house) == []
+    house.upstreams.failing.clear()
+    with under_load(house.port, rate=RATE / 2):
+        house.upstreams.dribbling.add(CANARY)
+        time.sleep(4)
+        assert tripped(house) == []
+        house.upstreams.dribbling.clear()
+    assert house.dropout.metric("dropout_outcomes_total", rollout=KEY, outcome="missing") == 0
+    wait_until(lambda: successes(house) == house.upstreams.seen[CANARY] > 80, "an end of each request", within=5)
 
 
 def test_what_stable_answers_in_a_retry_is_the_canarys_failure_and_nobodys_error(house: House) -> None:

@@ -101,7 +101,8 @@ class Upstreams:
 
     ``seen[name]`` counts the requests of each; ``failing`` holds names that answer 503, ``broken`` those that answer
     500, ``hanging`` those that do not answer; ``said`` are headers that all add to their answers, ``last[name]`` those
-    that each was sent last.
+    that each was sent last. An upgrade is accepted and stays open, but with those that are ``failing``; who is in
+    ``dribbling`` begins an answer and ends it when it is there no more.
     """
 
     def __init__(self, *names: str) -> None:
@@ -110,6 +111,7 @@ class Upstreams:
         self.failing: set[str] = set()
         self.broken: set[str] = set()
         self.hanging: set[str] = set()
+        self.dribbling: set[str] = set()
         self.said: dict[str, str] = {}
         self.last: dict[str, dict[str, str]] = {}
         self._names = names
@@ -170,12 +172,22 @@ class Upstreams:
                 self.last[name] = fields
                 while name in self.hanging:  # noqa: ASYNC110 - tests change it from another thread
                     await asyncio.sleep(0.05)
+                if "upgrade" in fields:
+                    writer.write(
+                        b"HTTP/1.1 101 Switching Protocols\r\nupgrade: websocket\r\nconnection: upgrade\r\n\r\n"
+                    )
+                    if name not in self.failing:
+                        await reader.read()
+                    break
                 line = head[0].split(" ")
                 body = json.dumps({"upstream": name, "method": line[0], "path": line[1], "headers": fields}).encode()
                 status = b"503 Service Unavailable" if name in self.failing else b"200 OK"
                 status = b"500 Internal Server Error" if name in self.broken else status
                 said = "".join(f"{key}: {value}\r\n" for key, value in self.said.items()).encode()
-                writer.write(b"HTTP/1.1 %s\r\n%scontent-length: %d\r\n\r\n%s" % (status, said, len(body), body))
+                writer.write(b"HTTP/1.1 %s\r\n%scontent-length: %d\r\n\r\n" % (status, said, len(body)))
+                while name in self.dribbling:  # noqa: ASYNC110
+                    await asyncio.sleep(0.05)
+                writer.write(body)
                 await writer.drain()
         writer.close()
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections import Counter
 from collections.abc import Iterable, Sequence
 
-from extproc.decision_id import IdFault, Opened, open_id
+from extproc.decision_id import IdFault, Opened, open_id, sealed_code
 from extproc.protect.access_log import LogEntry
 from extproc.protect.observer import Decided, Observer
 from extproc.protect.outcome import Answer, Outcome
@@ -52,7 +52,8 @@ class Watching:
         """The end of a request that was decided now for ``version``, by the first rollout."""
         rollout = self.rollouts[0]
         arm = changes.pop("arm", None) or ("control" if version == rollout.stable else "canary")
-        number, code = changes.pop("number", rollout.number), rollout.arm_codes[str(arm)]
+        stream, ended = bool(changes.pop("stream", False)), bool(changes.pop("ended", True))
+        number, code = changes.pop("number", rollout.number), sealed_code(rollout.arm_codes[str(arm)], stream=stream)
         group = int(str(changes.pop("group", 7)))
         decision_id = self.ids.seal(self.ids.nonce(), int(str(number)), code, group)
         answer = {
@@ -64,19 +65,21 @@ class Watching:
             "milliseconds": 12.0,
             **changes,
         }
-        return LogEntry(decision_id, rollout.key, version, Answer(**answer))  # type: ignore[arg-type]
+        return LogEntry(decision_id, rollout.key, version, Answer(**answer), ended)  # type: ignore[arg-type]
 
     def ended(self, version: str = "4", status: int = 200, *flags: str, times: int = 1, **changes: object) -> None:
         """``times`` requests for ``version`` ended so, one after another."""
         for _ in range(times):
             self.observer.take([self.entry(version, status, *flags, **dict(changes))])
 
-    def decided(self, version: str, requests: int, *, seconds_ago: int = 0, arm: str = "") -> None:
+    def decided(
+        self, version: str, requests: int, *, seconds_ago: int = 0, arm: str = "", stream: bool = False
+    ) -> None:
         """Workers decided so many requests for ``version``."""
         rollout = self.rollouts[0]
         arm = arm or ("control" if version == rollout.stable else "canary")
         second = int(self.clock.now()) - seconds_ago
-        self.observer.decided([Decided(rollout.key, rollout.epoch, arm, version, second, requests)])
+        self.observer.decided([Decided(rollout.key, rollout.epoch, arm, version, second, requests, stream)])
 
     def wait(self, seconds: float) -> None:
         """Time passes, with ticks."""

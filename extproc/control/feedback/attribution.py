@@ -10,7 +10,7 @@ from typing import Final, NamedTuple
 
 from extproc.control.feedback.ports import EpochSource
 from extproc.control.feedback.records import Code
-from extproc.decision_id import IdFault, Opened
+from extproc.decision_id import IdFault, Opened, arm_and_stream
 from extproc.snapshot.store import EpochArm, EpochRecord
 
 SKEW_SECONDS: Final = 60.0
@@ -55,13 +55,13 @@ class Attribution:
         if opened.at < self._keep_from:
             return Code.EXPIRED
         epoch = self._epoch(opened)
-        return epoch if isinstance(epoch, Code) else Attributed(opened, epoch, _arm(epoch, opened.arm))
+        return epoch if isinstance(epoch, Code) else Attributed(opened, epoch, _arm(epoch, _code(opened)))
 
     def _epoch(self, opened: Opened) -> EpochRecord | Code:
         """The epoch of that number. Where several share it, the one that has the arm and was on at the time."""
         if opened.number not in self._known:
             self._known[opened.number] = self._epochs.epochs(opened.number)
-        found = [epoch for epoch in self._known[opened.number] if any(arm.code == opened.arm for arm in epoch.arms)]
+        found = [epoch for epoch in self._known[opened.number] if any(arm.code == _code(opened) for arm in epoch.arms)]
         if len(found) > 1:
             found = [epoch for epoch in found if self._was_on(epoch, opened.at)]
         if not found:
@@ -72,6 +72,11 @@ class Attribution:
         later = [other for other in self._epochs.epochs_of(epoch.namespace, epoch.name) if other.epoch > epoch.epoch]
         ended = min((other.began for other in later), default=float("inf"))
         return epoch.began - SKEW_SECONDS <= at < ended + SKEW_SECONDS
+
+
+def _code(opened: Opened) -> int:
+    """What stands for the arm, whether or not the request was a stream."""
+    return arm_and_stream(opened.arm)[0]
 
 
 def _arm(epoch: EpochRecord, code: int) -> EpochArm:

@@ -20,8 +20,9 @@ KEY = "payments/fraud-detector"
 
 
 @cache
-def made(full: bool, **changes: Any) -> Decided:
-    return make_decided(decision=make_decision(**changes), request=make_request(full=full), rollout=None)
+def made(full: bool, stream: bool, **changes: Any) -> Decided:
+    request = make_request(full=full, headers={"upgrade": b"websocket"} if stream else {})
+    return make_decided(decision=make_decision(**changes), request=request, rollout=None)
 
 
 class Counting:
@@ -31,8 +32,8 @@ class Counting:
         self.clock = FakeClock()
         self.tally = Tally(self.clock)
 
-    def decided(self, unit: int = 1, *, full: bool = False, **changes: Any) -> None:
-        decided = made(full, **changes)
+    def decided(self, unit: int = 1, *, full: bool = False, stream: bool = False, **changes: Any) -> None:
+        decided = made(full, stream, **changes)
         facts = decided.facts._replace(buckets=Buckets(123, quotient=unit))
         self.tally.record(decided._replace(facts=facts))
 
@@ -51,6 +52,18 @@ def test_decisions_are_counted_by_arm_version_and_second() -> None:
         [KEY, 1, "canary", "4", second + 1, 1],
     ]
     assert counting.tally.take().counts == []
+
+
+def test_what_may_be_a_stream_is_told_apart() -> None:
+    counting = Counting()
+    second = int(counting.clock.now())
+    for _ in range(3):
+        counting.decided(stream=True)
+    counting.decided()
+    assert counting.tally.take().counts == [
+        [KEY, 1, "canary", "4", second, 3, True],
+        [KEY, 1, "canary", "4", second, 1],
+    ]
 
 
 def test_a_clock_that_is_set_back_does_not_take_the_tally_along() -> None:

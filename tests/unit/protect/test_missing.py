@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
@@ -80,6 +81,22 @@ def test_more_versions_than_there_is_room_for_are_counted_as_dropped(monkeypatch
         module.MAX_COUNTS = original  # type: ignore[misc]
     assert watched.dropped == 3
     assert len(settled(watched, beyond(START + 1))) == 2
+
+
+def test_what_goes_on_is_seen_once_and_in_time_whenever_it_ends(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(module, "MAX_GOING_ON", 2)
+    watched = Missing(LIMIT, START)
+    watched.decided(START + 1, KEY, 5, START + 2)
+    for number in (0, 0, 1, 2):
+        watched.goes_on(f"id-{number}", START + 1.5, KEY, START + 2)
+    assert settled(watched, beyond(START + 1)) == [Settled(KEY, 5, 2)]
+    assert [watched.ended(f"id-{number}", START + 1.5, KEY, START + 99) for number in (0, 1, 1, 2)] == [
+        False,  # there was no room for it
+        True,
+        False,
+        True,
+    ]
+    assert watched.dropped == 1
 
 
 decisions = st.lists(st.tuples(st.floats(0, 20), st.floats(0, 0.9), st.none() | st.floats(0, LIMIT)), max_size=60)

@@ -329,6 +329,82 @@ def test_a_clock_that_is_set_back_makes_nothing_missing() -> None:
     assert ("4", Outcome.MISSING) not in watching.outcomes
 
 
+# --- requests that go on
+
+
+def test_streams_that_go_on_are_not_missing_and_count_when_they_end() -> None:
+    watching = Watching(limit=2.0)
+    watching.wait(1)
+    streams = [watching.entry("4", 101, stream=True) for _ in range(40)]
+    watching.decided("4", 40, stream=True)
+    missed(watching, canary_seen=20, stable_seen=20, seconds=20)
+    assert ("4", Outcome.MISSING) not in watching.outcomes
+    succeeded = watching.outcomes["4", Outcome.SUCCESS]
+    watching.observer.take(streams)
+    assert watching.outcomes["4", Outcome.SUCCESS] == succeeded + 40
+    broken = [watching.entry("4", 101, "upstream_connection_termination", stream=True) for _ in range(30)]
+    watching.wait(60)
+    watching.ended("3", times=50)
+    watching.observer.take(broken)
+    assert watching.in_force == [TRIP]
+
+
+def test_a_stream_that_its_client_ends_was_answered_and_one_that_never_began_is_abandoned() -> None:
+    watching = Watching()
+    watching.ended("3", times=50)
+    watching.ended("4", 101, LEFT, stream=True, times=9)
+    assert watching.outcomes == {("3", Outcome.SUCCESS): 50, ("4", Outcome.SUCCESS): 9}
+    watching.ended("4", 0, LEFT, stream=True, times=30)
+    assert watching.in_force == [TRIP]
+
+
+def test_clients_that_call_their_requests_streams_hide_nobody_elses() -> None:
+    watching = Watching(limit=2.0)
+    watching.wait(1)
+    for _ in range(3):
+        watching.decided("4", 500, stream=True)
+        watching.ended("4", stream=True, times=500)
+        missed(watching, canary_seen=0, stable_seen=20, seconds=1)
+    watching.wait(4)
+    assert watching.outcomes["4", Outcome.MISSING] == 60
+
+
+def test_a_request_that_is_answered_and_goes_on_is_not_missing_and_counts_once_when_it_ends() -> None:
+    watching = Watching(limit=2.0)
+    watching.wait(1)
+    going_on = [watching.entry("4", ended=False) for _ in range(20)]
+    watching.decided("4", 20)
+    for _ in range(10):
+        watching.observer.take(going_on)
+        missed(watching, canary_seen=20, stable_seen=20, seconds=1)
+    assert watching.outcomes == {("3", Outcome.SUCCESS): 200, ("4", Outcome.SUCCESS): 200}
+    watching.wait(15)
+    watching.ended("3", times=50)
+    watching.observer.take([one._replace(ended=True, answer=one.answer._replace(status=500)) for one in going_on])
+    assert watching.outcomes["4", Outcome.FAILURE] == 20
+    assert watching.in_force == [TRIP]
+
+
+def test_a_request_that_goes_on_without_an_answer_is_missing_however_often_it_is_logged() -> None:
+    watching = Watching(limit=2.0)
+    watching.wait(1)
+    hanging = [watching.entry("4", 0, ended=False) for _ in range(20)]
+    watching.decided("4", 20)
+    for _ in range(6):
+        watching.observer.take(hanging)
+        missed(watching, canary_seen=20, stable_seen=20, seconds=1)
+    assert watching.outcomes["4", Outcome.MISSING] == 20
+
+
+def test_what_goes_on_is_heard_of() -> None:
+    watching = Watching()
+    watching.decided("4", 1)
+    watching.wait(5)
+    watching.observer.take([watching.entry("4", ended=False)])
+    ((totals, *_),) = watching.observer.totals.take_changed()
+    assert (totals.unheard_since, totals.arms["canary"].requests) == (None, 0)
+
+
 # --- what is odd
 
 
@@ -472,6 +548,7 @@ steps = st.lists(
         st.tuples(st.just("end"), st.sampled_from(["3", "4"]), st.sampled_from([0, 200, 404, 500, 503])),
         st.tuples(st.just("leave"), st.sampled_from(["3", "4"]), st.sampled_from([0, 200, 500])),
         st.tuples(st.just("wait"), st.just(""), st.integers(0, 40)),
+        st.tuples(st.just("go on"), st.sampled_from(["3", "4"]), st.sampled_from([0, 101, 200, 500])),
         st.tuples(st.just("decide"), st.sampled_from(["3", "4"]), st.integers(1, 30)),
         st.tuples(st.just("attempt"), st.just(""), st.just(0)),
     ),
@@ -486,6 +563,8 @@ def test_whatever_happens_only_the_canary_of_this_attempt_is_tripped(moves: list
     for kind, version, number in moves:
         if kind == "end":
             watching.ended(version, number, times=4)
+        elif kind == "go on":
+            watching.ended(version, number, ended=False, stream=number == 101, times=4)
         elif kind == "leave":
             watching.ended(version, number, LEFT, times=4)
         elif kind == "wait":

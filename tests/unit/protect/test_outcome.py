@@ -13,9 +13,16 @@ ROUTE, DEFAULT = f"{KEY}@4", f"{KEY}@default"
 
 
 def outcome(
-    status: int, *flags: str, cluster: str = A, route: str = ROUTE, attempts: int = 1, own: str = A, stable: str = B
+    status: int,
+    *flags: str,
+    cluster: str = A,
+    route: str = ROUTE,
+    attempts: int = 1,
+    own: str = A,
+    stable: str = B,
+    stream: bool = False,
 ) -> Outcome:
-    return outcome_of(Answer(status, flags, cluster, route, attempts, 1.0), KEY, "4", own, stable)
+    return outcome_of(Answer(status, flags, cluster, route, attempts, 1.0), KEY, "4", own, stable, stream=stream)
 
 
 @pytest.mark.parametrize("status", [200, 204, 301, 400, 404, 429, 499])
@@ -44,6 +51,19 @@ def test_a_client_that_left_before_it_had_its_answer_abandoned_it(flag: str) -> 
 
 def test_an_error_is_one_whether_or_not_the_client_stayed_for_its_end() -> None:
     assert outcome(500, "downstream_connection_termination") is Outcome.FAILURE
+
+
+@pytest.mark.parametrize("status", [101, 200])
+def test_a_stream_that_began_ends_well_whoever_ends_it(status: int) -> None:
+    assert outcome(status, "downstream_connection_termination", stream=True) is Outcome.SUCCESS
+    assert outcome(status, stream=True) is Outcome.SUCCESS
+    assert outcome(status, "upstream_connection_termination", stream=True) is Outcome.FAILURE
+    assert outcome(0, "downstream_connection_termination", stream=True) is Outcome.ABANDONED
+
+
+def test_a_request_does_not_fail_the_less_for_being_called_a_stream() -> None:
+    for status, *flags in ((500,), (503, "upstream_connection_failure"), (504, "upstream_request_timeout")):
+        assert outcome(status, *flags, stream=True) is outcome(status, *flags) is Outcome.FAILURE
 
 
 def test_every_outcome_but_unrouted_is_held_for_or_against_a_version() -> None:

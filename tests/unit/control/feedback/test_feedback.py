@@ -23,7 +23,7 @@ from extproc.control.feedback import (
     FeedbackRecord,
     Unreadable,
 )
-from extproc.decision_id import IdKeys, Opened, arm_codes, epoch_number, open_id
+from extproc.decision_id import IdKeys, Opened, arm_codes, epoch_number, open_id, sealed_code
 from extproc.errors import Unreachable
 from extproc.measure import LabelTotals
 from extproc.snapshot.store import EpochArm
@@ -184,6 +184,12 @@ def test_an_id_that_was_not_made_here_is_told_apart(desk: Desk) -> None:
     assert codes == [Code.FORGED, Code.UNKNOWN_KEY, *[Code.MALFORMED] * 5]
     assert desk.labels() == {}
     assert desk.epochs.asked == 0
+
+
+def test_a_label_of_a_stream_is_one_of_its_arm(desk: Desk) -> None:
+    ids = [make_id(desk.ids, sealed_code(2, stream=stream)) for stream in (False, True)]
+    assert desk.send(*map(label, ids)) == [Code.RECORDED] * 2
+    assert sum(counts[0] for counts in desk.labels()["canary"].confusion.values()) == 2
 
 
 def test_nothing_is_known_of_an_epoch_that_never_was(desk: Desk) -> None:
