@@ -212,9 +212,9 @@ class Observer:
             self._note_fallback(entry.decision_id)
         group = None if arm == ARM_EXCLUDED else opened.group
         in_time = stream or self._missing.ended(entry.decision_id, opened.at, decisions, now)
-        self.totals.count(epoch, arm, group, entry.answer, outcome, now, in_time=in_time, stream=stream)
+        is_new = self.totals.count(epoch, arm, group, entry.answer, outcome, now, in_time=in_time, stream=stream)
         rollout = self._rollouts.get(epoch.rollout)
-        if in_time and rollout is not None and outcome in ENDS:
+        if is_new and rollout is not None and outcome in ENDS:
             self._weigh(rollout, epoch.epoch, entry.version, ENDS[outcome])
 
     def _wait_for_epoch(self, early: _Early) -> None:

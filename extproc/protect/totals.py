@@ -60,22 +60,22 @@ class RunTotals:
         *,
         in_time: bool = True,
         stream: bool = False,
-    ) -> None:
+    ) -> bool:
         """Count one request's end; ``group`` None is a unit that is unknown.
 
         A request whose client left came to no outcome, but its answer would have taken longer than it lasted. One that
-        comes too late (not ``in_time``) does not count again if it counts as missing.
+        comes too late (not ``in_time``) does not count again if it counts as missing: then False.
         """
         counted = self._of((epoch.rollout, epoch.epoch), now)
         counted.totals.unheard_since = None
         if not in_time and counted.late.get(arm, 0) > 0:
             counted.late[arm] -= 1
-            return
+            return False
         totals = counted.totals.arm(arm)
         totals.latency.add(answer.milliseconds)
         if outcome not in FAILURES and left(answer, stream=stream):
             totals.abandon(group)
-            return
+            return True
         fell = outcome in FAILURES or failed(answer)
         totals.requests += 1
         totals.failures += fell
@@ -84,6 +84,7 @@ class RunTotals:
             counts = totals.groups.setdefault(group, [0, 0])
             counts[0] += 1
             counts[1] += fell
+        return True
 
     def heard(self, key: Key, now: float) -> None:
         """A request is alive: its version answers it."""

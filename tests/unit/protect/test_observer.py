@@ -304,6 +304,17 @@ def test_a_log_that_is_cut_or_torn_trips_nobody(heard: int) -> None:
     assert watching.told == []
 
 
+def test_what_ends_late_counts_where_it_was_not_missing() -> None:
+    watching = Watching(canary(10_000, breaker=BREAKER), limit=2.0)
+    watching.wait(1)
+    watching.decided("4", 10)
+    late = [watching.entry("4", 504, "upstream_request_timeout") for _ in range(10)]
+    watching.wait(15)
+    assert watching.outcomes == {}
+    watching.observer.take(late)
+    assert watching.in_force == [TRIP]
+
+
 def test_where_nothing_of_stable_is_heard_nothing_is_missing() -> None:
     watching = Watching(limit=2.0)
     watching.wait(1)
