@@ -82,19 +82,23 @@ class Window:
     """The outcomes of one version in the last ``seconds``, and its failures in a row. Times are monotonic seconds.
 
     The cell under way counts, so a window of ten seconds holds what came in the last nine to ten. One that is longer
-    than ``MAX_CELLS`` seconds has as many cells, wider ones. ``total`` is all that was ever counted.
+    than ``MAX_CELLS`` seconds has as many cells, wider ones.
     """
 
-    __slots__ = ("_cell", "_cells", "_failures", "_requests", "_width", "row", "total")
+    __slots__ = ("_all_failures", "_all_requests", "_cell", "_cells", "_failures", "_requests", "_width", "row")
 
     def __init__(self, seconds: float) -> None:
         self._width = max(1, ceil(seconds / MAX_CELLS))
         # Requests and failures of cell i are at 2 * i and 2 * i + 1.
         self._cells = [0, 0] * max(1, ceil(seconds / self._width))
         self._cell = 0
-        self._requests = self._failures = 0
+        self._requests = self._failures = self._all_requests = self._all_failures = 0
         self.row = Row()
-        self.total = Counts()
+
+    @property
+    def total(self) -> Counts:
+        """All that was ever counted."""
+        return Counts(self._all_requests, self._all_failures)
 
     def add(self, now: float, *, failed: bool, count: int = 1, since: float | None = None) -> None:
         """Count ``count`` outcomes of one kind; ``since`` as in ``Row.add``."""
@@ -104,8 +108,9 @@ class Window:
         self._cells[at + 1] += failures
         self._requests += count
         self._failures += failures
+        self._all_requests += count
+        self._all_failures += failures
         self.row.add(now, failed=failed, count=count, since=since)
-        self.total = Counts(self.total.requests + count, self.total.failures + failures)
 
     def counts(self, now: float) -> Counts:
         """The outcomes in the window that ends now."""
@@ -115,10 +120,12 @@ class Window:
     def _slide(self, now: float) -> int:
         """Let the cells that are too old go; the number of the cell under way."""
         cell, cells = int(now) // self._width, len(self._cells) // 2
+        if cell <= self._cell:
+            return self._cell
         for passed in range(max(self._cell + 1, cell - cells + 1), cell + 1):
             at = 2 * (passed % cells)
             self._requests -= self._cells[at]
             self._failures -= self._cells[at + 1]
             self._cells[at] = self._cells[at + 1] = 0
-        self._cell = max(self._cell, cell)
-        return self._cell
+        self._cell = cell
+        return cell

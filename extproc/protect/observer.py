@@ -93,7 +93,8 @@ class Observer:
     """Watches all rollouts of the snapshots that it is told of.
 
     A decision is waited for ``limit`` seconds. ``trips`` are those that an earlier observer left in force. ``totals``
-    are the counts of this run, ``entries`` how many it took, ``heard_at`` when it took the last (monotonic seconds).
+    are the counts of this run, ``entries`` how many requests it was told the end of, ``heard_at`` when it was last told
+    anything (monotonic seconds).
     """
 
     def __init__(
@@ -138,8 +139,8 @@ class Observer:
     def take(self, entries: Sequence[LogEntry]) -> None:
         """Take a batch of the access log, and trip at once what it brings beyond its limit."""
         now = self.heard_at = self._clock.monotonic()
-        self.entries += len(entries)
         for entry in entries:
+            self.entries += entry.ended
             if not entry.decision_id or not (entry.ended or entry.answer.status):
                 continue  # undecided: nothing was promised of it; or nothing came of it yet
             opened = self._ids.open(entry.decision_id)
