@@ -123,7 +123,7 @@ class Rollout(RuleBasedStateMachine):
         before, after = self.status, transition.status
         seen = {measured.outcome for several in observations.measured.values() for measured in several}
         event(f"{after.phase}, {after.reason}")
-        if before.is_out_of_time(self.now) and not after.aborted:
+        if before.is_out_of_time(self.now) and after.aborted == before.aborted:
             planned = replace(before, effective_at=after.effective_at, step_at=after.step_at)
             assert after == planned, "what was to come is planned anew, and nothing else moves"
             assert 0 < after.effective_at - self.now <= RAISE_DELAY_SECONDS + 1e-6
@@ -149,7 +149,10 @@ class Rollout(RuleBasedStateMachine):
         if after.weight > before.weight or after.stable != before.stable:
             assert not observations.unready, "nothing is given to what cannot serve"
         if after.step > before.step or after.stable != before.stable:
-            assert not (seen & DOUBTS and before.phase == "Paused"), "nothing goes forward in doubt"
+            background = self.plan.run(BACKGROUND, before.step)
+            if background is not None and BACKGROUND in after.analysis:
+                came_to = outcome(background, after.analysis[BACKGROUND])[0]
+                assert came_to not in DOUBTS, "nothing goes forward in doubt"
             assert before.phase == "Progressing" or before.reason == "pause_step"
             assert not before.killed
         if after.step > before.step and self.plan.steps[before.step].analysis is not None:
