@@ -44,6 +44,8 @@ OBSERVER_AGE: Final = "dropout_observer_age_seconds"
 OBSERVER_ENTRIES: Final = "dropout_observer_entries_total"
 OBSERVER_DROPPED: Final = "dropout_observer_dropped_total"
 OBSERVER_REPLACED: Final = "dropout_observer_replaced_total"
+SAFETY_WAITING: Final = "dropout_safety_waiting"
+SAFETY_KEPT: Final = "dropout_safety_kept"
 FEEDBACK: Final = "dropout_feedback_total"
 CONTROLLER_LEADS: Final = "dropout_controller_leads"
 CONTROLLER_ROLLOUTS: Final = "dropout_controller_rollouts"
@@ -123,6 +125,8 @@ METRICS: Final[tuple[MetricInfo, ...]] = (
         OBSERVER_DROPPED, "counter", ("why",), "What the observer could not take into account, of the log or of counts."
     ),
     MetricInfo(OBSERVER_REPLACED, "counter", (), "Observers that died or hung and were replaced."),
+    MetricInfo(SAFETY_WAITING, "gauge", (), "Kills and trips of this host that the store does not have yet."),
+    MetricInfo(SAFETY_KEPT, "gauge", (), "1 while all kills and trips of this host stand in its file.", "min"),
     MetricInfo(FEEDBACK, "counter", ("code",), "Records of feedback by what became of them: `recorded`, or why not."),
     MetricInfo(
         CONTROLLER_LEADS, "gauge", (), "1 in the controller that moves rollouts, 0 in those that stand by.", "max"

@@ -28,7 +28,8 @@ def open_store(url: str, *, create: bool = False, wait: float = WAIT_SECONDS) ->
 def beside(url: str, suffix: str) -> Path:
     """The file that belongs to the store at ``url`` and is called as it is, with ``suffix`` behind.
 
-    There are ``.key`` (for pseudonyms), ``.ids`` (keys of decision ids), ``.feedback`` and ``.token`` (for feedback).
+    There are ``.key`` (for pseudonyms), ``.ids`` (keys of decision ids), ``.feedback`` and ``.token`` (for feedback),
+    ``.safety`` (kills and trips of this host) and the folder ``.serving`` (sockets that take kills).
     """
     path = Path(url.partition(":")[2])
     return path.with_name(f"{path.name}{suffix}")

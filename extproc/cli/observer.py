@@ -9,7 +9,6 @@ import asyncio
 import gc
 import logging
 import os
-import socket
 import sys
 import uuid
 from collections.abc import Sequence
@@ -19,14 +18,12 @@ from typing import Any, Final
 from extproc.adapters.sqlite_observations import ObservationsWriter, Observed, observed
 from extproc.adapters.stores import beside, open_store
 from extproc.clock import SystemClock
-from extproc.control.actions import Trip, act
 from extproc.decision_id import KeyFile
 from extproc.errors import DropoutError, Unreachable
 from extproc.metrics import OBSERVER_AGE, OBSERVER_DROPPED, OBSERVER_ENTRIES, OUTCOMES, TRIPS, Metrics
 from extproc.protect.access_log import AccessLogService
 from extproc.protect.observer import Decided, Observer
 from extproc.protect.outcome import Outcome
-from extproc.protect.recording import TripRecorder
 from extproc.serve.logs import configure_logging
 from extproc.serve.messages import Message
 from extproc.serve.observer import TellTrips, run_observer
@@ -54,7 +51,6 @@ class ObserverOfStore:
         self._store_url = config.store
         self._began = clock.monotonic()
         self._metrics = Metrics(clock)
-        self._recorder = TripRecorder(self._record_trip)
         self._tell_trips = tell_trips
         self._observer = Observer(
             KeyFile(beside(config.store, ".ids"), clock), settings().outcome_limit, clock, self, trips
@@ -79,6 +75,10 @@ class ObserverOfStore:
         self._observer.decided(Decided(*row) for row in message["counts"])
         for rollout, epoch, units in message["units"]:
             self._observer.units(rollout, epoch, units)
+
+    def adopt(self, trips: Sequence[LocalTrip]) -> None:
+        """What another ``serve`` of this host took away."""
+        self._observer.adopt(trips)
 
     def tick(self) -> None:
         """Judge what is due."""
@@ -107,7 +107,6 @@ class ObserverOfStore:
     async def close(self) -> None:
         """Write the last counts."""
         await self._write()
-        self._recorder.close()
         self._thread.shutdown()
         self._writer.close()
 
@@ -122,15 +121,13 @@ class ObserverOfStore:
         self._metrics.count(OBSERVER_DROPPED, why, amount=count)
 
     def tripped(self, rollout: CompiledRollout, version: str, why: str) -> None:
-        """Say so, and have it written into the store, so that it outlives this host's processes."""
+        """Say so."""
         self._metrics.count(TRIPS, rollout.key, version)
         logger.warning("version %s of %s was taken away: %s", version, rollout.key, why)
-        if not rollout.experiment:
-            self._recorder.record(Trip(rollout.namespace, rollout.name, version, rollout.attempt, why))
 
-    def trips(self, in_force: Sequence[LocalTrip]) -> None:
-        """For the workers."""
-        self._tell_trips(in_force)
+    def trips(self, in_force: Sequence[LocalTrip], lifted: Sequence[LocalTrip]) -> None:
+        """For the supervisor, who tells the workers and has all of it outlive this host's processes."""
+        self._tell_trips(in_force, lifted)
 
     # -- the store and the counts
 
@@ -148,14 +145,6 @@ class ObserverOfStore:
             gc.freeze()  # what was loaded stays: full collections need not walk ten thousand rollouts
         self._metrics.retain(snapshot.rollouts.keys())
         self._observer.follow(snapshot)
-
-    def _record_trip(self, trip: Trip) -> None:
-        """Write one trip. Raises ``DropoutError``."""
-        store = open_store(self._store_url)
-        try:
-            act(store, f"breaker@{socket.gethostname()}", trip, self._clock)
-        finally:
-            store.close()
 
     async def _write(self) -> None:
         rows: list[Observed] = []

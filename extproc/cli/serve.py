@@ -31,7 +31,7 @@ from extproc.serve.endpoints import (
     worker_endpoints,
 )
 from extproc.serve.tls import TlsFiles, insecure, tls_files
-from extproc.serve.worker_config import GRPC, HTTP, TRANSPORTS, ObserverPlan, WorkerConfig, as_config
+from extproc.serve.worker_config import GRPC, HTTP, TRANSPORTS, ObserverPlan, SafetyPlan, WorkerConfig, as_config
 from extproc.settings import settings
 
 if TYPE_CHECKING:
@@ -248,6 +248,8 @@ def _supervise(
     """Everything from here on is imported while the workers import theirs."""
     import asyncio
 
+    from extproc.adapters.stores import beside
+    from extproc.cli.safety import StoreRegister
     from extproc.serve.logs import configure_logging
     from extproc.serve.supervisor import Parts, Plan, Supervisor
 
@@ -260,12 +262,14 @@ def _supervise(
         policies=options.policies,
         drain_timeout=options.drain_timeout,
         beside=[options.controller.command(options.store, options.policies)] if options.controller else (),
+        safety=SafetyPlan(beside(options.store, ".safety"), beside(options.store, ".serving")),
         observer=observer,
     )
     parts = Parts(
         open_folder=lambda: _open_folder(options),
         envoy_files=EnvoyFiles(options.store, options.envoy_dir) if options.envoy_dir else None,
         read_sources=_read_sources,
+        register=StoreRegister(options.store),
         say=lambda line: click.echo(line, err=True),
     )
 

@@ -236,9 +236,9 @@ class RouterApplication:
         if revision:
             self._metrics.policy(revision)
 
-    def trip(self, trips: Sequence[LocalTrip]) -> None:
+    def hold(self, trips: Sequence[LocalTrip], killed: Sequence[str]) -> None:
         """Beside what the store says, until the next of its kind."""
-        self._holder.trip(trips)
+        self._holder.hold(trips, frozenset(killed))
 
     def listening(self) -> None:
         """Tell of every unit again."""

@@ -124,13 +124,25 @@ class Resume:
 
 @dataclass(frozen=True, slots=True)
 class Trip:
-    """A breaker's word on the canary ``version`` in its ``attempt``; ``why`` is what it saw."""
+    """A breaker's word on ``version`` in its ``attempt``; ``why`` is what it saw, ``at`` when (Unix seconds)."""
 
     namespace: str
     name: str
     version: str
     attempt: int
     why: str
+    at: float = 0.0
+
+
+@dataclass(frozen=True, slots=True)
+class Lift:
+    """The probe of the variant ``version`` went well at ``at`` (Unix seconds)."""
+
+    namespace: str
+    name: str
+    version: str
+    attempt: int
+    at: float
 
 
 @dataclass(frozen=True, slots=True)
@@ -143,21 +155,34 @@ class Retry:
 
 @dataclass(frozen=True, slots=True)
 class Kill:
-    """Leave only stable."""
+    """Leave only stable. One that a host held by itself says when it was (``at``, Unix seconds); else it is now."""
 
     namespace: str
     name: str
+    id: str = ""
+    at: float | None = None
 
 
 @dataclass(frozen=True, slots=True)
 class Restore:
-    """Undo a kill."""
+    """Undo every kill, those too that hosts ``held`` by themselves, by their ids."""
 
     namespace: str
     name: str
+    held: tuple[str, ...] = ()
 
 
-Change = Adopt | SetWeight | Promote | Pause | Resume | Abort | Retry | Kill | Restore | Trip
+@dataclass(frozen=True, slots=True)
+class EndKill:
+    """Undo the kill ``id`` alone: it was ended on a host that held it by itself, at ``at`` (Unix seconds)."""
+
+    namespace: str
+    name: str
+    id: str
+    at: float
+
+
+Change = Adopt | SetWeight | Promote | Pause | Resume | Abort | Retry | Kill | Restore | EndKill | Trip | Lift
 OfDocuments = Apply | Delete | DeleteTemplate
 Action = OfDocuments | Change
 
@@ -171,7 +196,9 @@ _VERBS: Final = {
     Retry: "retry",
     Kill: "kill",
     Restore: "restore",
+    EndKill: "restore",
     Trip: "trip",
+    Lift: "lift",
 }
 
 
@@ -276,11 +303,21 @@ def _attempt(
             if transition is not None:
                 _wait_for_rise(row.status, transition.status, now)
             verb = _VERBS[type(action)]
-            if transition is not None and not isinstance(action, Trip):
+            if transition is not None and not _happened(action):
                 asked.about(verb, row, arguments=_arguments(action))
             if transition is not None and clusters is not None and gives_more(row.status, transition.status):
                 refuse_unready(clusters, parse_rollout(row.document), row.status, transition.status)
-            return [_written(store, row, actor, verb, transition, clock, now)]
+            return [_written(store, row, actor, verb, transition, clock, now, _happened_at(action))]
+
+
+def _happened(action: Change) -> bool:
+    """Whether it is in force on a host already: no policy can forbid it any more."""
+    return isinstance(action, (Trip, Lift, EndKill)) or (isinstance(action, Kill) and action.at is not None)
+
+
+def _happened_at(action: Change) -> float | None:
+    """When what a host did by itself was, if ``action`` is that."""
+    return action.at if isinstance(action, (Kill, EndKill)) else None
 
 
 def _arguments(action: Change) -> Mapping[str, Any]:
@@ -308,11 +345,13 @@ def load(store: RolloutStore, namespace: str, name: str) -> StoredRollout:
 def _transition(row: StoredRollout, action: Change, now: float) -> Transition | None:
     status = row.status
     match action:
-        case Kill():
+        case Kill(_, _, kill_id, at):
             # An operator's kill must work whatever state the document is in: it does not read it.
-            return transitions.kill(status)
-        case Restore():
-            return transitions.restore(status, now)
+            return transitions.kill(status, kill_id, held=at is not None)
+        case Restore(_, _, held):
+            return transitions.restore(status, now, held)
+        case EndKill(_, _, kill_id):
+            return transitions.end_kill(status, kill_id, now)
     # So must what else takes something away, by what of the document is known.
     takes_away = isinstance(action, (Abort, Trip, Pause))
     rollout = parse_known(row.document) if takes_away else parse_rollout(row.document)
@@ -330,8 +369,10 @@ def _transition(row: StoredRollout, action: Change, now: float) -> Transition | 
             return transitions.pause(intent, status)
         case Resume():
             return transitions.resume(intent, status, now)
-        case Trip(_, _, version, attempt, why):
-            return transitions.trip(intent, status, version, attempt, why)
+        case Trip(_, _, version, attempt, why, at):
+            return transitions.trip(intent, status, version, attempt, why, at)
+        case Lift(_, _, version, attempt, at):
+            return transitions.lift(intent, status, version, attempt, at)
         case Abort():
             return transitions.abort(intent, status, now)
         case Retry():
@@ -346,11 +387,12 @@ def _written(
     transition: Transition | None,
     clock: Clock,
     now: float,
+    happened: float | None,
 ) -> Result:
     if transition is None:
         return Result(row, "unchanged")
 
-    entry = _entry(row.namespace, row.name, actor, verb, transition, now)
+    entry = _entry(row.namespace, row.name, actor, verb, transition, now if happened is None else happened)
     write = Write(
         row.namespace,
         row.name,

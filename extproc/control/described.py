@@ -11,7 +11,7 @@ from extproc.snapshot.store import HistoryEntry, Status, StoredRollout, Unreadab
 
 _CAMEL = re.compile(r"_([a-z])")
 _PERCENTS = ("weight", "previous_weight", "drawn", "shadow")
-_INTERNAL = ("ranges_key", "steps_key")
+_INTERNAL = ("ranges_key", "steps_key", "restored", "lifted")
 
 
 def row_json(row: StoredRollout) -> dict[str, Any]:

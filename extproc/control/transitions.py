@@ -6,7 +6,7 @@ next status with what to write into history; None means that there is nothing to
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from typing import Any, Final
 
@@ -40,6 +40,9 @@ STEP_PAUSES: Final = frozenset({"pause_step", "analysis_inconclusive", "analysis
 STEP: Final = "step"
 """Key in ``Status.analysis``: the run of the step in force."""
 
+MOST_RESTORED: Final = 64
+"""Ids of kills that were ended and are remembered, the newest: so that no host brings one of them back."""
+
 ACCEPTED_EPOCH: Final = "accepted_epoch"
 """Key in ``Status.analysis``: the epoch whose sample ratio somebody has seen and accepted."""
 
@@ -64,6 +67,8 @@ def create(intent: Intent, remains: Remains, now: float) -> Transition:
         aborted=remains.aborted,
         tripped=last.tripped,
         killed=last.killed,
+        kills=last.kills,
+        restored=last.restored,
         spec_stable=promised.spec_stable,
         steps_key=intent.steps,
         conditions=promised.conditions,
@@ -188,11 +193,13 @@ def abort(
 
 
 def retry(intent: Intent, status: Status, now: float) -> Transition:
-    """Lift the canary's tombstone, and what a breaker said, and start over.
+    """Lift the canary's tombstone, and what a breaker said, and start over; of an experiment, give variants back.
 
     Raises:
         Refused: ``not_aborted``.
     """
+    if intent.experiment and status.tripped:
+        return _variants_back(intent, status)
     canary = status.canary
     if canary is None or canary not in (*status.aborted, *status.tripped):
         raise Refused.of("not_aborted", f"no version of {intent.key} waits for a retry")
@@ -287,11 +294,15 @@ def promote_fully(
     return Transition(after, message, {"stable": canary, "before": status.stable})
 
 
-def trip(intent: Intent, status: Status, version: str, attempt: int, why: str) -> Transition | None:
-    """A breaker's word on a canary. What was said of an earlier attempt is void; experiments are only probed."""
-    if intent.experiment or attempt != status.attempt or version != status.canary or version == status.stable:
+def trip(intent: Intent, status: Status, version: str, attempt: int, why: str, at: float = 0.0) -> Transition | None:
+    """A breaker's word, of ``at`` (Unix seconds), on a canary or a variant.
+
+    What was said of an earlier attempt is void, and so is what was said of a variant before it was lifted.
+    """
+    if attempt != status.attempt or version == status.stable or version in (*status.tripped, *status.aborted):
         return None
-    if version in (*status.tripped, *status.aborted):
+    known = at > status.lifted.get(version, -1.0) if intent.experiment else version == status.canary
+    if not known:
         return None
     message = f"version {version} was tripped: {why}"
     after = replace(status, tripped=(*status.tripped, version), reason="breaker_open", message=message)
@@ -306,24 +317,75 @@ def planned_anew(status: Status, now: float) -> Transition:
     return Transition(replace(status, effective_at=due, step_at=step_at), message)
 
 
-def kill(status: Status) -> Transition | None:
-    """Leave only stable, at once; arms stay as they are drawn."""
-    if status.killed:
+def lift(intent: Intent, status: Status, version: str, attempt: int, at: float) -> Transition | None:
+    """A variant whose probe went well at ``at`` (Unix seconds) is served again, by every host."""
+    if not intent.experiment or attempt != status.attempt or version not in status.tripped:
         return None
-    return Transition(replace(status, killed=True), "killed: only stable is served")
+    message = f"version {version} is served again: its probe went well"
+    after = replace(
+        status,
+        tripped=tuple(other for other in status.tripped if other != version),
+        lifted={**status.lifted, version: at},
+    )
+    return Transition(_live_again(intent, after), message, {"version": version})
 
 
-def restore(status: Status, now: float) -> Transition | None:
-    """Undo a kill. A canary's weight rises again from 0, in all workers together, and its step begins anew."""
-    if not status.killed:
+def _variants_back(intent: Intent, status: Status) -> Transition:
+    """Another attempt for the variants that are tripped; who is in which arm stays as it is."""
+    message = f"{_named(status.tripped)} may be tried again"
+    after = replace(status, tripped=(), lifted={}, attempt=status.attempt + 1)
+    return Transition(_live_again(intent, after), message, {"versions": list(status.tripped)})
+
+
+def _live_again(intent: Intent, status: Status) -> Status:
+    return status if status.tripped else settled(intent, status, status.reason, status.message)
+
+
+def _named(versions: Sequence[str]) -> str:
+    return f"version{'s' if len(versions) > 1 else ''} {', '.join(versions)}"
+
+
+def kill(status: Status, kill_id: str = "", *, held: bool = False) -> Transition | None:
+    """Leave only stable, at once; arms stay as they are drawn.
+
+    One that a host ``held`` by itself counts beside those that there are; one that was ended since counts no more.
+    """
+    if kill_id in (*status.kills, *status.restored) or (status.killed and not held):
+        return None
+    kills = (*status.kills, *([kill_id] if kill_id else []))
+    message = "killed: only stable is served"
+    return Transition(replace(status, killed=True, kills=kills), message, {"kill": kill_id} if kill_id else {})
+
+
+def end_kill(status: Status, kill_id: str, now: float) -> Transition | None:
+    """One kill is over, which a host held by itself; the others stand."""
+    if kill_id in status.restored:
+        return None
+    if status.kills == (kill_id,):
+        return restore(status, now)
+    after = replace(
+        status,
+        kills=tuple(other for other in status.kills if other != kill_id),
+        restored=(*status.restored, kill_id)[-MOST_RESTORED:],
+    )
+    return Transition(after, f"the kill {kill_id} was ended", {"kills": [kill_id]})
+
+
+def restore(status: Status, now: float, held: Sequence[str] = ()) -> Transition | None:
+    """Undo every kill, those too that hosts ``held`` by themselves (their ids).
+
+    A canary's weight rises again from 0, in all workers together, and its step begins anew.
+    """
+    ended = tuple(dict.fromkeys((*status.kills, *held)))
+    if not status.killed and not ended:
         return None
     message = "restored"
-    after = replace(status, killed=False)
+    after = replace(status, killed=False, kills=(), restored=(*status.restored, *ended)[-MOST_RESTORED:])
     if status.weight:
         after = replace(after, previous_weight=0, previous_stable="", effective_at=now + RAISE_DELAY_SECONDS)
         after = next_epoch(status, after, now, at_once=True)
         message = f"restored: weight {format_percent(status.weight)}"
-    return Transition(step_begun(after, now), message)
+    return Transition(step_begun(after, now), message, {"kills": list(ended)} if ended else {})
 
 
 def _from_the_first_step(status: Status, now: float) -> Status:

@@ -61,8 +61,8 @@ class Events(Protocol):
         """A version was taken away."""
         ...
 
-    def trips(self, in_force: Sequence[LocalTrip]) -> None:
-        """The trips in force changed; these are all."""
+    def trips(self, in_force: Sequence[LocalTrip], lifted: Sequence[LocalTrip]) -> None:
+        """The trips in force changed; these are all. Probes went well of those that were ``lifted``, at their time."""
         ...
 
 
@@ -131,10 +131,26 @@ class Observer:
         for key in [key for key in self._watched if key[0] in restarted] if restarted else ():
             self._watched.forget(key)
         self._rollouts, self._follows = snapshot.rollouts, True
+        self._follow_stored(snapshot)
         early, self._early = self._early, deque()
         for waiting in early:
             self._take_opened(waiting.entry, waiting.opened, waiting.until)
         self._settle_trips()
+
+    def _follow_stored(self, snapshot: Snapshot) -> None:
+        """See which variants the store says are tripped, and which no more."""
+        now, wall = self._clock.monotonic(), self._clock.now()
+        for key in snapshot.overlay.keys() | self._trips.lifted_rollouts():
+            rollout = snapshot.rollouts.get(key)
+            tripped = snapshot.overlay[key].tripped if key in snapshot.overlay else ()
+            if rollout is not None and self._trips.follow_stored(rollout, tripped, now, wall):
+                self._trips_changed = True
+
+    def adopt(self, trips: Iterable[LocalTrip]) -> None:
+        """Keep away too what another ``serve`` of this host took away."""
+        if self._trips.adopt(trips, self._clock.monotonic()):
+            self._trips_changed = True
+            self._settle_trips()
 
     def take(self, entries: Sequence[LogEntry]) -> None:
         """Take a batch of the access log, and trip at once what it brings beyond its limit."""
@@ -245,7 +261,8 @@ class Observer:
         if limits is None or self._trips.is_open(key) or not self._epochs.in_attempt(rollout, epoch):
             return
         if self._trips.is_probing(key):
-            if self._trips.probed(key, limits, now, end, count=count, since=since):
+            wall = self._clock.now()
+            if self._trips.probed(key, limits, now, wall, end, count=count, since=since):
                 self._trips_changed = True
             return
         is_stable = version == rollout.stable
@@ -295,7 +312,7 @@ class Observer:
         # Before the first snapshot nothing is known of the rollouts, so whatever was tripped stays tripped.
         if (self._follows and self._trips.advance(self._rollouts, now)) or self._trips_changed:
             self._trips_changed = False
-            self._events.trips(self._trips.in_force())
+            self._events.trips(self._trips.in_force(), self._trips.take_lifted())
 
     def _judge(self, key: Key, now: float) -> None:
         rollout, watched = self._rollouts.get(key[0]), self._watched.find(key)
@@ -303,7 +320,7 @@ class Observer:
             return
         stable = self._watched.find((key[0], rollout.stable))
         if why := watched.judge(rollout.breaker, stable, now, alone=rollout.weight == BUCKETS):
-            self._trips.trip(rollout, key[1], now)
+            self._trips.trip(LocalTrip(*key, rollout.attempt, at=self._clock.now(), why=why), now)
             self._watched.forget(key)
             self._trips_changed = True
             self._events.tripped(rollout, key[1], why)

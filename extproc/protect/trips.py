@@ -1,19 +1,20 @@
 """The trips that are in force on this host, and what becomes of them.
 
 A canary's trip holds for its attempt: whoever wants it back retries it. A variant of an experiment is tried again, by
-a few of its buckets, after three windows, and after twice as long each time that it fails again.
+a few of its buckets, after three windows, and after twice as long each time that it fails again; so is one that the
+store says is tripped, by whichever host. When that goes well, it is lifted everywhere.
 """
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Collection, Iterable, Mapping
 from dataclasses import dataclass, field
 from typing import Final
 
 from extproc.measure.breaker import beyond_limit
 from extproc.measure.outcomes import Counts, End, Row
 from extproc.snapshot.model import Breaker, CompiledRollout
-from extproc.snapshot.trips import LocalTrip
+from extproc.snapshot.trips import LocalTrip, is_void
 
 WINDOWS_UNTIL_PROBE: Final = 3
 LONGEST_WAIT_SECONDS: Final = 600.0
@@ -37,6 +38,8 @@ class Trips:
 
     def __init__(self, initial: Iterable[LocalTrip], now: float) -> None:
         self._held = {(trip.rollout, trip.version): _Held(trip, now) for trip in initial}
+        self._lifted: dict[Key, LocalTrip] = {}
+        self._untold: list[LocalTrip] = []
 
     def in_force(self) -> list[LocalTrip]:
         """What workers are to go by."""
@@ -52,30 +55,74 @@ class Trips:
         held = self._held.get(key)
         return held is not None and held.trip.probing
 
-    def trip(self, rollout: CompiledRollout, version: str, now: float) -> LocalTrip:
-        """Take ``version`` away."""
-        trip = LocalTrip(rollout.key, version, rollout.attempt)
-        self._held[(rollout.key, version)] = _Held(trip, now)
-        return trip
+    def trip(self, trip: LocalTrip, now: float) -> None:
+        """Take a version away."""
+        self._held[(trip.rollout, trip.version)] = _Held(trip, now)
+
+    def adopt(self, trips: Iterable[LocalTrip], now: float) -> bool:
+        """Hold ``trips`` too, which somebody else made, unless their versions are tripped here; whether any is new."""
+        new = [trip for trip in trips if (trip.rollout, trip.version) not in self._held]
+        for trip in new:
+            self.trip(trip, now)
+        return bool(new)
+
+    def follow_stored(self, rollout: CompiledRollout, tripped: Collection[str], now: float, wall: float) -> bool:
+        """Go by what the store says is ``tripped`` of an experiment; whether that is news.
+
+        What was lifted here is not taken for tripped until the store has said once that it is not. ``wall`` is now in
+        Unix seconds.
+        """
+        for key, trip in list(self._lifted.items()):
+            if key[0] == rollout.key and (key[1] not in tripped or trip.attempt != rollout.attempt):
+                del self._lifted[key]
+        if not rollout.experiment or rollout.breaker is None:
+            return False
+        versions = (rollout.versions - {rollout.stable}).intersection(tripped)
+        stored = [
+            LocalTrip(rollout.key, version, rollout.attempt, at=wall, why="the store says so")
+            for version in sorted(versions)
+            if (rollout.key, version) not in self._lifted
+        ]
+        return self.adopt(stored, now)
+
+    def lifted_rollouts(self) -> set[str]:
+        """The rollouts of which a version was lifted here and the store has not said so yet."""
+        return {rollout for rollout, _ in self._lifted}
+
+    def take_lifted(self) -> list[LocalTrip]:
+        """The trips that a probe lifted since this was last asked, ``at`` the time when it did."""
+        untold, self._untold = self._untold, []
+        return untold
 
     def probed(
-        self, key: Key, limits: Breaker, now: float, end: End, *, count: int = 1, since: float | None = None
+        self,
+        key: Key,
+        limits: Breaker,
+        now: float,
+        wall: float,
+        end: End,
+        *,
+        count: int = 1,
+        since: float | None = None,
     ) -> bool:
         """Count what a probed version's requests came to; whether that ended the probe, one way or the other.
 
-        ``since`` as in ``Row.add``. A probe is compared with nothing, and some clients never wait: what is abandoned
-        is no outcome, but so many in a row without an answer are.
+        ``wall`` is now in Unix seconds, ``since`` as in ``Row.add``. A probe is compared with nothing, and some clients
+        never wait: what is abandoned is no outcome, but so many in a row without an answer are.
         """
         held = self._held[key]
         if end is not End.ABANDONED:
             held.probed = held.probed.plus(Counts(count, count if end is End.FAILED else 0))
         held.row.add(now, failed=end is not End.ANSWERED, count=count, since=since)
         if beyond_limit(limits, held.probed, held.row.length):
-            again = held.trip._replace(probing=False, probes=held.trip.probes + 1)
+            again = held.trip._replace(probing=False, probes=held.trip.probes + 1, at=max(wall, held.trip.at))
             self._held[key] = _Held(again, now)
             return True
         if _enough(held, limits):
             del self._held[key]
+            # Whatever became of the clock meanwhile: it was lifted after it was tripped.
+            self._lifted[key] = lifted = held.trip._replace(probing=False, at=max(wall, held.trip.at))
+            self._untold.append(lifted)
             return True
         return False
 
@@ -96,7 +143,7 @@ class Trips:
 def _holds(trip: LocalTrip, rollout: CompiledRollout) -> bool:
     """What nobody watches any more is not kept away either: without a breaker nobody would try it again."""
     watched = rollout.breaker is not None and trip.version in rollout.versions - {rollout.stable}
-    return watched and trip.attempt == rollout.attempt
+    return watched and not is_void(trip, rollout)
 
 
 def _enough(held: _Held, limits: Breaker) -> bool:

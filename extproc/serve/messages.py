@@ -1,13 +1,13 @@
 """The pipe between the supervisor and a worker: one JSON object a line, both ways, over a socket pair.
 
 The supervisor says                     the worker answers
-  start    what to serve, trips in force  ready, or failed with its faults
+  start    what to serve, what is held    ready, or failed with its faults
   policies new sources, their revision    swapped, or policies_refused
   trials   before policies are tried      trials: an input for each rule that a rollout asks
   quarantine  paths of a revision         quarantined
   metrics  for /metrics                   metrics
   describe for /snapshot                  description
-  trips    all that are in force now
+  held     trips and kills in force now
   listening  an observer began            decided, each second: counts and units, see ``datapath.tally``
   reload   on SIGHUP
   drain    on SIGTERM                     draining, at last metrics once more, then it exits
@@ -16,7 +16,7 @@ The supervisor says                     the observer answers
   start    what to observe, trips         ready, or failed with its faults
   decided  what a worker said
   metrics  for /metrics                   metrics
-                                          trips: all that are in force now
+  trips    another serve's, to adopt      trips: all that are in force now, those lifted
                                           alive, several times a second
 A trip is a row of ``snapshot.trips.LocalTrip``. A question carries an ``id`` and its answer carries the same. A pipe
 that closes is a message too: the other is gone.

@@ -44,6 +44,10 @@ class ObserverApplication(Protocol):
         """A worker tells what it decided, see ``datapath.tally``."""
         ...
 
+    def adopt(self, trips: Sequence[LocalTrip]) -> None:
+        """Keep away too what another ``serve`` of this host took away."""
+        ...
+
     def tick(self) -> None:
         """Do what is due by the clock."""
         ...
@@ -65,7 +69,9 @@ class ObserverApplication(Protocol):
         ...
 
 
-TellTrips = Callable[[Sequence[LocalTrip]], None]
+TellTrips = Callable[[Sequence[LocalTrip], Sequence[LocalTrip]], None]
+"""Takes the trips in force and those that probes lifted, see ``protect.observer.Events``."""
+
 Assemble = Callable[[ObserverConfig, Sequence[LocalTrip], TellTrips], ObserverApplication]
 
 
@@ -146,8 +152,8 @@ class ObserverProcess:
             self._failed = True
             self._stop.set()
 
-    def _tell_trips(self, trips: Sequence[LocalTrip]) -> None:
-        self._channel.send("trips", trips=[list(trip) for trip in trips])
+    def _tell_trips(self, trips: Sequence[LocalTrip], lifted: Sequence[LocalTrip]) -> None:
+        self._channel.send("trips", trips=[list(trip) for trip in trips], lifted=[list(trip) for trip in lifted])
 
     def _received(self, message: Message) -> None:
         kind, app = message["kind"], self._app
@@ -155,6 +161,8 @@ class ObserverProcess:
             self._started.set_result(message)
         elif kind == "decided" and app is not None:
             app.decided(message)
+        elif kind == "trips" and app is not None:
+            app.adopt([LocalTrip(*trip) for trip in message["trips"]])
         elif kind == "metrics" and app is not None:
             self._channel.send("metrics", id=message["id"], dump=app.dump())
 

@@ -13,6 +13,7 @@ from extproc.serve.admin import Page
 from extproc.serve.policy_keeper import PolicyKeeper
 from extproc.serve.protection import Protection
 from extproc.serve.refusals import Refusals
+from extproc.serve.safety import HostSafety
 from extproc.serve.workers import Slot, Workers
 
 _DESCRIPTION_SECONDS: Final = 3.0
@@ -27,6 +28,7 @@ class Pages:
         policies: PolicyKeeper | None,
         refusals: Sequence[Refusals],
         protection: Protection | None,
+        safety: HostSafety,
         totals: Totals,
         gather: Callable[[], Awaitable[None]],
     ) -> None:
@@ -34,6 +36,7 @@ class Pages:
         self._policies = policies
         self._refusals = refusals
         self._protection = protection
+        self._safety = safety
         self._totals = totals
         self._gather = gather
 
@@ -73,6 +76,7 @@ class Pages:
             "errors": [*newest.get("errors", []), *({"rollout": None, **fault.as_dict()} for fault in faults)],
             "workers": [self._worker(slot, answers.get(slot.config.index)) for slot in self._workers.slots],
             "observer": self._protection.described() if self._protection is not None else None,
+            "safety": self._safety.described(),
         }
         return Page(200, orjson.dumps(body), "application/json")
 

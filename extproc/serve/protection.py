@@ -1,7 +1,8 @@
 """The supervisor's part in the protect loop: the observer's place, and who tells whom what.
 
-Workers tell what they decide, the observer tells what is tripped; both through here. An observer that ends, hangs or
-loses its socket is replaced and told the trips in force. Nothing that serves waits for it.
+Workers tell what they decide, the observer tells what is tripped; both through here. What is tripped is held by
+``safety``. An observer that ends, hangs or loses its socket is replaced and told the trips in force. Nothing that
+serves waits for it.
 """
 
 from __future__ import annotations
@@ -17,9 +18,11 @@ from extproc.metrics import Totals
 from extproc.serve.auxiliary import Auxiliary, AuxiliaryCommand
 from extproc.serve.endpoints import UnixEndpoint
 from extproc.serve.messages import Message
+from extproc.serve.safety import HostSafety
 from extproc.serve.sockets import SocketWatch
 from extproc.serve.worker_config import ObserverPlan
 from extproc.settings import Settings
+from extproc.snapshot.trips import LocalTrip
 
 _LOOK_SECONDS: Final = 0.1
 _ANSWER_SECONDS: Final = 1.0
@@ -31,7 +34,7 @@ class Protection:
     """The observer of one run.
 
     ``tell`` sends a message to every worker that takes requests, ``say`` writes a line for people, ``replaced`` hears
-    of each observer that ended. ``trips`` are rows of ``LocalTrip``: what every worker is to go by.
+    of each observer that ended.
     """
 
     def __init__(
@@ -39,6 +42,7 @@ class Protection:
         plan: ObserverPlan,
         tuning: Settings,
         totals: Totals,
+        safety: HostSafety,
         *,
         tell: Tell,
         say: Callable[[str], None],
@@ -47,6 +51,7 @@ class Protection:
         self._plan = plan
         self._settings = tuning
         self._totals = totals
+        self._safety = safety
         self._tell = tell
         self._say = say
         self._replaced = replaced
@@ -57,7 +62,6 @@ class Protection:
         self._heard_at = time.monotonic()
         self._answer: asyncio.Future[None] | None = None
         self.up = False
-        self.trips: Sequence[Any] = ()
 
     # -- its life
 
@@ -90,7 +94,7 @@ class Protection:
         if self._plan.lock is not None:
             with suppress(OSError):  # a full disk: a successor has to wait for this observer to end
                 self._plan.lock.note(self._pids())
-        self._observer.send("start", config=asdict(self._plan.config), trips=self.trips)
+        self._observer.send("start", config=asdict(self._plan.config), trips=self._safety.in_force["trips"])
 
     def _ended(self, life: str) -> None:
         self.up = False
@@ -114,8 +118,8 @@ class Protection:
             for fault in message["faults"]:
                 self._say(f"observer: {fault['message']}")
         elif kind == "trips":
-            self.trips = message["trips"]
-            self._tell("trips", trips=self.trips)
+            trips, lifted = ([LocalTrip(*trip) for trip in message[which]] for which in ("trips", "lifted"))
+            self._safety.observed(trips, lifted)
         elif kind == "metrics":
             self._totals.update(life, message["dump"])
             if self._answer is not None and not self._answer.done():
@@ -125,6 +129,11 @@ class Protection:
         """A worker tells what it decided."""
         if self.up:
             self._observer.send("decided", counts=message["counts"], units=message["units"])
+
+    def adopt(self, trips: Sequence[LocalTrip]) -> None:
+        """Another ``serve`` of this host took something away; an observer that only begins is told by that."""
+        if self.up:
+            self._observer.send("trips", trips=[list(trip) for trip in trips])
 
     async def gather_metrics(self) -> None:
         """Have the observer's counts among the totals; an observer that does not answer is passed over."""
@@ -140,7 +149,7 @@ class Protection:
             "state": "serving" if self.up else "starting" if self._observer.pid is not None else "dead",
             "trips": [
                 {"rollout": rollout, "version": version, "attempt": attempt, "probing": probing}
-                for rollout, version, attempt, probing, *_ in self.trips
+                for rollout, version, attempt, probing, *_ in self._safety.trips
             ],
         }
 

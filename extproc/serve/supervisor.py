@@ -22,6 +22,8 @@ from extproc.metrics import (
     OBSERVER_REPLACED,
     OBSERVER_UP,
     RELOADS_REFUSED,
+    SAFETY_KEPT,
+    SAFETY_WAITING,
     WORKERS_REPLACED,
     Metrics,
     Totals,
@@ -38,9 +40,11 @@ from extproc.serve.policy_keeper import PolicyKeeper
 from extproc.serve.policy_trial import ReadSources, Sources, Trial, crashed, too_slow
 from extproc.serve.protection import Protection
 from extproc.serve.refusals import Refusals
+from extproc.serve.safety import HostSafety, Register
+from extproc.serve.safety_file import SafetyFile
 from extproc.serve.sockets import SocketWatch
 from extproc.serve.watchdog import Hung, Limits, Watchdog, process_state
-from extproc.serve.worker_config import ObserverPlan, WorkerConfig
+from extproc.serve.worker_config import ObserverPlan, SafetyPlan, WorkerConfig
 from extproc.serve.workers import Slot, Workers
 from extproc.settings import Settings
 
@@ -76,6 +80,7 @@ class Plan:
     admin: TcpEndpoint
     policies: Path | None
     drain_timeout: float
+    safety: SafetyPlan
     beside: Sequence[AuxiliaryCommand] = ()
     observer: ObserverPlan | None = None
 
@@ -87,6 +92,7 @@ class Parts:
     open_folder: Callable[[], Folder | None]
     envoy_files: EnvoyFiles | None
     read_sources: ReadSources
+    register: Register
     say: Callable[[str], None]
 
 
@@ -124,6 +130,7 @@ class Supervisor:
         self._documents = DocumentKeeper(parts.open_folder, tuning.rollouts_poll, self._of_documents)
         self._metrics.gauge(DOCUMENTS_MISSING, lambda: self._documents.missing)
         self._policies = self._keep_policies(plan.policies) if plan.policies is not None else None
+        self._safety = self._be_safe(plan.safety)
         self._protection = self._protect(plan.observer) if plan.observer is not None else None
         self._beside = [Auxiliary(what, self._say, self._heard_beside, self._totals.retire) for what in plan.beside]
         self._admin = AdminServer(
@@ -132,6 +139,7 @@ class Supervisor:
                 self._policies,
                 (self._of_documents, self._of_policies),
                 self._protection,
+                self._safety,
                 self._totals,
                 self._gather_metrics,
             ).routes()
@@ -152,11 +160,27 @@ class Supervisor:
             say=self._say,
         )
 
+    def _be_safe(self, plan: SafetyPlan) -> HostSafety:
+        safety = HostSafety(
+            SafetyFile(plan.file, self._say),
+            self._parts.register,
+            changed=self._tell_held,
+            adopted=lambda trips: self._protection.adopt(trips) if self._protection is not None else None,
+            say=self._say,
+        )
+        self._metrics.gauge(SAFETY_WAITING, lambda: len(safety.waiting))
+        self._metrics.gauge(SAFETY_KEPT, lambda: int(safety.is_kept()))
+        return safety
+
+    def _tell_held(self) -> None:
+        self._workers.tell(self._workers.deciding, "held", **self._safety.in_force)
+
     def _protect(self, plan: ObserverPlan) -> Protection:
         protection = Protection(
             plan,
             self._settings,
             self._totals,
+            self._safety,
             tell=lambda kind, **body: self._workers.tell(self._workers.deciding, kind, **body),
             say=self._say,
             replaced=lambda: self._metrics.count(OBSERVER_REPLACED),
@@ -227,10 +251,12 @@ class Supervisor:
         return False
 
     async def _prepare(self) -> None:
-        async with asyncio.TaskGroup() as both:
-            both.create_task(self._documents.prepare())
+        async with asyncio.TaskGroup() as several:
+            several.create_task(self._safety.load())
+            several.create_task(self._documents.prepare())
             if self._policies is not None:
-                both.create_task(self._policies.prepare())
+                several.create_task(self._policies.prepare())
+        self._safety.start()
 
     async def _look_again(self) -> None:
         self._workers.changed.clear()
@@ -271,7 +297,7 @@ class Supervisor:
         return {
             "policies": self._policies.body if self._policies is not None else None,
             "quarantined": self._policies.quarantined if self._policies is not None else (),
-            "trips": self._protection.trips if self._protection is not None else (),
+            **self._safety.in_force,
         }
 
     def _heard(self, slot: Slot, message: Message) -> None:
@@ -288,9 +314,8 @@ class Supervisor:
             self._totals.update(slot.child.life, message["dump"])
 
     def _catch_up(self, slot: Slot) -> None:
-        """A worker that was starting while policies or trips changed was told the old ones."""
-        if self._protection is not None:
-            slot.send("trips", trips=self._protection.trips)
+        """A worker that was starting while policies, trips or kills changed was told the old ones."""
+        slot.send("held", **self._safety.in_force)
         if self._policies is not None and slot.policy_revision != self._policies.revision:
             slot.send("policies", sources=self._policies.body, revision=self._policies.revision)
         elif self._policies is not None and self._policies.quarantined:
@@ -502,6 +527,7 @@ class Supervisor:
         await asyncio.gather(*ending)
         if self._protection is not None:
             await self._protection.stop()
+        await self._safety.close()
         if self._lock is not None:
             endpoints = (slot.config.endpoint for slot in self._workers.slots)
             self._lock.clean_up(endpoint for endpoint in endpoints if isinstance(endpoint, UnixEndpoint))

@@ -119,8 +119,8 @@ class Application(Protocol):
         """Other policies are in force."""
         ...
 
-    def trip(self, trips: Sequence[LocalTrip]) -> None:
-        """Go by these trips, all that are in force on this host."""
+    def hold(self, trips: Sequence[LocalTrip], killed: Sequence[str]) -> None:
+        """Go by these trips and killed rollouts, all that are in force on this host."""
         ...
 
     def listening(self) -> None:
@@ -212,7 +212,7 @@ class Worker:
         if start["policies"] is not None:
             self._slot.swap(app.engine(start["policies"]), start["quarantined"])
         app.load()
-        app.trip([LocalTrip(*trip) for trip in start["trips"]])
+        app.hold([LocalTrip(*trip) for trip in start["trips"]], start["killed"])
         if start["trial"] and self._slot.current is not None:
             for path, document in app.trials().items():
                 self._slot.current.evaluate(path, document)
@@ -274,8 +274,8 @@ class Worker:
             self._spawn(self._describe(app, message["id"]))
         elif kind == "trials":
             self._channel.send("trials", id=message["id"], trials=app.trials())
-        elif kind == "trips":
-            app.trip([LocalTrip(*trip) for trip in message["trips"]])
+        elif kind == "held":
+            app.hold([LocalTrip(*trip) for trip in message["trips"]], message["killed"])
         elif kind == "listening":
             app.listening()
         elif kind == "reload":

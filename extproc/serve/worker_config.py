@@ -74,6 +74,14 @@ class ObserverPlan:
     lock: FolderLock | None = None
 
 
+@dataclass(frozen=True, slots=True)
+class SafetyPlan:
+    """Where kills and trips of this host are kept, and the folder of the sockets that take kills."""
+
+    file: Path
+    sockets: Path
+
+
 def as_config(endpoint: UnixEndpoint | TcpEndpoint) -> dict[str, Any]:
     """``endpoint`` as the arguments of either config."""
     if isinstance(endpoint, UnixEndpoint):

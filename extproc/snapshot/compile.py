@@ -87,6 +87,7 @@ def compile_rollout(rollout: Rollout, status: Status, now: float) -> CompiledRol
             "versions": sorted(versions),
         },
         plan=_plan(rollout, status),
+        lifted=status.lifted,
     )
 
 

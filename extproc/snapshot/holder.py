@@ -11,7 +11,7 @@ from __future__ import annotations
 
 import asyncio
 import logging
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence, Set
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
 
@@ -33,7 +33,7 @@ from extproc.snapshot.store import (
     StoredRollout,
     UnreadableRollout,
 )
-from extproc.snapshot.trips import LocalTrip, with_trips
+from extproc.snapshot.trips import LocalTrip, with_held
 
 logger = logging.getLogger(__name__)
 
@@ -57,6 +57,7 @@ class SnapshotHolder:
         self._clock = clock
         self._pending: dict[str, StoredRollout] = {}
         self._trips: Sequence[LocalTrip] = ()
+        self._killed: Set[str] = frozenset()
         self._stops: dict[str, StopsAt] = {}
         self._stops_seen = 0
         self._loop: asyncio.AbstractEventLoop | None = None
@@ -78,10 +79,13 @@ class SnapshotHolder:
             self._swap(self._rebuild(changes))
         self.confirmed_at = self._clock.monotonic()
 
-    def trip(self, trips: Sequence[LocalTrip]) -> None:
-        """Let ``trips``, all of this host's that are in force, hold from the next request on; on the event loop."""
-        self._trips = trips
-        self.current = with_trips(self.current, trips)
+    def hold(self, trips: Sequence[LocalTrip], killed: Set[str] = frozenset()) -> None:
+        """Let ``trips`` and kills, all of this host's that are in force, hold from the next request on.
+
+        ``killed`` are rollouts by their keys; one that is not there yet is killed when it comes. On the event loop.
+        """
+        self._trips, self._killed = trips, killed
+        self.current = with_held(self.current, trips, killed)
 
     async def follow(self) -> None:
         """Follow the store until cancelled. Whatever fails is tried again at the next poll."""
@@ -148,7 +152,7 @@ class SnapshotHolder:
         self._stops = {key: at for key, at in self._stops.items() if at.revision > snapshot.revision}
         if self._stops:
             snapshot = with_stops(snapshot, self._stops.values())
-        self.current = with_trips(snapshot, self._trips)
+        self.current = with_held(snapshot, self._trips, self._killed)
         for callback in self.on_swap:
             callback(self.current)
 

@@ -105,7 +105,7 @@ class CompiledRollout:
     ``upstreams`` maps every version, the shadow's too, to its Envoy cluster; names and versions in it are legal
     header values. ``weight`` is the canary's in hundredths of a percent.
     ``number`` and ``arm_codes`` are what decision ids carry of the epoch and the arm. A trip counts in the ``attempt``
-    in which it was, see ``Status``.
+    in which it was, see ``Status``, and for a variant not if it was before the version was ``lifted`` (Unix seconds).
     ``successor`` is the rollout from ``successor_at`` (Unix seconds) on, while a rise is pending.
     ``policy_input`` is the constant ``input.rollout``; ``plan`` is the JSON object ``{"spec", "status"}`` from which
     this rollout can be compiled again, for the decision log.
@@ -141,6 +141,7 @@ class CompiledRollout:
     weight: int
     policy_input: Mapping[str, Any]
     plan: bytes
+    lifted: Mapping[str, float] = field(default_factory=dict)
     successor: CompiledRollout | None = None
     successor_at: float = 0.0
 

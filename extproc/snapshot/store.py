@@ -48,6 +48,10 @@ class Status:
     pending). ``shadow`` is the share of units (hundredths of a percent) whose requests a shadow step mirrors to the
     canary. ``analysis`` holds the measurements of the runs under way, see ``control.analysis``.
 
+    ``kills`` are the ids of the kills in force, as far as they have one, ``restored`` those of the last that were
+    ended: a host that held one of these by itself does not bring it back. ``lifted`` says when (Unix seconds) a
+    variant's probe went well last: what was said of it before is void.
+
     ``unknown`` are fields that a newer version of Dropout wrote: they are kept and written back.
     """
 
@@ -75,6 +79,9 @@ class Status:
     steps_key: str = ""
     conditions: tuple[Mapping[str, Any], ...] = field(default=())
     analysis: Mapping[str, Any] = field(default_factory=dict)
+    kills: tuple[str, ...] = ()
+    restored: tuple[str, ...] = ()
+    lifted: Mapping[str, float] = field(default_factory=dict)
     unknown: Mapping[str, Any] = field(default_factory=dict)
 
     def is_pending(self, now: float) -> bool:
@@ -123,6 +130,8 @@ class Status:
                 raise ValueError(f"{name} is too large")
         if not all(isinstance(condition, Mapping) for condition in status.conditions):
             raise TypeError("conditions is not of its type")
+        if not all(isinstance(at, (float, int)) for at in status.lifted.values()):
+            raise TypeError("lifted is not of its type")
         return status
 
 
@@ -131,7 +140,7 @@ _LARGEST: Final = 253402300800
 
 STATUS_FIELDS: Final = tuple(each.name for each in fields(Status) if each.name != "unknown")
 """Those that this version knows."""
-_STATUS_TUPLES: Final = ("aborted", "tripped", "conditions")
+_STATUS_TUPLES: Final = ("aborted", "tripped", "conditions", "kills", "restored")
 _STATUS_KINDS: Final[dict[str, Any]] = {
     "stable": str,
     "canary": str | None,
@@ -152,6 +161,7 @@ _STATUS_KINDS: Final[dict[str, Any]] = {
     "killed": bool,
     "spec_stable": str,
     "analysis": Mapping,
+    "lifted": Mapping,
 }
 
 

@@ -1,18 +1,21 @@
-"""Trips of this host's own: they reach workers by pipe and stand beside what the store says."""
+"""What this host takes away by itself: it reaches workers by pipe and stands beside what the store says."""
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Set
 from dataclasses import replace
-from typing import NamedTuple
+from typing import Final, NamedTuple
 
-from extproc.snapshot.model import NO_OVERLAY, Overlay, Snapshot
+from extproc.snapshot.model import NO_OVERLAY, CompiledRollout, Overlay, Snapshot
+
+_NEVER: Final = float("-inf")
 
 
 class LocalTrip(NamedTuple):
     """``version`` of ``rollout`` (``namespace/name``) is taken away for as long as the rollout is in ``attempt``.
 
-    While ``probing`` a few of its buckets get it. ``probes`` are how often that has failed so far.
+    While ``probing`` a few of its buckets get it. ``probes`` are how often that has failed so far. ``at`` is when it
+    was tripped (Unix seconds), or a probe failed last, ``why`` what was seen, as a part of a sentence.
     """
 
     rollout: str
@@ -20,18 +23,24 @@ class LocalTrip(NamedTuple):
     attempt: int
     probing: bool = False
     probes: int = 0
+    at: float = 0.0
+    why: str = ""
 
 
-def with_trips(snapshot: Snapshot, trips: Iterable[LocalTrip]) -> Snapshot:
-    """``snapshot`` with those of ``trips`` that hold for its rollouts; nothing is compiled for it."""
+def is_void(trip: LocalTrip, rollout: CompiledRollout) -> bool:
+    """Whether ``trip`` was of another attempt, or was lifted since."""
+    return trip.attempt != rollout.attempt or trip.at <= rollout.lifted.get(trip.version, _NEVER)
+
+
+def with_held(snapshot: Snapshot, trips: Iterable[LocalTrip], killed: Set[str] = frozenset()) -> Snapshot:
+    """``snapshot`` with the ``trips`` that hold for its rollouts and the rollouts ``killed`` of this host.
+
+    Nothing is compiled for it.
+    """
     local: dict[str, Overlay] = {}
     for trip in trips:
         rollout = snapshot.rollouts.get(trip.rollout)
-        if (
-            rollout is None
-            or rollout.attempt != trip.attempt
-            or trip.version not in rollout.versions - {rollout.stable}
-        ):
+        if rollout is None or is_void(trip, rollout) or trip.version not in rollout.versions - {rollout.stable}:
             continue
         before = local.get(trip.rollout) or snapshot.overlay.get(trip.rollout, NO_OVERLAY)
         local[trip.rollout] = Overlay(
@@ -39,4 +48,6 @@ def with_trips(snapshot: Snapshot, trips: Iterable[LocalTrip]) -> Snapshot:
             before.tripped | {trip.version},
             before.probing | {trip.version} if trip.probing else before.probing,
         )
+    for key in snapshot.rollouts.keys() & killed:
+        local[key] = replace(local.get(key) or snapshot.overlay.get(key, NO_OVERLAY), killed=True)
     return replace(snapshot, local=local) if local or snapshot.local else snapshot

@@ -9,7 +9,7 @@ from extproc.decision_id import IdFault, Opened, open_id, sealed_code
 from extproc.protect.access_log import LogEntry
 from extproc.protect.observer import Decided, Observer
 from extproc.protect.outcome import Answer, Outcome
-from extproc.snapshot.model import CompiledRollout
+from extproc.snapshot.model import CompiledRollout, Overlay
 from extproc.snapshot.trips import LocalTrip
 from tests.support.clock import FakeClock
 from tests.support.ids import ID_KEYS, make_ids
@@ -37,14 +37,16 @@ class Watching:
         self.drops: Counter[str] = Counter()
         self.reasons: list[tuple[str, str]] = []
         self.told: list[list[LocalTrip]] = []
+        self.lifted: list[tuple[str, float]] = []
         self.observer = Observer(Ids(), limit, self.clock, self, trips)
         self.rollouts = rollouts or (canary(5000, breaker=BREAKER),)
         self.follow(*self.rollouts)
 
-    def follow(self, *rollouts: CompiledRollout) -> None:
-        """Another snapshot."""
+    def follow(self, *rollouts: CompiledRollout, tripped: Iterable[str] = ()) -> None:
+        """Another snapshot; ``tripped`` is what the store says of the first rollout."""
         self.rollouts = rollouts
-        self.observer.follow(snapshot(*rollouts))
+        overlay = {rollouts[0].key: Overlay(tripped=frozenset(tripped))} if tripped else None
+        self.observer.follow(snapshot(*rollouts, overlay=overlay))
 
     # -- what it is told
 
@@ -102,9 +104,10 @@ class Watching:
         """See ``Events``."""
         self.reasons.append((version, why))
 
-    def trips(self, in_force: Sequence[LocalTrip]) -> None:
-        """See ``Events``."""
-        self.told.append(list(in_force))
+    def trips(self, in_force: Sequence[LocalTrip], lifted: Sequence[LocalTrip]) -> None:
+        """See ``Events``; when and why is left out."""
+        self.told.append([trip._replace(at=0.0, why="") for trip in in_force])
+        self.lifted += [(trip.version, trip.at) for trip in lifted]
 
     @property
     def in_force(self) -> list[LocalTrip]:

@@ -13,6 +13,8 @@ from extproc.metrics import (
     METRICS,
     OBSERVER_AGE,
     OBSERVER_UP,
+    SAFETY_KEPT,
+    SAFETY_WAITING,
     STAGE_BUCKETS,
     Metrics,
     Totals,
@@ -199,7 +201,7 @@ def test_every_metric_has_the_labels_that_its_row_says() -> None:
             metrics.count(metric.name, *metric.labels)
         elif metric.name.startswith("dropout_controller_"):
             metrics.gauge(metric.name, lambda: 1.0)
-    for name in (DOCUMENTS_MISSING, OBSERVER_UP, OBSERVER_AGE):
+    for name in (DOCUMENTS_MISSING, OBSERVER_UP, OBSERVER_AGE, SAFETY_WAITING, SAFETY_KEPT):
         metrics.gauge(name, lambda: 1.0)
     found = samples(merge([dumped(metrics)]))
     for metric in METRICS:

@@ -19,8 +19,8 @@ FAULTS_TRAILER: Final = "dropout-faults-bin"
 MAX_FAULTS_BYTES: Final = 4096
 """gRPC drops answers whose trailers exceed 8 KiB; what is longer is told by the status alone."""
 
-_AS_JSON: Final = ("conditions", "analysis")
-_AS_TUPLE: Final = ("aborted", "tripped")
+_AS_JSON: Final = ("conditions", "analysis", "lifted")
+_AS_TUPLE: Final = ("aborted", "tripped", "kills", "restored")
 
 _STATUS_CODES: Final[Mapping[type[DropoutError], grpc.StatusCode]] = {
     InvalidInput: grpc.StatusCode.INVALID_ARGUMENT,
@@ -104,7 +104,7 @@ def _from_status(message: pb.Status) -> Status:
         else:
             values[name] = getattr(message, name)
     values |= {name: tuple(values[name] or ()) for name in (*_AS_TUPLE, "conditions")}
-    values["analysis"] = values["analysis"] or {}
+    values |= {name: values[name] or {} for name in ("analysis", "lifted")}
     values["canary"] = message.canary if message.HasField("canary") else None
     return Status(**values)
 

@@ -20,7 +20,7 @@ KEY = "payments/fraud-detector"
 async def test_what_a_full_disk_kept_from_being_written_is_written_when_there_is_room(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    observer = ObserverOfStore(ObserverConfig(f"sqlite:{tmp_path / 'dropout.db'}"), (), lambda _trips: None)
+    observer = ObserverOfStore(ObserverConfig(f"sqlite:{tmp_path / 'dropout.db'}"), (), lambda _trips, _lifted: None)
     written = ObservationsReader(tmp_path / "dropout.db.observed", SystemClock())
     observer._observer.follow(snapshot(canary()))
     observer.decided(

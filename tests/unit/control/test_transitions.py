@@ -236,6 +236,22 @@ def test_taking_the_canary_out_does_not_take_stable_with_it() -> None:
     assert transitions.configure(replace(mirrors, stable="2"), moved, NOW).status.stable == "4"
 
 
+def test_a_variants_trip_is_stored_lifted_by_a_probe_and_void_if_it_was_before_that() -> None:
+    intent = intent_of(parse_rollout(document(EXPERIMENT)))
+    live = transitions.create(intent, Remains(), NOW).status
+    tripped = done(transitions.trip(intent, live, "4", 1, "10 in a row failed", NOW))
+    assert (tripped.tripped, tripped.phase, tripped.reason) == (("4",), "Healthy", "breaker_open")
+    assert transitions.trip(intent, live, "3", 1, "stable stays", NOW) is None
+    lifted = done(transitions.lift(intent, tripped, "4", 1, NOW + 30))
+    assert (lifted.tripped, lifted.reason, lifted.epoch) == ((), "live", live.epoch)
+    assert transitions.lift(intent, lifted, "4", 1, NOW + 31) is None
+    assert transitions.trip(intent, lifted, "4", 1, "old news", NOW + 30) is None
+    again = done(transitions.trip(intent, lifted, "4", 1, "news", NOW + 31))
+    retried = transitions.retry(intent, again, NOW + 32).status
+    assert (retried.tripped, retried.attempt, retried.epoch) == ((), 2, live.epoch)
+    assert transitions.trip(intent, retried, "4", 1, "of the attempt before", NOW + 33) is None
+
+
 def test_a_kill_is_at_once_and_a_restore_rises_from_zero() -> None:
     before = at_weight(5000)
     killed = done(transitions.kill(before))

@@ -506,6 +506,31 @@ def test_a_variant_is_probed_after_three_windows_and_closes_when_it_is_well() ->
     assert watching.in_force == []
 
 
+def test_a_variant_that_the_store_says_is_tripped_is_probed_on_any_host_and_lifted_once() -> None:
+    rollout = experiment(breaker=BREAKER)
+    watching = Watching(rollout)
+    watching.follow(rollout, tripped=["4"])
+    assert watching.in_force == [TRIP]
+    watching.wait(31)
+    assert watching.in_force == [TRIP._replace(probing=True)]
+    probed(failing=False, times=20, watching=watching)
+    assert (watching.in_force, watching.lifted) == ([], [("4", watching.clock.now())])
+    watching.follow(replace(rollout, epoch=2), tripped=["4"])  # the store does not know yet
+    assert watching.in_force == []
+    watching.follow(rollout)
+    watching.follow(rollout, tripped=["4"])  # it was tripped again, wherever
+    assert watching.in_force == [TRIP]
+
+
+def test_what_was_lifted_elsewhere_or_is_of_another_attempt_is_let_go() -> None:
+    for change in ({"lifted": {"4": 7.0}}, {"attempt": 2}):
+        watching = Watching(experiment(breaker=BREAKER), trips=[TRIP._replace(at=7.0)])
+        watching.observer.adopt([TRIP])
+        assert watching.told == []
+        watching.follow(replace(watching.rollouts[0], **change))
+        assert (watching.told, watching.lifted) == ([[]], [])
+
+
 def test_a_variant_that_fails_its_probe_waits_twice_as_long_each_time_up_to_ten_minutes() -> None:
     watching = Watching(experiment(breaker=BREAKER))
     watching.ended("3", arm="control", times=50)

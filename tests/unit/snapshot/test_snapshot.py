@@ -179,22 +179,22 @@ def test_a_trip_of_this_host_holds_at_once_and_over_every_swap(store: MemoryStor
     store.put(killed=True)
     holder.load()
     before = holder.current.rollouts[KEY]
-    holder.trip([LocalTrip(KEY, "4", 1)])
+    holder.hold([LocalTrip(KEY, "4", 1)])
     assert holder.current.overlay_of(KEY) == Overlay(killed=True, tripped=frozenset({"4"}))
     assert holder.current.rollouts[KEY] is before
     store.put(weight=700, previous_weight=700, tripped=("9",))
     take(holder)
     assert holder.current.overlay_of(KEY) == Overlay(killed=False, tripped=frozenset({"4", "9"}))
-    holder.trip([LocalTrip(KEY, "4", 1, probing=True)])
+    holder.hold([LocalTrip(KEY, "4", 1, probing=True)])
     assert holder.current.overlay_of(KEY).probing == {"4"}
-    holder.trip([])
+    holder.hold([])
     assert holder.current.overlay_of(KEY) == Overlay(tripped=frozenset({"9"}))
 
 
 def test_another_attempt_lifts_a_trip_without_a_message(store: MemoryStore, holder: SnapshotHolder) -> None:
     store.put()
     holder.load()
-    holder.trip([LocalTrip(KEY, "4", 1)])
+    holder.hold([LocalTrip(KEY, "4", 1)])
     store.put(attempt=2)
     take(holder)
     assert holder.current.overlay_of(KEY) == Overlay()
@@ -206,7 +206,7 @@ def test_a_trip_of_stable_or_of_what_is_not_there_is_none(
 ) -> None:
     store.put()
     holder.load()
-    holder.trip([trip])
+    holder.hold([trip])
     assert holder.current.local == {}
 
 

@@ -99,6 +99,9 @@ statuses = st.builds(
     steps_key=st.text(),
     conditions=st.lists(st.dictionaries(names, st.text())).map(tuple),
     analysis=st.dictionaries(names, st.integers(-9, 9) | st.floats(-9, 9) | st.text() | st.none()),
+    kills=st.lists(names).map(tuple),
+    restored=st.lists(names).map(tuple),
+    lifted=st.dictionaries(names, st.floats(0, 1e12)),
 )
 
 
