@@ -19,10 +19,7 @@ def open_store(url: str, *, create: bool = False, wait: float = WAIT_SECONDS) ->
         InvalidInput: ``store_url``, when the URL names no kind of store that there is.
         Unreachable: as ``RolloutStore`` says.
     """
-    scheme, _, path = url.partition(":")
-    if scheme != "sqlite" or not path:
-        raise InvalidInput.of("store_url", f"{url!r} is not a store; write sqlite:PATH", field="--store")
-    return SqliteStore(path, create=create, wait=wait)
+    return SqliteStore(_path(url), create=create, wait=wait)
 
 
 def beside(url: str, suffix: str) -> Path:
@@ -30,6 +27,16 @@ def beside(url: str, suffix: str) -> Path:
 
     There are ``.key`` (for pseudonyms), ``.ids`` (keys of decision ids), ``.feedback`` and ``.token`` (for feedback),
     ``.safety`` (kills and trips of this host) and the folder ``.serving`` (sockets that take kills).
+
+    Raises:
+        InvalidInput: ``store_url``, as ``open_store``.
     """
-    path = Path(url.partition(":")[2])
+    path = _path(url)
     return path.with_name(f"{path.name}{suffix}")
+
+
+def _path(url: str) -> Path:
+    scheme, _, path = url.partition(":")
+    if scheme != "sqlite" or not Path(path).name:
+        raise InvalidInput.of("store_url", f"{url!r} is not a store; write sqlite:PATH", field="--store")
+    return Path(path)

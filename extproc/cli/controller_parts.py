@@ -19,6 +19,7 @@ from extproc.adapters.sqlite_observations import ObservationsReader
 from extproc.adapters.stores import beside, open_store
 from extproc.cli.controller_options import Options, actor
 from extproc.cli.feedback_parts import feedback_service
+from extproc.cli.safety import StoreRegister
 from extproc.clock import SystemClock
 from extproc.control.access import DirectControl
 from extproc.control.analysis.measuring import AllMetrics, FeedbackMetrics, ObservedMetrics
@@ -39,6 +40,7 @@ from extproc.metrics import (
     merge,
 )
 from extproc.serve.admin import AdminServer, Page
+from extproc.serve.hosts import Hosts
 from extproc.serve.messages import Channel, Message
 from extproc.settings import settings
 from extproc.snapshot.store import RolloutStore
@@ -149,10 +151,10 @@ class Controller:
         clusters: EnvoyClusters | None,
         feedback: FeedbackService,
     ) -> ControlServer:
-        store = self._store(parts)
+        store, hosts = self._store(parts), Hosts(beside(self._options.store, ".serving"))
         return ControlServer(
             self._options.listen,
-            lambda user: DirectControl(store, user, self._clock, policy, clusters=clusters),
+            lambda user: DirectControl(store, user, self._clock, policy, clusters=clusters, hosts=hosts),
             [feedback.handler()],
         )
 
@@ -173,11 +175,16 @@ class Controller:
 
     async def _reconcile(self, reconciler: Reconciler) -> None:
         """Tick on a schedule that no clock can turn back, until told to stop; then let another lead."""
-        loop = asyncio.get_running_loop()
+        loop, register = asyncio.get_running_loop(), StoreRegister(self._options.store)
+
+        def tick() -> None:
+            if register.tell_first():
+                reconciler.tick()
+
         with ThreadPoolExecutor(1, "reconcile") as thread:
             due = time.monotonic()
             while not self._stopping.is_set():
-                await loop.run_in_executor(thread, reconciler.tick)
+                await loop.run_in_executor(thread, tick)
                 due = max(due + TICK_SECONDS, time.monotonic())
                 with suppress(TimeoutError):
                     await asyncio.wait_for(self._stopping.wait(), due - time.monotonic())

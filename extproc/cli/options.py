@@ -4,21 +4,28 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
-from typing import Any
+from typing import Any, Final
 
 import click
 from click.core import ParameterSource
 
-from extproc.adapters.stores import open_store
+from extproc.adapters.sqlite_store import WAIT_SECONDS
+from extproc.adapters.stores import beside, open_store
 from extproc.clock import SystemClock
 from extproc.control.access import Control, DirectControl, this_user
+from extproc.control.actions import Kill, Restore, Result
+from extproc.control.emergency import Emergency
 from extproc.control.policy import ControlPolicy
 from extproc.errors import InvalidInput
 from extproc.resources.file_names import is_unicode
+from extproc.serve.hosts import Hosts
 from extproc.settings import settings
 from extproc.snapshot.store import RolloutStore
 
 DEFAULT_STORE = "sqlite:dropout.db"
+
+IMPATIENT_SECONDS: Final = 0.5
+"""How long a kill waits for the store's lock before it goes to the hosts: longer than whoever writes in order."""
 
 store_option: Callable[[Any], Any] = click.option(
     "--store",
@@ -55,9 +62,9 @@ name_argument: Callable[[Any], Any] = click.argument("name", metavar="[NAMESPACE
 
 
 @contextmanager
-def opened(url: str, *, create: bool = False) -> Iterator[RolloutStore]:
-    """The store at ``url``, for as long as a command runs. Raises as ``open_store``."""
-    store = open_store(url, create=create)
+def opened(url: str, *, create: bool = False, wait: float = WAIT_SECONDS) -> Iterator[RolloutStore]:
+    """The store at ``url``, for as long as a command runs. Arguments and errors are those of ``open_store``."""
+    store = open_store(url, create=create, wait=wait)
     try:
         yield store
     finally:
@@ -72,8 +79,7 @@ def reached(store: str, control: str | None) -> Iterator[Control]:
         InvalidInput: ``control_invalid``, ``store_url``, or what is wrong with DROPOUT_CONTROL_POLICIES.
         Unreachable: as ``open_store``.
     """
-    explicit = click.get_current_context().get_parameter_source("store") is ParameterSource.COMMANDLINE
-    if control and not explicit:
+    if control and not _names_a_store():
         from extproc.control.api.client import RemoteControl
 
         remote = RemoteControl(control)
@@ -84,6 +90,27 @@ def reached(store: str, control: str | None) -> Iterator[Control]:
         return
     with opened(store) as opened_store:
         yield DirectControl(opened_store, this_user(), SystemClock(), direct_policy())
+
+
+@contextmanager
+def reached_to_stop(store: str, control: str | None) -> Iterator[Emergency | Control]:
+    """As ``reached``, for kill and restore: neither a store that cannot be opened nor one that is locked stops them."""
+    if control and not _names_a_store():
+        with reached(store, control) as rollouts:
+            yield rollouts
+        return
+    hosts = Hosts(beside(store, ".serving"))
+    wait = IMPATIENT_SECONDS if hosts.present() else WAIT_SECONDS
+
+    def act(action: Kill | Restore) -> Result:
+        with opened(store, wait=wait) as opened_store:
+            return DirectControl(opened_store, this_user(), SystemClock(), direct_policy()).act(action)
+
+    yield Emergency(act, hosts, this_user(), SystemClock())
+
+
+def _names_a_store() -> bool:
+    return click.get_current_context().get_parameter_source("store") is ParameterSource.COMMANDLINE
 
 
 def direct_policy() -> ControlPolicy | None:

@@ -5,18 +5,17 @@ from __future__ import annotations
 import click
 
 from extproc.assignment import parse_percent
-from extproc.cli.options import control_options, name_argument, reached
+from extproc.cli.options import control_options, name_argument, reached, reached_to_stop
 from extproc.cli.output import aligned, output_option, print_faults, print_json
+from extproc.cli.reached_text import print_reached
 from extproc.cli.rollout_text import details, print_result, result_json, table
 from extproc.cli.watching import show, wait_for
 from extproc.control.actions import (
     Abort,
     Adopt,
     Change,
-    Kill,
     Pause,
     Promote,
-    Restore,
     Resume,
     Retry,
     SetWeight,
@@ -188,13 +187,18 @@ def retry(name: tuple[str, str], store: str, control: str | None, output: str) -
     _act(Retry(*name), store, control, output)
 
 
-@click.command()
+@click.command(short_help="Serve only stable, at once, until restored.")
 @name_argument
 @control_options
 @output_option
 def kill(name: tuple[str, str], store: str, control: str | None, output: str) -> None:
-    """Serve only stable, at once, until restored."""
-    _act(Kill(*name), store, control, output)
+    """Serve only stable, at once, until restored.
+
+    It goes into the store and to every serve of this host that follows it, and is done when either has it. What the
+    store cannot take now it is told when it is back.
+    """
+    with reached_to_stop(store, control) as rollouts:
+        print_reached(rollouts.kill(*name), "killed", output)
 
 
 @click.command()
@@ -202,8 +206,9 @@ def kill(name: tuple[str, str], store: str, control: str | None, output: str) ->
 @control_options
 @output_option
 def restore(name: tuple[str, str], store: str, control: str | None, output: str) -> None:
-    """Undo a kill."""
-    _act(Restore(*name), store, control, output)
+    """Undo every kill, in the store and on this host."""
+    with reached_to_stop(store, control) as rollouts:
+        print_reached(rollouts.restore(*name), "restored", output)
 
 
 def _act(action: Change, store: str, control: str | None, output: str) -> None:

@@ -7,11 +7,12 @@ import socket
 from collections.abc import Sequence
 from typing import Final
 
-from extproc.adapters.stores import open_store
+from extproc.adapters.stores import beside, open_store
 from extproc.clock import SystemClock
 from extproc.control.actions import EndKill, Kill, Lift, Trip, act
 from extproc.errors import DropoutError, InvalidInput, Unreachable
 from extproc.serve.safety import Told
+from extproc.serve.safety_file import peek
 from extproc.snapshot.held import Entry, HeldKill, HeldTrip, Key
 from extproc.snapshot.store import RolloutStore
 
@@ -49,6 +50,15 @@ class StoreRegister:
         finally:
             store.close()
         return Told(changes, fault)
+
+    def tell_first(self) -> bool:
+        """Have written what waits in this host's file; False when the store does not take it.
+
+        For who is about to give a version more: what took it away must not come second.
+        """
+        waiting = [entry for entry in peek(beside(self._url, ".safety")).values() if entry.waits]
+        fault = self.tell(waiting).fault if waiting else None
+        return fault is None or fault.code == _OF_ONE_ROW
 
     def _told(self, store: RolloutStore, entry: Entry) -> Entry | None:
         if isinstance(entry, HeldKill):

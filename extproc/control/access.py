@@ -11,6 +11,7 @@ from typing import Final, NamedTuple, Protocol, TypeVar
 
 from extproc.clock import Clock
 from extproc.control.actions import Change, Result, act, load
+from extproc.control.emergency import Emergency, Hosts, NoHosts, Reached
 from extproc.control.policy import ControlPolicy
 from extproc.control.readiness import Clusters
 from extproc.errors import Unreachable
@@ -58,6 +59,14 @@ class Control(Protocol):
         """Do it. Raises as ``control.actions.act``."""
         ...
 
+    def kill(self, namespace: str, name: str) -> Reached:
+        """Leave only stable, with or without the store. Raises as ``Emergency.kill``."""
+        ...
+
+    def restore(self, namespace: str, name: str) -> Reached:
+        """Undo every kill, with or without the store. Raises as ``Emergency.restore``."""
+        ...
+
     def close(self) -> None:
         """Let go of what it holds."""
         ...
@@ -66,7 +75,7 @@ class Control(Protocol):
 class DirectControl:
     """A ``Control`` on the store itself, in the name of ``actor``. Use it from one thread, and close the store.
 
-    ``policy`` and ``clusters`` are asked as ``act`` says.
+    ``policy`` and ``clusters`` are asked as ``act`` says. ``hosts`` are those that kill by themselves, if any can.
     """
 
     def __init__(
@@ -77,6 +86,7 @@ class DirectControl:
         policy: ControlPolicy | None = None,
         *,
         clusters: Clusters | None = None,
+        hosts: Hosts | None = None,
         wait: Callable[[float], None] = time.sleep,
     ) -> None:
         self._store = store
@@ -84,6 +94,7 @@ class DirectControl:
         self._clock = clock
         self._policy = policy
         self._clusters = clusters
+        self._emergency = Emergency(self.act, hosts or NoHosts(), actor, clock)
         self._wait = wait
 
     def rollouts(self) -> Listing:
@@ -127,6 +138,14 @@ class DirectControl:
             lambda: act(self._store, self._actor, action, self._clock, self._policy, self._clusters)
         )
         return result
+
+    def kill(self, namespace: str, name: str) -> Reached:
+        """See ``Control``."""
+        return self._emergency.kill(namespace, name)
+
+    def restore(self, namespace: str, name: str) -> Reached:
+        """See ``Control``."""
+        return self._emergency.restore(namespace, name)
 
     def close(self) -> None:
         """The store is whoever's who opened it."""

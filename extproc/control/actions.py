@@ -7,7 +7,7 @@ together with everything in the store before anything is written, and are writte
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any, Final, TypeVar, overload
 
 from extproc.clock import Clock
@@ -206,12 +206,13 @@ _VERBS: Final = {
 class Result:
     """What became of one rollout: ``created``, ``configured``, ``repaired``, ``unchanged`` or ``deleted``, and why.
 
-    ``row`` is the rollout as it stands; for a deleted one its last state.
+    ``row`` is the rollout as it stands; for a deleted one its last state. ``detail`` is what history keeps beside.
     """
 
     row: StoredRollout
     result: str
     message: str = ""
+    detail: Mapping[str, Any] = field(default_factory=dict)
 
 
 @overload
@@ -345,9 +346,9 @@ def load(store: RolloutStore, namespace: str, name: str) -> StoredRollout:
 def _transition(row: StoredRollout, action: Change, now: float) -> Transition | None:
     status = row.status
     match action:
-        case Kill(_, _, kill_id, at):
+        case Kill(_, _, kill_id):
             # An operator's kill must work whatever state the document is in: it does not read it.
-            return transitions.kill(status, kill_id, held=at is not None)
+            return transitions.kill(status, kill_id)
         case Restore(_, _, held):
             return transitions.restore(status, now, held)
         case EndKill(_, _, kill_id):
@@ -401,7 +402,7 @@ def _written(
         at_commit=from_commit_on(now, clock),
         history=[entry],
     )
-    return Result(store.write([write])[0], "configured", transition.message)
+    return Result(store.write([write])[0], "configured", transition.message, transition.detail)
 
 
 _Planned = tuple[LoadedDocument[Rollout], str, Write | None]

@@ -7,11 +7,12 @@ by one that says no. What a breaker or the controller takes away by itself is ne
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from contextlib import suppress
 from dataclasses import dataclass
 from typing import Any, Final, NamedTuple, Protocol
 
 from extproc.control.described import status_json
-from extproc.errors import Refused
+from extproc.errors import Refused, Unreachable
 from extproc.snapshot.store import HistoryEntry, RolloutStore, StoredRollout, UnreadableRollout, Write
 
 RULE: Final = "control/decision"
@@ -63,7 +64,8 @@ class Asked:
         """Ask whether ``verb`` may be done to the rollout in ``row``, or to the one that ``document`` would create.
 
         Raises:
-            Refused: ``control_denied``; it is written into the history of a rollout that can be read.
+            Refused: ``control_denied``; it is written into the history of a rollout that can be read, if that can be
+                written: where it cannot, a denial is one all the same.
         """
         if self.policy is None:
             return
@@ -74,7 +76,8 @@ class Asked:
         if isinstance(row, StoredRollout):
             message = f"denied: {refused.faults[0].message}"
             entry = HistoryEntry(self.now, row.namespace, row.name, self.actor, verb, message, {"denied": True})
-            self.store.write([Write(row.namespace, row.name, row.resource_version, history=[entry])])
+            with suppress(Unreachable):
+                self.store.write([Write(row.namespace, row.name, row.resource_version, history=[entry])])
         raise refused
 
 

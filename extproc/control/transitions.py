@@ -29,6 +29,7 @@ from extproc.control.standing import (
 )
 from extproc.errors import Refused
 from extproc.resources.fields import format_percent
+from extproc.snapshot.held import MOST_KILLS
 from extproc.snapshot.store import RAISE_DELAY_SECONDS, Remains, Status
 
 MANUAL_PAUSES: Final = frozenset({"paused", "manual_weight"})
@@ -345,12 +346,15 @@ def _named(versions: Sequence[str]) -> str:
     return f"version{'s' if len(versions) > 1 else ''} {', '.join(versions)}"
 
 
-def kill(status: Status, kill_id: str = "", *, held: bool = False) -> Transition | None:
+def kill(status: Status, kill_id: str = "") -> Transition | None:
     """Leave only stable, at once; arms stay as they are drawn.
 
-    One that a host ``held`` by itself counts beside those that there are; one that was ended since counts no more.
+    Each counts beside those that there are, by its id: whatever ends another one does not end it. One that was ended
+    before it came here counts no more.
     """
-    if kill_id in (*status.kills, *status.restored) or (status.killed and not held):
+    if kill_id in (*status.kills, *status.restored):
+        return None
+    if status.killed and (not kill_id or len(status.kills) >= MOST_KILLS):
         return None
     kills = (*status.kills, *([kill_id] if kill_id else []))
     message = "killed: only stable is served"

@@ -16,6 +16,7 @@ from typing import Any, Final, NamedTuple, Protocol, TypeVar
 from extproc.errors import Fault, Unreachable
 from extproc.serve.safety_file import SafetyFile
 from extproc.snapshot.held import (
+    MOST_KILLS,
     Entry,
     Held,
     HeldKill,
@@ -184,12 +185,15 @@ class HostSafety:
     async def kill(self, kill: HeldKill) -> tuple[HeldKill, bool]:
         """Leave only stable of a rollout, at once; the kill that holds, and whether it stands in the file.
 
-        One that is held already stays the one.
+        Each is held beside those that there are, because a restore may have ended those already, unheard of here.
         """
-        for held in kills_in_force(self._held, kill.rollout):
-            return held, await self._kept(held.key)
-        self._put({kill.key: kill})
-        return kill, await self._kept(kill.key)
+        there = self.kills(kill.rollout)
+        known = [held for held in there if held.id == kill.id]
+        if not known and len(there) < MOST_KILLS:
+            self._put({kill.key: kill})
+            known = [kill]
+        held = (known or there)[-1]
+        return held, await self._kept(held.key)
 
     def kills(self, rollout: str) -> list[HeldKill]:
         """The kills of ``rollout`` that are in force."""

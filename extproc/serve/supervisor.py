@@ -34,6 +34,7 @@ from extproc.serve.children import Child
 from extproc.serve.document_keeper import DocumentKeeper, Folder
 from extproc.serve.endpoints import FolderLock, TcpEndpoint, UnixEndpoint
 from extproc.serve.heartbeat import BEAT_SECONDS, STACKS_SIGNAL
+from extproc.serve.host_socket import HostSocket
 from extproc.serve.messages import Message
 from extproc.serve.pages import Pages
 from extproc.serve.policy_keeper import PolicyKeeper
@@ -131,6 +132,7 @@ class Supervisor:
         self._metrics.gauge(DOCUMENTS_MISSING, lambda: self._documents.missing)
         self._policies = self._keep_policies(plan.policies) if plan.policies is not None else None
         self._safety = self._be_safe(plan.safety)
+        self._host_socket = HostSocket(plan.safety.sockets, self._safety, self._say)
         self._protection = self._protect(plan.observer) if plan.observer is not None else None
         self._beside = [Auxiliary(what, self._say, self._heard_beside, self._totals.retire) for what in plan.beside]
         self._admin = AdminServer(
@@ -358,6 +360,7 @@ class Supervisor:
         self._spawn_task(self._watch_sockets())
         self._spawn_task(self._collect_metrics())
         self._spawn_task(self._follow_signals())
+        self._host_socket.start()
         if self._protection is not None:
             self._spawn_task(self._protection.run())
         if self._parts.envoy_files is not None:
@@ -527,6 +530,7 @@ class Supervisor:
         await asyncio.gather(*ending)
         if self._protection is not None:
             await self._protection.stop()
+        self._host_socket.close()
         await self._safety.close()
         if self._lock is not None:
             endpoints = (slot.config.endpoint for slot in self._workers.slots)

@@ -11,6 +11,9 @@ from typing import Any, Final, NamedTuple
 
 from extproc.snapshot.trips import LocalTrip
 
+MOST_KILLS: Final = 32
+"""Kills that count of one rollout: who kills it once more changes nothing."""
+
 TripKey = tuple[str, str]
 """A rollout (``namespace/name``) and a version."""
 

@@ -12,8 +12,9 @@ from google.protobuf.message import Message
 from extproc._gen.dropout.v1 import control_pb2 as pb
 from extproc.control.access import Listing
 from extproc.control.actions import Change, Promote, Result, SetWeight
-from extproc.control.api.codec import from_entry, from_result, from_rollout, from_unreadable, to_error
+from extproc.control.api.codec import from_entry, from_reached, from_result, from_rollout, from_unreadable, to_error
 from extproc.control.api.service import CALL_SECONDS, SERVICE
+from extproc.control.emergency import Reached
 from extproc.errors import InvalidInput, Unreachable
 from extproc.snapshot.store import HistoryEntry, StoredRollout
 
@@ -73,7 +74,22 @@ class RemoteControl:
     def act(self, action: Change) -> Result:
         """See ``Control``."""
         method = type(action).__name__
-        return from_result(self._call(method, _request(action), pb.ActionResult))
+        answer = self._call(method, _request(action), pb.ActionResult)
+        if answer.reached.store_code:
+            raise Unreachable.of(answer.reached.store_code, answer.reached.store_message)
+        return from_result(answer)
+
+    def kill(self, namespace: str, name: str) -> Reached:
+        """See ``Control``."""
+        return self._stopping("Kill", namespace, name)
+
+    def restore(self, namespace: str, name: str) -> Reached:
+        """See ``Control``."""
+        return self._stopping("Restore", namespace, name)
+
+    def _stopping(self, method: str, namespace: str, name: str) -> Reached:
+        request = pb.RolloutName(namespace=namespace, name=name)
+        return from_reached(namespace, name, self._call(method, request, pb.ActionResult))
 
     def close(self) -> None:
         """Close the connection."""

@@ -10,6 +10,7 @@ import orjson
 
 from extproc._gen.dropout.v1 import control_pb2 as pb
 from extproc.control.actions import Result
+from extproc.control.emergency import Reached
 from extproc.errors import DropoutError, Fault, InvalidInput, Refused, Unreachable
 from extproc.snapshot.store import STATUS_FIELDS, HistoryEntry, Status, StoredRollout, UnreadableRollout
 
@@ -143,6 +144,30 @@ def to_result(result: Result) -> pb.ActionResult:
 def from_result(message: pb.ActionResult) -> Result:
     """The reverse of ``to_result``."""
     return Result(from_rollout(message.rollout), message.result, message.message)
+
+
+def to_reached(reached: Reached) -> pb.ActionResult:
+    """What a kill or a restore reached as a message."""
+    message = to_result(reached.result) if reached.result is not None else pb.ActionResult()
+    message.reached.CopyFrom(
+        pb.Reached(
+            kills=reached.kills,
+            serves=reached.serves,
+            unkept=reached.unkept,
+            silent=reached.silent,
+            store_code=reached.fault.code if reached.fault is not None else "",
+            store_message=reached.fault.message if reached.fault is not None else "",
+        )
+    )
+    return message
+
+
+def from_reached(namespace: str, name: str, message: pb.ActionResult) -> Reached:
+    """The reverse of ``to_reached``."""
+    found = message.reached
+    result = from_result(message) if message.HasField("rollout") else None
+    fault = Fault(found.store_code, found.store_message) if found.store_code else None
+    return Reached(namespace, name, tuple(found.kills), result, fault, found.serves, found.unkept, found.silent)
 
 
 def status_code(error: DropoutError) -> grpc.StatusCode:

@@ -11,25 +11,17 @@ import asyncio
 import os
 import secrets
 import socket
-import struct
 from contextlib import suppress
 from pathlib import Path
-from typing import Final, NamedTuple
+from typing import Final
 
+from extproc.serve.credentials import Peer, peer_of
 from extproc.serve.endpoints import UnixEndpoint, private_sockets
 
 MAX_CONNECTIONS: Final = 64
 """Connections at a time; one more is closed at once."""
 
 _CHUNK: Final = 65536
-_CREDENTIALS: Final = struct.Struct("3i")
-
-
-class Peer(NamedTuple):
-    """A process at the other end: its user and its id, when it connected."""
-
-    uid: int
-    pid: int
 
 
 class PeerRelay:
@@ -81,7 +73,7 @@ class PeerRelay:
         name = f"dropout-control-{secrets.token_hex(16)}"
         try:
             if len(self._peers) < MAX_CONNECTIONS:
-                self._peers[f"unix-abstract:{name}"] = _peer_of(client)
+                self._peers[f"unix-abstract:{name}"] = peer_of(client)
                 await self._relay(reader, writer, name)
         except (OSError, asyncio.CancelledError):
             pass  # one of the two ends went away, or we do
@@ -109,11 +101,6 @@ async def _pump(source: asyncio.StreamReader, sink: asyncio.StreamWriter) -> Non
     while data := await source.read(_CHUNK):
         sink.write(data)
         await sink.drain()
-
-
-def _peer_of(connection: socket.socket) -> Peer:
-    pid, uid, _ = _CREDENTIALS.unpack(connection.getsockopt(socket.SOL_SOCKET, socket.SO_PEERCRED, _CREDENTIALS.size))
-    return Peer(uid, pid)
 
 
 def hide(path: Path) -> int:

@@ -19,15 +19,21 @@ from extproc.control.actions import (
     Abort,
     Adopt,
     Change,
-    Kill,
     Pause,
     Promote,
-    Restore,
     Resume,
     Retry,
     SetWeight,
 )
-from extproc.control.api.codec import status_code, to_entry, to_result, to_rollout, to_trailer, to_unreadable
+from extproc.control.api.codec import (
+    status_code,
+    to_entry,
+    to_reached,
+    to_result,
+    to_rollout,
+    to_trailer,
+    to_unreadable,
+)
 from extproc.errors import DropoutError, InvalidInput, Refused
 
 SERVICE: Final = pb.DESCRIPTOR.services_by_name["Control"].full_name
@@ -164,8 +170,8 @@ _ANSWERS: Final[Mapping[str, tuple[type[Message], Answer]]] = {
     "Resume": (pb.RolloutName, _named(Resume)),
     "Abort": (pb.RolloutName, _named(Abort)),
     "Retry": (pb.RolloutName, _named(Retry)),
-    "Kill": (pb.RolloutName, _named(Kill)),
-    "Restore": (pb.RolloutName, _named(Restore)),
+    "Kill": (pb.RolloutName, lambda request, control: to_reached(control.kill(*_name(request)))),
+    "Restore": (pb.RolloutName, lambda request, control: to_reached(control.restore(*_name(request)))),
 }
 
 

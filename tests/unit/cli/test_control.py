@@ -108,6 +108,7 @@ def test_every_command_says_the_same_by_either_way(
     (folder / "other.db").write_bytes((folder / "dropout.db").read_bytes())
     clock = FakeClock()
     monkeypatch.setattr("extproc.cli.options.SystemClock", lambda: clock)
+    monkeypatch.setattr("extproc.control.emergency.new_id", lambda: "0123456789abcdef")
     directly = script(clock, "--store", "sqlite:dropout.db")
     clock = FakeClock()
     with ServedControl(folder / "other.db", folder / "run" / "c.sock", clock) as served:

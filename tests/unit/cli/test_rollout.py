@@ -203,7 +203,7 @@ def test_set_weight_takes_percents_and_reports_the_status(applied: Dropout) -> N
     assert set(status) == {
         *("stable", "canary", "weight", "previousWeight", "effectiveAt", "drawn", "step", "epoch", "previousEpoch"),
         *("phase", "reason", "message", "killed", "aborted", "specStable", "conditions"),
-        *("previousStable", "shadow", "stepAt", "attempt", "tripped", "analysis"),
+        *("previousStable", "shadow", "stepAt", "attempt", "tripped", "analysis", "kills"),
     }
     assert applied("rollout", "set-weight", KEY, "12.5").out == f"rollout {KEY} unchanged\n"
 
@@ -225,10 +225,16 @@ def test_an_abort_a_refusal_and_a_retry(applied: Dropout) -> None:
 
 
 def test_kill_and_restore(applied: Dropout) -> None:
-    assert applied("kill", KEY).out == f"rollout {KEY} configured: killed: only stable is served\n"
-    assert applied("rollout", "get", KEY, "-o", "json").json["killed"] is True
-    assert applied("kill", KEY).out == f"rollout {KEY} unchanged\n"
-    assert applied("restore", KEY).out == f"rollout {KEY} configured: restored\n"
+    killed = applied("kill", KEY, "-o", "json").json
+    assert (killed["message"], killed["status"]["killed"]) == ("killed: only stable is served", True)
+    assert killed["reached"] == {"store": True, "serves": 0, "unkept": 0, "silent": 0}
+    again = applied("kill", KEY, "-o", "json").json
+    kills = [*killed["kills"], *again["kills"]]
+    assert applied("rollout", "get", KEY, "-o", "json").json["kills"] == kills
+    assert applied("restore", KEY).out == (
+        f"rollout {KEY} configured: restored\nkills {', '.join(kills)}: restored in the store\n"
+    )
+    assert applied("restore", KEY).out == f"rollout {KEY} unchanged\n"
 
 
 def test_drift_is_shown_until_it_is_adopted(applied: Dropout) -> None:

@@ -78,14 +78,32 @@ class PromoteRequest(_message.Message):
     def __init__(self, namespace: _Optional[str] = ..., name: _Optional[str] = ..., full: _Optional[bool] = ...) -> None: ...
 
 class ActionResult(_message.Message):
-    __slots__ = ("rollout", "result", "message")
+    __slots__ = ("rollout", "result", "message", "reached")
     ROLLOUT_FIELD_NUMBER: _ClassVar[int]
     RESULT_FIELD_NUMBER: _ClassVar[int]
     MESSAGE_FIELD_NUMBER: _ClassVar[int]
+    REACHED_FIELD_NUMBER: _ClassVar[int]
     rollout: Rollout
     result: str
     message: str
-    def __init__(self, rollout: _Optional[_Union[Rollout, _Mapping]] = ..., result: _Optional[str] = ..., message: _Optional[str] = ...) -> None: ...
+    reached: Reached
+    def __init__(self, rollout: _Optional[_Union[Rollout, _Mapping]] = ..., result: _Optional[str] = ..., message: _Optional[str] = ..., reached: _Optional[_Union[Reached, _Mapping]] = ...) -> None: ...
+
+class Reached(_message.Message):
+    __slots__ = ("kills", "serves", "unkept", "silent", "store_code", "store_message")
+    KILLS_FIELD_NUMBER: _ClassVar[int]
+    SERVES_FIELD_NUMBER: _ClassVar[int]
+    UNKEPT_FIELD_NUMBER: _ClassVar[int]
+    SILENT_FIELD_NUMBER: _ClassVar[int]
+    STORE_CODE_FIELD_NUMBER: _ClassVar[int]
+    STORE_MESSAGE_FIELD_NUMBER: _ClassVar[int]
+    kills: _containers.RepeatedScalarFieldContainer[str]
+    serves: int
+    unkept: int
+    silent: int
+    store_code: str
+    store_message: str
+    def __init__(self, kills: _Optional[_Iterable[str]] = ..., serves: _Optional[int] = ..., unkept: _Optional[int] = ..., silent: _Optional[int] = ..., store_code: _Optional[str] = ..., store_message: _Optional[str] = ...) -> None: ...
 
 class Rollout(_message.Message):
     __slots__ = ("namespace", "name", "resource_version", "source", "deleted", "status", "document_json")
