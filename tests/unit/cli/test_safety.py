@@ -196,6 +196,22 @@ def test_a_trip_is_written_once_and_goes_when_its_attempt_is_over(house: House) 
     assert house.file.read() == {}
 
 
+def test_two_serves_of_one_store_hold_the_same(house: House) -> None:
+    adopted: list[LocalTrip] = []
+    nothing = lambda *_: None  # noqa: E731
+    file = SafetyFile(beside(house.url, ".safety"), nothing)
+    other = HostSafety(file, house.register, changed=nothing, adopted=adopted.extend, say=nothing)
+    house.safety.observed([TRIP], [])
+    (kill,) = house.kill(HeldKill("0123456789abcdef", KEY, "alice", 1e9)).kills
+    asyncio.run(other._keep())
+    assert (adopted, other.trips, other.killed) == ([TRIP], [TRIP], [KEY])
+    asyncio.run(other.end_kills(KEY, [kill.id], "bob", 2e9))
+    asyncio.run(other._keep())
+    house.turn()
+    assert house.safety.killed == []
+    assert house.status.restored == (kill.id,)
+
+
 def test_a_lift_reaches_the_store_though_the_trip_never_did(tmp_path: Path) -> None:
     house = House(tmp_path, EXPERIMENT)
     house.safety.observed([TRIP], [])
