@@ -91,7 +91,7 @@ def without_store(house: House, how: str) -> Iterator[None]:
     file = house.folder / "dropout.db"
     if how == "deleted":
         for part in house.folder.glob("dropout.db*"):
-            if not part.name.endswith((".ids", ".key")):
+            if part.is_file() and not part.name.endswith((".ids", ".key")):
                 part.unlink()
         yield
         return
