@@ -7,7 +7,7 @@ made anew, and the run that is under way writes everything that it knows again.
 from __future__ import annotations
 
 import sqlite3
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Collection, Iterable, Iterator, Sequence
 from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Any, Final, NamedTuple
@@ -15,8 +15,10 @@ from typing import Any, Final, NamedTuple
 import orjson
 
 from extproc.adapters.sqlite_file import Identity, Kind, SqliteFile, is_empty, kind_of
+from extproc.adapters.sqlite_runs import RunReport, make_tables, read_reports, read_watching, tidy_runs, write_report
 from extproc.clock import Clock
 from extproc.control.fleet import Summary
+from extproc.control.hearing import Report
 from extproc.errors import Unreachable
 from extproc.measure import ArmTotals, EpochTotals, UnitSample
 from extproc.measure.outcomes import Counts, Ends
@@ -113,20 +115,24 @@ class ObservationsWriter:
         self._connection: sqlite3.Connection | None = None
         self._identity: Identity | None = None
         self._tidy_at = 0.0
+        self._number = 0
 
-    def write(self, rows: Sequence[Observed], fallbacks: Iterable[str], now: float) -> bool:
+    def write(
+        self, rows: Sequence[Observed], fallbacks: Iterable[str], now: float, report: RunReport | None = None
+    ) -> bool:
         """Write what is new in one transaction; False when the file was made anew, so that it lacks what is older.
 
         Raises ``Unreachable`` (``observations_locked``, ``_full``, ``_read_only``, ``_unreachable``); nothing is then
         written.
         """
+        self._number += 1
         try:
-            return self._write(rows, fallbacks, now)
+            return self._write(rows, fallbacks, now, report)
         except Unreachable as error:
             if error.code not in _USABLE_AGAIN:
                 raise
         self._throw_away()
-        self._write(rows, fallbacks, now)
+        self._write(rows, fallbacks, now, report)
         return False
 
     def close(self) -> None:
@@ -136,11 +142,12 @@ class ObservationsWriter:
                 self._connection.close()
             self._connection = None
 
-    def _write(self, rows: Sequence[Observed], fallbacks: Iterable[str], now: float) -> bool:
+    def _write(self, rows: Sequence[Observed], fallbacks: Iterable[str], now: float, report: RunReport | None) -> bool:
         with self._file.mapped():
             connection, known = self._open()
             connection.execute("BEGIN IMMEDIATE")
             try:
+                make_tables(connection)
                 connection.executemany(
                     "INSERT INTO counts VALUES (:run, :rollout, :epoch, :updated_at, :unheard_since,"
                     " :outcomes, :arms, :units IS NOT NULL, coalesce(:units, :none)) ON CONFLICT DO UPDATE SET"
@@ -159,6 +166,8 @@ class ObservationsWriter:
                     ],
                 )
                 self._write_fallbacks(connection, fallbacks, now)
+                if report is not None:
+                    write_report(connection, self._run, self._number, report, now)
                 self._tidy(connection, now)
                 connection.execute("COMMIT")
             except BaseException:
@@ -175,7 +184,7 @@ class ObservationsWriter:
         connection.executemany("INSERT INTO fallbacks VALUES (?, ?)", rows)
 
     def _tidy(self, connection: sqlite3.Connection, now: float) -> None:
-        if self._tidy_at <= now <= self._tidy_at + 10 * _TIDY_SECONDS:
+        if self._tidy_at - _TIDY_SECONDS <= now < self._tidy_at:
             return
         self._tidy_at = now + _TIDY_SECONDS
         old = now - KEEP_SECONDS
@@ -193,6 +202,7 @@ class ObservationsWriter:
             " max(?, coalesce((SELECT seq FROM fallbacks ORDER BY seq DESC LIMIT 1 OFFSET ?), 0))",
             (int(old * 1e6), MAX_FALLBACKS),
         )
+        tidy_runs(connection, now, KEEP_SECONDS)
 
     def _open(self) -> tuple[sqlite3.Connection, bool]:
         """The connection to the file that is there now, and whether it is the one of the last time, or has its rows."""
@@ -282,6 +292,16 @@ class ObservationsReader:
                 "SELECT seq, id FROM fallbacks WHERE seq > ? ORDER BY seq LIMIT ?", (since, limit)
             )
             return [Fallback(*row) for row in rows]
+
+    def reports(self) -> Sequence[Report]:
+        """See ``ReportSource``."""
+        with self._reading() as connection:
+            return read_reports(connection) if connection is not None else ()
+
+    def watching(self, rollout: str, attempt: int) -> Collection[str]:
+        """See ``ReportSource``."""
+        with self._reading() as connection:
+            return read_watching(connection, rollout, attempt) if connection is not None else ()
 
     def close(self) -> None:
         """Let go of the file."""

@@ -27,6 +27,7 @@ from extproc.control.api.feedback_service import FeedbackService
 from extproc.control.api.server import ControlServer
 from extproc.control.feedback import Code
 from extproc.control.fleet import FleetBreaker
+from extproc.control.hearing import Hearing
 from extproc.control.holding import PolicyHold
 from extproc.control.observing import Senses
 from extproc.control.reconciler import TICK_SECONDS, Reconciler
@@ -77,7 +78,8 @@ class Controller:
         """
         async with AsyncExitStack() as parts:
             policy, clusters = self._policy(parts), self._clusters(parts)
-            reconciler = self._reconciler(parts, policy, clusters)
+            hearing = Hearing(self._observations(parts), self._clock.monotonic)
+            reconciler = self._reconciler(parts, policy, clusters, hearing)
             self._watch(reconciler)
             feedback = self._feedback(parts)
             server = self._server(parts, policy, clusters, feedback)
@@ -115,7 +117,11 @@ class Controller:
         return clusters
 
     def _reconciler(
-        self, parts: AsyncExitStack, policy: ControlPolicies | None, clusters: EnvoyClusters | None
+        self,
+        parts: AsyncExitStack,
+        policy: ControlPolicies | None,
+        clusters: EnvoyClusters | None,
+        hearing: Hearing,
     ) -> Reconciler:
         store = self._store(parts, create=True)
         hold = {"hold": PolicyHold(store, policy, actor(), self._clock.monotonic)} if policy is not None else {}
@@ -127,6 +133,7 @@ class Controller:
             actor=actor(),
             lease_seconds=settings().lease,
             say=self._say,
+            hearing=hearing,
             **hold,
         )
 
@@ -139,7 +146,7 @@ class Controller:
         return Senses(metrics, monotonic, clusters=clusters, source=observed, fleet=FleetBreaker(observed, monotonic))
 
     def _observations(self, parts: AsyncExitStack) -> ObservationsReader:
-        """What observers counted; of a thread's own."""
+        """What observers counted; for one thread at a time."""
         reader = ObservationsReader(beside(self._options.store, ".observed"), self._clock)
         parts.callback(reader.close)
         return reader
@@ -180,6 +187,8 @@ class Controller:
         def tick() -> None:
             if register.tell_first():
                 reconciler.tick()
+            else:
+                reconciler.look()
 
         with ThreadPoolExecutor(1, "reconcile") as thread:
             due = time.monotonic()

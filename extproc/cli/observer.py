@@ -9,13 +9,16 @@ import asyncio
 import gc
 import logging
 import os
+import socket
 import sys
 import uuid
 from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import suppress
 from typing import Any, Final
 
 from extproc.adapters.sqlite_observations import ObservationsWriter, Observed, observed
+from extproc.adapters.sqlite_runs import RunReport, Watching
 from extproc.adapters.stores import beside, open_store
 from extproc.clock import SystemClock
 from extproc.decision_id import KeyFile
@@ -58,6 +61,10 @@ class ObserverOfStore:
         self._service = AccessLogService(self._observer.take, lambda: self.dropped("malformed_message", 1))
         self._thread = ThreadPoolExecutor(1, "observations")
         self._writer = ObservationsWriter(beside(config.store, ".observed"), uuid.uuid4().hex)
+        self._place = (socket.gethostname(), config.endpoint.target)
+        self._watching: set[Watching] = set()
+        self._told_watching: set[Watching] = set()
+        self._news = asyncio.Event()
         self._fault = ""
         self._metrics.watch(OBSERVER_ENTRIES, lambda: self._observer.entries)
         self._metrics.watch(OBSERVER_DROPPED, lambda: self._observer.forgotten, "no_room")
@@ -95,9 +102,11 @@ class ObserverOfStore:
             store.close()
 
     async def report(self) -> None:
-        """Write down every second what was observed."""
+        """Write down every second what was observed, and what was taken away at once."""
         while True:
-            await asyncio.sleep(_REPORT_SECONDS)
+            with suppress(TimeoutError):
+                await asyncio.wait_for(self._news.wait(), _REPORT_SECONDS)
+            self._news.clear()
             await self._write()
 
     def dump(self) -> dict[str, Any]:
@@ -105,8 +114,8 @@ class ObserverOfStore:
         return self._metrics.dump()
 
     async def close(self) -> None:
-        """Write the last counts."""
-        await self._write()
+        """Write the last counts, and that nothing more is to be heard of this run."""
+        await self._write(over=True)
         self._thread.shutdown()
         self._writer.close()
 
@@ -126,8 +135,9 @@ class ObserverOfStore:
         logger.warning("version %s of %s was taken away: %s", version, rollout.key, why)
 
     def trips(self, in_force: Sequence[LocalTrip], lifted: Sequence[LocalTrip]) -> None:
-        """For the supervisor, who tells the workers and has all of it outlive this host's processes."""
+        """For the next report, and for the supervisor, who tells the workers and has all of it outlive this process."""
         self._tell_trips(in_force, lifted)
+        self._news.set()
 
     # -- the store and the counts
 
@@ -145,23 +155,32 @@ class ObserverOfStore:
             gc.freeze()  # what was loaded stays: full collections need not walk ten thousand rollouts
         self._metrics.retain(snapshot.rollouts.keys())
         self._observer.follow(snapshot)
+        self._watching = {
+            (key, rollout.attempt)
+            for key, rollout in snapshot.rollouts.items()
+            if rollout.canary is not None and rollout.canary not in rollout.aborted
+        }
 
-    async def _write(self) -> None:
+    async def _write(self, *, over: bool = False) -> None:
         rows: list[Observed] = []
         for number, (totals, units, part) in enumerate(self._observer.totals.take_changed(), start=1):
             rows.append(observed(totals, units=units, part=part))
             if number % _AT_ONCE == 0:
                 await asyncio.sleep(0)
         fallbacks = self._observer.take_fallbacks()
-        if not rows and not fallbacks:
-            return
+        watching, told = self._watching, self._told_watching
+        report = RunReport(*self._place, self._observer.trips_in_force, watching - told, told - watching, over)
         try:
             loop = asyncio.get_running_loop()
-            known = await loop.run_in_executor(self._thread, self._writer.write, rows, fallbacks, self._clock.now())
+            known = await loop.run_in_executor(
+                self._thread, self._writer.write, rows, fallbacks, self._clock.now(), report
+            )
         except Unreachable as error:
             self._say_once(f"what is observed cannot be written: {error}")
             self._observer.take_back_fallbacks(fallbacks)
-            known = False
+            self._observer.totals.tell_again()
+            return
+        self._told_watching = watching if known else set()
         if not known:
             self._observer.totals.tell_again()
 

@@ -7,6 +7,7 @@ hosts each may have seen too few; what they summed up within a second adds up he
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable
+from dataclasses import dataclass
 from typing import Final, NamedTuple, Protocol
 from weakref import WeakKeyDictionary
 
@@ -43,11 +44,14 @@ class SummarySource(Protocol):
         ...
 
 
-class _Pair(NamedTuple):
-    """The two arms of a rollout as they are watched."""
+@dataclass(slots=True)
+class _Pair:
+    """The two arms of a rollout as they are watched in an attempt, and why its canary is to be taken away."""
 
+    attempt: int
     canary: Watched
     control: Watched
+    broken: str = ""
 
 
 class FleetBreaker:
@@ -61,8 +65,8 @@ class FleetBreaker:
         self._new: dict[tuple[str, int], tuple[Ends, Ends]] = {}
         self._pairs: WeakKeyDictionary[Followed, _Pair] = WeakKeyDictionary()
 
-    def look(self, now: float) -> None:
-        """See what is new at ``now`` (Unix seconds), once a tick.
+    def look(self, under_way: Iterable[Followed], now: float) -> None:
+        """See what is new at ``now`` (Unix seconds) of the rollouts ``under_way``, once a tick.
 
         Observations that cannot be read say nothing: every host goes on watching by itself.
         """
@@ -81,21 +85,32 @@ class FleetBreaker:
             self._known[key] = summary
             if not anew:
                 self._add(summary, before)
+        for followed in under_way:
+            self._weigh(followed, now)
 
-    def broken(self, followed: Followed, now: float) -> str:
-        """Why the canary is to be taken away at ``now`` (Unix seconds), as a part of a sentence; empty if it is not."""
+    def broken(self, followed: Followed) -> str:
+        """Why the canary is to be taken away, as a part of a sentence; empty if it is not.
+
+        What was found stays so in its attempt, for as long as it cannot be acted upon.
+        """
+        pair = self._pairs.get(followed)
+        return pair.broken if pair is not None and pair.attempt == followed.row.status.attempt else ""
+
+    def _weigh(self, followed: Followed, now: float) -> None:
         breaker, status = followed.rollout.spec.breaker, followed.row.status
         if breaker is None:
-            return ""
+            return
         pair = self._pairs.get(followed)
-        if pair is None:
-            pair = self._pairs[followed] = _Pair(Watched(breaker.window), Watched(breaker.window))
+        if pair is None or pair.attempt != status.attempt:
+            watched = Watched(breaker.window), Watched(breaker.window)
+            pair = self._pairs[followed] = _Pair(status.attempt, *watched)
         epoch, at = status.epoch_at(now), self._monotonic()
         if (new := self._new.get((followed.key, epoch))) is not None:
             # The canary's first: what stable got meanwhile belongs to the time of the canary's failures.
             _count(pair.canary, pair.control, epoch, new[0], at)
             _count(pair.control, None, epoch, new[1], at)
-        return pair.canary.judge(limits_of(breaker), pair.control, at, alone=status.weight_at(now) == BUCKETS)
+        alone = status.weight_at(now) == BUCKETS
+        pair.broken = pair.broken or pair.canary.judge(limits_of(breaker), pair.control, at, alone=alone)
 
     def _add(self, summary: Summary, before: Summary | None) -> None:
         canary, control = self._new.get((summary.rollout, summary.epoch), (Ends(), Ends()))

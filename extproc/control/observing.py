@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import logging
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from typing import Final, NamedTuple
 from weakref import WeakKeyDictionary
 
@@ -56,11 +56,14 @@ class Senses:
         self._measure_until = float("-inf")
         self._splits: WeakKeyDictionary[Followed, _Split] = WeakKeyDictionary()
 
+    def look(self, under_way: Iterable[Followed], now: float) -> None:
+        """See ``Observe``."""
+        if self._fleet is not None:
+            self._fleet.look(under_way, now)
+
     def begin(self, now: float) -> None:
         """See ``Observe``."""
         self._measure_until = self._monotonic() + MEASURING_SECONDS
-        if self._fleet is not None:
-            self._fleet.look(now)
 
     def observe(self, followed: Followed, now: float) -> Observations:
         """See ``Observe``."""
@@ -72,7 +75,7 @@ class Senses:
             measured={kind: [self._measured(metric, subject) for metric in wanted[kind]] for kind in wanted},
             unready=self._unready(followed),
             sample_ratio=self._split(followed, now),
-            broken=self._fleet.broken(followed, now) if self._fleet is not None else "",
+            broken=self._fleet.broken(followed) if self._fleet is not None else "",
         )
 
     def _unready(self, followed: Followed) -> str:

@@ -7,14 +7,16 @@ row's version and the leader's lease, so whoever lost either has moved nothing, 
 from __future__ import annotations
 
 import logging
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass, replace
 from typing import Final, Protocol
 
 from extproc.clock import Clock
 from extproc.control.following import Followed, UnderWay
+from extproc.control.hearing import Hearing, Silence
 from extproc.control.intent import Transition
 from extproc.control.readiness import gives_more
+from extproc.control.reported import ReportedTrips
 from extproc.control.rollout import Observations, advance
 from extproc.control.standing import arrived, from_commit_on, overlaps
 from extproc.control.step_time import StepTime
@@ -36,8 +38,12 @@ BATCH: Final = 50
 class Observe(Protocol):
     """What a rollout is judged by. Blocks, for a bounded time; never raises."""
 
+    def look(self, under_way: Iterable[Followed], now: float) -> None:
+        """See what is new of rollouts at ``now`` (Unix seconds); at each tick, whatever the store does."""
+        ...
+
     def begin(self, now: float) -> None:
-        """A tick begins at ``now`` (Unix seconds): each rollout will be looked at once."""
+        """Each rollout will be looked at once, at ``now`` (Unix seconds)."""
         ...
 
     def observe(self, followed: Followed, now: float) -> Observations:
@@ -67,8 +73,9 @@ class _LeaseLost(Exception):
 class Reconciler:
     """Moves the rollouts of ``store`` while ``holder``, a name that no other process has, leads. One thread's.
 
-    ``actor`` is who did it, in history. ``say`` is told of every transition, in a line. ``leading`` and ``fault`` (why
-    the store cannot be worked with at the moment) may be read from anywhere.
+    ``actor`` is who did it, in history. ``say`` is told of every transition, in a line. ``hearing`` are the observers,
+    None where there are none. ``leading`` and ``fault`` (why the store cannot be worked with at the moment) may be read
+    from anywhere.
     """
 
     def __init__(
@@ -81,6 +88,7 @@ class Reconciler:
         actor: str,
         lease_seconds: float,
         hold: Hold = lambda _followed, _transition, _now: "",
+        hearing: Hearing | None = None,
         say: Callable[[str], None] = lambda _line: None,
     ) -> None:
         self._store = store
@@ -90,6 +98,8 @@ class Reconciler:
         self._actor = actor
         self._lease_seconds = lease_seconds
         self._hold = hold
+        self._hearing = hearing
+        self._reported = ReportedTrips(store, clock, hearing) if hearing is not None else None
         self._say = say
         self._under_way = UnderWay(store, clock)
         self._step_time = StepTime(clock.monotonic)
@@ -112,13 +122,21 @@ class Reconciler:
         return len(self._under_way)
 
     def tick(self) -> None:
-        """One look at everything. What fails is in ``fault``, and is tried again at the next tick."""
+        """One look at everything. What fails is in ``fault``, and is tried again at the next tick.
+
+        What hosts saw is looked at whether the store can be used or not, so that nothing is missed meanwhile.
+        """
         try:
-            lease = self._lead()
+            try:
+                lease = self._lead()
+                if lease is not None:
+                    if self._clock_was_set_back():
+                        self._under_way.look_again()
+                    self._under_way.refresh()
+            finally:
+                self.look()
             if lease is not None:
-                if self._clock_was_set_back():
-                    self._under_way.look_again()
-                self._under_way.refresh()
+                self._record_trips()
                 self._move(lease)
             self._note(None)
         except _LeaseLost:
@@ -193,6 +211,18 @@ class Reconciler:
         in_step = self._step_time.in_step(followed.key, followed.row.status, now)
         return replace(self._observe.observe(followed, now), in_step=in_step)
 
+    def look(self) -> None:
+        """See what hosts saw, and move nothing: a part of every tick, and all of one that may not be."""
+        self._observe.look(self._under_way, self._clock.now())
+        if self._hearing is not None:
+            self._hearing.look()
+
+    def _record_trips(self) -> None:
+        """What was taken away on some host comes before everything else."""
+        for result in self._reported.record() if self._reported is not None else ():
+            self._under_way.put(result.row)
+            self._say(f"rollout {result.row.key}: {result.message}")
+
     def _planned(self, moving: Sequence[_Moving], now: float) -> list[Planned]:
         """What is to be done with rollouts, where there is anything. A rise waits for the one before it."""
         planned = []
@@ -211,11 +241,27 @@ class Reconciler:
         return planned
 
     def _held_back(self, rises: Sequence[Planned], now: float) -> list[_Moving]:
-        """The rollouts that are to get more, and where that may not be, why."""
-        return [
-            _Moving(one.followed, replace(one.observations, held=self._hold(one.followed, found, now)))
-            for one, found in rises
-        ]
+        """The rollouts that are to get more, and where that may not be, why; without those of which it is not known."""
+        moving = []
+        for one, found in rises:
+            silence = self._silence(one.followed)
+            if silence is None:
+                observations = replace(one.observations, held=self._hold(one.followed, found, now))
+            elif silence.certain:
+                observations = replace(one.observations, unheard=silence.why)
+            else:
+                continue
+            moving.append(_Moving(one.followed, observations))
+        return moving
+
+    def _silence(self, followed: Followed) -> Silence | None:
+        """Why it is not known whether an observer took the canary away."""
+        if self._hearing is None or self._reported is None:
+            return None
+        if followed.key in self._reported.pending:
+            return Silence("a trip is to be recorded first", certain=False)
+        status = followed.row.status
+        return self._hearing.silence(followed.key, status.attempt, status.without)
 
     def _write_all(self, planned: Sequence[Planned], now: float, lease: Lease) -> list[_Moving]:
         return [
@@ -249,7 +295,8 @@ class Reconciler:
                 self._say(f"rollout {row.key}: {found.message}")
             self._under_way.put(row)
             if (followed := self._under_way.get(row.key)) is not None:
-                moved.append(_Moving(followed, replace(one.observations, measured={}, held="", in_step=None)))
+                after = replace(one.observations, measured={}, held="", unheard="", in_step=None)
+                moved.append(_Moving(followed, after))
         return moved
 
     def _leave(self, key: str, error: Unreachable) -> None:

@@ -61,14 +61,15 @@ class Observations:
     """What was seen since the last look.
 
     ``measured`` are measurements by run (``STEP``, ``BACKGROUND``). ``unready`` says why the canary's upstream cannot
-    take more requests, ``held`` why a policy does not let it have more, ``sample_ratio`` why the arms do not have the
-    units that they should, ``broken`` why the canary is to be taken away at once; empty: nothing is wrong.
-    ``in_step`` are the seconds that the step has been in force for, as far as they were counted and not read off a wall
-    clock, which may be set.
+    take more requests, ``unheard`` why it is not known whether a host took the canary away, ``held`` why a policy does
+    not let it have more, ``sample_ratio`` why the arms do not have the units that they should, ``broken`` why the
+    canary is to be taken away at once; empty: nothing is wrong. ``in_step`` are the seconds that the step has been in
+    force for, as far as they were counted and not read off a wall clock, which may be set.
     """
 
     measured: Mapping[str, Sequence[Measured]] = field(default_factory=dict)
     unready: str = ""
+    unheard: str = ""
     held: str = ""
     sample_ratio: str = ""
     broken: str = ""
@@ -284,6 +285,8 @@ def _gate(observations: Observations) -> tuple[str, str] | None:
     """Why the canary gets no more for now: the reason, and in words."""
     if observations.unready:
         return "upstream_not_ready", observations.unready
+    if observations.unheard:
+        return "observer_unheard", observations.unheard
     return ("control_denied", observations.held) if observations.held else None
 
 

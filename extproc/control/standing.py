@@ -70,6 +70,7 @@ def from_the_start(status: Status, now: float) -> Status:
         step=0,
         step_at=now,
         attempt=status.attempt + 1,
+        without=(),
         phase="Progressing",
     )
 

@@ -123,6 +123,11 @@ class Observer:
         """Versions, epochs, seconds and requests that had to make room for others, and are known in part only."""
         return self._watched.dropped + self.totals.dropped + self._missing.dropped
 
+    @property
+    def trips_in_force(self) -> Sequence[LocalTrip]:
+        """What is kept away on this host."""
+        return self._trips.in_force()
+
     # -- what it is told
 
     def follow(self, snapshot: Snapshot) -> None:

@@ -141,9 +141,12 @@ class Trips:
 
 
 def _holds(trip: LocalTrip, rollout: CompiledRollout) -> bool:
-    """What nobody watches any more is not kept away either: without a breaker nobody would try it again."""
-    watched = rollout.breaker is not None and trip.version in rollout.versions - {rollout.stable}
-    return watched and not is_void(trip, rollout)
+    """What nobody watches any more is not kept away either: without a breaker nobody would try it again.
+
+    A canary that became stable in spite of its trip is not kept away either, but the trip goes on being told.
+    """
+    versions = rollout.versions - {rollout.stable} if rollout.experiment else rollout.versions
+    return rollout.breaker is not None and trip.version in versions and not is_void(trip, rollout)
 
 
 def _enough(held: _Held, limits: Breaker) -> bool:

@@ -46,7 +46,8 @@ class Status:
 
     ``step`` is the index of the step in force since ``step_at`` (Unix seconds; later than now while a rise is
     pending). ``shadow`` is the share of units (hundredths of a percent) whose requests a shadow step mirrors to the
-    canary. ``analysis`` holds the measurements of the runs under way, see ``control.analysis``.
+    canary. ``analysis`` holds the measurements of the runs under way, see ``control.analysis``. ``without`` are the
+    hosts whose silent observers the attempt does not wait for.
 
     ``kills`` are the ids of the kills in force, as far as they have one, ``restored`` those of the last that were
     ended: a host that held one of these by itself does not bring it back. ``lifted`` says when (Unix seconds) a
@@ -82,6 +83,7 @@ class Status:
     kills: tuple[str, ...] = ()
     restored: tuple[str, ...] = ()
     lifted: Mapping[str, float] = field(default_factory=dict)
+    without: tuple[str, ...] = ()
     unknown: Mapping[str, Any] = field(default_factory=dict)
 
     def is_pending(self, now: float) -> bool:
@@ -140,7 +142,7 @@ _LARGEST: Final = 253402300800
 
 STATUS_FIELDS: Final = tuple(each.name for each in fields(Status) if each.name != "unknown")
 """Those that this version knows."""
-_STATUS_TUPLES: Final = ("aborted", "tripped", "conditions", "kills", "restored")
+_STATUS_TUPLES: Final = ("aborted", "tripped", "conditions", "kills", "restored", "without")
 _STATUS_KINDS: Final[dict[str, Any]] = {
     "stable": str,
     "canary": str | None,

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -34,6 +34,9 @@ class Seen:
 
     def __init__(self) -> None:
         self.observations = Observations()
+
+    def look(self, under_way: Iterable[Followed], now: float) -> None:
+        """There is nothing new."""
 
     def begin(self, now: float) -> None:
         """There is nothing to get ready."""

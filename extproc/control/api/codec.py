@@ -21,7 +21,7 @@ MAX_FAULTS_BYTES: Final = 4096
 """gRPC drops answers whose trailers exceed 8 KiB; what is longer is told by the status alone."""
 
 _AS_JSON: Final = ("conditions", "analysis", "lifted")
-_AS_TUPLE: Final = ("aborted", "tripped", "kills", "restored")
+_AS_TUPLE: Final = ("aborted", "tripped", "kills", "restored", "without")
 
 _STATUS_CODES: Final[Mapping[type[DropoutError], grpc.StatusCode]] = {
     InvalidInput: grpc.StatusCode.INVALID_ARGUMENT,

@@ -31,6 +31,8 @@ def test_a_canary_that_fails_is_tripped_at_the_request_that_proves_it() -> None:
     assert watching.told == []
     watching.ended("4", 500)
     assert watching.told == [[TRIP]]
+    (trip,) = watching.observer.trips_in_force
+    assert (trip.at, (trip.version, trip.why)) == (watching.clock.now(), watching.reasons[0])
     assert watching.reasons == [("4", "10 requests in a row failed; of stable's 0 of 50")]
 
 

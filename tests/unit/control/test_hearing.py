@@ -1,0 +1,201 @@
+"""Nothing more is given while an observer that may have taken the version away is not heard."""
+
+from __future__ import annotations
+
+import sqlite3
+from collections.abc import Iterator
+from contextlib import closing, contextmanager
+from pathlib import Path
+
+import pytest
+
+from extproc.control.reconciler import Reconciler
+from tests.support.hearing import Observers
+from tests.support.reconciling import House
+
+
+class Watched:
+    """A rollout that is at half with a pause of ten seconds, a controller, and observers on hosts ``a`` and ``b``."""
+
+    def __init__(self, folder: Path) -> None:
+        self.house = House(folder)
+        self.house.apply(steps=[{"setWeight": 50}, {"pause": {"duration": "10s"}}])
+        self.observers = Observers(self.house.clock, "a", "b")
+        self.controller = self.new_controller()
+
+    def new_controller(self, holder: str = "a") -> Reconciler:
+        return self.house.controller(holder, hearing=self.observers.hearing())
+
+    def run(self, seconds: int, *heard: str, controller: Reconciler | None = None) -> None:
+        """Ticks, once a second; the observers on ``heard`` report before each."""
+        for _ in range(seconds):
+            self.observers.report(*heard)
+            self.house.run(controller or self.controller, 1)
+
+    @contextmanager
+    def locked(self) -> Iterator[None]:
+        """Somebody holds the store's write lock."""
+        with closing(sqlite3.connect(self.house.folder / "dropout.db", isolation_level=None)) as connection:
+            connection.execute("BEGIN IMMEDIATE")
+            yield
+            connection.execute("ROLLBACK")
+
+    @property
+    def reason(self) -> str:
+        return self.house.row().status.reason
+
+    @property
+    def standing(self) -> tuple[str, str, str]:
+        status = self.house.row().status
+        return status.stable, status.phase, status.reason
+
+
+PROMOTED = ("4", "Healthy", "promoted")
+ABORTED = ("3", "Degraded", "breaker_open")
+
+
+@pytest.fixture
+def watched(tmp_path: Path) -> Iterator[Watched]:
+    watched = Watched(tmp_path)
+    yield watched
+    watched.house.store.close()
+
+
+@pytest.fixture
+def at_half(watched: Watched) -> Watched:
+    watched.run(4, "a", "b")
+    assert watched.house.weight() == 5000
+    return watched
+
+
+def test_a_rollout_whose_observers_report_is_promoted_as_if_there_were_none(at_half: Watched) -> None:
+    at_half.run(15, "a", "b")
+    assert at_half.standing == PROMOTED
+    assert "observer_unheard" not in [entry.detail.get("reason") for entry in at_half.house.history()]
+
+
+def test_a_silent_observer_holds_the_promotion_back_by_name_until_it_is_heard(at_half: Watched) -> None:
+    at_half.run(20, "a")
+    status = at_half.house.row().status
+    assert (status.stable, status.reason) == ("3", "observer_unheard")
+    assert "on b," in status.message
+    assert "`dropout rollout promote payments/fraud-detector --without b`" in status.message
+    assert len([entry for entry in at_half.house.history() if "no word" in entry.message]) == 1
+    at_half.run(2, "a", "b")
+    assert at_half.standing == PROMOTED
+
+
+def test_a_silence_of_three_seconds_is_none(at_half: Watched) -> None:
+    for _ in range(8):
+        at_half.run(2, "a")
+        at_half.run(1, "a", "b")
+    assert at_half.standing == PROMOTED
+
+
+@pytest.mark.parametrize("how", ["ended in order", "succeeded in its place", "not of this attempt"])
+def test_an_observer_from_which_nothing_is_to_be_heard_holds_up_nobody(at_half: Watched, how: str) -> None:
+    observers = at_half.observers
+    if how == "ended in order":
+        observers.report("b", over=True)
+    elif how == "succeeded in its place":
+        observers.told["b"] = observers.told["b"]._replace(over=True)
+    else:
+        observers.watched.clear()
+    at_half.run(15, "a")
+    assert at_half.standing == PROMOTED
+
+
+def test_a_rollout_that_no_observer_ever_reported_for_is_held_up_by_none(tmp_path: Path) -> None:
+    watched = Watched(tmp_path)
+    watched.observers.told.clear()
+    watched.run(15)
+    assert watched.standing == PROMOTED
+
+
+def test_a_controller_that_just_started_waits_without_a_word_until_it_heard_everybody(at_half: Watched) -> None:
+    at_half.controller.release()
+    at_half.house.clock.advance(20)
+    successor = at_half.new_controller("c")
+    at_half.run(2, controller=successor)
+    assert at_half.standing == ("3", "Progressing", "pause_over")
+    at_half.run(1, "a", "b", controller=successor)
+    assert at_half.standing == PROMOTED
+
+
+@pytest.mark.parametrize("known", [True, False])
+def test_observations_that_cannot_be_read_are_no_good_news(at_half: Watched, known: bool) -> None:
+    controller = at_half.controller
+    at_half.observers.away = True
+    if not known:
+        controller.release()
+        controller = at_half.new_controller("c")
+    at_half.run(15, "a", "b", controller=controller)
+    assert at_half.reason == "observer_unheard"
+    assert "the disk is away" in at_half.house.row().status.message
+    at_half.observers.away = False
+    at_half.run(3, "a", "b", controller=controller)
+    assert at_half.standing == PROMOTED
+
+
+def test_a_file_of_observations_that_was_made_anew_does_not_make_a_silent_observer_forgotten(at_half: Watched) -> None:
+    del at_half.observers.told["b"]
+    at_half.observers.watched.clear()
+    at_half.run(15, "a")
+    assert at_half.reason == "observer_unheard"
+    at_half.observers.report("b")
+    at_half.observers.told["b"] = at_half.observers.told["b"]._replace(number=77)
+    at_half.run(2, "a", "b")
+    assert at_half.standing == PROMOTED
+
+
+def test_a_reported_trip_is_recorded_and_the_canary_aborted_within_the_tick(at_half: Watched) -> None:
+    at_half.observers.report("b", trips=[at_half.observers.trip()])
+    at_half.run(1, "a", "b")
+    assert at_half.standing == ABORTED
+    trip, abort = at_half.house.history()[-2:]
+    assert (trip.actor, trip.action, abort.action) == ("breaker@b", "trip", "abort")
+    assert "10 requests in a row failed" in abort.message
+
+
+@pytest.mark.parametrize("over", [True, False])
+def test_what_an_observer_said_last_stands_whether_it_ended_or_is_silent(at_half: Watched, over: bool) -> None:
+    at_half.observers.report("b", trips=[at_half.observers.trip()], over=over)
+    with at_half.locked():
+        at_half.run(20, "a")
+    at_half.run(1, "a")
+    assert at_half.standing == ABORTED
+
+
+@pytest.mark.parametrize("readable", [True, False], ids=["only-the-store-is-locked", "the-disk-is-full"])
+@pytest.mark.parametrize("seconds", [5, 11, 20])
+def test_a_canary_that_was_taken_away_while_the_store_could_not_be_written_is_not_promoted(
+    at_half: Watched, seconds: int, readable: bool
+) -> None:
+    at_half.run(7, "a", "b")
+    trip = at_half.observers.trip()
+    with at_half.locked():
+        if readable:
+            at_half.observers.report("b", trips=[trip])
+            at_half.run(seconds, "a", "b")
+        else:
+            at_half.run(seconds)
+    at_half.run(1)  # the controller is first
+    assert at_half.house.row().status.stable == "3"
+    at_half.observers.report("b", trips=[trip])
+    at_half.run(1, "a", "b")
+    assert at_half.standing == ABORTED
+
+
+def test_a_report_that_came_some_time_within_a_long_gap_is_none_of_now(at_half: Watched) -> None:
+    at_half.observers.report("a", "b")
+    at_half.house.clock.advance(20)  # the controller was stopped, and the observer fell silent soon after
+    at_half.run(1, "a")
+    assert at_half.house.row().status.stable == "3"
+    at_half.run(1, "a", "b")
+    assert at_half.standing == PROMOTED
+
+
+def test_a_trip_of_an_earlier_attempt_takes_nothing_away(at_half: Watched) -> None:
+    at_half.observers.report("b", trips=[at_half.observers.trip(attempt=0)])
+    at_half.run(15, "a", "b")
+    assert at_half.standing == PROMOTED
