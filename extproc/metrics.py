@@ -49,6 +49,7 @@ SAFETY_KEPT: Final = "dropout_safety_kept"
 FEEDBACK: Final = "dropout_feedback_total"
 CONTROLLER_LEADS: Final = "dropout_controller_leads"
 CONTROLLER_ROLLOUTS: Final = "dropout_controller_rollouts"
+CONTROLLER_STABLE_TRIPPED: Final = "dropout_controller_stable_tripped"
 CONTROLLER_TRANSITIONS: Final = "dropout_controller_transitions_total"
 
 STAGE_BUCKETS: Final = (
@@ -132,6 +133,13 @@ METRICS: Final[tuple[MetricInfo, ...]] = (
         CONTROLLER_LEADS, "gauge", (), "1 in the controller that moves rollouts, 0 in those that stand by.", "max"
     ),
     MetricInfo(CONTROLLER_ROLLOUTS, "gauge", (), "Rollouts under way, where the controller leads.", "max"),
+    MetricInfo(
+        CONTROLLER_STABLE_TRIPPED,
+        "gauge",
+        (),
+        "Rollouts whose stable version was tripped (`StableTripped`), where the controller leads.",
+        "max",
+    ),
     MetricInfo(CONTROLLER_TRANSITIONS, "counter", (), "Steps that the controller took with rollouts."),
 )
 """Every metric there is. The README's table is tested against it."""

@@ -298,13 +298,20 @@ class SqliteStore:
             before, token, expires_at = _lease(connection)
             # A lease from before the machine started anew lies further ahead than any that was taken since, sooner or
             # later: until then it is waited for.
-            if before not in ("", holder) and now < expires_at <= now + LONGEST_LEASE_SECONDS:
+            if before != holder and _leads(before, expires_at, now):
                 return None
             lease = Lease(holder, token if before == holder else token + 1, now + seconds)
             connection.execute(
                 "UPDATE lease SET holder = ?, token = ?, expires_at = ?", (holder, lease.token, lease.expires_at)
             )
         return lease
+
+    def led(self) -> bool:
+        """See ``RolloutStore``."""
+        with self._file.mapped():
+            self._check_identity()
+            holder, _, expires_at = _lease(self._reader)
+        return _leads(holder, expires_at, self._clock.monotonic())
 
     def release(self, lease: Lease) -> None:
         """See ``RolloutStore``."""
@@ -500,6 +507,10 @@ def _min_reader(connection: sqlite3.Connection, kind: Kind) -> int:
     says = connection.execute("SELECT 1 FROM sqlite_schema WHERE name = 'compatibility'").fetchone()
     found = connection.execute("SELECT max(min_reader) FROM compatibility").fetchone() if says is not None else None
     return found[0] if found is not None and isinstance(found[0], int) else kind.version
+
+
+def _leads(holder: str, expires_at: float, now: float) -> bool:
+    return holder != "" and now < expires_at <= now + LONGEST_LEASE_SECONDS
 
 
 def _lease(connection: sqlite3.Connection) -> tuple[str, int, float]:

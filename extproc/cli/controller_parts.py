@@ -35,6 +35,7 @@ from extproc.errors import Unreachable
 from extproc.metrics import (
     CONTROLLER_LEADS,
     CONTROLLER_ROLLOUTS,
+    CONTROLLER_STABLE_TRIPPED,
     CONTROLLER_TRANSITIONS,
     FEEDBACK,
     Metrics,
@@ -82,7 +83,7 @@ class Controller:
             reconciler = self._reconciler(parts, policy, clusters, hearing)
             self._watch(reconciler)
             feedback = self._feedback(parts)
-            server = self._server(parts, policy, clusters, feedback)
+            server = self._server(parts, policy, clusters, hearing, feedback)
             await server.start()
             parts.push_async_callback(server.stop, GRACE_SECONDS)
             await self._start_feedback(parts, feedback)
@@ -134,6 +135,7 @@ class Controller:
             lease_seconds=settings().lease,
             say=self._say,
             hearing=hearing,
+            clusters=clusters,
             **hold,
         )
 
@@ -156,12 +158,15 @@ class Controller:
         parts: AsyncExitStack,
         policy: ControlPolicies | None,
         clusters: EnvoyClusters | None,
+        hearing: Hearing,
         feedback: FeedbackService,
     ) -> ControlServer:
         store, hosts = self._store(parts), Hosts(beside(self._options.store, ".serving"))
         return ControlServer(
             self._options.listen,
-            lambda user: DirectControl(store, user, self._clock, policy, clusters=clusters, hosts=hosts),
+            lambda user: DirectControl(
+                store, user, self._clock, policy, clusters=clusters, hosts=hosts, hearing=hearing
+            ),
             [feedback.handler()],
         )
 
@@ -204,6 +209,7 @@ class Controller:
     def _watch(self, reconciler: Reconciler) -> None:
         self._metrics.gauge(CONTROLLER_LEADS, lambda: float(reconciler.leading))
         self._metrics.gauge(CONTROLLER_ROLLOUTS, lambda: float(reconciler.under_way))
+        self._metrics.gauge(CONTROLLER_STABLE_TRIPPED, lambda: float(reconciler.alarms))
         self._metrics.watch(CONTROLLER_TRANSITIONS, lambda: reconciler.transitions)
 
     async def _start_admin(self, parts: AsyncExitStack, reconciler: Reconciler) -> None:

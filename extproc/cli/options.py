@@ -15,6 +15,7 @@ from extproc.clock import SystemClock
 from extproc.control.access import Control, DirectControl, this_user
 from extproc.control.actions import Kill, Restore, Result
 from extproc.control.emergency import Emergency
+from extproc.control.hearing import Hearing
 from extproc.control.policy import ControlPolicy
 from extproc.errors import InvalidInput
 from extproc.resources.file_names import is_unicode
@@ -88,8 +89,25 @@ def reached(store: str, control: str | None) -> Iterator[Control]:
         finally:
             remote.close()
         return
-    with opened(store) as opened_store:
-        yield DirectControl(opened_store, this_user(), SystemClock(), direct_policy())
+    with opened(store) as opened_store, _direct(store, opened_store) as rollouts:
+        yield rollouts
+
+
+@contextmanager
+def _direct(url: str, store: RolloutStore) -> Iterator[DirectControl]:
+    """The rollouts of the store itself, in the name of who runs the command, who hears what observers report."""
+    clock, path = SystemClock(), beside(url, ".observed")
+    if not path.exists():
+        yield DirectControl(store, this_user(), clock, direct_policy())
+        return
+    from extproc.adapters.sqlite_observations import ObservationsReader
+
+    reader = ObservationsReader(path, clock)
+    try:
+        hearing = Hearing(reader, clock.monotonic)
+        yield DirectControl(store, this_user(), clock, direct_policy(), hearing=hearing)
+    finally:
+        reader.close()
 
 
 @contextmanager
@@ -103,8 +121,8 @@ def reached_to_stop(store: str, control: str | None) -> Iterator[Emergency | Con
     wait = IMPATIENT_SECONDS if hosts.present() else WAIT_SECONDS
 
     def act(action: Kill | Restore) -> Result:
-        with opened(store, wait=wait) as opened_store:
-            return DirectControl(opened_store, this_user(), SystemClock(), direct_policy()).act(action)
+        with opened(store, wait=wait) as opened_store, _direct(store, opened_store) as rollouts:
+            return rollouts.act(action)
 
     yield Emergency(act, hosts, this_user(), SystemClock())
 

@@ -19,6 +19,7 @@ from extproc.control.actions import (
     Resume,
     Retry,
     SetWeight,
+    Undo,
 )
 from extproc.control.described import entry_json, row_json, status_json, timestamp, unreadable_json
 from extproc.errors import InvalidInput
@@ -144,11 +145,34 @@ def set_weight(name: tuple[str, str], percent: str, store: str, control: str | N
 @rollout.command(short_help="End the pause that a rollout is in; --full: promote now.")
 @name_argument
 @click.option("--full", is_flag=True, help="Make the canary stable now, whatever steps are left.")
+@click.option(
+    "--without",
+    multiple=True,
+    metavar="HOST",
+    help="Wait for no word from this host's observer, in this attempt. May be repeated.",
+)
 @control_options
 @output_option
-def promote(name: tuple[str, str], full: bool, store: str, control: str | None, output: str) -> None:
-    """End the pause that a rollout is in, whatever it waits for."""
-    _act(Promote(*name, full), store, control, output)
+def promote(
+    name: tuple[str, str], full: bool, without: tuple[str, ...], store: str, control: str | None, output: str
+) -> None:
+    """End the pause that a rollout is in, whatever it waits for.
+
+    With --without alone it goes on without that host, whether it is paused or not.
+    """
+    _act(Promote(*name, full, without), store, control, output)
+
+
+@rollout.command(short_help="Make stable again, at once, what the last promotion replaced.")
+@name_argument
+@control_options
+@output_option
+def undo(name: tuple[str, str], store: str, control: str | None, output: str) -> None:
+    """Make stable again, at once, what the last promotion replaced.
+
+    The version that was promoted is kept away until a retry.
+    """
+    _act(Undo(*name), store, control, output)
 
 
 @rollout.command()

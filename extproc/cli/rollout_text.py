@@ -83,6 +83,8 @@ def _fields(row: StoredRollout) -> list[tuple[str, str]]:
         ("stable:", status.stable),
         ("canary:", status.canary or "-"),
     ]
+    if status.previous:
+        lines.append(("replaced:", f"{status.previous['stable']} at {timestamp(status.previous['at'])}"))
     if status.canary is not None:
         lines.append(("weight:", f"{format_percent(status.weight)} since {timestamp(status.effective_at)}"))
     lines += [
@@ -90,6 +92,7 @@ def _fields(row: StoredRollout) -> list[tuple[str, str]]:
         ("killed:", "yes" if status.killed else "no"),
         ("aborted:", ", ".join(status.aborted) or "-"),
         ("tripped:", ", ".join(status.tripped) or "-"),
+        *([("not waited for:", ", ".join(status.without))] if status.without else []),
         ("source:", row.source or "-"),
         ("resource version:", str(row.resource_version)),
     ]

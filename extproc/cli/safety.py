@@ -89,7 +89,9 @@ class StoreRegister:
         try:
             if not held.stored:
                 action = Trip(namespace, name, trip.version, trip.attempt, trip.why, trip.at)
-                act(store, self._breaker, action, self._clock)
+                (result,) = act(store, self._breaker, action, self._clock)
+                if result.message and result.row.status.stable == trip.version:
+                    logger.error("rollout %s: %s", trip.rollout, result.message)
             if held.lifted:
                 lift = Lift(namespace, name, trip.version, trip.attempt, held.lifted)
                 act(store, self._breaker, lift, self._clock)

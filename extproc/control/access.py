@@ -12,6 +12,7 @@ from typing import Final, NamedTuple, Protocol, TypeVar
 from extproc.clock import Clock
 from extproc.control.actions import Change, Result, act, load
 from extproc.control.emergency import Emergency, Hosts, NoHosts, Reached
+from extproc.control.hearing import Hearing, Listening
 from extproc.control.policy import ControlPolicy
 from extproc.control.readiness import Clusters
 from extproc.errors import Unreachable
@@ -75,7 +76,8 @@ class Control(Protocol):
 class DirectControl:
     """A ``Control`` on the store itself, in the name of ``actor``. Use it from one thread, and close the store.
 
-    ``policy`` and ``clusters`` are asked as ``act`` says. ``hosts`` are those that kill by themselves, if any can.
+    ``policy`` and ``clusters`` are asked, and who ``hearing`` hears is heard, as ``act`` says. ``hosts`` are those that
+    kill by themselves, if any can.
     """
 
     def __init__(
@@ -87,6 +89,7 @@ class DirectControl:
         *,
         clusters: Clusters | None = None,
         hosts: Hosts | None = None,
+        hearing: Hearing | None = None,
         wait: Callable[[float], None] = time.sleep,
     ) -> None:
         self._store = store
@@ -95,6 +98,7 @@ class DirectControl:
         self._policy = policy
         self._clusters = clusters
         self._emergency = Emergency(self.act, hosts or NoHosts(), actor, clock)
+        self._observers = Listening(hearing, wait) if hearing is not None else None
         self._wait = wait
 
     def rollouts(self) -> Listing:
@@ -135,7 +139,7 @@ class DirectControl:
     def act(self, action: Change) -> Result:
         """See ``Control``."""
         (result,) = self._on_the_store_there_is(
-            lambda: act(self._store, self._actor, action, self._clock, self._policy, self._clusters)
+            lambda: act(self._store, self._actor, action, self._clock, self._policy, self._clusters, self._observers)
         )
         return result
 

@@ -12,11 +12,13 @@ from typing import Any, Final, TypeVar, overload
 
 from extproc.clock import Clock
 from extproc.control import transitions
+from extproc.control.hearing import Listening, ReportedTrip, check_hosts, refuse_unheard
 from extproc.control.intent import Transition, intent_of
 from extproc.control.policy import Asked, ControlPolicy
 from extproc.control.readiness import Clusters, gives_more, refuse_unready
 from extproc.control.standing import arrived, from_commit_on, overlaps
 from extproc.control.templates import TemplateResult, delete_template, plan_templates
+from extproc.control.undoing import trip_of_stable, undo
 from extproc.errors import InvalidInput, Refused, Unreachable
 from extproc.resources.analysis_template import AnalysisTemplate
 from extproc.resources.checks import Placed, find_conflicts
@@ -99,11 +101,23 @@ class Abort:
 
 @dataclass(frozen=True, slots=True)
 class Promote:
-    """End the pause that the rollout is in; with ``full`` make the canary stable now, whatever steps are left."""
+    """End the pause that the rollout is in; with ``full`` make the canary stable now, whatever steps are left.
+
+    Observers on hosts ``without`` which it is done are not waited for in this attempt.
+    """
 
     namespace: str
     name: str
     full: bool = False
+    without: tuple[str, ...] = ()
+
+
+@dataclass(frozen=True, slots=True)
+class Undo:
+    """Make stable again what the last promotion replaced, and keep away what was promoted."""
+
+    namespace: str
+    name: str
 
 
 @dataclass(frozen=True, slots=True)
@@ -182,7 +196,7 @@ class EndKill:
     at: float
 
 
-Change = Adopt | SetWeight | Promote | Pause | Resume | Abort | Retry | Kill | Restore | EndKill | Trip | Lift
+Change = Adopt | SetWeight | Promote | Undo | Pause | Resume | Abort | Retry | Kill | Restore | EndKill | Trip | Lift
 OfDocuments = Apply | Delete | DeleteTemplate
 Action = OfDocuments | Change
 
@@ -190,6 +204,7 @@ _VERBS: Final = {
     Adopt: "adopt",
     SetWeight: "set-weight",
     Promote: "promote",
+    Undo: "undo",
     Pause: "pause",
     Resume: "resume",
     Abort: "abort",
@@ -223,6 +238,7 @@ def act(
     clock: Clock,
     policy: ControlPolicy | None = None,
     clusters: Clusters | None = None,
+    observers: Listening | None = None,
 ) -> Sequence[Result]: ...
 
 
@@ -239,23 +255,26 @@ def act(
     clock: Clock,
     policy: ControlPolicy | None = None,
     clusters: Clusters | None = None,
+    observers: Listening | None = None,
 ) -> Sequence[Result | TemplateResult]:
     """Do ``action`` in the name of ``actor``, and say what became of each document that it names.
 
     ``policy`` is asked about everything that would change a rollout; without one everything is allowed. ``clusters``
-    are asked about whatever would give a version more requests; without them every version can serve.
+    are asked about whatever would give a version more requests; without them every version can serve. ``observers`` are
+    heard before that; what they took away and the store does not know yet is written first.
 
     Raises:
         InvalidInput: ``not_found``, or the faults between documents; nothing was written.
         Refused: when the action makes no sense for the rollout as it is (the codes of ``transitions``), when the
-            version that it gives more to cannot serve (``upstream_not_ready``), when the policy forbids it
+            version that it gives more to cannot serve (``upstream_not_ready``) or may have been taken away by an
+            observer that is silent (``observer_unheard``), when the policy forbids it
             (``control_denied``, which stands in the history of a rollout that can be read), or when others keep
             writing first (``conflict``).
         Unreachable: when the store cannot be read or written, or not what it has of a rollout.
     """
     for attempt in range(ATTEMPTS):
         try:
-            return _attempt(store, actor, action, clock, policy, clusters)
+            return _attempt(store, actor, action, clock, policy, clusters, observers)
         except _RiseToComeError as rise:
             clock.sleep(rise.seconds)
         except Refused as error:
@@ -285,6 +304,7 @@ def _attempt(
     clock: Clock,
     policy: ControlPolicy | None,
     clusters: Clusters | None,
+    observers: Listening | None,
 ) -> Sequence[Result | TemplateResult]:
     now = clock.now()
     asked = Asked(store, policy, actor, now)
@@ -300,14 +320,19 @@ def _attempt(
             return [delete_template(store, namespace, name)]
         case _:
             row = load(store, action.namespace, action.name)
-            transition = _transition(row, action, now)
+            transition = _transition(row, action, now, _hindrance(store, row, action, clusters))
             if transition is not None:
                 _wait_for_rise(row.status, transition.status, now)
             verb = _VERBS[type(action)]
             if transition is not None and not _happened(action):
                 asked.about(verb, row, arguments=_arguments(action))
-            if transition is not None and clusters is not None and gives_more(row.status, transition.status):
-                refuse_unready(clusters, parse_rollout(row.document), row.status, transition.status)
+                if gives_more(row.status, transition.status):
+                    if clusters is not None:
+                        refuse_unready(clusters, parse_known(row.document), row.status, transition.status)
+                    heard = observers if not isinstance(action, Undo) else None
+                    if heard is not None and (told := refuse_unheard(heard, row, transition.status)) is not None:
+                        _attempt(store, *as_action(told), clock, None, clusters, None)
+                        return _attempt(store, actor, action, clock, policy, clusters, observers)
             return [_written(store, row, actor, verb, transition, clock, now, _happened_at(action))]
 
 
@@ -321,12 +346,29 @@ def _happened_at(action: Change) -> float | None:
     return action.at if isinstance(action, (Kill, EndKill)) else None
 
 
+def as_action(told: ReportedTrip) -> tuple[str, Trip]:
+    """What a host reports as the action that it does itself when it can, and in whose name."""
+    host, trip = told
+    namespace, _, name = trip.rollout.partition("/")
+    return f"breaker@{host}", Trip(namespace, name, trip.version, trip.attempt, trip.why, trip.at)
+
+
+def _hindrance(store: RolloutStore, row: StoredRollout, action: Change, clusters: Clusters | None) -> str:
+    """Why a trip of what was promoted leaves it to others whether what it replaced takes over; empty if it does."""
+    status = row.status
+    if not isinstance(action, Trip) or action.version != status.stable or not status.previous:
+        return ""
+    if clusters is not None:
+        return clusters.unready(parse_known(row.document).upstream_of(status.previous["stable"]))
+    return "the controller sees whether it can take over" if store.led() else ""  # it may ask Envoy
+
+
 def _arguments(action: Change) -> Mapping[str, Any]:
     match action:
         case SetWeight(_, _, weight):
             return {"weight": format_percent(weight)}
-        case Promote(_, _, full):
-            return {"full": full}
+        case Promote(_, _, full, without):
+            return {"full": full, "without": list(without)}
         case _:
             return {}
 
@@ -343,7 +385,7 @@ def load(store: RolloutStore, namespace: str, name: str) -> StoredRollout:
     return row
 
 
-def _transition(row: StoredRollout, action: Change, now: float) -> Transition | None:
+def _transition(row: StoredRollout, action: Change, now: float, hindrance: str) -> Transition | None:
     status = row.status
     match action:
         case Kill(_, _, kill_id):
@@ -354,7 +396,7 @@ def _transition(row: StoredRollout, action: Change, now: float) -> Transition | 
         case EndKill(_, _, kill_id):
             return transitions.end_kill(status, kill_id, now)
     # So must what else takes something away, by what of the document is known.
-    takes_away = isinstance(action, (Abort, Trip, Pause))
+    takes_away = isinstance(action, (Abort, Trip, Undo, Pause))
     rollout = parse_known(row.document) if takes_away else parse_rollout(row.document)
     intent = intent_of(rollout)
     match action:
@@ -362,14 +404,19 @@ def _transition(row: StoredRollout, action: Change, now: float) -> Transition | 
             return transitions.adopt(intent, status, now)
         case SetWeight(_, _, weight):
             return transitions.set_weight(intent, status, weight, now)
-        case Promote(full=True):
-            return transitions.promote_fully(intent, status, len(rollout.spec.steps), now)
-        case Promote():
-            return transitions.promote(intent, status, now)
+        case Promote(_, _, full, without):
+            check_hosts(without)
+            if full:
+                return transitions.promote_fully(intent, status, len(rollout.spec.steps), now, without=without)
+            return transitions.promote(intent, status, now, without)
+        case Undo():
+            return undo(intent, status, now)
         case Pause():
             return transitions.pause(intent, status)
         case Resume():
             return transitions.resume(intent, status, now)
+        case Trip(_, _, version, attempt, why, at) if version == status.stable:
+            return trip_of_stable(intent, status, attempt, why, at, now, hindrance=hindrance)
         case Trip(_, _, version, attempt, why, at):
             return transitions.trip(intent, status, version, attempt, why, at)
         case Lift(_, _, version, attempt, at):

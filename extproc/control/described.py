@@ -41,6 +41,8 @@ def status_json(status: Status) -> dict[str, Any]:
     body = {name: value for name, value in status.as_dict().items() if name not in _INTERNAL}
     body |= {name: format_percent(body[name]) for name in _PERCENTS}
     body |= {name: timestamp(body[name]) for name in ("effective_at", "step_at")}
+    if status.previous:
+        body["previous"] = {**status.previous, "at": timestamp(status.previous["at"])}
     return {_CAMEL.sub(lambda found: found[1].upper(), name): value for name, value in body.items()}
 
 

@@ -11,7 +11,7 @@ from dataclasses import dataclass, field
 
 from extproc.clock import Clock
 from extproc.control.rollout import Plan, plan_of
-from extproc.control.standing import is_under_way
+from extproc.control.standing import STABLE_TRIPPED, is_under_way
 from extproc.errors import InvalidInput, Unreachable
 from extproc.resources.analysis_template import AnalysisTemplate
 from extproc.resources.loading import parse_rollout, parse_template
@@ -57,7 +57,10 @@ class _Template:
 
 
 class UnderWay:
-    """The rollouts under way in ``store``. Use it from the store's thread."""
+    """The rollouts under way in ``store``. Use it from the store's thread.
+
+    ``alarms`` are the rollouts, under way or not, whose stable version was tripped.
+    """
 
     def __init__(self, store: RolloutStore, clock: Clock) -> None:
         self._store = store
@@ -65,6 +68,7 @@ class UnderWay:
         self._revision = 0
         self._followed: dict[str, Followed] = {}
         self._templates: dict[Key, _Template] = {}
+        self.alarms: set[str] = set()
 
     def __iter__(self) -> Iterator[Followed]:
         return iter(list(self._followed.values()))
@@ -98,11 +102,16 @@ class UnderWay:
         if changes.complete:
             for key in self._followed.keys() - seen:
                 del self._followed[key]
+            self.alarms &= seen
         self._revision = changes.revision
 
     def put(self, row: StoredRollout) -> None:
         """Take over one rollout as it stands; it is forgotten if it is not under way any more."""
         before = self._followed.get(row.key)
+        if not row.deleted and any(condition["type"] == STABLE_TRIPPED for condition in row.status.conditions):
+            self.alarms.add(row.key)
+        else:
+            self.alarms.discard(row.key)
         if row.deleted or not (is_under_way(row.status) or row.status.is_out_of_time(self._clock.now())):
             self._followed.pop(row.key, None)
         elif before is None or before.row.document != row.document:

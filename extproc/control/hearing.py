@@ -11,7 +11,8 @@ from dataclasses import dataclass
 from threading import Lock
 from typing import Final, NamedTuple, Protocol
 
-from extproc.errors import Unreachable
+from extproc.errors import InvalidInput, Refused, Unreachable
+from extproc.snapshot.store import Status, StoredRollout
 from extproc.snapshot.trips import LocalTrip
 
 SILENT_SECONDS: Final = 3.0
@@ -19,6 +20,8 @@ SILENT_SECONDS: Final = 3.0
 
 LOOK_SECONDS: Final = 0.1
 """How often somebody who waits for an observer's next report looks for it."""
+
+_LONGEST_HOST: Final = 253
 
 
 class Report(NamedTuple):
@@ -180,6 +183,31 @@ class Listening:
             if reported.trip[:3] == (rollout, version, attempt):
                 return reported
         return None
+
+
+def refuse_unheard(observers: Listening, row: StoredRollout, after: Status) -> ReportedTrip | None:
+    """Refuse what gives a version of ``row`` more, as ``after`` has it, while an observer may have taken it away.
+
+    Returns the trip, if that is what an observer reports and the store does not know.
+
+    Raises:
+        Refused: ``observer_unheard``.
+    """
+    status = row.status
+    version = after.stable if after.stable != status.stable else after.canary
+    known = version is None or version in (*status.tripped, *status.aborted)
+    if not known and (told := observers.tripped(row.key, str(version), status.attempt)) is not None:
+        return told
+    if why := observers.unheard(row.key, status.attempt, after.without):
+        raise Refused.of("observer_unheard", why)
+    return None
+
+
+def check_hosts(hosts: Sequence[str]) -> None:
+    """Check names of hosts that somebody gives. Raises ``InvalidInput``: ``host_invalid``."""
+    for host in hosts:
+        if not 0 < len(host) <= _LONGEST_HOST or not host.isprintable():
+            raise InvalidInput.of("host_invalid", f"{host!r} is not the name of a host", field="--without")
 
 
 def _silence(silent: Sequence[_Run], rollout: str, now: float) -> Silence | None:

@@ -1,7 +1,7 @@
 """Policy on control actions: whoever asks, and whatever way they came, ``act`` asks it before anything is written.
 
-Taking a version out of traffic must stay possible when a policy is broken: ``kill`` and ``abort`` are refused only
-by one that says no. What a breaker or the controller takes away by itself is never asked about.
+Taking a version out of traffic must stay possible when a policy is broken: ``kill``, ``abort`` and ``undo`` are
+refused only by one that says no. What a breaker or the controller takes away by itself is never asked about.
 """
 
 from __future__ import annotations
@@ -24,7 +24,7 @@ MAX_REASON: Final = 1000
 PAST: Final = 1000
 """Entries of history that are looked through for who applied a document: all that are kept."""
 
-SAFE_ACTIONS: Final = frozenset({"kill", "abort"})
+SAFE_ACTIONS: Final = frozenset({"kill", "abort", "undo"})
 """What a policy that fails does not hold up."""
 
 

@@ -17,6 +17,14 @@ class Clusters(Protocol):
         ...
 
 
+class AllClusters:
+    """``Clusters`` where no proxy is asked: every one can take whatever it gets."""
+
+    def unready(self, _cluster: str) -> str:
+        """See ``Clusters``."""
+        return ""
+
+
 def gives_more(before: Status, after: Status) -> bool:
     """Whether ``after`` gives a version more requests, copies of them included."""
     restored = before.killed and not after.killed and after.weight > 0

@@ -15,7 +15,7 @@ from extproc.clock import Clock
 from extproc.control.following import Followed, UnderWay
 from extproc.control.hearing import Hearing, Silence
 from extproc.control.intent import Transition
-from extproc.control.readiness import gives_more
+from extproc.control.readiness import AllClusters, Clusters, gives_more
 from extproc.control.reported import ReportedTrips
 from extproc.control.rollout import Observations, advance
 from extproc.control.standing import arrived, from_commit_on, overlaps
@@ -74,8 +74,8 @@ class Reconciler:
     """Moves the rollouts of ``store`` while ``holder``, a name that no other process has, leads. One thread's.
 
     ``actor`` is who did it, in history. ``say`` is told of every transition, in a line. ``hearing`` are the observers,
-    None where there are none. ``leading`` and ``fault`` (why the store cannot be worked with at the moment) may be read
-    from anywhere.
+    None where there are none; ``clusters`` are asked before what one of them reports undoes a promotion. ``leading``
+    and ``fault`` (why the store cannot be worked with at the moment) may be read from anywhere.
     """
 
     def __init__(
@@ -89,6 +89,7 @@ class Reconciler:
         lease_seconds: float,
         hold: Hold = lambda _followed, _transition, _now: "",
         hearing: Hearing | None = None,
+        clusters: Clusters | None = None,
         say: Callable[[str], None] = lambda _line: None,
     ) -> None:
         self._store = store
@@ -99,7 +100,9 @@ class Reconciler:
         self._lease_seconds = lease_seconds
         self._hold = hold
         self._hearing = hearing
-        self._reported = ReportedTrips(store, clock, hearing) if hearing is not None else None
+        self._reported = (
+            ReportedTrips(store, clock, hearing, clusters or AllClusters()) if hearing is not None else None
+        )
         self._say = say
         self._under_way = UnderWay(store, clock)
         self._step_time = StepTime(clock.monotonic)
@@ -120,6 +123,11 @@ class Reconciler:
     def under_way(self) -> int:
         """Rollouts under way, as of the last tick."""
         return len(self._under_way)
+
+    @property
+    def alarms(self) -> int:
+        """Rollouts whose stable version was tripped, as of the last tick."""
+        return len(self._under_way.alarms)
 
     def tick(self) -> None:
         """One look at everything. What fails is in ``fault``, and is tried again at the next tick.

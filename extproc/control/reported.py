@@ -8,20 +8,24 @@ from __future__ import annotations
 from collections.abc import Sequence
 
 from extproc.clock import Clock
-from extproc.control.actions import Result, Trip, act
-from extproc.control.hearing import Hearing
+from extproc.control.actions import Result, act, as_action
+from extproc.control.hearing import Hearing, ReportedTrip
+from extproc.control.readiness import Clusters
 from extproc.errors import InvalidInput, Refused, Unreachable
 from extproc.snapshot.store import RolloutStore
-from extproc.snapshot.trips import LocalTrip
 
 
 class ReportedTrips:
-    """Records every trip of ``hearing`` once. ``pending`` are the rollouts whose trips could not be recorded yet."""
+    """Records every trip of ``hearing`` once, and by it undoes a promotion if ``clusters`` know what it replaced.
 
-    def __init__(self, store: RolloutStore, clock: Clock, hearing: Hearing) -> None:
+    ``pending`` are the rollouts whose trips could not be recorded yet.
+    """
+
+    def __init__(self, store: RolloutStore, clock: Clock, hearing: Hearing, clusters: Clusters) -> None:
         self._store = store
         self._clock = clock
         self._hearing = hearing
+        self._clusters = clusters
         self._settled: set[tuple[str, str, int]] = set()
         self.pending: set[str] = set()
 
@@ -35,11 +39,12 @@ class ReportedTrips:
         self._settled &= {trip[:3] for _, trip in reported}
         self.pending.clear()
         results = []
-        for host, trip in reported:
+        for told in reported:
+            trip = told.trip
             if trip[:3] in self._settled:
                 continue
             try:
-                results += self._record(host, trip)
+                results += self._record(told)
             except Refused:  # others keep writing first
                 self.pending.add(trip.rollout)
                 continue
@@ -52,8 +57,7 @@ class ReportedTrips:
             self._settled.add(trip[:3])
         return results
 
-    def _record(self, host: str, trip: LocalTrip) -> list[Result]:
-        namespace, _, name = trip.rollout.partition("/")
-        action = Trip(namespace, name, trip.version, trip.attempt, trip.why)
-        found = act(self._store, f"breaker@{host}", action, self._clock)
-        return [result for result in found if result.result != "unchanged"]
+    def _record(self, told: ReportedTrip) -> list[Result]:
+        actor, trip = as_action(told)
+        results = act(self._store, actor, trip, self._clock, clusters=self._clusters)
+        return [result for result in results if result.result != "unchanged"]

@@ -16,6 +16,9 @@ from extproc.snapshot.store import RAISE_DELAY_SECONDS, Status
 STABLE_DRIFT: Final = "StableDrift"
 """The condition of a rollout whose spec.stable names another version than the one that was adopted."""
 
+STABLE_TRIPPED: Final = "StableTripped"
+"""The condition of a rollout whose stable version was tripped, when that could not undo its promotion."""
+
 
 def is_under_way(status: Status) -> bool:
     """Whether there is a canary that was neither promoted nor aborted."""
@@ -83,7 +86,8 @@ def with_stable(intent: Intent, status: Status) -> Status:
     adopted = status.stable == status.spec_stable and not drifts(status)
     live = intent.experiment or (status.canary is None and adopted)
     if live or intent.stable == status.stable:
-        return replace(status, stable=intent.stable, spec_stable=intent.stable, conditions=without_drift(status))
+        after = with_other_stable(status, intent.stable)
+        return replace(after, spec_stable=intent.stable, conditions=without_drift(after))
     if intent.stable == status.spec_stable:
         return replace(status, conditions=without_drift(status))
     drift = {
@@ -93,6 +97,14 @@ def with_stable(intent: Intent, status: Status) -> Status:
         f"`dropout rollout adopt {intent.key}`",
     }
     return replace(status, conditions=(*without_drift(status), drift))
+
+
+def with_other_stable(status: Status, stable: str) -> Status:
+    """The status with ``stable``; what was said of another one before is over."""
+    if stable == status.stable:
+        return status
+    conditions = tuple(condition for condition in status.conditions if condition["type"] != STABLE_TRIPPED)
+    return replace(status, stable=stable, previous={}, conditions=conditions)
 
 
 def drifts(status: Status) -> bool:

@@ -24,6 +24,7 @@ from extproc.control.standing import (
     step_begun,
     together,
     with_epoch,
+    with_other_stable,
     with_stable,
     without_drift,
 )
@@ -111,8 +112,8 @@ def adopt(intent: Intent, status: Status, now: float) -> Transition | None:
     """Take the stable that the document names now, in all workers together; with the control an epoch begins."""
     if intent.stable == status.stable == status.spec_stable and not drifts(status):
         return None
-    conditions = without_drift(status)
-    after = replace(status, stable=intent.stable, spec_stable=intent.stable, conditions=conditions)
+    after = with_other_stable(status, intent.stable)
+    after = replace(after, spec_stable=intent.stable, conditions=without_drift(after))
     if status.canary == status.stable != intent.stable:  # what was promoted is a canary again
         after = from_the_start(after, now)
     elif intent.stable != status.stable:  # what was measured against another control counts no more
@@ -246,32 +247,51 @@ def resume(intent: Intent, status: Status, now: float) -> Transition:
     return Transition(going_on(status, now, "resumed", message), message)
 
 
-def promote(intent: Intent, status: Status, now: float) -> Transition:
+def promote(intent: Intent, status: Status, now: float, without: Sequence[str] = ()) -> Transition | None:
     """End the pause that the rollout is in, whatever it waits for, and go on with the next step.
 
     What paused it is taken note of: a step's measurements begin anew, and a sample ratio that was off is accepted for
-    the epoch.
+    the epoch. Observers on hosts ``without`` which it is to go on are not waited for in this attempt; given some, there
+    need not be a pause.
 
     Raises:
         Refused: ``not_a_canary_rollout``, ``no_canary``, ``not_progressing``, ``version_aborted``, ``not_paused``.
     """
     _under_way(intent, status)
+    status, before = not_waiting_for(status, without), status
+    going_without = f"it goes on without the observers on {', '.join(status.without)}" if without else ""
+    if status.phase != "Paused" and without:
+        return Transition(status, going_without, {"without": list(without)}) if status != before else None
     if status.phase != "Paused":
         raise Refused.of("not_paused", f"{intent.key} is not paused; `promote --full` makes its canary stable now")
     done = status.reason in STEP_PAUSES
     what = f"step {status.step}" if done else f"the pause at step {status.step}"
-    message = f"{what} was ended by hand ({status.reason})"
+    message = f"{what} was ended by hand ({status.reason})" + (f"; {going_without}" if going_without else "")
     after = replace(going_on(status, now, "promoted", message), step=status.step + done)
     runs = _runs_beside_the_step(status)
     if status.reason == "sample_ratio_mismatch":
         runs[ACCEPTED_EPOCH] = status.epoch
-    return Transition(replace(after, analysis=runs), message, {"step": status.step})
+    detail: dict[str, Any] = {"step": status.step, **({"without": list(without)} if without else {})}
+    return Transition(replace(after, analysis=runs), message, detail)
+
+
+def not_waiting_for(status: Status, hosts: Sequence[str]) -> Status:
+    """The status of an attempt that does not wait for the observers on ``hosts``."""
+    return replace(status, without=tuple(dict.fromkeys((*status.without, *hosts))))
 
 
 def promote_fully(
-    intent: Intent, status: Status, steps: int, now: float, *, why: str = "promoted by hand"
+    intent: Intent,
+    status: Status,
+    steps: int,
+    now: float,
+    *,
+    why: str = "promoted by hand",
+    without: Sequence[str] = (),
 ) -> Transition:
     """Make the canary stable, in all workers together; ``steps`` is the number of steps, all of which are done so.
+
+    Observers on hosts ``without`` which it is done are not waited for.
 
     Raises:
         Refused: ``not_a_canary_rollout``, ``no_canary``, ``version_aborted``, ``rollout_killed``.
@@ -281,9 +301,10 @@ def promote_fully(
     if status.killed:  # stable is what a kill leaves: everybody would get what nobody was to get
         raise Refused.of("rollout_killed", f"{intent.key} was killed; restore it first")
     message = f"version {canary} is stable in place of {status.stable}: {why}"
+    message += f", without the observers on {', '.join(without)}" if without else ""
     after = replace(
-        at_zero(status),
-        stable=canary,
+        with_other_stable(at_zero(not_waiting_for(status, without)), canary),
+        previous={"stable": status.stable, "at": now, "attempt": status.attempt},
         drawn=0,
         step=steps,
         step_at=now,
@@ -292,7 +313,8 @@ def promote_fully(
         message=message,
     )
     after = with_epoch(intent, status, together(status, with_stable(intent, after), now), now)
-    return Transition(after, message, {"stable": canary, "before": status.stable})
+    detail: dict[str, Any] = {"stable": canary, "before": status.stable}
+    return Transition(after, message, {**detail, **({"without": list(without)} if without else {})})
 
 
 def trip(intent: Intent, status: Status, version: str, attempt: int, why: str, at: float = 0.0) -> Transition | None:

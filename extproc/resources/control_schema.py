@@ -12,6 +12,7 @@ CONTROL_ACTIONS: Final = (
     "adopt",
     "set-weight",
     "promote",
+    "undo",
     "pause",
     "resume",
     "abort",
@@ -49,6 +50,11 @@ CONTROL_INPUT_SCHEMA: Final[JsonSchema] = {
                 "properties": {
                     "weight": {"type": "number", "description": "Of set-weight and advance, in percent."},
                     "full": {"type": "boolean", "description": "Of promote: make the canary stable now."},
+                    "without": {
+                        "type": "array",
+                        "items": {"type": "string"},
+                        "description": "Of promote: hosts whose silent observers are not waited for.",
+                    },
                 },
                 "additionalProperties": False,
                 "description": "What they want it done with.",

@@ -47,7 +47,8 @@ class Status:
     ``step`` is the index of the step in force since ``step_at`` (Unix seconds; later than now while a rise is
     pending). ``shadow`` is the share of units (hundredths of a percent) whose requests a shadow step mirrors to the
     canary. ``analysis`` holds the measurements of the runs under way, see ``control.analysis``. ``without`` are the
-    hosts whose silent observers the attempt does not wait for.
+    hosts whose silent observers the attempt does not wait for. ``previous`` is what a promotion to ``stable`` replaced:
+    ``stable``, ``at`` (Unix seconds) and the ``attempt`` that was promoted; empty if there is nothing to go back to.
 
     ``kills`` are the ids of the kills in force, as far as they have one, ``restored`` those of the last that were
     ended: a host that held one of these by itself does not bring it back. ``lifted`` says when (Unix seconds) a
@@ -84,6 +85,7 @@ class Status:
     restored: tuple[str, ...] = ()
     lifted: Mapping[str, float] = field(default_factory=dict)
     without: tuple[str, ...] = ()
+    previous: Mapping[str, Any] = field(default_factory=dict)
     unknown: Mapping[str, Any] = field(default_factory=dict)
 
     def is_pending(self, now: float) -> bool:
@@ -134,6 +136,10 @@ class Status:
             raise TypeError("conditions is not of its type")
         if not all(isinstance(at, (float, int)) for at in status.lifted.values()):
             raise TypeError("lifted is not of its type")
+        if status.previous and not all(
+            isinstance(status.previous[name], kind) for name, kind in _PREVIOUS_KINDS.items()
+        ):
+            raise TypeError("previous is not of its type")
         return status
 
 
@@ -164,7 +170,10 @@ _STATUS_KINDS: Final[dict[str, Any]] = {
     "spec_stable": str,
     "analysis": Mapping,
     "lifted": Mapping,
+    "previous": Mapping,
 }
+
+_PREVIOUS_KINDS: Final[dict[str, Any]] = {"stable": str, "at": float | int, "attempt": int}
 
 
 @dataclass(frozen=True, slots=True)
@@ -438,6 +447,10 @@ class RolloutStore(Protocol):
 
         None while another holder's lease has not run out, however long it was taken for.
         """
+        ...
+
+    def led(self) -> bool:
+        """Whether somebody leads."""
         ...
 
     def release(self, lease: Lease) -> None:

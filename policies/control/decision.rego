@@ -29,7 +29,7 @@ denials contains "somebody else than who applied it has to promote" if {
 }
 
 raises_exposure if {
-	not input.action in {"abort", "kill", "pause", "set-weight"}
+	not input.action in {"abort", "kill", "pause", "set-weight", "undo"}
 }
 
 raises_exposure if {

@@ -31,7 +31,7 @@ test_a_freeze_forbids_what_raises_exposure if {
 }
 
 test_a_freeze_leaves_what_lowers_it if {
-	every action in ["abort", "kill", "pause"] {
+	every action in ["abort", "kill", "pause", "undo"] {
 		control.decision.allow with input as asked(action, {}) with data.control.freezes as [freeze]
 	}
 }

@@ -110,8 +110,8 @@ def _request(action: Change) -> Message:
     match action:
         case SetWeight(namespace, name, weight):
             return pb.SetWeightRequest(namespace=namespace, name=name, weight=weight)
-        case Promote(namespace, name, full):
-            return pb.PromoteRequest(namespace=namespace, name=name, full=full)
+        case Promote(namespace, name, full, without):
+            return pb.PromoteRequest(namespace=namespace, name=name, full=full, without=without)
         case _:
             return pb.RolloutName(namespace=action.namespace, name=action.name)
 

@@ -20,7 +20,7 @@ FAULTS_TRAILER: Final = "dropout-faults-bin"
 MAX_FAULTS_BYTES: Final = 4096
 """gRPC drops answers whose trailers exceed 8 KiB; what is longer is told by the status alone."""
 
-_AS_JSON: Final = ("conditions", "analysis", "lifted")
+_AS_JSON: Final = ("conditions", "analysis", "lifted", "previous")
 _AS_TUPLE: Final = ("aborted", "tripped", "kills", "restored", "without")
 
 _STATUS_CODES: Final[Mapping[type[DropoutError], grpc.StatusCode]] = {
@@ -105,7 +105,7 @@ def _from_status(message: pb.Status) -> Status:
         else:
             values[name] = getattr(message, name)
     values |= {name: tuple(values[name] or ()) for name in (*_AS_TUPLE, "conditions")}
-    values |= {name: values[name] or {} for name in ("analysis", "lifted")}
+    values |= {name: values[name] or {} for name in ("analysis", "lifted", "previous")}
     values["canary"] = message.canary if message.HasField("canary") else None
     return Status(**values)
 

@@ -24,6 +24,7 @@ from extproc.control.actions import (
     Resume,
     Retry,
     SetWeight,
+    Undo,
 )
 from extproc.control.api.codec import (
     status_code,
@@ -151,6 +152,10 @@ def _set_weight(request: pb.SetWeightRequest) -> Change:
     return SetWeight(*_name(request), request.weight)
 
 
+def _promote(request: pb.PromoteRequest) -> Change:
+    return Promote(*_name(request), request.full, tuple(request.without))
+
+
 def _acting(change: Callable[[Any], Change]) -> Answer:
     return lambda request, control: to_result(control.act(change(request)))
 
@@ -165,7 +170,8 @@ _ANSWERS: Final[Mapping[str, tuple[type[Message], Answer]]] = {
     "History": (pb.HistoryRequest, _history),
     "Adopt": (pb.RolloutName, _named(Adopt)),
     "SetWeight": (pb.SetWeightRequest, _acting(_set_weight)),
-    "Promote": (pb.PromoteRequest, _acting(lambda request: Promote(*_name(request), request.full))),
+    "Promote": (pb.PromoteRequest, _acting(_promote)),
+    "Undo": (pb.RolloutName, _named(Undo)),
     "Pause": (pb.RolloutName, _named(Pause)),
     "Resume": (pb.RolloutName, _named(Resume)),
     "Abort": (pb.RolloutName, _named(Abort)),

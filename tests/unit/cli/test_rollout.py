@@ -204,6 +204,7 @@ def test_set_weight_takes_percents_and_reports_the_status(applied: Dropout) -> N
         *("stable", "canary", "weight", "previousWeight", "effectiveAt", "drawn", "step", "epoch", "previousEpoch"),
         *("phase", "reason", "message", "killed", "aborted", "specStable", "conditions"),
         *("previousStable", "shadow", "stepAt", "attempt", "tripped", "analysis", "kills"),
+        *("without", "previous"),
     }
     assert applied("rollout", "set-weight", KEY, "12.5").out == f"rollout {KEY} unchanged\n"
 

@@ -9,9 +9,25 @@ from pathlib import Path
 
 import pytest
 
+from extproc.control.access import DirectControl
+from extproc.control.actions import (
+    Abort,
+    Change,
+    Kill,
+    Pause,
+    Promote,
+    Restore,
+    Retry,
+    SetWeight,
+    Undo,
+    act,
+    as_action,
+)
+from extproc.control.hearing import ReportedTrip
 from extproc.control.reconciler import Reconciler
+from extproc.errors import InvalidInput, Refused
 from tests.support.hearing import Observers
-from tests.support.reconciling import House
+from tests.support.reconciling import NAME, Clusters, House
 
 
 class Watched:
@@ -199,3 +215,146 @@ def test_a_trip_of_an_earlier_attempt_takes_nothing_away(at_half: Watched) -> No
     at_half.observers.report("b", trips=[at_half.observers.trip(attempt=0)])
     at_half.run(15, "a", "b")
     assert at_half.standing == PROMOTED
+
+
+# -- trips that come too late
+
+
+def test_a_trip_that_came_too_late_undoes_the_promotion_in_the_next_tick(at_half: Watched) -> None:
+    at_half.run(12, "a", "b")
+    assert at_half.standing == PROMOTED
+    at_half.observers.report("b", trips=[at_half.observers.trip(ago=5)])
+    at_half.run(1, "a", "b")
+    assert at_half.standing == ABORTED
+    assert at_half.house.history()[-1].message.startswith(
+        "version 3 is stable again in place of 4: version 4 was tripped"
+    )
+    at_half.run(5, "a", "b")
+    assert at_half.standing == ABORTED
+
+
+def test_a_trip_that_is_days_late_raises_the_alarm_and_leaves_stable_alone(at_half: Watched) -> None:
+    at_half.run(12, "a", "b")
+    trip = at_half.observers.trip()
+    at_half.house.clock.advance(3 * 86400)
+    at_half.observers.report("b", trips=[trip])
+    at_half.run(3, "a", "b")
+    assert at_half.standing == PROMOTED
+    assert (at_half.controller.alarms, len(at_half.house.said)) == (1, len(set(at_half.house.said)))
+    assert at_half.house.said[-1].endswith("stable version 4 was tripped: 10 requests in a row failed")
+
+
+def test_a_promotion_is_undone_only_for_a_version_that_can_take_over(at_half: Watched) -> None:
+    clusters = Clusters("fraud-detector-v4")
+    at_half.controller.release()
+    controller = at_half.house.controller("c", hearing=at_half.observers.hearing(), clusters=clusters)
+    at_half.run(12, "a", "b", controller=controller)
+    assert at_half.standing == PROMOTED
+    at_half.observers.report("b", trips=[at_half.observers.trip()])
+    at_half.run(2, "a", "b", controller=controller)
+    assert at_half.standing == PROMOTED
+    assert "cluster fraud-detector-v3 is not known" in at_half.house.row().status.conditions[0]["message"]
+
+
+@pytest.mark.parametrize("led", [True, False])
+def test_a_host_leaves_it_to_a_controller_that_leads_and_undoes_it_by_itself_without_one(
+    at_half: Watched, led: bool
+) -> None:
+    at_half.run(12, "a", "b")
+    if not led:
+        at_half.controller.release()
+    trip = ReportedTrip("b", at_half.observers.trip())
+    act(at_half.house.store, *as_action(trip), at_half.house.clock)
+    assert at_half.standing == (PROMOTED if led else ABORTED)
+    at_half.observers.report("b", trips=[trip.trip])
+    at_half.run(1, "a", "b")
+    assert at_half.standing == ABORTED
+
+
+# -- by hand
+
+
+@pytest.fixture
+def by_hand(at_half: Watched) -> DirectControl:
+    """Half a minute in which ``b`` was silent; then somebody acts, with a new look at the observers."""
+    house = at_half.house
+
+    def wait(seconds: float) -> None:
+        at_half.observers.report("a")
+        house.clock.advance(seconds)
+
+    return DirectControl(house.store, "alice", house.clock, hearing=at_half.observers.hearing(), wait=wait)
+
+
+GIVES_MORE = [SetWeight(*NAME, 9000), Promote(*NAME, full=True), Restore(*NAME)]
+
+
+@pytest.mark.parametrize("action", GIVES_MORE)
+def test_by_hand_too_nothing_more_is_given_while_an_observer_is_silent(
+    at_half: Watched, by_hand: DirectControl, action: Change
+) -> None:
+    if isinstance(action, Restore):
+        by_hand.act(Kill(*NAME))
+    with pytest.raises(Refused, match="--without b`") as refused:
+        by_hand.act(action)
+    assert refused.value.code == "observer_unheard"
+    by_hand.act(Pause(*NAME))
+    assert by_hand.act(Promote(*NAME, without=("b",))).message.endswith("it goes on without the observers on b")
+    assert by_hand.act(action).result == "configured"
+
+
+@pytest.mark.parametrize("action", [SetWeight(*NAME, 1000), Kill(*NAME), Abort(*NAME), Pause(*NAME)])
+def test_what_takes_away_waits_for_nobody(by_hand: DirectControl, action: Change) -> None:
+    assert by_hand.act(action).result == "configured"
+
+
+def test_who_acts_waits_for_the_next_report_and_no_longer(at_half: Watched) -> None:
+    house, waited = at_half.house, []
+
+    def wait(seconds: float) -> None:
+        waited.append(seconds)
+        house.clock.advance(seconds)
+        if len(waited) == 5:
+            at_half.observers.report("a", "b")
+
+    control = DirectControl(house.store, "alice", house.clock, hearing=at_half.observers.hearing(), wait=wait)
+    assert control.act(Promote(*NAME, full=True)).row.status.stable == "4"
+    assert len(waited) == 5
+
+
+def test_an_operator_goes_on_without_a_host_for_this_attempt(at_half: Watched, by_hand: DirectControl) -> None:
+    at_half.run(20, "a")
+    assert at_half.reason == "observer_unheard"
+    result = by_hand.act(Promote(*NAME, without=("b",)))
+    assert result.row.status.without == ("b",)
+    assert at_half.house.history()[-1].detail == {"without": ["b"]}
+    assert by_hand.act(Promote(*NAME, without=("b",))).result == "unchanged"
+    at_half.run(1, "a")
+    assert at_half.standing == PROMOTED
+    by_hand.act(Undo(*NAME))
+    assert by_hand.act(Retry(*NAME)).row.status.without == ()
+
+
+@pytest.mark.parametrize("action", GIVES_MORE[:2])
+def test_what_an_observer_reports_is_written_first_whoever_acts(
+    at_half: Watched, by_hand: DirectControl, action: Change
+) -> None:
+    at_half.observers.report("b", trips=[at_half.observers.trip()])
+    with pytest.raises(Refused) as refused:
+        by_hand.act(action)
+    assert refused.value.code == "version_aborted"
+    assert at_half.house.row().status.tripped == ("4",)
+    by_hand.act(Retry(*NAME))
+
+
+def test_a_promotion_is_undone_whoever_is_silent(at_half: Watched, by_hand: DirectControl) -> None:
+    at_half.run(12, "a", "b")
+    assert at_half.standing == PROMOTED
+    assert by_hand.act(Undo(*NAME)).row.status.stable == "3"
+
+
+@pytest.mark.parametrize("host", ["", "a\nb", "x" * 254])
+def test_what_is_no_name_of_a_host_is_refused(by_hand: DirectControl, host: str) -> None:
+    with pytest.raises(InvalidInput) as refused:
+        by_hand.act(Promote(*NAME, without=(host,)))
+    assert refused.value.code == "host_invalid"

@@ -68,14 +68,16 @@ class SetWeightRequest(_message.Message):
     def __init__(self, namespace: _Optional[str] = ..., name: _Optional[str] = ..., weight: _Optional[int] = ...) -> None: ...
 
 class PromoteRequest(_message.Message):
-    __slots__ = ("namespace", "name", "full")
+    __slots__ = ("namespace", "name", "full", "without")
     NAMESPACE_FIELD_NUMBER: _ClassVar[int]
     NAME_FIELD_NUMBER: _ClassVar[int]
     FULL_FIELD_NUMBER: _ClassVar[int]
+    WITHOUT_FIELD_NUMBER: _ClassVar[int]
     namespace: str
     name: str
     full: bool
-    def __init__(self, namespace: _Optional[str] = ..., name: _Optional[str] = ..., full: _Optional[bool] = ...) -> None: ...
+    without: _containers.RepeatedScalarFieldContainer[str]
+    def __init__(self, namespace: _Optional[str] = ..., name: _Optional[str] = ..., full: _Optional[bool] = ..., without: _Optional[_Iterable[str]] = ...) -> None: ...
 
 class ActionResult(_message.Message):
     __slots__ = ("rollout", "result", "message", "reached")
@@ -124,7 +126,7 @@ class Rollout(_message.Message):
     def __init__(self, namespace: _Optional[str] = ..., name: _Optional[str] = ..., resource_version: _Optional[int] = ..., source: _Optional[str] = ..., deleted: _Optional[bool] = ..., status: _Optional[_Union[Status, _Mapping]] = ..., document_json: _Optional[str] = ...) -> None: ...
 
 class Status(_message.Message):
-    __slots__ = ("stable", "canary", "weight", "previous_weight", "effective_at", "drawn", "shadow", "step", "step_at", "attempt", "epoch", "previous_epoch", "phase", "reason", "message", "killed", "aborted", "tripped", "spec_stable", "ranges_key", "conditions_json", "analysis_json", "steps_key", "previous_stable", "without", "kills", "restored", "lifted_json")
+    __slots__ = ("stable", "canary", "weight", "previous_weight", "effective_at", "drawn", "shadow", "step", "step_at", "attempt", "epoch", "previous_epoch", "phase", "reason", "message", "killed", "aborted", "tripped", "spec_stable", "ranges_key", "conditions_json", "analysis_json", "steps_key", "previous_stable", "without", "previous_json", "kills", "restored", "lifted_json")
     STABLE_FIELD_NUMBER: _ClassVar[int]
     CANARY_FIELD_NUMBER: _ClassVar[int]
     WEIGHT_FIELD_NUMBER: _ClassVar[int]
@@ -150,6 +152,7 @@ class Status(_message.Message):
     STEPS_KEY_FIELD_NUMBER: _ClassVar[int]
     PREVIOUS_STABLE_FIELD_NUMBER: _ClassVar[int]
     WITHOUT_FIELD_NUMBER: _ClassVar[int]
+    PREVIOUS_JSON_FIELD_NUMBER: _ClassVar[int]
     KILLS_FIELD_NUMBER: _ClassVar[int]
     RESTORED_FIELD_NUMBER: _ClassVar[int]
     LIFTED_JSON_FIELD_NUMBER: _ClassVar[int]
@@ -178,10 +181,11 @@ class Status(_message.Message):
     steps_key: str
     previous_stable: str
     without: _containers.RepeatedScalarFieldContainer[str]
+    previous_json: str
     kills: _containers.RepeatedScalarFieldContainer[str]
     restored: _containers.RepeatedScalarFieldContainer[str]
     lifted_json: str
-    def __init__(self, stable: _Optional[str] = ..., canary: _Optional[str] = ..., weight: _Optional[int] = ..., previous_weight: _Optional[int] = ..., effective_at: _Optional[float] = ..., drawn: _Optional[int] = ..., shadow: _Optional[int] = ..., step: _Optional[int] = ..., step_at: _Optional[float] = ..., attempt: _Optional[int] = ..., epoch: _Optional[int] = ..., previous_epoch: _Optional[int] = ..., phase: _Optional[str] = ..., reason: _Optional[str] = ..., message: _Optional[str] = ..., killed: _Optional[bool] = ..., aborted: _Optional[_Iterable[str]] = ..., tripped: _Optional[_Iterable[str]] = ..., spec_stable: _Optional[str] = ..., ranges_key: _Optional[str] = ..., conditions_json: _Optional[str] = ..., analysis_json: _Optional[str] = ..., steps_key: _Optional[str] = ..., previous_stable: _Optional[str] = ..., without: _Optional[_Iterable[str]] = ..., kills: _Optional[_Iterable[str]] = ..., restored: _Optional[_Iterable[str]] = ..., lifted_json: _Optional[str] = ...) -> None: ...
+    def __init__(self, stable: _Optional[str] = ..., canary: _Optional[str] = ..., weight: _Optional[int] = ..., previous_weight: _Optional[int] = ..., effective_at: _Optional[float] = ..., drawn: _Optional[int] = ..., shadow: _Optional[int] = ..., step: _Optional[int] = ..., step_at: _Optional[float] = ..., attempt: _Optional[int] = ..., epoch: _Optional[int] = ..., previous_epoch: _Optional[int] = ..., phase: _Optional[str] = ..., reason: _Optional[str] = ..., message: _Optional[str] = ..., killed: _Optional[bool] = ..., aborted: _Optional[_Iterable[str]] = ..., tripped: _Optional[_Iterable[str]] = ..., spec_stable: _Optional[str] = ..., ranges_key: _Optional[str] = ..., conditions_json: _Optional[str] = ..., analysis_json: _Optional[str] = ..., steps_key: _Optional[str] = ..., previous_stable: _Optional[str] = ..., without: _Optional[_Iterable[str]] = ..., previous_json: _Optional[str] = ..., kills: _Optional[_Iterable[str]] = ..., restored: _Optional[_Iterable[str]] = ..., lifted_json: _Optional[str] = ...) -> None: ...
 
 class HistoryEntry(_message.Message):
     __slots__ = ("at", "namespace", "name", "actor", "action", "message", "detail_json")

@@ -21,7 +21,7 @@ from hypothesis import strategies as st
 
 from extproc._gen.dropout.v1 import control_pb2 as pb
 from extproc.adapters.sqlite_store import SqliteStore
-from extproc.control.actions import Abort, Adopt, Kill, Promote, Retry, SetWeight
+from extproc.control.actions import Abort, Adopt, Kill, Promote, Retry, SetWeight, Undo
 from extproc.control.api import client, service
 from extproc.control.api.client import RemoteControl
 from extproc.control.api.codec import MAX_FAULTS_BYTES, from_rollout, status_code, to_error, to_rollout, to_trailer
@@ -102,6 +102,8 @@ statuses = st.builds(
     kills=st.lists(names).map(tuple),
     restored=st.lists(names).map(tuple),
     lifted=st.dictionaries(names, st.floats(0, 1e12)),
+    without=st.lists(names).map(tuple),
+    previous=st.just({}) | st.just({"stable": "3", "at": 12.5, "attempt": 2}),
 )
 
 
@@ -171,7 +173,9 @@ def test_every_action_has_a_call_of_its_name(remote: RemoteControl) -> None:
         assert method.name == "Watch" or method.name in service._ANSWERS
     remote.act(Abort(*KEY))
     remote.act(Retry(*KEY))
-    assert remote.act(Promote(*KEY, full=True)).row.status.stable == "4"
+    promoted = remote.act(Promote(*KEY, full=True, without=("box",))).row.status
+    assert (promoted.stable, promoted.without) == ("4", ("box",))
+    assert remote.act(Undo(*KEY)).row.status.stable == "3"
     remote.act(Kill(*KEY))
     assert remote.act(Adopt(*KEY)).row.status.killed
 
