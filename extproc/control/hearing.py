@@ -1,7 +1,7 @@
 """Whether the observers are heard: nothing more is given while one that may have taken the version away is silent.
 
-An observer takes a version away by itself and at once, and tells of it when it can. What it could not tell yet is in
-its memory alone, so no news of it is no good news.
+An observer takes a version away by itself and at once, and tells of it when it can. What it could not tell yet is
+known to its host alone, so no news of it is no good news.
 """
 
 from __future__ import annotations

@@ -155,6 +155,19 @@ def test_one_leads_until_its_lease_runs_out(store: SqliteStore, clock: FakeClock
     assert second.token > first.token
 
 
+def test_everybody_can_see_whether_somebody_leads(store: SqliteStore, clock: FakeClock) -> None:
+    assert not store.led()
+    first = store.acquire("a", 10)
+    assert first is not None
+    assert store.led()
+    clock.advance(10)
+    assert not store.led()
+    again = store.acquire("a", 10)
+    assert again is not None
+    store.release(again)
+    assert not store.led()
+
+
 def test_a_lease_holds_against_those_who_would_take_a_shorter_one(store: SqliteStore, clock: FakeClock) -> None:
     assert store.acquire("one", 60)
     assert store.acquire("two", 5) is None

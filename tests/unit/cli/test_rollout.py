@@ -215,6 +215,21 @@ def test_what_is_no_percentage_is_refused(applied: Dropout, percent: str) -> Non
     assert (answer.exit_code, answer.codes) == (2, ["weight_invalid"])
 
 
+def test_a_promotion_without_a_host_and_its_undoing(applied: Dropout) -> None:
+    assert applied("rollout", "undo", KEY, "-o", "json").codes == ["nothing_to_undo"]
+    assert applied("rollout", "promote", KEY, "--without", "", "-o", "json").codes == ["host_invalid"]
+    promoted = applied("rollout", "promote", KEY, "--full", "--without", "a", "--without", "b", "-o", "json").json
+    assert promoted["message"].endswith("promoted by hand, without the observers on a, b")
+    status = promoted["status"]
+    assert (status["without"], status["previous"]["stable"]) == (["a", "b"], "3")
+    assert status["previous"]["at"].endswith("Z")
+    text = applied("rollout", "get", KEY).out
+    assert "replaced:" in text
+    assert "not waited for:" in text
+    undone = applied("rollout", "undo", KEY).out
+    assert undone == f"rollout {KEY} configured: version 3 is stable again in place of 4: by hand\n"
+
+
 def test_an_abort_a_refusal_and_a_retry(applied: Dropout) -> None:
     applied("rollout", "set-weight", KEY, "50")
     assert applied("rollout", "abort", KEY).exit_code == 0

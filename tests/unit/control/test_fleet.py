@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import sqlite3
 from collections.abc import Iterator
+from contextlib import closing
 from pathlib import Path
 from typing import Any
 
@@ -181,3 +183,18 @@ def test_without_a_breaker_nobody_is_aborted(tmp_path: Path) -> None:
         fleet.look()
         fleet.saw((100, 100), (100, 0))
     assert fleet.reason == "pause_step"
+
+
+@pytest.mark.parametrize("seconds", [1, 9, 40])
+def test_what_was_seen_while_the_store_could_not_be_written_counts_when_it_can(fleet: Fleet, seconds: int) -> None:
+    with closing(sqlite3.connect(fleet.house.folder / "dropout.db", isolation_level=None)) as connection:
+        connection.execute("BEGIN IMMEDIATE")
+        fleet.look()
+        fleet.saw((20, 20), (50, 0))
+        fleet.look(seconds)
+        assert fleet.controller.fault is not None
+        fleet.saw((0, 0), (50, 0))  # no more is decided for a version that the hosts took away
+        fleet.look()
+        connection.execute("ROLLBACK")
+    fleet.look()
+    assert fleet.reason == "breaker_open"
