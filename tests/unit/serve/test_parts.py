@@ -93,9 +93,9 @@ def test_a_command_does_not_keep_the_settings_of_the_one_before_it(monkeypatch: 
 @pytest.mark.parametrize("value", ["soon", "-1", "nan", "inf", ""])
 def test_settings_that_are_no_numbers_are_all_named(value: str) -> None:
     with pytest.raises(InvalidInput) as error:
-        read_settings({"DROPOUT_HANG_LIMIT": value, "DROPOUT_FEATURE_CACHE_ENTRIES": "many"})
+        read_settings({"DROPOUT_HANG_LIMIT": value, "DROPOUT_FEATURE_CACHE_BYTES": "many"})
     assert [(fault.code, fault.field) for fault in error.value.faults] == [
-        ("setting_invalid", "DROPOUT_FEATURE_CACHE_ENTRIES"),
+        ("setting_invalid", "DROPOUT_FEATURE_CACHE_BYTES"),
         ("setting_invalid", "DROPOUT_HANG_LIMIT"),
     ]
 
