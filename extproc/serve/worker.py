@@ -208,6 +208,7 @@ class Worker:
     # -- start
 
     async def _start(self, config: WorkerConfig, start: Message) -> Server:
+        arm_dead_man_switch(self._settings.start_timeout)  # until it beats: policies are evaluated for the first time
         app = self._assemble(config, self._slot)
         if start["policies"] is not None:
             self._slot.swap(app.engine(start["policies"]), start["quarantined"])
