@@ -357,7 +357,7 @@ class EnvoyFiles:
 
     def exist(self) -> bool:
         """Whether Envoy has something to read."""
-        return all((self._directory / name).exists() for name in _ENVOY_FILES)
+        return all((self._directory / name).is_file() for name in _ENVOY_FILES)
 
     def write(self) -> None:
         """Write what changed since it was last written, and what somebody else removed or changed."""
