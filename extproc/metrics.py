@@ -38,6 +38,7 @@ CACHE_BYTES: Final = "dropout_feature_cache_bytes"
 VERDICT_HITS: Final = "dropout_verdict_cache_hits_total"
 VERDICT_MISSES: Final = "dropout_verdict_cache_misses_total"
 FEATURE_ERRORS: Final = "dropout_feature_read_errors_total"
+TASK_FAILURES: Final = "dropout_task_failures_total"
 STREAM_ERRORS: Final = "dropout_stream_errors_total"
 OUTCOMES: Final = "dropout_outcomes_total"
 TRIPS: Final = "dropout_trips_total"
@@ -119,6 +120,7 @@ METRICS: Final[tuple[MetricInfo, ...]] = (
     MetricInfo(VERDICT_MISSES, "counter", (), "Evaluations of policies because nothing was remembered."),
     MetricInfo(FEATURE_ERRORS, "counter", (), "Reads of the feature store that failed."),
     MetricInfo(STREAM_ERRORS, "counter", (), "Streams that ended in an error of the client or of Dropout."),
+    MetricInfo(TASK_FAILURES, "counter", ("task",), "Failures of work in the background by a bug; it begins again."),
     MetricInfo(
         OUTCOMES,
         "counter",

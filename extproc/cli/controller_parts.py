@@ -7,10 +7,11 @@ import os
 import secrets
 import socket
 import time
-from collections.abc import Callable, Coroutine
+from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import AsyncExitStack, suppress
-from typing import Any, Final
+from functools import partial
+from typing import Final
 
 from extproc.adapters.control_policy import ControlPolicies
 from extproc.adapters.envoy_admin import EnvoyClusters
@@ -35,11 +36,13 @@ from extproc.metrics import (
     CONTROLLER_ROLLOUTS,
     CONTROLLER_TRANSITIONS,
     FEEDBACK,
+    TASK_FAILURES,
     Metrics,
     merge,
 )
 from extproc.serve.admin import AdminServer, Page
 from extproc.serve.messages import Channel, Message
+from extproc.serve.tasks import Tasks
 from extproc.settings import settings
 from extproc.snapshot.store import RolloutStore
 
@@ -61,6 +64,7 @@ class Controller:
         self._say = say
         self._clock = SystemClock()
         self._metrics = Metrics(self._clock)
+        self._tasks = Tasks(lambda name: self._metrics.count(TASK_FAILURES, name))
         self._stopping = asyncio.Event()
 
     def stop(self) -> None:
@@ -84,7 +88,9 @@ class Controller:
             await self._start_feedback(parts, feedback)
             await self._start_admin(parts, reconciler)
             await self._start_pipe(parts)
-            self._start(parts, self._relay_fallbacks(self._observations(parts), feedback))
+            observed = self._observations(parts)
+            parts.callback(self._tasks.cancel)
+            self._tasks.keep("fallbacks", partial(self._relay_fallbacks, observed, feedback))
             self._say(f"ready: control API on {self._options.listen.target}")
             await self._reconcile(reconciler)
 
@@ -189,6 +195,7 @@ class Controller:
         self._metrics.gauge(CONTROLLER_LEADS, lambda: float(reconciler.leading))
         self._metrics.gauge(CONTROLLER_ROLLOUTS, lambda: float(reconciler.under_way))
         self._metrics.watch(CONTROLLER_TRANSITIONS, lambda: reconciler.transitions)
+        self._metrics.watch(TASK_FAILURES, lambda: reconciler.failures, "rollouts")
 
     async def _start_admin(self, parts: AsyncExitStack, reconciler: Reconciler) -> None:
         if self._options.admin is None:
@@ -225,12 +232,8 @@ class Controller:
                 channel.send("metrics", dump=self._metrics.dump())
                 await asyncio.sleep(_TELL_SECONDS)
 
-        self._start(parts, tell())
-
-    @staticmethod
-    def _start(parts: AsyncExitStack, task: Coroutine[Any, Any, None]) -> None:
-        """Do it until everything ends."""
-        parts.callback(asyncio.get_running_loop().create_task(task).cancel)
+        parts.callback(self._tasks.cancel)
+        self._tasks.keep("metrics", tell)
 
     async def _relay_fallbacks(self, observed: ObservationsReader, feedback: FeedbackService) -> None:
         """Tell feedback which decisions stable answered in the version's place: their labels are not the version's.

@@ -22,7 +22,7 @@ from extproc.clock import SystemClock
 from extproc.control.actions import Trip, act
 from extproc.decision_id import KeyFile
 from extproc.errors import DropoutError, Unreachable
-from extproc.metrics import OBSERVER_AGE, OBSERVER_DROPPED, OBSERVER_ENTRIES, OUTCOMES, TRIPS, Metrics
+from extproc.metrics import OBSERVER_AGE, OBSERVER_DROPPED, OBSERVER_ENTRIES, OUTCOMES, TASK_FAILURES, TRIPS, Metrics
 from extproc.protect.access_log import AccessLogService
 from extproc.protect.observer import Decided, Observer
 from extproc.protect.outcome import Outcome
@@ -99,6 +99,10 @@ class ObserverOfStore:
         while True:
             await asyncio.sleep(_REPORT_SECONDS)
             await self._write()
+
+    def count_failure(self, task: str) -> None:
+        """Count it by the work that failed."""
+        self._metrics.count(TASK_FAILURES, task)
 
     def dump(self) -> dict[str, Any]:
         """The metrics."""

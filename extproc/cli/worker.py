@@ -39,6 +39,7 @@ from extproc.metrics import (
     LOG_DROPS,
     LOG_ERRORS,
     STREAM_ERRORS,
+    TASK_FAILURES,
     VERDICT_HITS,
     VERDICT_MISSES,
     Metrics,
@@ -186,6 +187,10 @@ class RouterApplication:
         """Count it; what it was is no label, because it is the peer's doing."""
         del fault
         self._metrics.count(STREAM_ERRORS)
+
+    def count_failure(self, task: str) -> None:
+        """Count it by the work that failed."""
+        self._metrics.count(TASK_FAILURES, task)
 
     async def follow(self) -> None:
         """Follow the store."""

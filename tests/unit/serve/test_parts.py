@@ -39,6 +39,13 @@ def test_messages_arrive_whole_however_they_are_cut(messages: list[dict[str, Any
     assert received == messages
 
 
+def test_a_message_that_cannot_be_taken_costs_no_other_one() -> None:
+    received: list[int] = []
+    channel = Channel(lambda message: received.append(10 // message["n"]), lambda: None)
+    channel.data_received(b'{"n": 5}\n{"n": 0}\n{"n": 2}\n')
+    assert received == [2, 5]
+
+
 def test_a_message_to_nobody_is_not_sent() -> None:
     channel = Channel(lambda message: None, lambda: None)
     assert channel.send("drain") is False
