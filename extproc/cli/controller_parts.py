@@ -50,6 +50,7 @@ GRACE_SECONDS: Final = 1.0
 """What calls under way get at the end."""
 
 _TELL_SECONDS: Final = 5.0
+_LOOK_SECONDS: Final = 0.5
 
 
 class Controller:
@@ -85,11 +86,12 @@ class Controller:
             server = self._server(parts, policy, clusters, feedback)
             await server.start()
             parts.push_async_callback(server.stop, GRACE_SECONDS)
-            await self._start_feedback(parts, feedback)
-            await self._start_admin(parts, reconciler)
-            await self._start_pipe(parts)
             observed = self._observations(parts)
             parts.callback(self._tasks.cancel)
+            self._tasks.keep("control", partial(self._watch_socket, server))
+            await self._start_feedback(parts, feedback)
+            await self._start_admin(parts, reconciler, server)
+            await self._start_pipe(parts)
             self._tasks.keep("fallbacks", partial(self._relay_fallbacks, observed, feedback))
             self._say(f"ready: control API on {self._options.listen.target}")
             await self._reconcile(reconciler)
@@ -197,7 +199,17 @@ class Controller:
         self._metrics.watch(CONTROLLER_TRANSITIONS, lambda: reconciler.transitions)
         self._metrics.watch(TASK_FAILURES, lambda: reconciler.failures, "rollouts")
 
-    async def _start_admin(self, parts: AsyncExitStack, reconciler: Reconciler) -> None:
+    async def _watch_socket(self, server: ControlServer) -> None:
+        """Have the control API found by clients, whatever becomes of its socket; what is in the way is said once."""
+        said = ""
+        while True:
+            await asyncio.sleep(_LOOK_SECONDS)
+            await server.look()
+            if server.hindrance not in ("", said):
+                self._say(f"the socket of the control API is gone: {server.hindrance}")
+            said = server.hindrance
+
+    async def _start_admin(self, parts: AsyncExitStack, reconciler: Reconciler, server: ControlServer) -> None:
         if self._options.admin is None:
             return
 
@@ -207,6 +219,8 @@ class Controller:
         async def readyz() -> Page:
             if reconciler.fault is not None:
                 return Page(503, f"{reconciler.fault}\n".encode())
+            if server.hindrance:
+                return Page(503, f"the control API is not found: {server.hindrance}\n".encode())
             return Page(200, b"leads\n" if reconciler.leading else b"stands by\n")
 
         async def metrics() -> Page:
@@ -232,7 +246,6 @@ class Controller:
                 channel.send("metrics", dump=self._metrics.dump())
                 await asyncio.sleep(_TELL_SECONDS)
 
-        parts.callback(self._tasks.cancel)
         self._tasks.keep("metrics", tell)
 
     async def _relay_fallbacks(self, observed: ObservationsReader, feedback: FeedbackService) -> None:
