@@ -347,7 +347,7 @@ class Worker:
                 await asyncio.sleep(_TICK_SECONDS)
                 now = time.monotonic()
                 self._taken_over = _inode(path) != mine
-                if has_successor(lock, self._supervisor):
+                if has_successor(lock, self._supervisor, path.name):
                     until = min(last, now + self._settings.orphan_grace)
 
     # -- the end
