@@ -33,9 +33,12 @@ LOG_ERRORS: Final = "dropout_decision_log_errors_total"
 WORKERS_REPLACED: Final = "dropout_workers_replaced_total"
 CACHE_HITS: Final = "dropout_feature_cache_hits_total"
 CACHE_MISSES: Final = "dropout_feature_cache_misses_total"
+CACHE_REFUSED: Final = "dropout_feature_cache_refused_total"
+CACHE_BYTES: Final = "dropout_feature_cache_bytes"
 VERDICT_HITS: Final = "dropout_verdict_cache_hits_total"
 VERDICT_MISSES: Final = "dropout_verdict_cache_misses_total"
 FEATURE_ERRORS: Final = "dropout_feature_read_errors_total"
+TASK_FAILURES: Final = "dropout_task_failures_total"
 STREAM_ERRORS: Final = "dropout_stream_errors_total"
 OUTCOMES: Final = "dropout_outcomes_total"
 TRIPS: Final = "dropout_trips_total"
@@ -108,10 +111,19 @@ METRICS: Final[tuple[MetricInfo, ...]] = (
     MetricInfo(WORKERS_REPLACED, "counter", (), "Workers that died or hung and were replaced."),
     MetricInfo(CACHE_HITS, "counter", (), "Requests whose features were in the worker's cache."),
     MetricInfo(CACHE_MISSES, "counter", (), "Reads of the feature store, because the cache had no answer."),
+    MetricInfo(CACHE_REFUSED, "counter", (), "Answers of the feature store that were too large to be remembered."),
+    MetricInfo(
+        CACHE_BYTES,
+        "gauge",
+        (),
+        "Bytes, about, of features that are remembered, in the worker where they are most.",
+        "max",
+    ),
     MetricInfo(VERDICT_HITS, "counter", (), "Requests whose verdict the worker remembered."),
     MetricInfo(VERDICT_MISSES, "counter", (), "Evaluations of policies because nothing was remembered."),
     MetricInfo(FEATURE_ERRORS, "counter", (), "Reads of the feature store that failed."),
     MetricInfo(STREAM_ERRORS, "counter", (), "Streams that ended in an error of the client or of Dropout."),
+    MetricInfo(TASK_FAILURES, "counter", ("task",), "Failures of work in the background by a bug; it begins again."),
     MetricInfo(
         OUTCOMES,
         "counter",

@@ -36,7 +36,9 @@ class Settings:
         "", "the feature store; without it `serve` has none, and `dropout features` uses `sqlite:features.db`"
     )
     feature_cache: float = _setting(10.0, "seconds for which a value read from the feature store is used again")
-    feature_cache_entries: int = _setting(50_000, "entities that a worker remembers the features of")
+    feature_cache_bytes: int = _setting(
+        64 << 20, "bytes, about, of features that a worker remembers; what is over a 64th of it, is read every time"
+    )
     verdict_cache_entries: int = _setting(4096, "verdicts of policies that a worker remembers; 0 asks every time")
     drain_timeout: float = _setting(10.0, "seconds that streams in flight get after SIGTERM, without `--drain-timeout`")
     decision_deadline: float = _setting(

@@ -20,6 +20,7 @@ from extproc.adapters.regorus_policy import RegorusEngine, check_sources
 from extproc.control.policy import RULE, ControlPolicy, Verdict
 from extproc.datapath.model import PolicyVerdict
 from extproc.errors import DropoutError, InvalidInput
+from extproc.lifeline import Lifeline, hang_on
 from extproc.resources.policies import PolicySources, read_sources
 
 logger = logging.getLogger(__name__)
@@ -103,6 +104,7 @@ class _Engine:
         self._sources = sources
         self._answer_seconds = answer_seconds
         self._process: subprocess.Popen[bytes] | None = None
+        self._lifeline: Lifeline | None = None
         self._failed = ("", float("-inf"))
         self.revision = sources.revision
         self.has_rule = RULE in RegorusEngine(sources).paths
@@ -126,6 +128,9 @@ class _Engine:
     def close(self) -> None:
         """End the process, wherever it hangs."""
         process, self._process = self._process, None
+        lifeline, self._lifeline = self._lifeline, None
+        if lifeline is not None:
+            lifeline.close()
         if process is not None:
             process.kill()
             process.wait()
@@ -136,8 +141,10 @@ class _Engine:
     def _start(self) -> None:
         root = str(Path(extproc.__file__).resolve().parent.parent)
         search_path = os.pathsep.join(part for part in (root, os.environ.get("PYTHONPATH")) if part)
-        self._process = subprocess.Popen(  # our own interpreter and module
-            [sys.executable, "-P", "-m", "extproc.adapters.control_policy"],
+        self._lifeline = Lifeline()
+        self._process = subprocess.Popen(  # noqa: S603  # our own interpreter and module
+            [sys.executable, "-P", "-m", "extproc.adapters.control_policy", str(self._lifeline.fd)],
+            pass_fds=(self._lifeline.fd,),
             stdin=subprocess.PIPE,
             stdout=subprocess.PIPE,
             stderr=subprocess.DEVNULL,
@@ -173,7 +180,11 @@ def _as_control(verdict: PolicyVerdict) -> Verdict:
 
 
 def main() -> None:
-    """Load the sources on the first line of stdin, say so, then answer each further line with a verdict."""
+    """Load the sources on the first line of stdin, say so, then answer each further line with a verdict.
+
+    The argument is the descriptor of the ``lifeline``.
+    """
+    hang_on(int(sys.argv[1]))
     engine = RegorusEngine(PolicySources.from_json(sys.stdin.buffer.readline()))
     _say({})
     for line in sys.stdin.buffer:

@@ -42,6 +42,7 @@ from extproc.datapath.model import PolicyVerdict
 from extproc.datapath.policy_input import Reads
 from extproc.datapath.verdict import check_verdict, invalid
 from extproc.errors import Fault, InvalidInput
+from extproc.lifeline import Lifeline, hang_on
 from extproc.names import Reason
 from extproc.resources.policies import PolicySources
 
@@ -143,14 +144,16 @@ def check_sources(sources: PolicySources, cpu_seconds: int = CHECK_CPU_SECONDS) 
     """
     root = str(FilePath(extproc.__file__).resolve().parent.parent)
     search_path = os.pathsep.join(part for part in (root, os.environ.get("PYTHONPATH")) if part)
-    done = subprocess.run(  # noqa: S603  # our own module, and a number
-        [sys.executable, "-P", "-m", "extproc.adapters.regorus_policy", str(cpu_seconds)],
-        input=sources.to_json().encode(),
-        stdout=subprocess.PIPE,
-        stderr=subprocess.DEVNULL,
-        check=False,
-        env={**os.environ, "PYTHONPATH": search_path},
-    )
+    with Lifeline() as lifeline:
+        done = subprocess.run(  # noqa: S603  # our own module, and numbers
+            [sys.executable, "-P", "-m", "extproc.adapters.regorus_policy", str(lifeline.fd), str(cpu_seconds)],
+            input=sources.to_json().encode(),
+            stdout=subprocess.PIPE,
+            stderr=subprocess.DEVNULL,
+            check=False,
+            env={**os.environ, "PYTHONPATH": search_path},
+            pass_fds=(lifeline.fd,),
+        )
     if done.returncode == -signal.SIGXCPU:
         return [Fault("policy_too_slow", f"checking these policies took more than {cpu_seconds} s of CPU time")]
     if done.returncode != 0:
@@ -390,10 +393,14 @@ def _fault(code: str, error: Exception) -> Fault:
 
 
 def main() -> None:
-    """Check the sources on stdin within the CPU seconds that the argument says; faults as JSON on stdout."""
+    """Check the sources on stdin; faults as JSON on stdout.
+
+    The arguments are the descriptor of the ``lifeline`` and the CPU seconds that this may take.
+    """
+    hang_on(int(sys.argv[1]))
     _, most = resource.getrlimit(resource.RLIMIT_CPU)
     with suppress(ValueError):  # whoever started us allows less
-        resource.setrlimit(resource.RLIMIT_CPU, (int(sys.argv[1]), most))
+        resource.setrlimit(resource.RLIMIT_CPU, (int(sys.argv[2]), most))
     faults = check_here(PolicySources.from_json(sys.stdin.buffer.read()))
     sys.stdout.buffer.write(orjson.dumps([fault.as_dict() for fault in faults]))
 

@@ -7,10 +7,11 @@ import os
 import secrets
 import socket
 import time
-from collections.abc import Callable, Coroutine
+from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import AsyncExitStack, suppress
-from typing import Any, Final
+from functools import partial
+from typing import Final
 
 from extproc.adapters.control_policy import ControlPolicies
 from extproc.adapters.envoy_admin import EnvoyClusters
@@ -38,12 +39,14 @@ from extproc.metrics import (
     CONTROLLER_STABLE_TRIPPED,
     CONTROLLER_TRANSITIONS,
     FEEDBACK,
+    TASK_FAILURES,
     Metrics,
     merge,
 )
 from extproc.serve.admin import AdminServer, Page
 from extproc.serve.hosts import Hosts
 from extproc.serve.messages import Channel, Message
+from extproc.serve.tasks import Tasks
 from extproc.settings import settings
 from extproc.snapshot.store import RolloutStore
 
@@ -51,6 +54,7 @@ GRACE_SECONDS: Final = 1.0
 """What calls under way get at the end."""
 
 _TELL_SECONDS: Final = 5.0
+_LOOK_SECONDS: Final = 0.5
 
 
 class Controller:
@@ -65,6 +69,7 @@ class Controller:
         self._say = say
         self._clock = SystemClock()
         self._metrics = Metrics(self._clock)
+        self._tasks = Tasks(lambda name: self._metrics.count(TASK_FAILURES, name))
         self._stopping = asyncio.Event()
 
     def stop(self) -> None:
@@ -86,10 +91,13 @@ class Controller:
             server = self._server(parts, policy, clusters, hearing, feedback)
             await server.start()
             parts.push_async_callback(server.stop, GRACE_SECONDS)
+            observed = self._observations(parts)
+            parts.callback(self._tasks.cancel)
+            self._tasks.keep("control", partial(self._watch_socket, server))
             await self._start_feedback(parts, feedback)
-            await self._start_admin(parts, reconciler)
+            await self._start_admin(parts, reconciler, server)
             await self._start_pipe(parts)
-            self._start(parts, self._relay_fallbacks(self._observations(parts), feedback))
+            self._tasks.keep("fallbacks", partial(self._relay_fallbacks, observed, feedback))
             self._say(f"ready: control API on {self._options.listen.target}")
             await self._reconcile(reconciler)
 
@@ -211,8 +219,19 @@ class Controller:
         self._metrics.gauge(CONTROLLER_ROLLOUTS, lambda: float(reconciler.under_way))
         self._metrics.gauge(CONTROLLER_STABLE_TRIPPED, lambda: float(reconciler.alarms))
         self._metrics.watch(CONTROLLER_TRANSITIONS, lambda: reconciler.transitions)
+        self._metrics.watch(TASK_FAILURES, lambda: reconciler.failures, "rollouts")
 
-    async def _start_admin(self, parts: AsyncExitStack, reconciler: Reconciler) -> None:
+    async def _watch_socket(self, server: ControlServer) -> None:
+        """Have the control API found by clients, whatever becomes of its socket; what is in the way is said once."""
+        said = ""
+        while True:
+            await asyncio.sleep(_LOOK_SECONDS)
+            await server.look()
+            if server.hindrance not in ("", said):
+                self._say(f"the socket of the control API is gone: {server.hindrance}")
+            said = server.hindrance
+
+    async def _start_admin(self, parts: AsyncExitStack, reconciler: Reconciler, server: ControlServer) -> None:
         if self._options.admin is None:
             return
 
@@ -222,6 +241,8 @@ class Controller:
         async def readyz() -> Page:
             if reconciler.fault is not None:
                 return Page(503, f"{reconciler.fault}\n".encode())
+            if server.hindrance:
+                return Page(503, f"the control API is not found: {server.hindrance}\n".encode())
             return Page(200, b"leads\n" if reconciler.leading else b"stands by\n")
 
         async def metrics() -> Page:
@@ -247,12 +268,7 @@ class Controller:
                 channel.send("metrics", dump=self._metrics.dump())
                 await asyncio.sleep(_TELL_SECONDS)
 
-        self._start(parts, tell())
-
-    @staticmethod
-    def _start(parts: AsyncExitStack, task: Coroutine[Any, Any, None]) -> None:
-        """Do it until everything ends."""
-        parts.callback(asyncio.get_running_loop().create_task(task).cancel)
+        self._tasks.keep("metrics", tell)
 
     async def _relay_fallbacks(self, observed: ObservationsReader, feedback: FeedbackService) -> None:
         """Tell feedback which decisions stable answered in the version's place: their labels are not the version's.

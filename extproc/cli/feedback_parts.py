@@ -27,7 +27,7 @@ def feedback_service(url: str, clock: Clock, count: Callable[[Code, int], None])
     ``count`` is told how many records got which code.
 
     Raises:
-        InvalidInput: ``setting_invalid``, ``key_invalid``, ``token_invalid`` or ``token_exposed``.
+        InvalidInput: ``setting_invalid``, ``key_invalid``, ``key_untrusted``, ``token_invalid`` or ``token_exposed``.
         Unreachable: when the store, the counts or the keys cannot be reached.
     """
     retention = settings().label_retention * 24 * 3600

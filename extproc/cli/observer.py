@@ -23,7 +23,7 @@ from extproc.adapters.stores import beside, open_store
 from extproc.clock import SystemClock
 from extproc.decision_id import KeyFile
 from extproc.errors import DropoutError, Unreachable
-from extproc.metrics import OBSERVER_AGE, OBSERVER_DROPPED, OBSERVER_ENTRIES, OUTCOMES, TRIPS, Metrics
+from extproc.metrics import OBSERVER_AGE, OBSERVER_DROPPED, OBSERVER_ENTRIES, OUTCOMES, TASK_FAILURES, TRIPS, Metrics
 from extproc.protect.access_log import AccessLogService
 from extproc.protect.observer import Decided, Observer
 from extproc.protect.outcome import Outcome
@@ -108,6 +108,10 @@ class ObserverOfStore:
                 await asyncio.wait_for(self._news.wait(), _REPORT_SECONDS)
             self._news.clear()
             await self._write()
+
+    def count_failure(self, task: str) -> None:
+        """Count it by the work that failed."""
+        self._metrics.count(TASK_FAILURES, task)
 
     def dump(self) -> dict[str, Any]:
         """The metrics."""

@@ -48,7 +48,7 @@ def take_observer(endpoint: UnixEndpoint | TcpEndpoint, *, allow_insecure: bool)
         probe_tcp(endpoint, _ORPHANS_LEAVE_SECONDS, FLAG)
         return None
     prepare_folder(endpoint.path.parent, FLAG)
-    lock = FolderLock(endpoint, endpoint.path.name, FLAG)
+    lock = FolderLock([endpoint], endpoint.path.name, FLAG)
     probe_unix(endpoint, lock.take(), FLAG)
     return lock
 

@@ -1,6 +1,7 @@
 """The process in which ``dropout serve`` tries policies before any worker has them.
 
-Started as ``python -m extproc.cli.policy_trial``. It may be brought down, or never end: that is what it is for.
+Started as ``python -m extproc.cli.policy_trial FD``, see ``lifeline``. It may be brought down, or never end: that is
+what it is for.
 """
 
 from __future__ import annotations
@@ -13,6 +14,7 @@ from typing import Any
 
 from extproc.adapters.regorus_policy import RegorusEngine, check_here
 from extproc.errors import InvalidInput
+from extproc.lifeline import hang_on
 from extproc.resources.policies import PolicySources
 from extproc.serve.policy_trial import answer_trial
 
@@ -27,5 +29,6 @@ def load(sources: str) -> Callable[[str, Mapping[str, Any]], object]:
 
 
 if __name__ == "__main__":
+    hang_on(int(sys.argv[1]))
     with suppress(BrokenPipeError):  # nobody is there to be told any more
         answer_trial(sys.stdin.buffer.read(), load, lambda line: os.write(1, line))

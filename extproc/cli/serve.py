@@ -221,10 +221,10 @@ def _take(endpoints: Sequence[UnixEndpoint | TcpEndpoint], options: Options) -> 
     if options.tls is not None:
         raise InvalidInput.of("tls_needs_port", "TLS is for HOST:PORT; a Unix socket is private.", field="--tls-cert")
     prepare_folder(first.path.parent)
-    lock = FolderLock(first, options.listen.removeprefix("unix:"))
+    sockets = [endpoint for endpoint in endpoints if isinstance(endpoint, UnixEndpoint)]
+    lock = FolderLock(sockets, options.listen.removeprefix("unix:"))
     leftovers = lock.take()
-    for endpoint in endpoints:
-        assert isinstance(endpoint, UnixEndpoint)
+    for endpoint in sockets:
         probe_unix(endpoint, leftovers)
     return lock
 
@@ -361,7 +361,7 @@ class EnvoyFiles:
 
     def exist(self) -> bool:
         """Whether Envoy has something to read."""
-        return all((self._directory / name).exists() for name in _ENVOY_FILES)
+        return all((self._directory / name).is_file() for name in _ENVOY_FILES)
 
     def write(self) -> None:
         """Write what changed since it was last written, and what somebody else removed or changed."""

@@ -31,12 +31,15 @@ from extproc.datapath.verdict_cache import VerdictCache
 from extproc.decision_id import DecisionIds, KeyFile
 from extproc.errors import DropoutError, Fault
 from extproc.metrics import (
+    CACHE_BYTES,
     CACHE_HITS,
     CACHE_MISSES,
+    CACHE_REFUSED,
     FEATURE_ERRORS,
     LOG_DROPS,
     LOG_ERRORS,
     STREAM_ERRORS,
+    TASK_FAILURES,
     VERDICT_HITS,
     VERDICT_MISSES,
     Metrics,
@@ -113,6 +116,8 @@ class RouterApplication:
             features = self._features
             self._metrics.watch(CACHE_HITS, lambda: features.hits)
             self._metrics.watch(CACHE_MISSES, lambda: features.misses)
+            self._metrics.watch(CACHE_REFUSED, lambda: features.cache.refused)
+            self._metrics.gauge(CACHE_BYTES, lambda: features.cache.bytes)
             self._metrics.watch(FEATURE_ERRORS, lambda: features.errors)
         if self._log is not None:
             log = self._log
@@ -182,6 +187,10 @@ class RouterApplication:
         """Count it; what it was is no label, because it is the peer's doing."""
         del fault
         self._metrics.count(STREAM_ERRORS)
+
+    def count_failure(self, task: str) -> None:
+        """Count it by the work that failed."""
+        self._metrics.count(TASK_FAILURES, task)
 
     async def follow(self) -> None:
         """Follow the store."""
@@ -275,7 +284,7 @@ def _open_features(url: str, clock: Clock, deadline: float) -> FeatureReader:
     return FeatureReader(
         open_features(url),
         clock,
-        max_entries=tuning.feature_cache_entries,
+        max_bytes=tuning.feature_cache_bytes,
         max_age=tuning.feature_cache,
         deadline=deadline,
     )

@@ -9,7 +9,7 @@ from __future__ import annotations
 import logging
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass, replace
-from typing import Final, Protocol
+from typing import Any, Final, Protocol, TypeVar
 
 from extproc.clock import Clock
 from extproc.control.following import Followed, UnderWay
@@ -24,6 +24,7 @@ from extproc.errors import Fault, Refused, Unreachable
 from extproc.snapshot.store import CLOCK_SET_BACK_SECONDS, HistoryEntry, Lease, RolloutStore, Status, Write
 
 logger = logging.getLogger(__name__)
+T = TypeVar("T")
 
 TICK_SECONDS: Final = 1.0
 """From one look to the next."""
@@ -75,7 +76,8 @@ class Reconciler:
 
     ``actor`` is who did it, in history. ``say`` is told of every transition, in a line. ``hearing`` are the observers,
     None where there are none; ``clusters`` are asked before what one of them reports undoes a promotion. ``leading``
-    and ``fault`` (why the store cannot be worked with at the moment) may be read from anywhere.
+    and ``fault`` (why the store cannot be worked with at the moment) may be read from anywhere, and so may
+    ``transitions`` and ``failures``: what it did, and how often a bug kept it from moving something, since the start.
     """
 
     def __init__(
@@ -109,10 +111,11 @@ class Reconciler:
         self._ahead = 0.0
         self._lease: Lease | None = None
         self._renew_at = 0.0
-        self._broken: set[str] = set()
+        self._broken: set[tuple[str, object]] = set()
         self._damaged: set[str] = set()
         self.fault: Fault | None = None
         self.transitions = 0
+        self.failures = 0
 
     @property
     def leading(self) -> bool:
@@ -153,6 +156,11 @@ class Reconciler:
             self._note(error.faults[0])
             if not self.leading and self._lease is not None:
                 self._lose("the lease could not be renewed")
+        except Exception as error:  # a bug, or a row that nobody thought of: to end for it would move nothing either
+            self.failures += 1
+            if self.fault is None or self.fault.code != "tick_failed":
+                logger.exception("a look at the rollouts failed, which is a bug; the next one comes")
+            self._note(Fault("tick_failed", f"The rollouts cannot be looked at: {error!r}."))
 
     def release(self) -> None:
         """Let another lead at once."""
@@ -203,7 +211,11 @@ class Reconciler:
         now = self._clock.now()
         self._observe.begin(now)
         self._step_time.begin()
-        moving = [_Moving(followed, self._observed(followed, now)) for followed in self._under_way]
+        moving = [
+            _Moving(followed, seen)
+            for followed in self._under_way
+            if (seen := self._by_itself(followed.key, self._observed, followed, now)) is not None
+        ]
         for _ in range(MOST_TRANSITIONS):
             falls: list[Planned] = []
             rises: list[Planned] = []
@@ -236,17 +248,23 @@ class Reconciler:
         planned = []
         for one in moving:
             followed = one.followed
-            try:
-                found = advance(followed.plan, followed.row.status, one.observations, now)
-            except Exception:  # whatever one rollout holds, it must not hold up another
-                if followed.key not in self._broken:
-                    logger.exception("%s is left as it is", followed.key)
-                self._broken.add(followed.key)
-                continue
-            self._broken.discard(followed.key)
+            found = self._by_itself(followed.key, advance, followed.plan, followed.row.status, one.observations, now)
             if found is not None and not overlaps(followed.row.status, found.status, now):
                 planned.append((one, found))
         return planned
+
+    def _by_itself(self, key: str, call: Callable[..., T], *arguments: Any) -> T | None:
+        """What ``call`` gives for one rollout, or None: whatever that one holds, it must not hold up another."""
+        try:
+            found = call(*arguments)
+        except Exception:
+            self.failures += 1
+            if (key, call) not in self._broken:
+                logger.exception("%s is left as it is", key)
+            self._broken.add((key, call))
+            return None
+        self._broken.discard((key, call))
+        return found
 
     def _held_back(self, rises: Sequence[Planned], now: float) -> list[_Moving]:
         """The rollouts that are to get more, and where that may not be, why; without those of which it is not known."""

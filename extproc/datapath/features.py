@@ -14,9 +14,10 @@ import threading
 from collections.abc import Mapping
 from contextlib import suppress
 from math import inf
-from typing import Final, NamedTuple
+from typing import Final
 
 from extproc.clock import Clock
+from extproc.datapath.feature_cache import MAX_BYTES, Entry, FeatureCache, Key, size_of
 from extproc.datapath.model import Features, FeatureValue
 from extproc.datapath.ports import FeatureRow, FeatureStore
 from extproc.names import Reason
@@ -24,35 +25,20 @@ from extproc.snapshot.model import FeatureNeed
 
 logger = logging.getLogger(__name__)
 
-MAX_ENTRIES: Final = 50_000
 MAX_AGE_SECONDS: Final = 10.0
 MAX_PENDING: Final = 256
 MAX_ENTITY_LENGTH: Final = 512
-"""Characters of an entity that is asked about: clients choose them, and the cache holds fifty thousand."""
+"""Characters of an entity that is asked about: clients choose them, and the cache holds many."""
 
 CLOSE: Final = None
-
-
-class Key(NamedTuple):
-    """What one read of the store answers."""
-
-    view: str
-    names: tuple[str, ...]
-    entity: str
-
-
-class Entry(NamedTuple):
-    """What the store answered, and when (monotonic seconds)."""
-
-    rows: Mapping[str, FeatureRow]
-    read_at: float
 
 
 class FeatureReader:
     """A read-through cache in front of a feature store. Every method belongs to the event loop.
 
-    Least recently used entries leave at ``max_entries``; no entry is served longer than ``max_age`` seconds after it
-    was read. At most ``max_pending`` reads wait for the store; a request beyond them gets ``feature_timeout`` at once.
+    Least recently used entries leave at ``max_bytes``, and what is too large for that serves the requests that wait for
+    it alone; no entry is served longer than ``max_age`` seconds after it was read. At most ``max_pending`` reads wait
+    for the store; a request beyond them gets ``feature_timeout`` at once.
     No request waits longer than ``deadline`` seconds, so that its decision comes before Envoy has given up.
 
     ``hits``, ``misses`` (reads asked of the store) and ``errors`` (reads that failed) count since the start, for the
@@ -64,18 +50,17 @@ class FeatureReader:
         store: FeatureStore,
         clock: Clock,
         *,
-        max_entries: int = MAX_ENTRIES,
+        max_bytes: int = MAX_BYTES,
         max_age: float = MAX_AGE_SECONDS,
         max_pending: int = MAX_PENDING,
         deadline: float = inf,
     ) -> None:
         self._store = store
         self._clock = clock
-        self._max_entries = max_entries
         self._max_age = max_age
         self._max_pending = max_pending
         self._deadline = deadline
-        self._entries: dict[Key, Entry] = {}
+        self.cache = FeatureCache(max_bytes)
         self._pending: dict[Key, asyncio.Future[Mapping[str, FeatureRow] | None]] = {}
         self._wanted: queue.SimpleQueue[tuple[asyncio.AbstractEventLoop, Key] | None] = queue.SimpleQueue()
         self._thread: threading.Thread | None = None
@@ -84,17 +69,15 @@ class FeatureReader:
         self.misses = 0
         self.errors = 0
 
-    def __len__(self) -> int:
-        """The number of entries in the cache."""
-        return len(self._entries)
-
     def cached(self, need: FeatureNeed, entity: str) -> Features | None:
         """What the rollout needs, if it is in the cache; None when it must be fetched."""
         key = Key(need.view, need.names, entity)
-        entry = self._entries.pop(key, None)
-        if entry is None or self._clock.monotonic() - entry.read_at > self._max_age:
+        entry = self.cache.get(key)
+        if entry is None:
             return None
-        self._entries[key] = entry  # put back at the end: the dict's order is the order of use
+        if self._clock.monotonic() - entry.read_at > self._max_age:
+            self.cache.drop(key)
+            return None
         self.hits += 1
         return self._judge(need, entry.rows, "cache")
 
@@ -164,19 +147,21 @@ class FeatureReader:
             loop, key = wanted
             rows: Mapping[str, FeatureRow] | None = None
             fault: Exception | None = None
+            size = 0
             try:
-                rows = self._store.read(key.view, key.entity, key.names)
+                found = self._store.read(key.view, key.entity, key.names)
+                rows, size = found, size_of(key, found, self.cache.max_entry_bytes)
             except Exception as error:  # Unreachable, or a store's own bug: the thread must outlive both
                 fault = error
             with suppress(RuntimeError):
-                loop.call_soon_threadsafe(self._arrived, key, rows, fault)
+                loop.call_soon_threadsafe(self._arrived, key, rows, size, fault)
         self._store.close()
 
-    def _arrived(self, key: Key, rows: Mapping[str, FeatureRow] | None, fault: Exception | None) -> None:
+    def _arrived(self, key: Key, rows: Mapping[str, FeatureRow] | None, size: int, fault: Exception | None) -> None:
         if rows is None:
             self.errors += 1
         else:
-            self._remember(key, Entry(rows, self._clock.monotonic()))
+            self.cache.put(key, Entry(rows, self._clock.monotonic(), size))
         if (rows is None) != self._failing:
             self._failing = rows is None
             if self._failing:
@@ -186,9 +171,3 @@ class FeatureReader:
         answer = self._pending.pop(key)
         if not answer.done():
             answer.set_result(rows)
-
-    def _remember(self, key: Key, entry: Entry) -> None:
-        self._entries.pop(key, None)
-        self._entries[key] = entry
-        while len(self._entries) > self._max_entries:
-            del self._entries[next(iter(self._entries))]

@@ -27,7 +27,8 @@ def load_or_create_key(path: Path) -> bytes:
     """The key in the file ``path``, made if there is none.
 
     Raises:
-        InvalidInput: ``key_invalid`` when the file holds something else; a key is never replaced.
+        InvalidInput: ``key_invalid`` when the file holds something else; a key is never replaced. ``key_untrusted``
+            when somebody else may have written it.
         Unreachable: ``key_unreachable`` when the file can be neither read nor made.
     """
     key = load_or_create(path, lambda: secrets.token_bytes(KEY_BYTES), "The key for pseudonyms")

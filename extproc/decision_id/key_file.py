@@ -27,7 +27,8 @@ class KeyFile:
     """The keys in the file ``path``, made with one key if there is none; ``current`` are those last read.
 
     Raises:
-        InvalidInput: ``key_invalid`` when the file holds something else; it is never replaced.
+        InvalidInput: ``key_invalid`` when the file holds something else; it is never replaced. ``key_untrusted`` when
+            somebody else may have written it.
         Unreachable: ``key_unreachable`` when it can be neither read nor made.
     """
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import os
+import stat
 import tempfile
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import suppress
@@ -12,12 +13,16 @@ from typing import Any, Final
 
 import orjson
 
-from extproc.envoy.render import render_clusters, render_routes
+from extproc.envoy.render import fallback_cluster, fallback_name, render_clusters, render_routes
 from extproc.errors import Unreachable
+from extproc.files import NotRegular, read_regular
 from extproc.snapshot.model import CompiledRollout
 
 ROUTES_FILE: Final = "rds.json"
 CLUSTERS_FILE: Final = "cds.json"
+
+_MOST_BYTES: Final = 1 << 28
+"""Of a file that is there; a hundred thousand rollouts need less."""
 
 _FOR_ALL: Final = 0o644
 _FOR_THE_GROUP: Final = 0o640
@@ -40,11 +45,11 @@ def write_envoy_dir(directory: Path, rollouts: Iterable[CompiledRollout], marks:
         directory.mkdir(parents=True, exist_ok=True)
         before, clusters_before = _read(routes_file), _parse(_read(clusters_file))
         names = {cluster["name"] for cluster in clusters}
-        told = _resources(clusters_before)
-        if before == routes and clusters_before and names <= {cluster.get("name") for cluster in told}:
+        told = {fallback_name(*pair): pair for pair in _pairs_told(clusters_before)}
+        if before == routes and clusters_before and names <= told.keys():
             return False
         still_named = set(_clusters_named(_parse(before))) - names
-        kept = [cluster for cluster in told if cluster.get("name") in still_named]
+        kept = [fallback_cluster(*pair) for name, pair in told.items() if name in still_named]
         _replace(clusters_file, _discovery([*clusters, *kept]), _FOR_ALL)
         _replace(routes_file, routes, _FOR_THE_GROUP)
     except OSError as error:
@@ -60,9 +65,10 @@ def _discovery(resources: list[dict[str, Any]]) -> bytes:
 
 
 def _read(file: Path) -> bytes:
+    """What was written before; nothing where there is no such file, or something else in its place."""
     try:
-        return file.read_bytes()
-    except FileNotFoundError:
+        return read_regular(file, _MOST_BYTES)
+    except (FileNotFoundError, NotRegular):
         return b""
 
 
@@ -75,21 +81,30 @@ def _parse(text: bytes) -> dict[str, Any]:
     return document if isinstance(document, dict) else {}
 
 
-def _resources(document: Mapping[str, Any]) -> list[dict[str, Any]]:
+def _pairs_told(document: Mapping[str, Any]) -> Iterator[tuple[str, str]]:
+    """The upstream and the stable of every fallback cluster in a document, which may hold anything."""
     found = document.get("resources")
-    return [resource for resource in found if isinstance(resource, dict)] if isinstance(found, list) else []
+    for cluster in found if isinstance(found, list) else ():
+        try:
+            name, attempts = cluster["name"], cluster["clusterType"]["typedConfig"]["clusters"]
+            upstream, stable = (attempt["name"] for attempt in attempts)
+        except (LookupError, TypeError, ValueError):
+            continue
+        if isinstance(upstream, str) and isinstance(stable, str) and name == fallback_name(upstream, stable):
+            yield upstream, stable
 
 
-def _clusters_named(node: Any) -> Iterator[str]:
-    """Every cluster that a route names."""
-    if isinstance(node, dict):
-        if isinstance(named := node.get("cluster"), str):
-            yield named
-        for child in node.values():
-            yield from _clusters_named(child)
-    elif isinstance(node, list):
-        for child in node:
-            yield from _clusters_named(child)
+def _clusters_named(document: Any) -> Iterator[str]:
+    """Every cluster that a route names, in a document that may be of any depth."""
+    unseen = [document]
+    while unseen:
+        node = unseen.pop()
+        if isinstance(node, dict):
+            if isinstance(named := node.get("cluster"), str):
+                yield named
+            unseen.extend(node.values())
+        elif isinstance(node, list):
+            unseen.extend(node)
 
 
 def _replace(file: Path, content: bytes, mode: int) -> None:
@@ -100,8 +115,9 @@ def _replace(file: Path, content: bytes, mode: int) -> None:
     group = None
     with suppress(FileNotFoundError):
         before = file.stat()
-        mode &= before.st_mode
-        group = before.st_gid
+        if stat.S_ISREG(before.st_mode):
+            mode &= before.st_mode
+            group = before.st_gid
     descriptor, name = tempfile.mkstemp(dir=file.parent, prefix=f".{file.name}.")
     try:
         with os.fdopen(descriptor, "wb") as stream:

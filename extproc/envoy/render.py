@@ -80,7 +80,7 @@ def render_clusters(rollouts: Iterable[CompiledRollout]) -> list[dict[str, Any]]
         for upstream in rollout.upstreams.values()
         if upstream != rollout.upstreams[rollout.stable]
     }
-    return [_fallback_cluster(upstream, stable) for upstream, stable in sorted(pairs)]
+    return [fallback_cluster(upstream, stable) for upstream, stable in sorted(pairs)]
 
 
 def fallback_name(upstream: str, stable: str) -> str:
@@ -274,7 +274,8 @@ _NOBODYS: Final = _action("nobodys", {"@type": f"{_TYPES}.config.route.v3.RouteL
 """A decided request that belongs to no rollout has no route. Without it Envoy would go on to the undecided ones."""
 
 
-def _fallback_cluster(upstream: str, stable: str) -> dict[str, Any]:
+def fallback_cluster(upstream: str, stable: str) -> dict[str, Any]:
+    """The cluster of that name."""
     attempts = {
         "@type": f"{_TYPES}.extensions.clusters.composite.v3.ClusterConfig",
         "clusters": [{"name": upstream}, {"name": stable}],

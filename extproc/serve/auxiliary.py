@@ -18,6 +18,7 @@ from typing import Any, Final
 
 from extproc.serve.children import Backoff, start
 from extproc.serve.messages import Channel, Message
+from extproc.serve.tasks import Tasks
 
 STOP_SECONDS: Final = 3.0
 """What it gets to end by itself after SIGTERM."""
@@ -57,6 +58,7 @@ class Auxiliary:
         self._restart: asyncio.TimerHandle | None = None
         self._stopping = False
         self._gone = asyncio.Event()
+        self._lives = Tasks(self._lost)
 
     @property
     def pid(self) -> int | None:
@@ -73,7 +75,7 @@ class Auxiliary:
             return
         self._process = process
         self._gone.clear()
-        asyncio.get_running_loop().create_task(self._live(process, ours))
+        self._lives.once(self._what.name, self._live(process, ours))
 
     def send(self, kind: str, **body: Any) -> bool:
         """Send a message; False when there is nobody to take it."""
@@ -136,6 +138,16 @@ class Auxiliary:
         self._gone.set()
         if not self._stopping:
             self._again(time.monotonic() - born, f"(pid {process.pid}) ended with status {status}")
+
+    def _lost(self, _name: str) -> None:
+        """A life that cannot be followed to its end ends here."""
+        process, self._process, self._channel = self._process, None, None
+        if process is not None:
+            process.kill()
+            process.wait()
+        self._gone.set()
+        if not self._stopping:
+            self._again(0.0, "cannot be followed")
 
     def _again(self, lived: float, why: str) -> None:
         wait = self._backoff.after(lived)

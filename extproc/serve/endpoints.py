@@ -18,12 +18,13 @@ import socket
 import stat
 import struct
 import time
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Final
+from typing import Final, NamedTuple
 
 from extproc.errors import Fault, InvalidInput
+from extproc.files import read_regular
 
 MAX_SOCKET_PATH: Final = 107
 """Bytes of a Unix socket's path on Linux."""
@@ -188,15 +189,16 @@ def prepare_folder(folder: Path, flag: str = "--listen") -> None:
 
 
 class FolderLock:
-    """Says which supervisor owns the sockets of one template, and which workers it started.
+    """Says which supervisor owns the sockets of one template, which they are, and which workers it started.
 
     The lock goes with the process that holds it, however it ends; the list of workers stays, and tells a successor
     which of the sockets that still answer are left over from its predecessor.
     """
 
-    def __init__(self, endpoint: UnixEndpoint, template: str, flag: str = "--listen") -> None:
+    def __init__(self, endpoints: Sequence[UnixEndpoint], template: str, flag: str = "--listen") -> None:
         self._flag = flag
-        self._path = endpoint.path.parent / f".{Path(template).name}.lock"
+        self._path = endpoints[0].path.parent / f".{Path(template).name}.lock"
+        self._sockets = [endpoint.path.name for endpoint in endpoints]
         self._fd = -1
         self._leftovers: frozenset[int] = frozenset()
 
@@ -226,7 +228,7 @@ class FolderLock:
                 self._fd = fd
             else:  # its last holder removed the file between the two calls
                 os.close(fd)
-        self._leftovers = _noted(os.pread(self._fd, _MAX_NOTE, 0))[1]
+        self._leftovers = _noted(os.pread(self._fd, _MAX_NOTE, 0)).workers
         self.note(())  # workers of a predecessor serve on when they see that somebody comes after it
         return self._leftovers
 
@@ -247,7 +249,8 @@ class FolderLock:
         if self._fd < 0:
             return
         leftovers = {pid for pid in self._leftovers if Path(f"/proc/{pid}").exists()}
-        content = json.dumps({"supervisor": os.getpid(), "workers": sorted({*pids, *leftovers})}).encode()
+        workers = sorted({*pids, *leftovers})
+        content = json.dumps({"supervisor": os.getpid(), "workers": workers, "sockets": self._sockets}).encode()
         os.pwrite(self._fd, content.ljust(os.fstat(self._fd).st_size), 0)  # no moment at which it is empty
 
     def release(self) -> None:
@@ -274,22 +277,38 @@ class FolderLock:
             return False
 
 
-def has_successor(lock: Path, supervisor: int) -> bool:
-    """Whether another supervisor than the process ``supervisor`` has taken the lock, and lives."""
+def has_successor(lock: Path, supervisor: int, socket_name: str) -> bool:
+    """Whether another supervisor than the process ``supervisor`` has the lock, lives, and will take this socket over.
+
+    One with fewer workers takes the first sockets alone.
+    """
     try:
-        noted = _noted(lock.read_bytes())[0]
+        noted = _noted(read_regular(lock, _MAX_NOTE))
     except OSError:
         return False
-    return noted not in (0, supervisor) and Path(f"/proc/{noted}").exists()
+    comes = noted.supervisor not in (0, supervisor) and Path(f"/proc/{noted.supervisor}").exists()
+    return comes and (noted.sockets is None or socket_name in noted.sockets)
 
 
-def _noted(content: bytes) -> tuple[int, frozenset[int]]:
-    """The supervisor and the workers that a lock's file names; 0 and nobody if it cannot be read."""
+class _Note(NamedTuple):
+    """What a lock's file says: a supervisor (0: nobody), the workers that it knows of, the names of its sockets.
+
+    One of an older version does not say which sockets.
+    """
+
+    supervisor: int
+    workers: frozenset[int]
+    sockets: frozenset[str] | None
+
+
+def _noted(content: bytes) -> _Note:
+    """What a lock's file says; nothing if it cannot be read."""
     try:
         note = json.loads(content)
-        return int(note["supervisor"]), frozenset(int(pid) for pid in note["workers"])
-    except (ValueError, TypeError, KeyError):
-        return 0, frozenset()
+        supervisor, workers = int(note["supervisor"]), frozenset(int(pid) for pid in note["workers"])
+        return _Note(supervisor, workers, frozenset(map(str, note["sockets"])) if "sockets" in note else None)
+    except (ValueError, TypeError, KeyError, OverflowError, RecursionError):
+        return _Note(0, frozenset(), None)
 
 
 def probe_unix(endpoint: UnixEndpoint, leftovers: frozenset[int], flag: str = "--listen") -> None:

@@ -69,17 +69,13 @@ class HostSocket:
         self._safety = safety
         self._say = say
         self._name = f"{secrets.token_hex(8)}{SUFFIX}"
-        self._task: asyncio.Task[None] | None = None
         self._server: asyncio.Server | None = None
         self._inode = 0
         self._connections = 0
         self._fault = ""
 
-    def start(self) -> None:
-        """Be there to be found from now on."""
-        self._task = asyncio.get_running_loop().create_task(self._run())
-
-    async def _run(self) -> None:
+    async def run(self) -> None:
+        """Be there to be found, until cancelled."""
         while True:
             if not self._is_found():
                 await self._listen()
@@ -87,8 +83,6 @@ class HostSocket:
 
     def close(self) -> None:
         """Listen no more."""
-        if self._task is not None:
-            self._task.cancel()
         if self._server is not None:
             self._server.close()
             self._server = None

@@ -25,11 +25,14 @@ that closes is a message too: the other is gone.
 from __future__ import annotations
 
 import asyncio
+import logging
 from collections.abc import Callable, Iterable
 from itertools import islice
 from typing import Any, Final
 
 import orjson
+
+logger = logging.getLogger(__name__)
 
 Message = dict[str, Any]
 
@@ -68,9 +71,15 @@ class Channel(asyncio.Protocol):
             self._partial.append(line)
             whole = b"".join(self._partial)
             self._partial.clear()
-            self._on_message(orjson.loads(whole))
+            self._take(orjson.loads(whole))
         if rest:
             self._partial.append(rest)
+
+    def _take(self, message: Message) -> None:
+        try:
+            self._on_message(message)
+        except Exception:  # asyncio would close the pipe, which tells the other side that this one is gone
+            logger.exception("a message (%s) could not be taken, which is a bug; the next one is", message.get("kind"))
 
     def connection_lost(self, exc: Exception | None) -> None:
         """asyncio's word that the other end is gone."""

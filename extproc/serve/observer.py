@@ -6,11 +6,11 @@ No request waits for it. Without a supervisor there is nobody to tell of a trip,
 from __future__ import annotations
 
 import asyncio
-import logging
 import signal
 import socket
 from collections.abc import Callable, Sequence
 from contextlib import suppress
+from functools import partial
 from itertools import count
 from typing import Any, Final, Protocol
 
@@ -22,10 +22,9 @@ from extproc.protect.access_log import AccessLogService, server_options
 from extproc.serve.endpoints import UnixEndpoint
 from extproc.serve.grpc_server import bind
 from extproc.serve.messages import Channel, Message
+from extproc.serve.tasks import Tasks
 from extproc.serve.worker_config import ObserverConfig
 from extproc.snapshot.trips import LocalTrip
-
-logger = logging.getLogger(__name__)
 
 TICK_SECONDS: Final = 0.05
 _TICKS_A_BEAT: Final = 5
@@ -58,6 +57,10 @@ class ObserverApplication(Protocol):
 
     async def report(self) -> None:
         """Write down what is observed, until cancelled."""
+        ...
+
+    def count_failure(self, task: str) -> None:
+        """Work in the background failed by a bug."""
         ...
 
     def dump(self) -> dict[str, Any]:
@@ -94,7 +97,6 @@ class ObserverProcess:
         self._started: asyncio.Future[Message] = asyncio.Future()
         self._stop = asyncio.Event()
         self._app: ObserverApplication | None = None
-        self._failed = False
 
     async def run(self) -> int:
         """From the first message to the end of the pipe; the exit status."""
@@ -111,16 +113,15 @@ class ObserverProcess:
             self._channel.close()
             await asyncio.sleep(0)
             return error.exit_code
-        tasks = [loop.create_task(work) for work in (app.follow(), app.report(), self._turn(app))]
-        for task in tasks:
-            task.add_done_callback(self._ended)
+        tasks = Tasks(app.count_failure)
+        tasks.keep("store", app.follow)
+        tasks.keep("report", app.report)
+        tasks.keep("ticks", partial(self._turn, app))
         await self._stop.wait()
         await server.stop(_GRACE_SECONDS)
-        for task in tasks:
-            task.cancel()
-        await asyncio.gather(*tasks, return_exceptions=True)
+        await tasks.end()
         await app.close()
-        return 1 if self._failed else 0
+        return 0
 
     async def _start(self, start: Message) -> tuple[grpc.aio.Server, ObserverApplication]:
         """Listen; the socket takes its place when there is somebody behind it."""
@@ -144,13 +145,6 @@ class ObserverProcess:
             if turn % _TICKS_A_BEAT == 0:
                 self._channel.send("alive")
             await asyncio.sleep(TICK_SECONDS)
-
-    def _ended(self, task: asyncio.Task[None]) -> None:
-        """A background task that fails is a bug; an observer without it would see nothing, in silence."""
-        if not task.cancelled() and task.exception() is not None:
-            logger.error("a background task of the observer failed; it is replaced", exc_info=task.exception())
-            self._failed = True
-            self._stop.set()
 
     def _tell_trips(self, trips: Sequence[LocalTrip], lifted: Sequence[LocalTrip]) -> None:
         self._channel.send("trips", trips=[list(trip) for trip in trips], lifted=[list(trip) for trip in lifted])

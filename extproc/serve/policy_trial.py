@@ -16,6 +16,7 @@ from typing import Any, Final
 import orjson
 
 from extproc.errors import Fault, InvalidInput, Unreachable
+from extproc.lifeline import Lifeline
 from extproc.serve.heartbeat import ANY_PATH
 
 _START_SECONDS: Final = 30.0
@@ -46,7 +47,10 @@ def crashed(path: str | None) -> Fault:
 
 
 class Trial:
-    """Tries policies in a short-lived process: ``command`` reads the sources and inputs and says how it went."""
+    """Tries policies in a short-lived process: ``command`` reads the sources and inputs and says how it went.
+
+    It gets the number of its end of the ``Lifeline`` as its last argument.
+    """
 
     def __init__(self, command: Sequence[str], limit: float) -> None:
         self._command = command
@@ -85,23 +89,26 @@ class Trial:
 
     @asynccontextmanager
     async def _process(self, question: bytes) -> AsyncIterator[asyncio.StreamReader]:
-        process = await asyncio.create_subprocess_exec(
-            *self._command,
-            stdin=asyncio.subprocess.PIPE,
-            stdout=asyncio.subprocess.PIPE,
-            limit=_MAX_LINE,
-            start_new_session=True,  # Ctrl-C in a terminal is the supervisor's alone
-        )
-        assert process.stdin is not None
-        assert process.stdout is not None
-        try:
-            process.stdin.write(question)
-            process.stdin.close()
-            yield process.stdout
-        finally:
-            if process.returncode is None:
-                process.kill()
-            await process.wait()
+        with Lifeline() as lifeline:
+            process = await asyncio.create_subprocess_exec(
+                *self._command,
+                str(lifeline.fd),
+                stdin=asyncio.subprocess.PIPE,
+                stdout=asyncio.subprocess.PIPE,
+                limit=_MAX_LINE,
+                pass_fds=(lifeline.fd,),
+                start_new_session=True,  # Ctrl-C in a terminal is the supervisor's alone
+            )
+            assert process.stdin is not None
+            assert process.stdout is not None
+            try:
+                process.stdin.write(question)
+                process.stdin.close()
+                yield process.stdout
+            finally:
+                if process.returncode is None:
+                    process.kill()
+                await process.wait()
 
 
 def answer_trial(

@@ -65,9 +65,12 @@ class Protection:
 
     # -- its life
 
-    async def run(self) -> None:
-        """Keep an observer alive and at work, until cancelled."""
+    def start(self) -> None:
+        """Begin to observe; an observer that ends is followed by another."""
         self._observer.start()
+
+    async def watch(self) -> None:
+        """Replace an observer that lives and does not work, until cancelled."""
         while True:
             asleep = time.monotonic()
             await asyncio.sleep(_LOOK_SECONDS)

@@ -7,7 +7,6 @@ them; both are slow or away at times, so each has a thread of its own, and nothi
 from __future__ import annotations
 
 import asyncio
-import logging
 from collections.abc import Callable, Coroutine, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import suppress
@@ -27,8 +26,6 @@ from extproc.snapshot.held import (
     trips_in_force,
 )
 from extproc.snapshot.trips import LocalTrip
-
-logger = logging.getLogger(__name__)
 
 LOOK_SECONDS: Final = 0.2
 """How often the file is looked at for what another ``serve`` put there."""
@@ -91,7 +88,6 @@ class HostSafety:
         self._news_for_store = asyncio.Event()
         self._file_thread = ThreadPoolExecutor(1, "safety-file")
         self._store_thread = ThreadPoolExecutor(1, "safety-store")
-        self._loops: list[asyncio.Task[None]] = []
         self.fault: Fault | None = None
         self.store_fault: Fault | None = None
 
@@ -130,18 +126,16 @@ class HostSafety:
         trips = [entry for entry in self._held.values() if isinstance(entry, HeldTrip)]
         self._put({trip.key: trip._replace(stored=False) for trip in trips})
 
-    def start(self) -> None:
-        """Keep and tell from now on."""
-        loop = asyncio.get_running_loop()
-        self._loops = [
-            loop.create_task(self._again(self._keep, self._news_for_file, LOOK_SECONDS)),
-            loop.create_task(self._again(self._tell, self._news_for_store, TELL_SECONDS)),
-        ]
+    async def keep_file(self) -> None:
+        """Have the file agree with what is held, until cancelled."""
+        await self._again(self._keep, self._news_for_file, LOOK_SECONDS)
+
+    async def tell_store(self) -> None:
+        """Have the store told what it does not have, until cancelled."""
+        await self._again(self._tell, self._news_for_store, TELL_SECONDS)
 
     async def close(self) -> None:
         """Have the file written, and the store told if it takes it now; say what it does not have."""
-        for loop in self._loops:
-            loop.cancel()
         with suppress(TimeoutError):
             await asyncio.wait_for(self._keep(), LAST_WRITE_SECONDS)
         if self.waiting:
@@ -155,14 +149,9 @@ class HostSafety:
 
     async def _again(self, do: Callable[[], Coroutine[Any, Any, bool]], news: asyncio.Event, seconds: float) -> None:
         while True:
-            try:
-                with suppress(TimeoutError):
-                    await asyncio.wait_for(news.wait(), seconds)
-                done = await do()
-            except Exception:  # a bug must not end the keeping of the next trip
-                logger.exception("kills and trips of this host were not kept or told")
-                done = False
-            if not done:
+            with suppress(TimeoutError):
+                await asyncio.wait_for(news.wait(), seconds)
+            if not await do():
                 await asyncio.sleep(RETRY_SECONDS)
 
     # -- what happens

@@ -10,8 +10,9 @@ import asyncio
 import logging
 import signal
 import time
-from collections.abc import Callable, Coroutine, Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import Any, Final, Protocol
 
@@ -24,6 +25,7 @@ from extproc.metrics import (
     RELOADS_REFUSED,
     SAFETY_KEPT,
     SAFETY_WAITING,
+    TASK_FAILURES,
     WORKERS_REPLACED,
     Metrics,
     Totals,
@@ -44,6 +46,7 @@ from extproc.serve.refusals import Refusals
 from extproc.serve.safety import HostSafety, Register
 from extproc.serve.safety_file import SafetyFile
 from extproc.serve.sockets import SocketWatch
+from extproc.serve.tasks import Tasks
 from extproc.serve.watchdog import Hung, Limits, Watchdog, process_state
 from extproc.serve.worker_config import ObserverPlan, SafetyPlan, WorkerConfig
 from extproc.serve.workers import Slot, Workers
@@ -114,8 +117,8 @@ class Supervisor:
         self._stopping = asyncio.Event()
         self._hurry = asyncio.Event()
         self._reload = asyncio.Event()
-        self._failed = False
-        self._tasks: list[asyncio.Task[None]] = []
+        self._tasks = Tasks(lambda name: self._metrics.count(TASK_FAILURES, name))
+        self._last_tasks = Tasks(lambda name: self._metrics.count(TASK_FAILURES, name))  # while workers drain, too
         self._workers = Workers(
             plan.configs,
             children,
@@ -124,10 +127,11 @@ class Supervisor:
             opening=self._opening,
             heard=self._heard,
             ended=self._ended,
-            run=self._spawn_task,
+            run=lambda work: self._tasks.once("workers", work),
             say=self._say,
         )
         self._of_documents, self._of_policies = self._refusals("rollouts"), self._refusals("policies")
+        self._of_envoy = self._refusals("envoy")
         self._documents = DocumentKeeper(parts.open_folder, tuning.rollouts_poll, self._of_documents)
         self._metrics.gauge(DOCUMENTS_MISSING, lambda: self._documents.missing)
         self._policies = self._keep_policies(plan.policies) if plan.policies is not None else None
@@ -139,7 +143,7 @@ class Supervisor:
             Pages(
                 self._workers,
                 self._policies,
-                (self._of_documents, self._of_policies),
+                (self._of_documents, self._of_policies, self._of_envoy),
                 self._protection,
                 self._safety,
                 self._totals,
@@ -191,7 +195,7 @@ class Supervisor:
         return protection
 
     async def run(self) -> int:
-        """Serve until a signal says otherwise; 0, or 1 when a bug ended it.
+        """Serve until a signal says otherwise; 0.
 
         Raises:
             DropoutError: why it could not start.
@@ -207,15 +211,15 @@ class Supervisor:
                 await self._serve()
             await self._stop()
         finally:
-            for task in self._tasks:
-                task.cancel()
+            self._tasks.cancel()
+            self._last_tasks.cancel()
             self._admin.close()
             self._workers.kill()
             for auxiliary in self._beside:
                 auxiliary.kill()
             if self._protection is not None:
                 self._protection.kill()
-        return 1 if self._failed else 0
+        return 0
 
     def _told_to_stop(self) -> None:
         if self._stopping.is_set():
@@ -258,7 +262,8 @@ class Supervisor:
             several.create_task(self._documents.prepare())
             if self._policies is not None:
                 several.create_task(self._policies.prepare())
-        self._safety.start()
+        self._last_tasks.keep("safety file", self._safety.keep_file)
+        self._last_tasks.keep("safety store", self._safety.tell_store)
 
     async def _look_again(self) -> None:
         self._workers.changed.clear()
@@ -334,18 +339,6 @@ class Supervisor:
             self._say(f"worker {slot.config.index} crashed in {slot.died_in}: the policy is in quarantine")
         self._metrics.count(WORKERS_REPLACED)
 
-    def _spawn_task(self, coroutine: Coroutine[Any, Any, None]) -> None:
-        task: asyncio.Task[None] = asyncio.get_running_loop().create_task(coroutine)
-        self._tasks.append(task)
-        task.add_done_callback(self._task_ended)
-
-    def _task_ended(self, task: asyncio.Task[None]) -> None:
-        self._tasks.remove(task)
-        if not task.cancelled() and task.exception() is not None:
-            logger.error("a task of the supervisor failed: it stops", exc_info=task.exception())
-            self._failed = True
-            self._told_to_stop()
-
     def _heard_beside(self, life: str, message: Message) -> None:
         """A process that runs beside the workers says something."""
         if message["kind"] == "metrics":
@@ -356,18 +349,19 @@ class Supervisor:
     async def _serve(self) -> None:
         for auxiliary in self._beside:
             auxiliary.start()
-        self._spawn_task(self._watch_workers())
-        self._spawn_task(self._watch_sockets())
-        self._spawn_task(self._collect_metrics())
-        self._spawn_task(self._follow_signals())
-        self._host_socket.start()
+        self._tasks.keep("workers", self._watch_workers)
+        self._tasks.keep("sockets", self._watch_sockets)
+        self._tasks.keep("metrics", self._collect_metrics)
+        self._tasks.keep("signals", self._follow_signals)
+        self._last_tasks.keep("host socket", self._host_socket.run)
         if self._protection is not None:
-            self._spawn_task(self._protection.run())
+            self._protection.start()
+            self._tasks.keep("observer", self._protection.watch)
         if self._parts.envoy_files is not None:
-            self._spawn_task(self._follow_envoy(self._parts.envoy_files))
-        self._spawn_task(self._documents.follow())
+            self._tasks.keep("envoy", partial(self._follow_envoy, self._parts.envoy_files))
+        self._tasks.keep("rollouts", self._documents.follow)
         if self._policies is not None:
-            self._spawn_task(self._policies.follow())
+            self._tasks.keep("policies", self._policies.follow)
         await self._stopping.wait()
 
     async def _watch_workers(self) -> None:
@@ -493,16 +487,12 @@ class Supervisor:
             await asyncio.to_thread(files.write)
 
     async def _follow_envoy(self, files: EnvoyFiles) -> None:
-        fault: Fault | None = None
         while True:
             try:
                 await asyncio.to_thread(files.write)
+                self._of_envoy.note(())
             except DropoutError as error:
-                if error.faults[0] != fault:
-                    fault = error.faults[0]
-                    self._say(f"envoy files: {fault}")
-            else:
-                fault = None
+                self._of_envoy.note(error.faults)
             await asyncio.sleep(_ENVOY_POLL_SECONDS)
 
     # -- the end
@@ -513,8 +503,7 @@ class Supervisor:
             self._lock.release()  # from here on a successor may take the sockets over
         if self._protection is not None:
             self._protection.release()
-        for task in self._tasks:
-            task.cancel()
+        self._tasks.cancel()
         ending = [asyncio.ensure_future(auxiliary.stop()) for auxiliary in self._beside]
         self._workers.drain()
         until = time.monotonic() + self._plan.drain_timeout + self._settings.lame_duck + 2.0
@@ -530,6 +519,7 @@ class Supervisor:
         await asyncio.gather(*ending)
         if self._protection is not None:
             await self._protection.stop()
+        await self._last_tasks.end()
         self._host_socket.close()
         await self._safety.close()
         if self._lock is not None:

@@ -16,6 +16,7 @@ import signal
 import socket
 import time
 from collections.abc import Callable, Collection, Sequence
+from functools import partial
 from pathlib import Path
 from typing import Any, Final, Protocol
 
@@ -28,6 +29,7 @@ from extproc.serve.endpoints import TcpEndpoint, UnixEndpoint, has_successor
 from extproc.serve.heartbeat import BEAT_SECONDS, STACKS_SIGNAL, HeartbeatPage, arm_dead_man_switch
 from extproc.serve.messages import Channel, Message, written_between
 from extproc.serve.server import MakeServer, Server
+from extproc.serve.tasks import Tasks
 from extproc.serve.watchdog import PATIENCE, WatchedEngine
 from extproc.serve.worker_config import WorkerConfig
 from extproc.settings import Settings, settings
@@ -97,6 +99,10 @@ class Application(Protocol):
 
     def count_fault(self, fault: str) -> None:
         """Something was wrong with an exchange with Envoy."""
+        ...
+
+    def count_failure(self, task: str) -> None:
+        """Work in the background failed by a bug."""
         ...
 
     async def follow(self) -> None:
@@ -180,7 +186,7 @@ class Worker:
         self._app: Application | None = None
         self._index = -1
         self._keys_sent_at = -1
-        self._tasks: set[asyncio.Task[None]] = set()
+        self._tasks = Tasks(self._count_failure)
 
     async def run(self) -> int:
         """From the first message to the last stream; the exit status."""
@@ -208,6 +214,7 @@ class Worker:
     # -- start
 
     async def _start(self, config: WorkerConfig, start: Message) -> Server:
+        arm_dead_man_switch(self._settings.start_timeout)  # until it beats: policies are evaluated for the first time
         app = self._assemble(config, self._slot)
         if start["policies"] is not None:
             self._slot.swap(app.engine(start["policies"]), start["quarantined"])
@@ -223,9 +230,9 @@ class Worker:
         server = self._make_server(config, app.process, app.count_fault)
         await server.start()
         self._beat(0)
-        self._spawn(app.follow())
+        self._tasks.keep("store", app.follow)
         if config.observed:
-            self._spawn(self._tell_decided(app))
+            self._tasks.keep("decided", partial(self._tell_decided, app))
         self._channel.send(
             "ready", revision=app.revision, policy_revision=self._slot.revision, target=config.endpoint.target
         )
@@ -237,17 +244,9 @@ class Worker:
             arm_dead_man_switch(PATIENCE * self._settings.hang_limit + self._settings.orphan_grace)
         asyncio.get_running_loop().call_later(BEAT_SECONDS, self._beat, turn + 1)
 
-    def _spawn(self, coroutine: Any) -> None:
-        task: asyncio.Task[None] = asyncio.get_running_loop().create_task(coroutine)
-        self._tasks.add(task)
-        task.add_done_callback(self._ended)
-
-    def _ended(self, task: asyncio.Task[None]) -> None:
-        """A background task that fails is a bug; a worker without it would go stale in silence."""
-        self._tasks.discard(task)
-        if not task.cancelled() and task.exception() is not None:
-            logger.error("a background task failed; the worker drains and is replaced", exc_info=task.exception())
-            self._stop.set()
+    def _count_failure(self, task: str) -> None:
+        if self._app is not None:
+            self._app.count_failure(task)
 
     # -- the pipe
 
@@ -271,7 +270,7 @@ class Worker:
         elif kind == "metrics":
             self._send_metrics(app, message["id"])
         elif kind == "describe":
-            self._spawn(self._describe(app, message["id"]))
+            self._tasks.once("describe", self._describe(app, message["id"]))
         elif kind == "trials":
             self._channel.send("trials", id=message["id"], trials=app.trials())
         elif kind == "held":
@@ -329,11 +328,16 @@ class Worker:
         elif self._app is None:
             os._exit(0)  # it never served, so nobody waits for it
         elif not self._stop.is_set():
-            self._spawn(self._outlive())
+            self._tasks.once("outlive", self._outlive())
 
     async def _outlive(self) -> None:
         """Serve on until a successor has taken the socket, or there is none; a port can only be left at once."""
-        config = WorkerConfig(**self._started.result()["config"])
+        try:
+            await self._until_succeeded(WorkerConfig(**self._started.result()["config"]))
+        finally:
+            self._stop.set()
+
+    async def _until_succeeded(self, config: WorkerConfig) -> None:
         if config.unix is not None and config.lock is not None:
             path, lock = Path(config.unix), Path(config.lock)
             mine = _inode(path)
@@ -343,9 +347,8 @@ class Worker:
                 await asyncio.sleep(_TICK_SECONDS)
                 now = time.monotonic()
                 self._taken_over = _inode(path) != mine
-                if has_successor(lock, self._supervisor):
+                if has_successor(lock, self._supervisor, path.name):
                     until = min(last, now + self._settings.orphan_grace)
-        self._stop.set()
 
     # -- the end
 
@@ -359,9 +362,7 @@ class Worker:
         if not self._alone or isinstance(config.endpoint, UnixEndpoint):
             await self._lame_duck(app, config.endpoint)
         await server.stop(config.drain_timeout)
-        for task in self._tasks:
-            task.cancel()
-        await asyncio.gather(*self._tasks, return_exceptions=True)
+        await self._tasks.end()
         app.close()
         self._send_decided(app)
         self._send_metrics(app, 0)

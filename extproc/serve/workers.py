@@ -215,8 +215,12 @@ class Workers:
         self._run(self._introduce(slot))
 
     async def _introduce(self, slot: Slot) -> None:
-        await self._open(slot)
-        self.start(slot)
+        try:
+            await self._open(slot)
+            self.start(slot)
+        except BaseException:
+            slot.child.kill()  # nobody would ever tell it what to do; another one comes after it
+            raise
 
     # -- the end
 

@@ -15,6 +15,7 @@ import pytest
 
 from extproc._gen.envoy.config.core.v3 import base_pb2
 from extproc._gen.envoy.service.ext_proc.v3 import external_processor_pb2 as ext_proc
+from extproc.adapters.sqlite_features import FeatureRecord, SqliteFeatureStore
 from extproc.datapath.transports.grpc import StreamLimits
 from tests.support.dropout import PROCESS, REQUEST_PATH, DropoutServer, headers_of, wait_for
 
@@ -26,7 +27,8 @@ POLICY = """package routing
 
 decision := {"allow": true, "reason": object.get(input.attributes.request.http.headers, "user-agent", "none")}
 """
-CACHED = 500
+CACHED_BYTES = 200_000
+"""Room for the features of fewer than 500 units."""
 
 ODD: Sequence[tuple[str, Pairs, str]] = [
     ("a header of 60 KB", (USER, ("x-long", b"a" * 60_000)), "attributes_too_large"),
@@ -51,11 +53,13 @@ GARBAGE = [b"\xff", b"\x0a\xff\xff\xff\xff\x0f", b"\x12\x02\x0a\x7f", b"", b"\x0
 
 @pytest.fixture(scope="module")
 def server() -> Iterator[DropoutServer]:
-    server = DropoutServer(workers=1, DROPOUT_FEATURE_CACHE_ENTRIES=str(CACHED))
+    server = DropoutServer(workers=1, DROPOUT_FEATURE_CACHE_BYTES=str(CACHED_BYTES))
     server.options = (
         *("--decision-log", str(server.folder / "decisions.jsonl")),
         *("--features", f"sqlite:{server.folder / 'features.db'}"),
     )
+    known = FeatureRecord("user_risk", "alice", "risk_score", 0.5, 0.0)
+    SqliteFeatureStore(server.folder / "features.db").load([known])
     features = {"entity": {"header": "x-user-id"}, "view": "user_risk", "names": ["risk_score"], "timeout": "1s"}
     policy = {"path": "routing/decision"}
     server.write_policy(POLICY)
@@ -203,6 +207,7 @@ def test_ten_thousand_units_and_user_agents_make_no_label_and_fill_no_memory(
     text = server.get("/metrics")[1].decode()
     assert not any(word in text for word in ("unit-", "agent-", "spoofed-"))
     assert server.metric("dropout_feature_cache_misses_total") >= 5000
+    assert CACHED_BYTES / 2 < server.metric("dropout_feature_cache_bytes") <= CACHED_BYTES
     assert server.metric("dropout_verdict_cache_misses_total") >= 5000
     assert resident(server) - memory < 8_000_000
     assert answers(server)

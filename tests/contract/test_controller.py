@@ -227,6 +227,13 @@ def test_its_pages_say_whether_it_leads(folder: Path) -> None:
             wait_for(lambda: _page(second, "/readyz") == (200, "stands by\n"), "a page")
             assert _page(first, "/readyz") == (200, "leads\n")
             assert _page(first, "/healthz") == (200, "ok\n")
+            socket = Path(first.target.removeprefix("unix:"))
+            socket.unlink()
+            socket.mkdir()
+            wait_for(lambda: _page(first, "/readyz")[0] == 503, "that nobody finds it")
+            socket.rmdir()
+            wait_for(socket.is_socket, "its socket again")
+            wait_for(lambda: _page(first, "/readyz") == (200, "leads\n"), "that it is found")
             wait_for(lambda: "dropout_controller_rollouts 1.0" in _page(first, "/metrics")[1], "a rollout under way")
             assert "dropout_controller_leads 1.0" in _page(first, "/metrics")[1]
             assert "dropout_controller_leads 0.0" in _page(second, "/metrics")[1]

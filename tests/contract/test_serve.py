@@ -313,6 +313,16 @@ def test_a_successor_takes_over_from_a_killed_supervisor_without_a_gap() -> None
         assert answers["3"] > 10
 
 
+def test_a_worker_for_whom_a_smaller_successor_has_no_place_leaves_as_soon_as_any_orphan() -> None:
+    with fresh(DROPOUT_ORPHAN_GRACE="0.5") as server:
+        orphans = server.worker_pids()
+        server.stop(signal.SIGKILL)
+        server.workers = 1
+        server.start()
+        wait_for(lambda: not any(alive(pid) for pid in orphans), "the end of the orphans", within=10)
+        assert server.ask()["x-model-version"] == "3"
+
+
 def test_a_hung_orphan_is_ended_by_the_kernel() -> None:
     server = DropoutServer(DROPOUT_ORPHAN_GRACE="0.5", DROPOUT_HANG_LIMIT="0.5", DROPOUT_EVALUATION_LIMIT="60")
     server.write_rollout(policy=POLICY)

@@ -49,6 +49,12 @@ class ServedControl:
         self.call(self._server.stop(0))
         self._end()
 
+    def look(self) -> str:
+        """Have the server look after its socket; what is in the way."""
+        assert self._server is not None
+        self.call(self._server.look())
+        return self._server.hindrance
+
     def call(self, coroutine: Coroutine[Any, Any, Any]) -> Any:
         """Run ``coroutine`` on the server's loop and wait for it."""
         return asyncio.run_coroutine_threadsafe(coroutine, self._loop).result(20)

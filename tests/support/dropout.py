@@ -48,7 +48,7 @@ class DropoutServer:
         self.log_file = self.folder / "serve.log"
         self.admin_port = 0
         self.process: subprocess.Popen[bytes] | None = None
-        self._workers = workers
+        self.workers = workers
         self.options = options
         self._settings = settings
         self.rollouts.mkdir()
@@ -91,7 +91,7 @@ class DropoutServer:
     def command(self) -> list[str]:
         """The command line."""
         command = [sys.executable, "-m", "extproc.cli", "serve", "--store", self.store, "--listen", self.listen]
-        command += ["--workers", str(self._workers), "--admin", f"127.0.0.1:{self.admin_port}"]
+        command += ["--workers", str(self.workers), "--admin", f"127.0.0.1:{self.admin_port}"]
         command += ["--rollouts", str(self.rollouts)]
         command += ["--policies", str(self.policies)] if any(self.policies.iterdir()) else []
         return [*command, *self.options]

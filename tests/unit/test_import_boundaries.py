@@ -17,7 +17,18 @@ from tests.support.paths import ROOT
 PACKAGE = ROOT / "extproc"
 
 LOOPS = ("datapath", "protect", "control")
-SHARED = ("assignment", "snapshot", "resources", "measure", "decision_id", "key_files", "errors", "names", "clock")
+SHARED = (
+    "assignment",
+    "snapshot",
+    "resources",
+    "measure",
+    "decision_id",
+    "files",
+    "key_files",
+    "errors",
+    "names",
+    "clock",
+)
 SPEAK_ENVOY = ("datapath.transports", "serve", "protect", "control.api", "_gen")
 ENVOY_MESSAGES = ("grpc", "grpc_health", "grpc_status", "google.protobuf", "envoy_data_plane", "extproc._gen.envoy")
 SERVE_HTTP = ("datapath.transports", "serve", "demo")

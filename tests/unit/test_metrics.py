@@ -9,6 +9,7 @@ import pytest
 from prometheus_client.parser import text_string_to_metric_families
 
 from extproc.metrics import (
+    CACHE_BYTES,
     DOCUMENTS_MISSING,
     METRICS,
     OBSERVER_AGE,
@@ -201,7 +202,7 @@ def test_every_metric_has_the_labels_that_its_row_says() -> None:
             metrics.count(metric.name, *metric.labels)
         elif metric.name.startswith("dropout_controller_"):
             metrics.gauge(metric.name, lambda: 1.0)
-    for name in (DOCUMENTS_MISSING, OBSERVER_UP, OBSERVER_AGE, SAFETY_WAITING, SAFETY_KEPT):
+    for name in (CACHE_BYTES, DOCUMENTS_MISSING, OBSERVER_UP, OBSERVER_AGE, SAFETY_WAITING, SAFETY_KEPT):
         metrics.gauge(name, lambda: 1.0)
     found = samples(merge([dumped(metrics)]))
     for metric in METRICS:

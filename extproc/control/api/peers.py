@@ -15,8 +15,10 @@ from contextlib import suppress
 from pathlib import Path
 from typing import Final
 
+from extproc.errors import DropoutError
 from extproc.serve.credentials import Peer, peer_of
-from extproc.serve.endpoints import UnixEndpoint, private_sockets
+from extproc.serve.endpoints import UnixEndpoint, private_sockets, probe_unix
+from extproc.serve.sockets import SocketWatch
 
 MAX_CONNECTIONS: Final = 64
 """Connections at a time; one more is closed at once."""
@@ -36,16 +38,37 @@ class PeerRelay:
         self._peers: dict[str, Peer] = {}
         self._connections: set[asyncio.Task[None]] = set()
         self._server: asyncio.Server | None = None
-        self._inode = 0
+        self._watch = SocketWatch(None)
 
     async def start(self) -> None:
         """Listen, for this user alone (0600); what was at the path is replaced in one step."""
         listener = socket.socket(socket.AF_UNIX)
         with private_sockets():
             listener.bind(str(self._endpoint.temporary))
-        self._server = await asyncio.start_unix_server(self._connected, sock=listener)
-        self._inode = self._endpoint.temporary.stat().st_ino
+        before, self._server = self._server, await asyncio.start_unix_server(self._connected, sock=listener)
         self._endpoint.temporary.rename(self._endpoint.path)
+        self._watch.bound(self._endpoint)
+        if before is not None:
+            before.close()  # connections that were made there go on
+
+    async def look(self) -> str:
+        """Listen anew if nobody finds this any more at the endpoint; why that cannot be, or nothing.
+
+        What somebody else put there, who answers, is left alone.
+        """
+        if self._server is None or not self._watch.lost(self._endpoint):
+            return ""
+        try:
+            hindrance = self._watch.make_room(self._endpoint, ())
+            if hindrance is not None:
+                return hindrance
+            probe_unix(self._endpoint, frozenset())
+            await self.start()
+        except DropoutError as error:
+            return error.faults[0].message
+        except OSError as error:
+            return f"{self._endpoint.path}: {error.strerror}."
+        return ""
 
     def peer(self, name: str) -> Peer | None:
         """Who makes a call whose peer gRPC calls ``name``; None for a connection that did not come this way."""
@@ -56,7 +79,7 @@ class PeerRelay:
         if self._server is not None:
             self._server.close()
         with suppress(OSError):
-            if self._endpoint.path.stat().st_ino == self._inode:  # a successor may have put its own there
+            if not self._watch.lost(self._endpoint):  # a successor may have put its own there
                 self._endpoint.path.unlink()
 
     async def end(self) -> None:

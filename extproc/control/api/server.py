@@ -44,6 +44,8 @@ class ControlServer:
         self._server.add_generic_rpc_handlers((self._service.handler(), *handlers))
         self._relay: PeerRelay | None = None
         self._hidden = -1
+        self.hindrance = ""
+        """Why clients do not find it at its endpoint at the moment; empty while they do."""
 
     async def start(self) -> None:
         """Listen.
@@ -62,6 +64,11 @@ class ControlServer:
         await self._server.start()
         self._relay = PeerRelay(self._endpoint, self._hidden)
         await self._relay.start()
+
+    async def look(self) -> None:
+        """See whether clients find it at its endpoint, and listen there anew if somebody took the socket away."""
+        if self._relay is not None:
+            self.hindrance = await self._relay.look()
 
     async def stop(self, grace: float) -> None:
         """Take no more calls, and give those under way ``grace`` seconds."""

@@ -18,7 +18,8 @@ def load_token(path: Path) -> bytes:
     """The token in the file ``path``, made with mode 0600 if there is none.
 
     Raises:
-        InvalidInput: ``token_invalid`` when the file holds something else, ``token_exposed`` when others may read it.
+        InvalidInput: ``token_invalid`` when the file holds something else, ``token_exposed`` when others may read it,
+            ``key_untrusted`` when somebody else may have written it.
         Unreachable: ``key_unreachable`` when it can be neither read nor made.
     """
     content = load_or_create(path, lambda: secrets.token_urlsafe(32).encode() + b"\n", "The token for feedback")

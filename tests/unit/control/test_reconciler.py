@@ -345,6 +345,35 @@ def test_a_clock_that_is_set_back_an_hour_moves_nothing_and_the_ramp_goes_on(hou
     assert controller.leading
 
 
+def test_a_rollout_that_cannot_be_looked_at_holds_up_no_other(house: House, caplog: pytest.LogCaptureFixture) -> None:
+    house.apply("a")
+    house.apply("b")
+    controller = house.controller()
+
+    def observe(followed: Followed, now: float) -> Observations:
+        if followed.key == "payments/a":
+            raise RecursionError("deep")
+        return Observations()
+
+    house.seen.observe = observe  # type: ignore[method-assign]
+    house.run(controller, 3)
+    assert (house.row("a").status.step, house.row("b").status.step) == (0, 1)
+    assert caplog.text.count("payments/a is left as it is") == 1
+    assert controller.failures >= 3
+
+
+def test_a_bug_in_a_tick_is_told_and_the_next_one_comes(house: House, monkeypatch: pytest.MonkeyPatch) -> None:
+    house.apply()
+    controller = house.controller()
+    monkeypatch.setattr(house.seen, "begin", lambda _now: 1 / 0)
+    house.run(controller, 3)
+    assert controller.fault is not None
+    assert (controller.fault.code, controller.failures, controller.leading) == ("tick_failed", 3, True)
+    monkeypatch.undo()
+    house.run(controller, 40)
+    assert (controller.fault, house.row().status.phase) == (None, "Healthy")
+
+
 def test_a_bug_in_one_rollout_holds_up_no_other(house: House, caplog: pytest.LogCaptureFixture) -> None:
     house.apply("a")
     house.apply("b")

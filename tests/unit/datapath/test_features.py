@@ -102,7 +102,7 @@ async def test_an_entry_is_not_served_beyond_its_age(make: Callable[..., Feature
     assert reader.cached(need(), "u-1") is not None
     clock.advance(0.1)
     assert reader.cached(need(), "u-1") is None
-    assert len(reader) == 0
+    assert len(reader.cache) == 0
 
 
 async def test_a_cached_value_goes_stale_by_its_event_time(
@@ -134,24 +134,29 @@ async def test_without_a_maximum_any_age_is_taken(make: Callable[..., FeatureRea
     assert (await make().fetch(need(max_age=None), "u-1")).fault is None
 
 
-async def test_the_least_recently_used_entry_leaves_first(
-    make: Callable[..., FeatureReader],
+async def test_whatever_entities_hold_the_cache_stays_within_its_bytes(
+    make: Callable[..., FeatureReader], store: FakeStore, clock: FakeClock
 ) -> None:
-    reader = make(max_entries=2)
-    await reader.fetch(need(), "a")
-    await reader.fetch(need(), "b")
-    reader.cached(need(), "a")
-    await reader.fetch(need(), "c")
-    assert len(reader) == 2
-    assert reader.cached(need(), "b") is None
-    assert reader.cached(need(), "a") is not None
-
-
-async def test_a_thousand_entities_do_not_grow_the_cache(make: Callable[..., FeatureReader]) -> None:
-    reader = make(max_entries=100)
+    reader = make(max_bytes=1 << 20)
     for number in range(1000):
+        store.rows[f"u-{number}"] = {"risk": FeatureRow([0.5] * (number % 100), clock.now())}
         await reader.fetch(need(), f"u-{number}")
-    assert len(reader) == 100
+        assert 0 < reader.cache.bytes <= 1 << 20
+    assert reader.cached(need(), "u-999") is not None
+    assert reader.cached(need(), "u-0") is None
+
+
+async def test_an_answer_that_is_too_large_serves_its_request_alone(
+    make: Callable[..., FeatureReader], store: FakeStore, clock: FakeClock
+) -> None:
+    store.rows["u-2"] = {"risk": FeatureRow("x" * (1 << 20), clock.now())}
+    reader = make(max_bytes=1 << 20)
+    await reader.fetch(need(), "u-1")
+    for _ in range(2):
+        assert (await reader.fetch(need(), "u-2")).fault is None
+        assert reader.cached(need(), "u-2") is None
+    assert (store.asked, reader.cache.refused) == (["u-1", "u-2", "u-2"], 2)
+    assert reader.cached(need(), "u-1") is not None
 
 
 async def test_a_slow_store_is_a_timeout_and_its_late_answer_serves_the_next(
@@ -240,6 +245,6 @@ async def test_an_entity_of_any_length_costs_no_memory(make: Callable[..., Featu
     reader = make()
     longest = "u" * MAX_ENTITY_LENGTH
     assert (await reader.fetch(need(), f"{longest}u")).fault is Reason.FEATURE_MISSING
-    assert (store.asked, len(reader)) == ([], 0)
+    assert (store.asked, len(reader.cache)) == ([], 0)
     await reader.fetch(need(), longest)
-    assert (store.asked, len(reader)) == ([longest], 1)
+    assert (store.asked, len(reader.cache)) == ([longest], 1)

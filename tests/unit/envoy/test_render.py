@@ -2,16 +2,20 @@
 
 from __future__ import annotations
 
+import os
 import re
 import stat
 from collections.abc import Sequence
 from pathlib import Path
+from tempfile import TemporaryDirectory
 from typing import Any
 
 import orjson
 import pytest
 import yaml
 from click.testing import CliRunner, Result
+from hypothesis import HealthCheck, given, settings
+from hypothesis import strategies as st
 
 from extproc.adapters.stores import open_store
 from extproc.cli.envoy import envoy
@@ -241,6 +245,50 @@ def test_a_garbled_file_is_written_again(tmp_path: Path) -> None:
     (tmp_path / "rds.json").write_text("[]")
     assert write_envoy_dir(tmp_path, [canary()], MARKS)
     assert orjson.loads((tmp_path / "cds.json").read_bytes())["resources"]
+
+
+DEEP = b'{"a":' * 1020 + b"1" + b"}" * 1020
+DEEP_CLUSTER = b'{"resources": [{"name": "kept", "x": %b}]}' % (b"[" * 500 + b"]" * 500)
+ANYTHING = st.recursive(
+    st.none() | st.booleans() | st.integers(0, 9) | st.text(max_size=3) | st.sampled_from(["a-or-b", "a", "b"]),
+    lambda children: (
+        st.lists(children, max_size=3)
+        | st.dictionaries(
+            st.sampled_from(["resources", "name", "cluster", "clusterType", "typedConfig", "clusters"]), children
+        )
+    ),
+)
+
+
+def rewritten(folder: Path, routes: bytes, clusters: bytes) -> None:
+    """Whatever is in the two files, they are afterwards what they are in an empty folder."""
+    with TemporaryDirectory(dir=folder) as given, TemporaryDirectory(dir=folder) as empty:
+        (Path(given) / "rds.json").write_bytes(routes)
+        (Path(given) / "cds.json").write_bytes(clusters)
+        assert write_envoy_dir(Path(given), [canary()], MARKS)
+        write_envoy_dir(Path(empty), [canary()], MARKS)
+        assert (Path(given) / "rds.json").read_bytes() == (Path(empty) / "rds.json").read_bytes()
+        told, wanted = (orjson.loads((Path(of) / "cds.json").read_bytes())["resources"] for of in (given, empty))
+        assert told[: len(wanted)] == wanted
+
+
+@pytest.mark.parametrize("clusters", [DEEP, DEEP_CLUSTER, b'{"resources": [{"name": ["x"]}]}', b""])
+@pytest.mark.parametrize("routes", [DEEP, b'{"cluster": "kept"}', b"\xff", b""])
+def test_no_content_of_the_files_is_a_surprise(tmp_path: Path, routes: bytes, clusters: bytes) -> None:
+    rewritten(tmp_path, routes, clusters)
+
+
+@settings(suppress_health_check=[HealthCheck.function_scoped_fixture])
+@given(st.binary() | ANYTHING.map(orjson.dumps), st.binary() | ANYTHING.map(orjson.dumps))
+def test_no_content_at_all_is_a_surprise(tmp_path: Path, routes: bytes, clusters: bytes) -> None:
+    rewritten(tmp_path, routes, clusters)
+
+
+def test_what_is_no_regular_file_is_none_and_makes_room(tmp_path: Path) -> None:
+    for name in ("rds.json", "cds.json"):
+        os.mkfifo(tmp_path / name)
+    assert write_envoy_dir(tmp_path, [canary()], MARKS)
+    assert all((tmp_path / name).is_file() for name in ("rds.json", "cds.json"))
 
 
 def test_a_folder_that_cannot_be_written_is_named(tmp_path: Path) -> None:

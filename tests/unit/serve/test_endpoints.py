@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import os
 import socket
 import stat
@@ -10,6 +11,8 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
+from hypothesis import HealthCheck, given, settings
+from hypothesis import strategies as st
 
 from extproc.errors import InvalidInput
 from extproc.serve.endpoints import (
@@ -102,8 +105,18 @@ def test_a_file_is_no_folder(folder: Path) -> None:
         assert code_of(error) == "socket_folder_unusable"
 
 
+NOTES = st.recursive(
+    st.none() | st.booleans() | st.integers(-1, 1) | st.floats() | st.sampled_from(["1", "w-0.sock", ""]),
+    lambda parts: (
+        st.lists(parts, max_size=3)
+        | st.dictionaries(st.sampled_from(["supervisor", "workers", "sockets"]), parts, min_size=2)
+    ),
+    max_leaves=8,
+)
+
+
 def lock_of(folder: Path) -> FolderLock:
-    return FolderLock(UnixEndpoint(folder / "w-0.sock"), str(folder / "w-{worker}.sock"))
+    return FolderLock([UnixEndpoint(folder / "w-0.sock")], str(folder / "w-{worker}.sock"))
 
 
 def test_one_supervisor_at_a_time_has_the_sockets(folder: Path) -> None:
@@ -120,12 +133,22 @@ def test_one_supervisor_at_a_time_has_the_sockets(folder: Path) -> None:
 
 def test_a_lock_says_whether_somebody_comes_after_a_dead_supervisor(folder: Path) -> None:
     lock = lock_of(folder)
-    assert not has_successor(lock.path, 1)
+    assert not has_successor(lock.path, 1, "w-0.sock")
     lock.take()
-    assert has_successor(lock.path, 1)
-    assert not has_successor(lock.path, os.getpid())
-    lock.path.write_bytes(b'{"superv')
-    assert not has_successor(lock.path, 1)
+    assert has_successor(lock.path, 1, "w-0.sock")
+    assert not has_successor(lock.path, os.getpid(), "w-0.sock")
+    assert not has_successor(lock.path, 1, "w-1.sock")  # it has fewer workers, and leaves this socket alone
+
+
+@given(st.binary() | NOTES.map(lambda value: json.dumps(value).encode()) | st.just(b"[" * 20_000))
+@settings(suppress_health_check=[HealthCheck.function_scoped_fixture])
+def test_a_lock_with_anything_in_it_names_nobody_and_can_be_taken(folder: Path, content: bytes) -> None:
+    lock = lock_of(folder)
+    lock.path.write_bytes(content)
+    assert not has_successor(lock.path, 1, "w-0.sock")
+    assert lock.take() <= {-1, 0, 1}
+    assert has_successor(lock.path, 1, "w-0.sock")
+    lock.release()
 
 
 def test_the_sockets_go_unless_a_successor_has_them(folder: Path) -> None:

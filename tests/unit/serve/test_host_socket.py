@@ -17,6 +17,7 @@ from extproc.serve.host_socket import HostSocket
 from extproc.serve.hosts import Answers, Hosts
 from extproc.serve.safety import HostSafety, Told
 from extproc.serve.safety_file import SafetyFile
+from extproc.serve.tasks import Tasks
 from extproc.snapshot.held import Entry, HeldKill
 from tests.support.dropout import wait_for
 
@@ -49,11 +50,13 @@ async def safety(tmp_path: Path, folder: Path) -> AsyncIterator[HostSafety]:
     file = SafetyFile(tmp_path / "safety", nothing)
     safety = HostSafety(file, NoStore(), changed=nothing, adopted=nothing, say=nothing)
     await safety.load()
-    safety.start()
     served = HostSocket(folder, safety, nothing)
-    served.start()
+    tasks = Tasks(nothing)
+    for work in (safety.keep_file, safety.tell_store, served.run):
+        tasks.keep(work.__name__, work)
     await asyncio.to_thread(wait_for, Hosts(folder).present, "a socket", 5)
     yield safety
+    await tasks.end()
     served.close()
     await safety.close()
     assert names(folder) == []

@@ -39,6 +39,13 @@ def test_messages_arrive_whole_however_they_are_cut(messages: list[dict[str, Any
     assert received == messages
 
 
+def test_a_message_that_cannot_be_taken_costs_no_other_one() -> None:
+    received: list[int] = []
+    channel = Channel(lambda message: received.append(10 // message["n"]), lambda: None)
+    channel.data_received(b'{"n": 5}\n{"n": 0}\n{"n": 2}\n')
+    assert received == [2, 5]
+
+
 def test_a_message_to_nobody_is_not_sent() -> None:
     channel = Channel(lambda message: None, lambda: None)
     assert channel.send("drain") is False
@@ -93,9 +100,9 @@ def test_a_command_does_not_keep_the_settings_of_the_one_before_it(monkeypatch: 
 @pytest.mark.parametrize("value", ["soon", "-1", "nan", "inf", ""])
 def test_settings_that_are_no_numbers_are_all_named(value: str) -> None:
     with pytest.raises(InvalidInput) as error:
-        read_settings({"DROPOUT_HANG_LIMIT": value, "DROPOUT_FEATURE_CACHE_ENTRIES": "many"})
+        read_settings({"DROPOUT_HANG_LIMIT": value, "DROPOUT_FEATURE_CACHE_BYTES": "many"})
     assert [(fault.code, fault.field) for fault in error.value.faults] == [
-        ("setting_invalid", "DROPOUT_FEATURE_CACHE_ENTRIES"),
+        ("setting_invalid", "DROPOUT_FEATURE_CACHE_BYTES"),
         ("setting_invalid", "DROPOUT_HANG_LIMIT"),
     ]
 

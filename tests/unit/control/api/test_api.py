@@ -364,6 +364,39 @@ def test_a_folder_that_others_can_write_to_is_refused(store: SqliteStore, tmp_pa
     assert refused.value.code == "socket_folder_open"
 
 
+@pytest.mark.parametrize("taken", ["the socket", "its folder", "its mode"])
+def test_a_socket_that_somebody_takes_away_is_there_again_and_open_connections_go_on(
+    served: ServedControl, remote: RemoteControl, taken: str
+) -> None:
+    path = served.endpoint.path
+    assert remote.rollouts().rollouts
+    if taken == "its mode":
+        path.chmod(0o666)
+    else:
+        path.unlink()
+    if taken == "its folder":
+        path.parent.rmdir()
+    assert served.look() == ""
+    assert stat.S_IMODE(path.lstat().st_mode) == 0o600
+    again = RemoteControl(served.target)
+    assert again.rollouts().rollouts
+    again.close()
+    assert remote.rollouts().rollouts
+
+
+def test_a_socket_of_somebody_else_is_left_alone_and_said(served: ServedControl) -> None:
+    path = served.endpoint.path
+    path.unlink()
+    with socket.socket(socket.AF_UNIX) as other:
+        other.bind(str(path))
+        other.listen()
+        assert served.look() == f"Something else listens on {path}."
+    assert served.look() == ""  # it answers no more
+    again = RemoteControl(served.target)
+    assert again.rollouts().rollouts
+    again.close()
+
+
 async def test_a_server_that_stops_leaves_no_connection_behind(tmp_path: Path) -> None:
     endpoint = UnixEndpoint(tmp_path / "run" / "c.sock")
     server = ControlServer(endpoint, lambda actor: pytest.fail(f"{actor} asked for nothing"))

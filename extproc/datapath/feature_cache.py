@@ -1,0 +1,102 @@
+"""What a worker remembers of the feature store: bounded in bytes, because the values are of any size.
+
+An entity's features may be one number or a vector of a thousand, which takes forty times as much memory as it has
+characters in a request; a number of entries bounds nothing.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from sys import getsizeof
+from typing import Any, Final, NamedTuple
+
+from extproc.datapath.ports import FeatureRow
+
+MAX_BYTES: Final = 64 << 20
+LARGEST_SHARE: Final = 64
+"""An answer larger than this part of the cache is not remembered: it would cost everybody else's their place."""
+
+_ENTRY_BYTES: Final = 300
+"""What an entry takes besides its entity and its rows: its key, its place, and the tables' room to grow."""
+
+
+class Key(NamedTuple):
+    """What one read of the store answers."""
+
+    view: str
+    names: tuple[str, ...]
+    entity: str
+
+
+class Entry(NamedTuple):
+    """What the store answered, when (monotonic seconds), and what it takes in memory, in bytes."""
+
+    rows: Mapping[str, FeatureRow]
+    read_at: float
+    size: int
+
+
+class FeatureCache:
+    """Entries of ``max_bytes`` together at most, of which the least recently used leave first.
+
+    ``bytes`` is what they take, ``refused`` how many were too large for it since the start.
+    """
+
+    def __init__(self, max_bytes: int) -> None:
+        self._max_bytes = max_bytes
+        self._entries: dict[Key, Entry] = {}
+        self.bytes = 0
+        self.refused = 0
+
+    def __len__(self) -> int:
+        """The number of entries."""
+        return len(self._entries)
+
+    @property
+    def max_entry_bytes(self) -> int:
+        """How large an entry may be."""
+        return self._max_bytes // LARGEST_SHARE
+
+    def get(self, key: Key) -> Entry | None:
+        """The entry of ``key``, which is then the most recently used."""
+        entry = self._entries.pop(key, None)
+        if entry is not None:
+            self._entries[key] = entry  # put back at the end: the dict's order is the order of use
+        return entry
+
+    def put(self, key: Key, entry: Entry) -> None:
+        """Remember ``entry``, in the place of the one before, unless it is too large."""
+        self.drop(key)
+        if entry.size > self.max_entry_bytes:
+            self.refused += 1
+            return
+        self._entries[key] = entry
+        self.bytes += entry.size
+        while self.bytes > self._max_bytes:
+            self.drop(next(iter(self._entries)))
+
+    def drop(self, key: Key) -> None:
+        """Forget the entry of ``key``, if there is one."""
+        entry = self._entries.pop(key, None)
+        if entry is not None:
+            self.bytes -= entry.size
+
+
+def size_of(key: Key, rows: Mapping[str, FeatureRow], limit: int) -> int:
+    """What an entry takes in memory, in bytes, or some number over ``limit`` when it is more.
+
+    View and names belong to the rollout. What is used twice counts twice; nothing is walked further than the limit, so
+    that the cost is bounded too.
+    """
+    size, unseen = _ENTRY_BYTES, [key.entity, rows]
+    while unseen:
+        part: Any = unseen.pop()
+        size += getsizeof(part)
+        if size > limit:
+            break
+        if isinstance(part, Mapping):
+            unseen.extend(part)
+            unseen.extend(part.values())
+        elif isinstance(part, (list, tuple)):
+            unseen.extend(part)
+    return size
