@@ -14,10 +14,10 @@ from extproc.control.feedback import Code, Feedback
 from extproc.errors import InvalidInput
 from extproc.serve.asgi import AsgiServer
 from extproc.serve.endpoints import TcpEndpoint, bind_tcp, tcp_fault
-from extproc.serve.http_protocol import Connections, HttpLimits
+from extproc.serve.http_protocol import Connections, Door, HttpLimits
 
 LIMITS: Final = HttpLimits(head_bytes=16 * 1024, body_bytes=1024 * 1024, idle_seconds=60.0, connections=64)
-"""What a caller may do: with all of its connections it can make the controller hold 64 MiB, and no more."""
+"""What a caller may do: all that show the token can make the controller hold 128 MiB, and others next to nothing."""
 
 _FLAG: Final = "--feedback"
 
@@ -32,7 +32,7 @@ class FeedbackService:
     def __init__(self, feedback: Feedback, token: bytes, count: Callable[[Code, int], None]) -> None:
         self._thread = FeedbackThread(feedback, count)
         app = FeedbackApplication(self._thread.record, token)
-        self._connections = Connections(app, LIMITS, lambda _fault: None, frozenset({AUTHORIZATION}))
+        self._connections = Connections(app, LIMITS, lambda _fault: None, Door(frozenset({AUTHORIZATION}), app.knows))
         self._server = AsgiServer(self._connections)
         self._started = False
         self.address = ""

@@ -7,8 +7,10 @@ from dataclasses import dataclass, field
 from enum import StrEnum
 from typing import Final, NamedTuple
 
+from extproc.errors import InvalidInput
+
 MAX_RECORDS: Final = 1000
-"""Records in a batch."""
+"""Records in a batch. They are counted before any of them is looked at."""
 
 MAX_OUTCOMES: Final = 16
 """Numeric outcomes in a record."""
@@ -61,6 +63,16 @@ class FeedbackRecord:
     label: bool | None = None
     outcomes: Mapping[str, float] = field(default_factory=dict)
     version: str | None = None
+
+
+def check_count(records: int) -> None:
+    """Whether a batch may have so many.
+
+    Raises:
+        InvalidInput: ``feedback_too_many``.
+    """
+    if records > MAX_RECORDS:
+        raise InvalidInput.of("feedback_too_many", f"there are at most {MAX_RECORDS} records in a batch")
 
 
 class Unreadable(NamedTuple):
