@@ -248,7 +248,10 @@ class Controller:
             while True:
                 try:
                     found = await loop.run_in_executor(thread, observed.fallbacks, seen)
-                    await feedback.mark_fallbacks([fallback.decision_id for fallback in found])
+                    for epoch in await feedback.mark_fallbacks([fallback.decision_id for fallback in found]):
+                        message = f"rollout {epoch.namespace}/{epoch.name}, epoch {epoch.epoch}: stable answered more "
+                        message += "requests in the version's place than are remembered one by one"
+                        self._say(f"{message}; labels of their time are {Code.FALLBACKS_UNCLEAR}")
                 except Unreachable as error:
                     found = ()
                     if error.code != fault:

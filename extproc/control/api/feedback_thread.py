@@ -11,6 +11,7 @@ from typing import Final, TypeVar
 
 from extproc.control.feedback import Code, Feedback, FeedbackRecord, Result, Unreadable
 from extproc.errors import Unreachable
+from extproc.snapshot.store import EpochRecord
 
 MAX_WAITING: Final = 64
 """Batches that may wait for their turn; one more is refused."""
@@ -48,9 +49,9 @@ class FeedbackThread:
             self._count(code, number)
         return results
 
-    async def mark_fallbacks(self, ids: Sequence[str]) -> None:
+    async def mark_fallbacks(self, ids: Sequence[str]) -> list[EpochRecord]:
         """See ``Feedback``. Raises as ``record``."""
-        await self._call(partial(self._feedback.mark_fallbacks, ids))
+        return await self._call(partial(self._feedback.mark_fallbacks, ids))
 
     def close(self) -> None:
         """Finish the batch that is under way; those that wait are not begun."""

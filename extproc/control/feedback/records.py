@@ -33,6 +33,7 @@ class Code(StrEnum):
     INVALID = "feedback_invalid"
     DUPLICATE = "feedback_duplicate"
     SERVED_BY_FALLBACK = "feedback_served_by_fallback"
+    FALLBACKS_UNCLEAR = "feedback_fallbacks_unclear"
 
 
 MESSAGES: Final[Mapping[Code, str]] = {
@@ -47,6 +48,7 @@ MESSAGES: Final[Mapping[Code, str]] = {
     Code.INVALID: "the record says nothing that can be counted",
     Code.DUPLICATE: "there was a record of this decision before",
     Code.SERVED_BY_FALLBACK: "another version than the arm's served this request",
+    Code.FALLBACKS_UNCLEAR: "of that time it is not known any more which requests the arm's version served",
 }
 
 
@@ -100,12 +102,13 @@ class Tally(NamedTuple):
 
 
 class Entry(NamedTuple):
-    """What is to be counted once for the decision ``key`` (``Opened.key``).
+    """What is to be counted once for the decision ``key``, whose epoch has the ``number`` (both as in ``Opened``).
 
     ``confusion`` is the index in ``LabelTotals.confusion``, None without a label.
     """
 
     key: bytes
+    number: int
     tally: Tally
     confusion: int | None
     outcomes: Mapping[str, float]
