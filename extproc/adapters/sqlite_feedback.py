@@ -15,8 +15,10 @@ from typing import Final
 
 import orjson
 
+from extproc.adapters.sqlite_fallbacks import Fallbacks
 from extproc.adapters.sqlite_file import Identity, Kind, SqliteFile, is_empty, kind_of
 from extproc.control.feedback import MAX_OUTCOME_NAMES, Code, Entry, Tally
+from extproc.decision_id import Opened
 from extproc.measure import LabelTotals
 
 WAIT_SECONDS: Final = 2.0
@@ -48,8 +50,8 @@ _COLUMNS: Final = ("true_positives", "false_positives", "true_negatives", "false
 class SqliteFeedback:
     """A ``FeedbackStore`` in the file ``path``; ``create`` makes it (0600) when there is none.
 
-    An id's ``tally`` is where it counted, NULL when its request was served by a fallback. Raises ``Unreachable`` as the
-    port says.
+    An id's ``tally`` is where it counted, NULL once that is taken back. Those that stable answered, and that had not
+    counted by then, are among ``Fallbacks``. Raises ``Unreachable`` as the port says.
     """
 
     def __init__(self, path: str | Path, *, create: bool = False, wait: float = WAIT_SECONDS) -> None:
@@ -65,17 +67,16 @@ class SqliteFeedback:
     def record(self, entries: Sequence[Entry], keep_from: float) -> Sequence[Code]:
         """See ``FeedbackStore``."""
         with self._file.mapped(), self._writing() as connection:
-            self._forget(connection, keep_from)
             batch = _Batch(connection)
+            self._forget(batch, keep_from)
             return [batch.record(entry) for entry in entries]
 
-    def mark_fallbacks(self, keys: Collection[bytes], keep_from: float) -> None:
+    def mark_fallbacks(self, decisions: Collection[Opened], keep_from: float) -> Collection[int]:
         """See ``FeedbackStore``."""
         with self._file.mapped(), self._writing() as connection:
-            self._forget(connection, keep_from)
             batch = _Batch(connection)
-            for key in keys:
-                batch.take_back(key)
+            self._forget(batch, keep_from)
+            return batch.fallbacks.add([each for each in decisions if batch.take_back(each.key)])
 
     def labels(self, rollout: str, epoch: int) -> Mapping[str, LabelTotals]:
         """See ``FeedbackStore``."""
@@ -133,56 +134,69 @@ class SqliteFeedback:
         with self._file.transaction() as connection:
             yield connection
 
-    def _forget(self, connection: sqlite3.Connection, keep_from: float) -> None:
+    def _forget(self, batch: _Batch, keep_from: float) -> None:
         """Drop ids from before ``keep_from``; once a day, also counts to which nothing was added for very long."""
-        cut = _milliseconds(keep_from)
+        cut, connection = _milliseconds(keep_from), batch.connection
         gone = connection.execute(
             "DELETE FROM ids WHERE id IN (SELECT id FROM ids WHERE id < ? ORDER BY id LIMIT ?)", (cut, FORGET_AT_ONCE)
         )
-        if gone.rowcount:
-            connection.execute("UPDATE meta SET forgotten = max(forgotten, ?)", (cut,))
+        forgotten = gone.rowcount
         if keep_from >= self._tidy_from:
             self._tidy_from = keep_from + _DAY_SECONDS
+            forgotten += batch.fallbacks.forget(cut)
             connection.execute("DELETE FROM tallies WHERE last < ?", (_milliseconds(keep_from - KEEP_COUNTS_SECONDS),))
             connection.execute("DELETE FROM outcomes WHERE tally NOT IN (SELECT id FROM tallies)")
+        if forgotten:
+            batch.forget(cut)
 
 
 class _Batch:
     """What one transaction does, entry by entry."""
 
     def __init__(self, connection: sqlite3.Connection) -> None:
-        self._connection = connection
+        self.connection = connection
+        self.fallbacks = Fallbacks(connection)
         (self._forgotten,) = connection.execute("SELECT forgotten FROM meta").fetchone()
         self._names: dict[tuple[str, int], set[str]] = {}
+
+    def forget(self, cut: bytes) -> None:
+        """Some ids of before ``cut`` are not known any more, and so none of them is."""
+        self._forgotten = max(self._forgotten, cut)
+        self.connection.execute("UPDATE meta SET forgotten = ?", (self._forgotten,))
 
     def record(self, entry: Entry) -> Code:
         """Count an entry, or say why not."""
         if entry.key < self._forgotten:
             return Code.EXPIRED
-        known = self._connection.execute("SELECT tally FROM ids WHERE id = ?", (entry.key,)).fetchone()
+        known = self.connection.execute("SELECT tally FROM ids WHERE id = ?", (entry.key,)).fetchone()
         if known is not None:
             return Code.SERVED_BY_FALLBACK if known[0] is None else Code.DUPLICATE
+        if (refused := self.fallbacks.code(entry.number, entry.key)) is not None:
+            return refused
         if not self._has_room(entry):
             return Code.INVALID
         tally = self._tally(entry.tally, entry.key)
         counted = orjson.dumps([entry.confusion, dict(entry.outcomes)])
-        self._connection.execute("INSERT INTO ids VALUES (?, ?, ?)", (entry.key, tally, counted))
+        self.connection.execute("INSERT INTO ids VALUES (?, ?, ?)", (entry.key, tally, counted))
         self._add(tally, entry.confusion, entry.outcomes, 1)
         return Code.RECORDED
 
-    def take_back(self, key: bytes) -> None:
-        """This id counts for nothing, now and later."""
+    def take_back(self, key: bytes) -> bool:
+        """This id counts for nothing. Whether a label of it may still come, and has to be refused."""
         if key < self._forgotten:
-            return
-        known = self._connection.execute("SELECT tally, counted FROM ids WHERE id = ?", (key,)).fetchone()
-        if known is not None and known[0] is not None:
+            return False
+        known = self.connection.execute("SELECT tally, counted FROM ids WHERE id = ?", (key,)).fetchone()
+        if known is None:
+            return True
+        if known[0] is not None:
             confusion, outcomes = orjson.loads(known[1])
             self._add(known[0], confusion, outcomes, -1)
-        self._connection.execute("INSERT OR REPLACE INTO ids VALUES (?, NULL, NULL)", (key,))
+            self.connection.execute("UPDATE ids SET tally = NULL, counted = NULL WHERE id = ?", (key,))
+        return False
 
     def _tally(self, of: Tally, key: bytes) -> int:
         """The row where ``of`` is counted."""
-        (row,) = self._connection.execute(
+        (row,) = self.connection.execute(
             "INSERT INTO tallies (rollout, epoch, arm, unit_group, last) VALUES (?, ?, ?, ?, ?)"
             " ON CONFLICT DO UPDATE SET last = max(last, excluded.last) RETURNING id",
             (*of, key[:6]),
@@ -192,11 +206,11 @@ class _Batch:
     def _add(self, tally: int, confusion: int | None, outcomes: Mapping[str, float], times: int) -> None:
         if confusion is not None:
             column = _COLUMNS[confusion]
-            self._connection.execute(
+            self.connection.execute(
                 f"UPDATE tallies SET {column} = {column} + ? WHERE id = ?",  # noqa: S608 - ours
                 (times, tally),
             )
-        self._connection.executemany(
+        self.connection.executemany(
             "INSERT INTO outcomes VALUES (?, ?, ?, ?)"
             " ON CONFLICT DO UPDATE SET count = count + excluded.count, sum = sum + excluded.sum",
             [(tally, name, times, times * value) for name, value in outcomes.items()],
@@ -208,7 +222,7 @@ class _Batch:
             return True
         epoch = (entry.tally.rollout, entry.tally.epoch)
         if epoch not in self._names:
-            rows = self._connection.execute(
+            rows = self.connection.execute(
                 "SELECT DISTINCT name FROM tallies JOIN outcomes ON tally = tallies.id WHERE rollout = ? AND epoch = ?",
                 epoch,
             )

@@ -6,10 +6,10 @@ import asyncio
 import os
 import secrets
 import socket
-import time
+import threading
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
-from contextlib import AsyncExitStack, suppress
+from contextlib import AsyncExitStack
 from functools import partial
 from typing import Final
 
@@ -32,6 +32,7 @@ from extproc.control.hearing import Hearing
 from extproc.control.holding import PolicyHold
 from extproc.control.observing import Senses
 from extproc.control.reconciler import TICK_SECONDS, Reconciler
+from extproc.control.ticking import tick_until
 from extproc.errors import Unreachable
 from extproc.metrics import (
     CONTROLLER_LEADS,
@@ -60,8 +61,8 @@ _LOOK_SECONDS: Final = 0.5
 class Controller:
     """One run of ``dropout controller``. Belongs to one event loop.
 
-    The reconcile loop has a thread and a store connection of its own, and so has the API: neither waits for the
-    other.
+    Rollouts are moved, and the lease is renewed, on a thread with a store connection of its own, which waits for
+    nothing that happens on the event loop: what listeners have to do holds up no abort.
     """
 
     def __init__(self, options: Options, say: Callable[[str], None]) -> None:
@@ -70,7 +71,7 @@ class Controller:
         self._clock = SystemClock()
         self._metrics = Metrics(self._clock)
         self._tasks = Tasks(lambda name: self._metrics.count(TASK_FAILURES, name))
-        self._stopping = asyncio.Event()
+        self._stopping = threading.Event()
 
     def stop(self) -> None:
         """End it: give up the lease, and let calls under way end."""
@@ -194,8 +195,8 @@ class Controller:
     # -- the loop
 
     async def _reconcile(self, reconciler: Reconciler) -> None:
-        """Tick on a schedule that no clock can turn back, until told to stop; then let another lead."""
-        loop, register = asyncio.get_running_loop(), StoreRegister(self._options.store)
+        """Tick until told to stop; then let another lead."""
+        register = StoreRegister(self._options.store)
 
         def tick() -> None:
             if register.tell_first():
@@ -203,14 +204,12 @@ class Controller:
             else:
                 reconciler.look()
 
+        def lead() -> None:
+            tick_until(self._stopping, tick, TICK_SECONDS)
+            reconciler.release()
+
         with ThreadPoolExecutor(1, "reconcile") as thread:
-            due = time.monotonic()
-            while not self._stopping.is_set():
-                await loop.run_in_executor(thread, tick)
-                due = max(due + TICK_SECONDS, time.monotonic())
-                with suppress(TimeoutError):
-                    await asyncio.wait_for(self._stopping.wait(), due - time.monotonic())
-            await loop.run_in_executor(thread, reconciler.release)
+            await asyncio.get_running_loop().run_in_executor(thread, lead)
 
     # -- what it says of itself
 
@@ -280,7 +279,10 @@ class Controller:
             while True:
                 try:
                     found = await loop.run_in_executor(thread, observed.fallbacks, seen)
-                    await feedback.mark_fallbacks([fallback.decision_id for fallback in found])
+                    for epoch in await feedback.mark_fallbacks([fallback.decision_id for fallback in found]):
+                        message = f"rollout {epoch.namespace}/{epoch.name}, epoch {epoch.epoch}: stable answered more "
+                        message += "requests in the version's place than are remembered one by one"
+                        self._say(f"{message}; labels of their time are {Code.FALLBACKS_UNCLEAR}")
                 except Unreachable as error:
                     found = ()
                     if error.code != fault:

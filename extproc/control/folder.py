@@ -1,8 +1,8 @@
 """A folder of documents that the store follows: what is in it is applied, what left it for good is deleted.
 
 The last good is kept for each file: one that is broken leaves its documents as they are and does not hold up the
-changes of others. What is missing stays as it is until its time is up (``absence``), and as long as the place that it
-was in cannot be read.
+changes of others; nor does one that is large, which is read after theirs were applied. What is missing stays as it is
+until its time is up (``absence``), and as long as the place that it was in cannot be read.
 """
 
 from __future__ import annotations
@@ -23,12 +23,24 @@ from extproc.resources.analysis_template import AnalysisTemplate
 from extproc.resources.deadline import beyond_deadline
 from extproc.resources.folder_watch import FolderWatch
 from extproc.resources.folders import Listing, Stamp, Unreadable
-from extproc.resources.loading import UNREAD_CODES, Loaded, LoadedDocument, list_documents, load_paths, of_kind
+from extproc.resources.loading import (
+    UNREAD_CODES,
+    Loaded,
+    LoadedDocument,
+    LoadedFile,
+    list_documents,
+    load_file,
+    of_kind,
+)
 from extproc.resources.rollout import Rollout
 from extproc.snapshot.store import REPLACED_CODES, Documents, RolloutStore
 
 PATIENCE: Final = 10
 """Looks at a folder in which somebody always writes, until the files of others are taken."""
+
+
+LARGE_BYTES: Final = 64 * 1024
+"""A file with more is taken by itself. What changed in smaller ones together is applied together."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -64,7 +76,8 @@ class FollowedFolder:
         self._absence = Absence(self._directory, grace, clock)
         self._next: Listing | None = None
         self._damaged = False
-        self._loaded: dict[str, tuple[Stamp, Loaded]] = {}
+        self._waiting = False
+        self._loaded: dict[str, tuple[Stamp, LoadedFile]] = {}
 
     @property
     def missing(self) -> int:
@@ -74,21 +87,32 @@ class FollowedFolder:
     def changed(self, *, force: bool = False) -> bool:
         """Whether a sync may have something to do: an edit has come to rest, or what is missing is gone by now.
 
+        It still has after one that left large files to the next.
+
         With ``force`` it has: what was taken is applied again. Names and stamps are compared, nothing is read.
         """
         self._next = self._watch.changed()
-        if self._next is None and (force or self._damaged or (self._watch.resting and self._absence.due())):
+        if self._next is None and (force or self._damaged or (self._settled and self._absence.due())):
             self._next = self._watch.taken
         return self._next is not None or self._watch.taken is None
 
+    @property
+    def _settled(self) -> bool:
+        """Whether all that is there was taken: only then is it known what is not."""
+        return self._watch.resting and not self._waiting
+
     def sync(self) -> FolderReport:
         """Apply what came to rest, or what there is if nobody asked whether it did. What is bad is in the report.
+
+        Files that are large come last, one each time, except the first time: then everything is applied.
 
         Raises:
             Unreachable: when the store cannot be read or written; ``changed`` stays true.
             Refused: ``conflict``, when others keep writing.
         """
-        listing, self._next = self._next or self._watch.now(), None
+        found, self._next = self._next or self._watch.now(), None
+        listing = _others_first(self._watch.taken, found)
+        self._waiting = listing is not found
         faults: dict[str, tuple[Fault, ...]] = {
             place: (_fault(place, why),) for place, why in listing.unreadable.items()
         }
@@ -133,7 +157,7 @@ class FollowedFolder:
         while True:
             missing = dict(self._missing(before, present, faults))
             self._absence.note(missing, [document.file for document in documents], listing.folders)
-            due = self._absence.due() if self._watch.resting else ()
+            due = self._absence.due() if self._settled else ()
             gone = dict.fromkeys(name for name, source in missing.items() if name in due or source in replaced)
             action = Apply(
                 documents,
@@ -177,11 +201,29 @@ class FollowedFolder:
         """What each file holds; only files that changed are read, and those that could not be."""
         before, self._loaded = self._loaded, {}
         for file, stamp in listing.once():
-            known = before.get(file)
-            if known is None or known[0] != stamp or any(fault.code in UNREAD_CODES for fault in known[1].faults):
-                known = stamp, load_paths([file])
-            self._loaded[file] = known
-        return {file: loaded for file, (_, loaded) in self._loaded.items()}
+            as_of, known = before.get(file, (None, None))
+            if known is None or as_of != stamp or any(fault.code in UNREAD_CODES for fault in known.loaded.faults):
+                known = load_file(file, known)
+            self._loaded[file] = stamp, known
+        return {file: known.loaded for file, (_, known) in self._loaded.items()}
+
+
+def _others_first(taken: Listing | None, found: Listing) -> Listing:
+    """``found``, or as much of it as does not hold up others: without its large changes, or with the smallest of them.
+
+    What is left out is as it was ``taken``.
+    """
+    if taken is None:
+        return found
+    changed = [path for path, stamp in found.files.items() if taken.files.get(path) != stamp]
+    large = [path for path in changed if found.files[path].size > LARGE_BYTES]
+    large.sort(key=lambda path: found.files[path].size)
+    later = set(large if len(large) < len(changed) else large[1:])
+    if not later:
+        return found
+    files = {path: taken.files.get(path) if path in later else stamp for path, stamp in found.files.items()}
+    there = {path: stamp for path, stamp in files.items() if stamp is not None}
+    return Listing(there, found.folders, found.unreadable)
 
 
 def _not_damaged(

@@ -55,6 +55,8 @@ def _problem(found: Any, model: type[Resource]) -> Problem:
         return Problem(code, f"must be {found['ctx']['expected']}", path)
     if kind == "too_short":
         return Problem("empty_match" if path == ("spec", "match") else "invalid_value", "must not be empty", path)
+    if kind == "too_long":
+        return Problem("invalid_value", f"must have at most {found['ctx']['max_length']} entries", path)
     message = found["msg"].removeprefix("Value error, ").replace("Input should be", "must be", 1)
     return Problem(kind if kind in FIELD_CODES else "invalid_value", message, path)
 

@@ -7,6 +7,7 @@ import os
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from copy import deepcopy
 from dataclasses import dataclass
+from hashlib import blake2b
 from itertools import islice
 from math import inf
 from pathlib import Path as FilePath
@@ -81,6 +82,30 @@ def load_paths(paths: Iterable[str | os.PathLike[str]]) -> Loaded:
                 seen.add(real)
                 _load_file(file, loaded)
     return loaded
+
+
+@dataclass(frozen=True, slots=True)
+class LoadedFile:
+    """What one file holds; ``digest`` is that of its content, None if it could not be read."""
+
+    loaded: Loaded
+    digest: bytes | None
+
+
+def load_file(file: str, known: LoadedFile | None = None) -> LoadedFile:
+    """Read one file. It is parsed unless its content is that of ``known``, what was read of this file before.
+
+    Checked as by ``load_paths``; nothing is raised.
+    """
+    data = _read(FilePath(file))
+    if isinstance(data, Fault):
+        return LoadedFile(Loaded([], [data]), None)
+    digest = blake2b(data).digest()
+    if known is not None and known.digest == digest:
+        return known
+    loaded = Loaded([], [])
+    _load(data, file, loaded)
+    return LoadedFile(loaded, digest)
 
 
 def load_valid(paths: Iterable[str | os.PathLike[str]], *, deadline: float = inf) -> list[LoadedDocument[Any]]:
@@ -220,10 +245,16 @@ def _files(path: FilePath, faults: list[Fault]) -> Iterator[FilePath]:
 
 def _load_file(file: FilePath, loaded: Loaded) -> None:
     """Add what ``file`` holds to ``loaded``."""
-    name = str(file)
-    text = _read(file)
-    if isinstance(text, str) and not is_unicode(name):
-        text = Fault("file_name", "the name of the file is not UTF-8", name)
+    data = _read(file)
+    if isinstance(data, Fault):
+        loaded.faults.append(data)
+    else:
+        _load(data, str(file), loaded)
+
+
+def _load(data: bytes, name: str, loaded: Loaded) -> None:
+    """Add what ``data``, the content of the file ``name``, holds to ``loaded``."""
+    text = _text(data, name)
     if isinstance(text, Fault):
         loaded.faults.append(text)
         return
@@ -259,20 +290,26 @@ def _load_document(document: Document, file: str) -> LoadedDocument[Any] | list[
     return sorted(faults, key=lambda fault: fault.line or 0)
 
 
-def _read(file: FilePath) -> str | Fault:
-    """The file's text; never more of it than a document may have."""
+def _read(file: FilePath) -> bytes | Fault:
+    """The file's content; never much more of it than a file may have."""
     try:
         with file.open("rb") as stream:
-            data = stream.read(MAX_FILE_BYTES + 1)
+            return stream.read(MAX_FILE_BYTES + 1)
     except OSError as error:
         return _file_fault(error.errno or errno.EIO, str(file))
+
+
+def _text(data: bytes, name: str) -> str | Fault:
+    """The text that a file's content is."""
+    if not is_unicode(name):
+        return Fault("file_name", "the name of the file is not UTF-8", name)
     if len(data) > MAX_FILE_BYTES:
-        return Fault("document_too_large", f"the file is larger than {MAX_FILE_BYTES} bytes", str(file))
+        return Fault("document_too_large", f"the file is larger than {MAX_FILE_BYTES} bytes", name)
     try:
         return data.decode("utf-8-sig")
     except UnicodeDecodeError as error:
         line = data.count(b"\n", 0, error.start) + 1
-        return Fault("not_utf8", f"byte {data[error.start]:#04x} is not UTF-8", str(file), line)
+        return Fault("not_utf8", f"byte {data[error.start]:#04x} is not UTF-8", name, line)
 
 
 def _file_fault(number: int, name: str) -> Fault:

@@ -16,8 +16,10 @@ import yaml
 from extproc.errors import Fault
 
 MAX_DEPTH: Final = 64
-MAX_VALUES: Final = 100_000
-"""Values in one document, aliases expanded."""
+MAX_VALUES: Final = 20_000
+"""Values in one document, aliases expanded: what it takes to check them is what others may have to wait for."""
+MAX_STREAM_VALUES: Final = 100_000
+"""Values in all documents of one file."""
 
 Path = tuple[str | int, ...]
 
@@ -112,7 +114,7 @@ class _Reader:
         self._file = file
         self._anchors: dict[str, Node] = {}
         self._faults: list[Fault] = []
-        self._values = 0
+        self._values = self._all_values = 0
         self._aliased = False
 
     def read(self) -> None:
@@ -192,9 +194,13 @@ class _Reader:
 
     def _count(self, values: int, line: int, path: Path) -> None:
         self._values += values
+        self._all_values += values
         if self._values > MAX_VALUES:
             code = "yaml_too_many_aliases" if self._aliased else "document_too_large"
-            raise self._stop(code, f"more than {MAX_VALUES} values, aliases written out", line, path)
+            raise self._stop(code, f"more than {MAX_VALUES} values in a document, aliases written out", line, path)
+        if self._all_values > MAX_STREAM_VALUES:
+            message = f"more than {MAX_STREAM_VALUES} values in a file: put some of its documents into another"
+            raise self._stop("document_too_large", message, line, path)
 
     def _fault(self, code: str, message: str, line: int, path: Path) -> None:
         self._faults.append(Fault(code, message, self._file, line, dotted(path)))

@@ -34,6 +34,10 @@ KIND: Final = "Rollout"
 DEFAULT_UPSTREAM: Final = "{model}-v{version}"
 
 
+MAX_MATCHES: Final = 1000
+"""Entries of ``match``. Every process compiles them in one go, and Envoy gets a route for each."""
+
+
 class PathMatch(Part):
     """A path: the whole of it, or a prefix that ends at a '/' or a ':'."""
 
@@ -285,7 +289,7 @@ class RolloutSpec(Part):
 
     model: Value
     """The registered model."""
-    match: Annotated[list[MatchEntry], Field(min_length=1)]
+    match: Annotated[list[MatchEntry], Field(min_length=1, max_length=MAX_MATCHES)]
     """Which requests: those that fit any entry."""
     unit: UnitSpec
     """Who is randomised."""

@@ -64,27 +64,31 @@ class DocumentKeeper:
             self._note(await self._on_thread(self._folder.sync))
 
     async def follow(self) -> None:
-        """Look for edits, until cancelled."""
-        took = 0.0
+        """Look for edits, until cancelled.
+
+        Looking at ten thousand files takes its time; it must not become all this process does. What an edit takes to
+        be read and applied is another thing: that nobody else has to wait for once more.
+        """
+        pause = self._poll
         while self._folder is not None:
-            # Looking at ten thousand files takes its time; it must not become all this process does.
-            await asyncio.sleep(max(self._poll, 10 * took))
+            await asyncio.sleep(pause)
             before = time.monotonic()
-            await self.sync()
-            took = time.monotonic() - before
+            if not await self.sync():
+                pause = max(self._poll, 10 * (time.monotonic() - before))
 
-    async def sync(self, *, force: bool = False) -> None:
-        """Apply what changed, everything if ``force``."""
+    async def sync(self, *, force: bool = False) -> bool:
+        """Apply what changed, everything if ``force``; whether there was anything to do."""
         if self._folder is None:
-            return
+            return False
         try:
-            self._note(await self._on_thread(partial(self._folder.sync, force=force)))
+            return self._note(await self._on_thread(partial(self._folder.sync, force=force)))
         except DropoutError as error:
-            self._note(error.faults)
+            return self._note(error.faults)
 
-    def _note(self, faults: Sequence[Fault] | None) -> None:
+    def _note(self, faults: Sequence[Fault] | None) -> bool:
         if faults is not None:
             self._refusals.note(faults)
+        return faults is not None
 
     async def _on_thread(self, call: Callable[[], _T]) -> _T:
         return await asyncio.get_running_loop().run_in_executor(self._thread, call)

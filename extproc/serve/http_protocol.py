@@ -59,6 +59,18 @@ class HttpLimits:
 _Headers = tuple[tuple[bytes, bytes], ...]
 
 
+@dataclass(frozen=True, slots=True)
+class Door:
+    """What tells those whom a server knows from strangers: ``knows``, by the ``headers`` (in small letters) it reads.
+
+    A stranger waits among strangers, as many again as there may be connections, and takes the place of none who is
+    known; what it sends as a body is not kept.
+    """
+
+    headers: frozenset[bytes]
+    knows: Callable[[_Headers], bool]
+
+
 class _Phase(Enum):
     IDLE = auto()
     RECEIVING = auto()
@@ -89,20 +101,19 @@ class Connections:
     """All open connections of one server. ``protocol`` is what uvicorn makes each of them with.
 
     ``app`` is begun without a task, and gets one when it first waits: until then it can use nothing of asyncio's that
-    wants one, its timeouts say. ``headers`` are the names, in small letters, of those that it reads.
+    wants one, its timeouts say. It is given the headers that the ``door`` reads; without one everybody is known.
     """
 
-    def __init__(
-        self, app: Application, limits: HttpLimits, on_fault: OnFault, headers: frozenset[bytes] = frozenset()
-    ) -> None:
+    def __init__(self, app: Application, limits: HttpLimits, on_fault: OnFault, door: Door | None = None) -> None:
         self.app = app
         self.limits = limits
-        self.headers = headers
+        self.door = door
         self.on_fault = on_fault
         self.draining = False
         """Every answer is the last on its connection, so that none is cut off when the server closes."""
         self.tick = 0
         self._open: dict[Connection, None] = {}
+        self._strangers: dict[Connection, None] = {}
         self._asking: list[Connection] = []
         self._timer: asyncio.TimerHandle | None = None
         self._seconds = {
@@ -115,25 +126,40 @@ class Connections:
 
     def protocol(self, *, server_state: Any, **_: Any) -> asyncio.Protocol:
         """A connection, with the arguments that uvicorn gives its protocols."""
-        kind = HeaderConnection if self.headers else Connection
-        return kind(self, server_state.connections)
+        if self.door is None:
+            return Connection(self, server_state.connections)
+        return GuardedConnection(self, server_state.connections, self.door)
 
     def __len__(self) -> int:
         """Open connections."""
-        return len(self._open)
+        return len(self._open) + len(self._strangers)
 
     def admit(self, connection: Connection) -> None:
         """Count a new connection; at the limit it takes the place of an older one, or is turned away."""
-        if len(self._open) >= self.limits.connections:
-            oldest = next((other for other in self._open if other.phase is not _Phase.DECIDING), None)
-            if oldest is None:
-                connection.turn_away()
-                return
-            self.forget(oldest)
-            oldest.close()
-        self._open[connection] = None
+        room = self._open if self.door is None else self._strangers
+        if not self._make_room(room):
+            connection.turn_away()
+            return
+        room[connection] = None
         if self._timer is None:
             self._timer = asyncio.get_running_loop().call_later(self._tick_seconds, self._sweep)
+
+    def introduce(self, connection: Connection) -> None:
+        """A stranger is known from now on. While all who are known are being answered it stays among strangers."""
+        if connection in self._strangers and self._make_room(self._open):
+            del self._strangers[connection]
+            self._open[connection] = None
+
+    def _make_room(self, among: dict[Connection, None]) -> bool:
+        """Whether there is a place; the oldest of ``among`` that waits for its peer gives up its own."""
+        if len(among) < self.limits.connections:
+            return True
+        oldest = next((other for other in among if other.phase is not _Phase.DECIDING), None)
+        if oldest is None:
+            return False
+        self.forget(oldest)
+        oldest.close()
+        return True
 
     def answer_soon(self, connection: Connection) -> None:
         """Have it go on in the event loop's next turn, after all that came in this turn was read.
@@ -153,20 +179,21 @@ class Connections:
     def forget(self, connection: Connection) -> None:
         """It is closed."""
         self._open.pop(connection, None)
+        self._strangers.pop(connection, None)
 
     def abort(self) -> None:
         """Close all, whatever they do."""
-        for connection in list(self._open):
+        for connection in [*self._open, *self._strangers]:
             connection.abort()
 
     def _sweep(self) -> None:
         """One tick: those who let us wait for too long."""
         self.tick += 1
-        for connection in list(self._open):
+        for connection in [*self._open, *self._strangers]:
             limit = self._seconds.get(connection.phase)
             if limit is not None and (self.tick - connection.since) * self._tick_seconds > limit:
                 connection.give_up()
-        self._timer = asyncio.get_running_loop().call_later(self._tick_seconds, self._sweep) if self._open else None
+        self._timer = asyncio.get_running_loop().call_later(self._tick_seconds, self._sweep) if len(self) else None
 
 
 class Connection(asyncio.Protocol):
@@ -442,8 +469,13 @@ class Connection(asyncio.Protocol):
             self._transport.pause_reading()
 
 
-class HeaderConnection(Connection):
-    """One that keeps the headers that are read."""
+class GuardedConnection(Connection):
+    """One that has to show who it is: it keeps the headers that the door reads."""
+
+    def __init__(self, connections: Connections, of_uvicorn: MutableSet[Any], door: Door) -> None:
+        super().__init__(connections, of_uvicorn)
+        self._door = door
+        self._known = False
 
     def on_message_begin(self) -> None:
         """A request's first byte."""
@@ -453,8 +485,21 @@ class HeaderConnection(Connection):
     def on_header(self, name: bytes, value: bytes) -> None:
         """A header, or a trailer, which is none."""
         name = name.lower()
-        if self._in_head and name in self._all.headers:
+        if self._in_head and name in self._door.headers:
             self._headers = (*self._headers, (name, value))
+
+    def on_headers_complete(self) -> None:
+        """The body follows, if there is one; it is kept if the request's head says who sends it."""
+        super().on_headers_complete()
+        self._known = self._door.knows(self._headers)
+        if self._known:
+            self._all.introduce(self)
+
+    def on_body(self, body: bytes) -> None:
+        """A part of the body: a stranger's has a size and nothing else."""
+        super().on_body(body)
+        if not self._known:
+            self._parts.clear()
 
 
 def _scope(method: str, target: bytes, headers: _Headers) -> Mapping[str, Any]:

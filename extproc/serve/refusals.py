@@ -8,7 +8,7 @@ from extproc.errors import Fault
 
 
 class Refusals:
-    """The faults of the folder of ``what``, as they are now: each state of them is told once.
+    """The faults of the folder of ``what``, as they are now: each is told once while it lasts.
 
     ``refused`` hears of each edit that is not taken over, ``say`` writes why for people.
     """
@@ -23,8 +23,9 @@ class Refusals:
         """These are all that there are now."""
         if list(faults) == list(self.faults):
             return
-        self.faults = faults
+        told, self.faults = set(self.faults), faults
         if faults:
             self._refused()
         for fault in faults:
-            self._say(f"{self._what}: {fault}")
+            if fault not in told:
+                self._say(f"{self._what}: {fault}")

@@ -15,6 +15,7 @@ from pathlib import Path
 from typing import Any
 
 import grpc
+import orjson
 import pytest
 from hypothesis import HealthCheck, given
 from hypothesis import settings as hypothesis_settings
@@ -22,12 +23,12 @@ from hypothesis import strategies as st
 
 from extproc._gen.dropout.v1 import feedback_pb2 as pb
 from extproc.adapters.sqlite_feedback import SqliteFeedback
-from extproc.control.api import feedback_thread
+from extproc.control.api import feedback_http, feedback_thread
 from extproc.control.api.feedback_grpc import SERVICE
-from extproc.control.api.feedback_http import parse_records
+from extproc.control.api.feedback_http import FeedbackApplication, parse_records
 from extproc.control.api.feedback_service import LIMITS
 from extproc.control.api.tokens import load_token
-from extproc.control.feedback import MAX_RECORDS, Code
+from extproc.control.feedback import MAX_OUTCOMES, MAX_RECORDS, Code, FeedbackRecord, Unreadable
 from extproc.errors import InvalidInput
 from tests.support.feedback import KEY
 from tests.support.feedback_server import ServedFeedback
@@ -129,6 +130,7 @@ BAD_BODIES = [
     b'{"records": null}',
     b'{"records": [], "more": 1}',
     b"decision_id=x&label=true",
+    b'{"records":[' + b"{}," * 300_000 + b"{}]}",
 ]
 
 
@@ -173,6 +175,42 @@ def test_a_batch_has_at_most_a_thousand_records(served: ServedFeedback) -> None:
     status, answer = served.post({"records": [record(served) for _ in range(MAX_RECORDS)]})
     assert (status, answer["counts"]) == (200, {"recorded": MAX_RECORDS})
     assert served.post({"records": []}) == (200, {"results": [], "counts": {}})
+
+
+def test_nothing_is_validated_that_a_limit_refuses(monkeypatch: pytest.MonkeyPatch) -> None:
+    """What a body costs is bounded by its limits, whatever it holds: each fault found would be an error to build."""
+    monkeypatch.setattr(feedback_http._Record, "model_validate", None)
+    many = b",".join([b"0"] * 524_000)
+    with pytest.raises(InvalidInput) as raised:
+        parse_records(b'{"records":[' + many + b"]}")
+    assert raised.value.code == "feedback_too_many"
+    fields = {f"field{i}": 0 for i in range(50_000)}
+    outcomes = {"decision_id": "x", "outcomes": {f"outcome{i}": "x" for i in range(MAX_OUTCOMES + 1)}}
+    found = parse_records(orjson.dumps({"records": [fields, outcomes]}))
+    assert [str(each) for each in found if isinstance(each, FeedbackRecord)] == []
+    assert found[1] == Unreadable("x", f"outcomes: there are at most {MAX_OUTCOMES} in a record")
+
+
+async def test_what_is_posted_is_not_read_where_it_is_received() -> None:
+    """The event loop that serves the control API hands a body on as it came."""
+    read: list[Any] = []
+    sent: list[Any] = []
+
+    async def record(batch: Any) -> list[Any]:
+        read.append(batch)
+        return []
+
+    async def receive() -> dict[str, Any]:
+        return {"body": b"nonsense"}
+
+    async def send(event: Any) -> None:
+        sent.append(event)
+
+    scope = {"path": "/v1/feedback", "method": "POST", "headers": ((b"authorization", b"Bearer t"),)}
+    await FeedbackApplication(record, b"t")(scope, receive, send)
+    assert sent[0]["status"] == 200
+    with pytest.raises(InvalidInput):
+        read[0]()
 
 
 def test_a_body_has_at_most_a_mebibyte(served: ServedFeedback) -> None:
@@ -368,7 +406,7 @@ def test_more_than_may_wait_are_turned_away_and_come_again(tmp_path: Path, monke
         thread = served.service._thread
         with monkeypatch.context() as held:
             held.setattr(thread._feedback, "record", holding)
-            waiting = [asyncio.run_coroutine_threadsafe(thread.record([]), served.loop) for _ in range(2)]
+            waiting = [asyncio.run_coroutine_threadsafe(thread.record(list), served.loop) for _ in range(2)]
             assert begun.wait(10)
             status, answer = served.post(record(served))
             assert (status, answer["code"]) == (503, "feedback_busy")

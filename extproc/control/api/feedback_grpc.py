@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections import Counter
+from functools import partial
 from typing import Any, Final
 
 import grpc
@@ -12,8 +13,8 @@ from google.protobuf.message import DecodeError
 from extproc._gen.dropout.v1 import feedback_pb2 as pb
 from extproc.control.api.codec import status_code, to_trailer
 from extproc.control.api.feedback_thread import FeedbackThread
-from extproc.control.feedback import FeedbackRecord, Result
-from extproc.errors import DropoutError
+from extproc.control.feedback import FeedbackRecord, Result, check_count
+from extproc.errors import DropoutError, InvalidInput
 
 SERVICE: Final = pb.DESCRIPTOR.services_by_name["Feedback"].full_name
 
@@ -33,14 +34,20 @@ class FeedbackRpc:
 
     async def _record(self, data: bytes, context: Context) -> bytes:
         try:
-            request = pb.RecordRequest.FromString(data)
-        except DecodeError:
-            await context.abort(grpc.StatusCode.INVALID_ARGUMENT, "message_malformed: this is no RecordRequest")
-        try:
-            results = await self._thread.record([_read(record) for record in request.records])
+            results = await self._thread.record(partial(_records, data))
         except DropoutError as error:
             await context.abort(status_code(error), str(error), to_trailer(error))
         return _response(results).SerializeToString()
+
+
+def _records(data: bytes) -> list[FeedbackRecord]:
+    """The records of a request."""
+    try:
+        request = pb.RecordRequest.FromString(data)
+    except DecodeError:
+        raise InvalidInput.of("message_malformed", f"this is no {pb.RecordRequest.DESCRIPTOR.full_name}") from None
+    check_count(len(request.records))
+    return [_read(record) for record in request.records]
 
 
 def _read(message: pb.FeedbackRecord) -> FeedbackRecord:

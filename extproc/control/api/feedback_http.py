@@ -8,13 +8,15 @@ from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Awaitable, Callable, Mapping, Sequence
+from functools import partial
 from hmac import compare_digest
 from typing import Any, Final
 
 import orjson
 from pydantic import BaseModel, ConfigDict, ValidationError
 
-from extproc.control.feedback import FeedbackRecord, Result, Unreadable
+from extproc.control.api.feedback_thread import Read
+from extproc.control.feedback import MAX_OUTCOMES, MAX_RECORDS, FeedbackRecord, Result, Unreadable, check_count
 from extproc.errors import DropoutError, InvalidInput
 
 PATH: Final = "/v1/feedback"
@@ -22,7 +24,11 @@ AUTHORIZATION: Final = b"authorization"
 
 Receive = Callable[[], Awaitable[Mapping[str, Any]]]
 Send = Callable[[Mapping[str, Any]], Awaitable[None]]
-Record = Callable[[Sequence[FeedbackRecord | Unreadable]], Awaitable[list[Result]]]
+Record = Callable[[Read], Awaitable[list[Result]]]
+Headers = Sequence[tuple[bytes, bytes]]
+
+_MAX_OPENED: Final = 16 * MAX_RECORDS
+"""Lists and objects in a body, or what looks like one: reading hundreds of thousands would hold everybody up."""
 
 _JSON: Final = (b"content-type", b"application/json")
 
@@ -40,7 +46,7 @@ class _Record(BaseModel):
 
 
 class FeedbackApplication:
-    """Hands what is posted to ``record`` if the caller shows ``token``."""
+    """Hands what is posted to ``record``, unread, if the caller shows ``token``."""
 
     def __init__(self, record: Record, token: bytes) -> None:
         self._record = record
@@ -52,13 +58,13 @@ class FeedbackApplication:
             await _refuse(send, 404, "not_found", f"there is {PATH}")
         elif scope["method"] != "POST":
             await _refuse(send, 405, "method_not_allowed", f"{PATH} takes POST", (b"allow", b"POST"))
-        elif not self._knows(scope["headers"]):
+        elif not self.knows(scope["headers"]):
             challenge = (b"www-authenticate", b'Bearer realm="dropout"')
             await _refuse(send, 401, "unauthorized", "show the token: 'Authorization: Bearer TOKEN'", challenge)
         else:
             await self._take((await receive())["body"], send)
 
-    def _knows(self, headers: Sequence[tuple[bytes, bytes]]) -> bool:
+    def knows(self, headers: Headers) -> bool:
         """Whether there is one token and it is ours; how long that takes says nothing about it."""
         given = [value for name, value in headers if name == AUTHORIZATION]
         if len(given) != 1:
@@ -68,7 +74,7 @@ class FeedbackApplication:
 
     async def _take(self, body: bytes, send: Send) -> None:
         try:
-            results = await self._record(parse_records(body))
+            results = await self._record(partial(parse_records, body))
         except DropoutError as error:
             status = 400 if isinstance(error, InvalidInput) else 503
             await _refuse(send, status, error.code, error.faults[0].message)
@@ -79,9 +85,13 @@ class FeedbackApplication:
 def parse_records(body: bytes) -> list[FeedbackRecord | Unreadable]:
     """The records of a request's body. One that is none does not keep the others from being counted.
 
+    What it costs is bounded by the limits on a batch and a record, whatever the body holds.
+
     Raises:
-        InvalidInput: ``feedback_body_malformed``.
+        InvalidInput: ``feedback_body_malformed``, ``feedback_too_many``.
     """
+    if body.count(b"{") + body.count(b"[") > _MAX_OPENED:
+        raise InvalidInput.of("feedback_body_malformed", f"a body has at most {_MAX_OPENED} lists and objects")
     try:
         document = orjson.loads(body)
     except orjson.JSONDecodeError as error:
@@ -93,19 +103,38 @@ def parse_records(body: bytes) -> list[FeedbackRecord | Unreadable]:
     records = document["records"]
     if len(document) > 1 or not isinstance(records, list):
         raise InvalidInput.of("feedback_body_malformed", "records is a list, and there is nothing beside it")
+    check_count(len(records))
     return [_parsed(record) for record in records]
 
 
 def _parsed(given: Any) -> FeedbackRecord | Unreadable:
+    if (too_large := _too_large(given)) is not None:
+        return Unreadable(_named(given), too_large)
     try:
         record = _Record.model_validate(given)
     except ValidationError as error:
         first = error.errors(include_url=False, include_input=False, include_context=False)[0]
         where = ".".join(str(part) for part in first["loc"])
-        named = given.get("decision_id") if isinstance(given, dict) else None
-        message = f"{where}: {first['msg']}" if where else first["msg"]
-        return Unreadable(named if isinstance(named, str) else None, message)
+        return Unreadable(_named(given), f"{where}: {first['msg']}" if where else first["msg"])
     return FeedbackRecord(record.decision_id, record.prediction, record.label, record.outcomes, record.version)
+
+
+def _too_large(given: Any) -> str | None:
+    """Why this is not worth validating: each thing that is wrong would be an error to build."""
+    if not isinstance(given, dict):
+        return None
+    if len(given) > len(_Record.model_fields):
+        return f"there are at most {len(_Record.model_fields)} fields in a record"
+    outcomes = given.get("outcomes")
+    if isinstance(outcomes, dict) and len(outcomes) > MAX_OUTCOMES:
+        return f"outcomes: there are at most {MAX_OUTCOMES} in a record"
+    return None
+
+
+def _named(given: Any) -> str | None:
+    """The id in what is no record, if there is one."""
+    named = given.get("decision_id") if isinstance(given, dict) else None
+    return named if isinstance(named, str) else None
 
 
 def _shown(result: Result) -> dict[str, Any]:

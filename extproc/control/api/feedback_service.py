@@ -14,10 +14,11 @@ from extproc.control.feedback import Code, Feedback
 from extproc.errors import InvalidInput
 from extproc.serve.asgi import AsgiServer
 from extproc.serve.endpoints import TcpEndpoint, bind_tcp, tcp_fault
-from extproc.serve.http_protocol import Connections, HttpLimits
+from extproc.serve.http_protocol import Connections, Door, HttpLimits
+from extproc.snapshot.store import EpochRecord
 
 LIMITS: Final = HttpLimits(head_bytes=16 * 1024, body_bytes=1024 * 1024, idle_seconds=60.0, connections=64)
-"""What a caller may do: with all of its connections it can make the controller hold 64 MiB, and no more."""
+"""What a caller may do: all that show the token can make the controller hold 128 MiB, and others next to nothing."""
 
 _FLAG: Final = "--feedback"
 
@@ -32,7 +33,7 @@ class FeedbackService:
     def __init__(self, feedback: Feedback, token: bytes, count: Callable[[Code, int], None]) -> None:
         self._thread = FeedbackThread(feedback, count)
         app = FeedbackApplication(self._thread.record, token)
-        self._connections = Connections(app, LIMITS, lambda _fault: None, frozenset({AUTHORIZATION}))
+        self._connections = Connections(app, LIMITS, lambda _fault: None, Door(frozenset({AUTHORIZATION}), app.knows))
         self._server = AsgiServer(self._connections)
         self._started = False
         self.address = ""
@@ -55,9 +56,9 @@ class FeedbackService:
         await self._server.start(listener)
         self._started = True
 
-    async def mark_fallbacks(self, ids: Sequence[str]) -> None:
+    async def mark_fallbacks(self, ids: Sequence[str]) -> list[EpochRecord]:
         """See ``Feedback``. Raises ``Unreachable``."""
-        await self._thread.mark_fallbacks(ids)
+        return await self._thread.mark_fallbacks(ids)
 
     async def stop(self, grace: float) -> None:
         """Take no more requests, and give those under way ``grace`` seconds."""

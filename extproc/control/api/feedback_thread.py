@@ -1,4 +1,4 @@
-"""Feedback on a thread of its own: whoever asks waits, and the event loop does not."""
+"""Feedback on a thread of its own, the reading of what was sent too: whoever asks waits, the event loop does not."""
 
 from __future__ import annotations
 
@@ -9,14 +9,18 @@ from concurrent.futures import ThreadPoolExecutor
 from functools import partial
 from typing import Final, TypeVar
 
-from extproc.control.feedback import MAX_RECORDS, Code, Feedback, FeedbackRecord, Result, Unreadable
-from extproc.errors import InvalidInput, Unreachable
+from extproc.control.feedback import Code, Feedback, FeedbackRecord, Result, Unreadable
+from extproc.errors import Unreachable
+from extproc.snapshot.store import EpochRecord
 
 MAX_WAITING: Final = 64
 """Batches that may wait for their turn; one more is refused."""
 
 CALL_SECONDS: Final = 15.0
 """What a batch may take with its wait. One that takes longer may still count: an id that is sent again counts once."""
+
+Read = Callable[[], Sequence[FeedbackRecord | Unreadable]]
+"""Reads a batch from what was sent, within bounds; raises ``InvalidInput``."""
 
 _T = TypeVar("_T")
 
@@ -33,23 +37,21 @@ class FeedbackThread:
         self._thread = ThreadPoolExecutor(1, "feedback")
         self._waiting = 0
 
-    async def record(self, records: Sequence[FeedbackRecord | Unreadable]) -> list[Result]:
-        """See ``Feedback``.
+    async def record(self, read: Read) -> list[Result]:
+        """Count what ``read`` gives, which is called on the thread when its turn has come. See ``Feedback``.
 
         Raises:
-            InvalidInput: ``feedback_too_many`` for more than ``MAX_RECORDS``.
+            InvalidInput: as ``read``.
             Unreachable: ``feedback_busy`` when too many wait or it takes too long, and as ``Feedback``.
         """
-        if len(records) > MAX_RECORDS:
-            raise InvalidInput.of("feedback_too_many", f"there are at most {MAX_RECORDS} records in a batch")
-        results = await self._call(partial(self._feedback.record, records))
+        results = await self._call(lambda: self._feedback.record(read()))
         for code, number in Counter(result.code for result in results).items():
             self._count(code, number)
         return results
 
-    async def mark_fallbacks(self, ids: Sequence[str]) -> None:
+    async def mark_fallbacks(self, ids: Sequence[str]) -> list[EpochRecord]:
         """See ``Feedback``. Raises as ``record``."""
-        await self._call(partial(self._feedback.mark_fallbacks, ids))
+        return await self._call(partial(self._feedback.mark_fallbacks, ids))
 
     def close(self) -> None:
         """Finish the batch that is under way; those that wait are not begun."""

@@ -18,6 +18,7 @@ from extproc.control.feedback.records import (
     Result,
     Tally,
     Unreadable,
+    check_count,
 )
 
 __all__ = [
@@ -36,4 +37,5 @@ __all__ = [
     "Result",
     "Tally",
     "Unreadable",
+    "check_count",
 ]

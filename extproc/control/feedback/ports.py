@@ -6,6 +6,7 @@ from collections.abc import Collection, Mapping, Sequence
 from typing import Protocol
 
 from extproc.control.feedback.records import Code, Entry
+from extproc.decision_id import Opened
 from extproc.measure import LabelTotals
 from extproc.snapshot.store import EpochRecord
 
@@ -20,16 +21,18 @@ class FeedbackStore(Protocol):
     def record(self, entries: Sequence[Entry], keep_from: float) -> Sequence[Code]:
         """Count what was not counted before, in one transaction; what became of each.
 
-        ``RECORDED``, ``DUPLICATE``, ``SERVED_BY_FALLBACK``, ``INVALID`` when an epoch has all the outcome names it may
-        have, or ``EXPIRED``. Ids of decisions made before ``keep_from`` (Unix seconds) are forgotten, their counts
-        stay; an id that may have been forgotten is never counted again, whatever later clocks say.
+        ``RECORDED``, ``DUPLICATE``, ``SERVED_BY_FALLBACK``, ``FALLBACKS_UNCLEAR``, ``INVALID`` when an epoch has all
+        the outcome names it may have, or ``EXPIRED``. Ids of decisions made before ``keep_from`` (Unix seconds) are
+        forgotten, their counts stay; an id that may have been forgotten is never counted again, whatever later clocks
+        say.
         """
         ...
 
-    def mark_fallbacks(self, keys: Collection[bytes], keep_from: float) -> None:
+    def mark_fallbacks(self, decisions: Collection[Opened], keep_from: float) -> Collection[int]:
         """These decisions were served by a fallback: they do not count, and what was counted of them is taken back.
 
-        Ids are forgotten as by ``record``.
+        The space for them is bounded. The numbers of epochs that had more, and from now on take no labels of the time
+        that is not known in full. Ids are forgotten as by ``record``.
         """
         ...
 

@@ -22,6 +22,7 @@ from extproc.control.feedback.records import (
 )
 from extproc.decision_id import IdFault, Opened
 from extproc.measure import FALSE_NEGATIVE, FALSE_POSITIVE, TRUE_NEGATIVE, TRUE_POSITIVE
+from extproc.snapshot.store import EpochRecord
 
 MAX_VALUE: Final = 1e15
 """The largest outcome: sums of a great many of them are still numbers."""
@@ -67,15 +68,16 @@ class Feedback:
         codes = [next(stored) if isinstance(each, Entry) else each for each in found]
         return [_result(record, code) for record, code in zip(records, codes, strict=True)]
 
-    def mark_fallbacks(self, ids: Iterable[str]) -> None:
+    def mark_fallbacks(self, ids: Iterable[str]) -> list[EpochRecord]:
         """The decisions ``ids`` were answered by another version than theirs: they do not count for their arm.
 
-        Whether their feedback comes before or after makes no difference. Raises as ``record``.
+        Whether their feedback comes before or after makes no difference. The epochs that had more of them than are
+        remembered, and take no labels of a part of their time from now on. Raises as ``record``.
         """
         opened = (self._open_id(text) for text in ids)
-        keys = [each.key for each in opened if isinstance(each, Opened)]
-        if keys:
-            self._store.mark_fallbacks(keys, self._keep_from())
+        decisions = [each for each in opened if isinstance(each, Opened)]
+        numbers = self._store.mark_fallbacks(decisions, self._keep_from()) if decisions else ()
+        return [epoch for number in numbers for epoch in self._epochs.epochs(number)]
 
     def _keep_from(self) -> float:
         """Since when decisions are labelled."""
@@ -99,7 +101,8 @@ def _entry(attribution: Attribution, record: FeedbackRecord | Unreadable) -> Ent
         return Code.INVALID
     epoch = found.epoch
     tally = Tally(f"{epoch.namespace}/{epoch.name}", epoch.epoch, found.arm.arm, found.opened.group)
-    return Entry(found.opened.key, tally, _confusion(record.prediction, record.label), record.outcomes)
+    opened, confusion = found.opened, _confusion(record.prediction, record.label)
+    return Entry(opened.key, opened.number, tally, confusion, record.outcomes)
 
 
 def _says_something(record: FeedbackRecord) -> bool:

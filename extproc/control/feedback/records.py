@@ -7,8 +7,10 @@ from dataclasses import dataclass, field
 from enum import StrEnum
 from typing import Final, NamedTuple
 
+from extproc.errors import InvalidInput
+
 MAX_RECORDS: Final = 1000
-"""Records in a batch."""
+"""Records in a batch. They are counted before any of them is looked at."""
 
 MAX_OUTCOMES: Final = 16
 """Numeric outcomes in a record."""
@@ -31,6 +33,7 @@ class Code(StrEnum):
     INVALID = "feedback_invalid"
     DUPLICATE = "feedback_duplicate"
     SERVED_BY_FALLBACK = "feedback_served_by_fallback"
+    FALLBACKS_UNCLEAR = "feedback_fallbacks_unclear"
 
 
 MESSAGES: Final[Mapping[Code, str]] = {
@@ -45,6 +48,7 @@ MESSAGES: Final[Mapping[Code, str]] = {
     Code.INVALID: "the record says nothing that can be counted",
     Code.DUPLICATE: "there was a record of this decision before",
     Code.SERVED_BY_FALLBACK: "another version than the arm's served this request",
+    Code.FALLBACKS_UNCLEAR: "of that time it is not known any more which requests the arm's version served",
 }
 
 
@@ -61,6 +65,16 @@ class FeedbackRecord:
     label: bool | None = None
     outcomes: Mapping[str, float] = field(default_factory=dict)
     version: str | None = None
+
+
+def check_count(records: int) -> None:
+    """Whether a batch may have so many.
+
+    Raises:
+        InvalidInput: ``feedback_too_many``.
+    """
+    if records > MAX_RECORDS:
+        raise InvalidInput.of("feedback_too_many", f"there are at most {MAX_RECORDS} records in a batch")
 
 
 class Unreadable(NamedTuple):
@@ -88,12 +102,13 @@ class Tally(NamedTuple):
 
 
 class Entry(NamedTuple):
-    """What is to be counted once for the decision ``key`` (``Opened.key``).
+    """What is to be counted once for the decision ``key``, whose epoch has the ``number`` (both as in ``Opened``).
 
     ``confusion`` is the index in ``LabelTotals.confusion``, None without a label.
     """
 
     key: bytes
+    number: int
     tally: Tally
     confusion: int | None
     outcomes: Mapping[str, float]

@@ -30,7 +30,7 @@ from extproc.control.feedback import Entry, Tally
 store = SqliteFeedback(sys.argv[1])
 for batch in range(10_000):
     entries = [
-        Entry((batch * 50 + n).to_bytes(13, "big"), Tally("a/b", 1, "canary", n % 8), n % 4, {"amount": 1.0})
+        Entry((batch * 50 + n).to_bytes(13, "big"), 1, Tally("a/b", 1, "canary", n % 8), n % 4, {"amount": 1.0})
         for n in range(50)
     ]
     codes = store.record(entries, 0.0)
@@ -51,7 +51,7 @@ def store(path: Path) -> Iterator[SqliteFeedback]:
 
 
 def entry(number: int, tally: Tally = TALLY) -> Entry:
-    return Entry(number.to_bytes(13, "big"), tally, 0, {"amount": 2.0})
+    return Entry(number.to_bytes(13, "big"), 1, tally, 0, {"amount": 2.0})
 
 
 def labels(store: SqliteFeedback) -> int:

@@ -35,7 +35,7 @@ def count(tmp_path: Path, *what: tuple[str, int, dict[str, float]], epoch: int =
     """Label decisions: arm, index of the confusion, outcomes."""
     feedback = SqliteFeedback(tmp_path / "dropout.db.feedback", create=True)
     entries = [
-        Entry((epoch * 1000 + n).to_bytes(13, "big"), Tally(KEY, epoch, arm, n % 256), confusion, outcomes)
+        Entry((epoch * 1000 + n).to_bytes(13, "big"), 1, Tally(KEY, epoch, arm, n % 256), confusion, outcomes)
         for n, (arm, confusion, outcomes) in enumerate(what)
     ]
     feedback.record(entries, 0.0)

@@ -15,9 +15,10 @@ from extproc.adapters.sqlite_store import SqliteStore
 from extproc.control.absence import NAMED, Grace
 from extproc.control.actions import Apply, Delete, SetWeight, act
 from extproc.control.described import timestamp
-from extproc.control.folder import PATIENCE, FolderReport, FollowedFolder
+from extproc.control.folder import LARGE_BYTES, PATIENCE, FolderReport, FollowedFolder
 from extproc.errors import Unreachable
-from extproc.resources.loading import load_paths
+from extproc.resources import loading
+from extproc.resources.loading import LoadedFile, load_file, load_paths
 from tests.support.clock import FakeClock
 from tests.support.damage import damage
 from tests.support.rollouts import CANARY, document
@@ -175,10 +176,74 @@ def test_only_files_that_changed_are_read(
         (directory / f"{name}.yaml").write_text(text(name))
     folder.sync()
     read: list[str] = []
-    monkeypatch.setattr("extproc.control.folder.load_paths", lambda paths: read.extend(paths) or load_paths(paths))
+
+    def load(file: str, known: LoadedFile | None) -> LoadedFile:
+        read.append(file)
+        return load_file(file, known)
+
+    monkeypatch.setattr("extproc.control.folder.load_file", load)
     (directory / "b.yaml").write_text(text("b", seed="another"))
     assert folder.sync().applied == ("payments/b",)
     assert read == [str(directory / "b.yaml")]
+
+
+@pytest.mark.parametrize("content", [text("a"), "spec: [", "kind: Rollout\n" * 3], ids=["good", "no YAML", "bad"])
+def test_a_content_is_parsed_once_whatever_is_wrong_with_it(
+    folder: FollowedFolder, directory: Path, monkeypatch: pytest.MonkeyPatch, content: str
+) -> None:
+    """Not at each look, and not when a ConfigMap or a checkout makes every file anew."""
+    file = directory / "a.yaml"
+    file.write_text(content)
+    first = folder.sync()
+    monkeypatch.setattr(loading, "read_documents", None)
+    file.unlink()
+    file.write_text(content)
+    (directory / "b.txt").write_text("")
+    again = looked(folder)
+    assert (again.faults, again.applied) == (first.faults, ())
+    assert folder.changed(force=True)
+    assert folder.sync().faults == first.faults
+
+
+def large(*names: str, **changes: Any) -> str:
+    """Documents in a file that is taken by itself; the more names, the larger."""
+    return text(*names, **changes) + ("#" * 99 + "\n") * (LARGE_BYTES // 100 + 10 * len(names))
+
+
+def test_large_files_hold_up_no_other_and_come_one_by_one(folder: FollowedFolder, directory: Path) -> None:
+    (directory / "a.yaml").write_text(text("a"))
+    (directory / "l.yaml").write_text(large("l"))
+    assert sorted(folder.sync().applied) == ["payments/a", "payments/l"], "the first time everything is applied"
+    (directory / "a.yaml").write_text(text("a", seed="new"))
+    (directory / "b.yaml").write_text(text("b"))
+    (directory / "l.yaml").write_text(large("l", "m", "n", seed="new"))
+    (directory / "o.yaml").write_text("spec: [" + large("o"))
+    assert [folder.changed(), folder.changed()] == [False, True]
+    report = folder.sync()
+    assert (sorted(report.applied), report.faults) == (["payments/a", "payments/b"], {})
+    assert folder.changed()
+    assert list(folder.sync().faults) == [str(directory / "o.yaml")]
+    (directory / "c.yaml").write_text(text("c"))
+    assert [folder.changed(), folder.changed()] == [False, True]
+    assert folder.sync().applied == ("payments/c",), "others come between two large ones"
+    assert folder.changed()
+    assert sorted(folder.sync().applied) == ["payments/l", "payments/m", "payments/n"]
+    assert not folder.changed()
+
+
+def test_nothing_is_deleted_while_a_large_file_waits(store: SqliteStore, directory: Path) -> None:
+    pruning = FollowedFolder(store, directory, FakeClock(), Grace(0, 0))
+    (directory / "a.yaml").write_text(large("a"))
+    (directory / "b.yaml").write_text(text("b"))
+    pruning.sync()
+    (directory / "a.yaml").rename(directory / "moved.yaml")
+    (directory / "b.yaml").write_text(text("b", seed="new"))
+    found = [pruning.sync() for _ in range(3) if pruning.changed() or pruning.changed()]
+    assert [(report.applied, report.deleted, report.faults) for report in found] == [
+        (("payments/b",), (), {}),
+        ((), (), {}),
+    ]
+    assert names(store) == ["a", "b"]
 
 
 def test_a_broken_file_keeps_its_rollouts_and_holds_up_nobody(

@@ -14,12 +14,15 @@ from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, pr
 
 from extproc.adapters.sqlite_store import SqliteStore
 from extproc.control.absence import Grace
-from extproc.control.folder import FollowedFolder
+from extproc.control.folder import LARGE_BYTES, FollowedFolder
 from tests.support.clock import FakeClock
 from tests.support.rollouts import CANARY, document
 
 GRACE = Grace(one=10, many=300)
 NAMES = ("a", "b", "c")
+LARGE = ("b", "c")
+"""Those whose files are taken by themselves."""
+
 POLL = 0.2
 
 LAST = "log"
@@ -60,7 +63,7 @@ class AnySchedule(RuleBasedStateMachine):
         spec = {**CANARY, "match": [{"path": {"value": f"/{name}"}}], "seed": "s" * self.written}
         whole = yaml.safe_dump(document({**spec, LAST: {"headers": ["x-region"]}}, name), sort_keys=False)
         self.good[name].append(yaml.safe_load(whole))
-        return whole
+        return whole + "#" * LARGE_BYTES if name in LARGE else whole
 
     def write(self, name: str) -> None:
         self.file(name).write_text(self.text(name))
@@ -144,8 +147,8 @@ class AnySchedule(RuleBasedStateMachine):
         for name in NAMES:
             if not self.file(name).exists():
                 self.write(name)
-        self.look()
-        self.look()
+        for _ in range(2 + len(LARGE)):
+            self.look()
         self.since = None
         for name in NAMES:
             row = self.store.get("payments", name)

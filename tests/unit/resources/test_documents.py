@@ -11,7 +11,8 @@ import pytest
 
 from extproc.errors import Fault, InvalidInput
 from extproc.resources.loading import MAX_FILE_BYTES, load_paths, parse_rollout
-from extproc.resources.rollout import Rollout
+from extproc.resources.marked_yaml import MAX_STREAM_VALUES, MAX_VALUES
+from extproc.resources.rollout import MAX_MATCHES, Rollout
 from tests.support.rollouts import CANARY, EXPERIMENT, document
 
 DESIGN = """\
@@ -556,8 +557,27 @@ def test_more_values_than_any_document_has_are_refused(tmp_path: Path) -> None:
     assert fault.code == "document_too_large"
 
 
+def test_what_the_documents_of_one_file_may_cost_is_bounded(tmp_path: Path) -> None:
+    """However it is divided: many may wait for it."""
+    each = MAX_VALUES // 2
+    enough = MAX_STREAM_VALUES // each + 1
+    faults = faults_in(tmp_path, f"--- [{'1,' * each}]\n" * enough)
+    assert [fault.code for fault in faults if fault.code != "mistyped_value"] == ["document_too_large"]
+    assert "into another" in faults[-1].message
+
+
+def test_a_rollout_has_at_most_so_many_matches(tmp_path: Path) -> None:
+    matches = [f"{{path: {{value: /{number}}}}}" for number in range(MAX_MATCHES + 1)]
+    whole = MINIMAL.replace("match: [{path: {value: /v1}}]", f"match: [{', '.join(matches[1:])}]")
+    assert whole != MINIMAL
+    assert faults_in(tmp_path, whole) == []
+    (fault,) = faults_in(tmp_path, whole.replace("match: [", f"match: [{matches[0]}, "))
+    assert (fault.code, fault.field) == ("invalid_value", "spec.match")
+    assert fault.message == f"must have at most {MAX_MATCHES} entries"
+
+
 def test_the_faults_of_a_hostile_file_are_cut_short(tmp_path: Path) -> None:
-    faults = faults_in(tmp_path, MINIMAL + "  steps: [" + "a," * 50_000 + "]")
+    faults = faults_in(tmp_path, MINIMAL + "  steps: [" + "a," * 10_000 + "]")
     assert (len(faults), faults[-1].code) == (1001, "too_many_faults")
 
 

@@ -1,4 +1,4 @@
-"""A connection between the turn of the event loop in which a request is complete and the next, where it is answered."""
+"""A connection between the turn of the event loop in which a request is complete and the next, and who may have one."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from typing import Any
 
 import pytest
 
-from extproc.serve.http_protocol import Connections, HttpLimits
+from extproc.serve.http_protocol import Connections, Door, HttpLimits
 
 REQUEST = b"GET /livez HTTP/1.1\r\nhost: dropout\r\n\r\n"
 
@@ -122,3 +122,54 @@ async def test_a_connection_with_nothing_to_answer_closes_with_the_server() -> N
     connection.shutdown()
     assert transport.closed
     assert transport.written == []
+
+
+# -- who may have one
+
+FRIEND = b"POST /x HTTP/1.1\r\nkey: ours\r\ncontent-length: 4\r\n\r\n"
+
+
+def guarded(app: Any = answer, **limits: int) -> Connections:
+    """A server that knows those who have the key."""
+    door = Door(frozenset({b"key"}), lambda headers: headers == ((b"key", b"ours"),))
+    return Connections(app, HttpLimits(**limits), lambda _fault: None, door)
+
+
+async def test_a_stranger_takes_the_place_of_strangers_and_of_nobody_who_is_known() -> None:
+    connections = guarded(connections=3)
+    friends = [connect(connections) for _ in range(3)]
+    for friend, _ in friends:
+        friend.data_received(FRIEND)  # its body is to come
+    strangers = [connect(connections) for _ in range(50)]
+    for stranger, _ in strangers:
+        stranger.data_received(b"POST /x HTTP/1.1\r\nkey: theirs\r\ncontent-length: 9\r\n\r\nPOST")
+    assert [transport.closed for _, transport in strangers] == [True] * 47 + [False] * 3
+    for friend, transport in friends:
+        friend.data_received(b"body")
+        await asyncio.sleep(0)
+        assert last_words(transport) == [False]
+    assert len(connections) == 6
+
+
+async def test_who_is_known_takes_the_place_of_the_oldest_that_is_idle() -> None:
+    connections = guarded(connections=2)
+    known = []
+    for _ in range(3):
+        known.append(connect(connections))
+        known[-1][0].data_received(FRIEND + b"body")
+        await asyncio.sleep(0)
+    assert [transport.closed for _, transport in known] == [True, False, False]
+
+
+async def test_what_a_stranger_sends_is_not_kept() -> None:
+    bodies = []
+
+    async def keep(scope: Mapping[str, Any], receive: Any, send: Any) -> None:
+        bodies.append((await receive())["body"])
+        await answer(scope, receive, send)
+
+    connection, transport = connect(guarded(keep))
+    connection.data_received(FRIEND.replace(b"ours", b"none") + b"body" + FRIEND + b"body")
+    await asyncio.sleep(0)
+    assert bodies == [b"", b"body"]
+    assert last_words(transport) == [False, False]

@@ -13,6 +13,7 @@ from hypothesis import HealthCheck, given
 from hypothesis import settings as hypothesis_settings
 from hypothesis import strategies as st
 
+from extproc.adapters import sqlite_fallbacks
 from extproc.adapters.sqlite_feedback import SqliteFeedback
 from extproc.control.feedback import (
     MAX_OUTCOME_NAMES,
@@ -371,16 +372,76 @@ def test_fallbacks_are_forgotten_with_their_ids(desk: Desk) -> None:
     desk.feedback.mark_fallbacks([fallen])
     desk.clock.advance(RETENTION + 1)
     desk.send(label(make_id(desk.ids)))
-    assert rows(desk, "ids") == 1
+    assert rows(desk, "fallbacks") == 0
     desk.feedback.mark_fallbacks([fallen])
-    assert rows(desk, "ids") == 1
+    assert rows(desk, "fallbacks") == 0
+    desk.clock.advance(-3600)
+    assert desk.send(label(fallen)) == [Code.EXPIRED]
 
 
 def test_fallbacks_are_forgotten_where_nobody_sends_any_feedback_too(desk: Desk) -> None:
     desk.feedback.mark_fallbacks([make_id(desk.ids) for _ in range(3)])
     desk.clock.advance(RETENTION + 1)
     desk.feedback.mark_fallbacks([make_id(desk.ids)])
-    assert rows(desk, "ids") == 1
+    assert rows(desk, "fallbacks") == 1
+
+
+@pytest.fixture
+def few(monkeypatch: pytest.MonkeyPatch) -> int:
+    """So many fallbacks of an epoch are known one by one."""
+    monkeypatch.setattr(sqlite_fallbacks, "MAX_FALLBACKS", 4)
+    return 4
+
+
+def test_of_a_time_with_more_fallbacks_than_are_remembered_neither_arm_takes_labels(desk: Desk, few: int) -> None:
+    """They are summed up: what a canary that answers nothing costs is bounded, and none of its labels is wrong."""
+    early, served = make_id(desk.ids), make_id(desk.ids)
+    desk.clock.advance(1)
+    assert desk.send(label(served)) == [Code.RECORDED]
+    fallen, beside = [], []
+    for _ in range(10 * few):
+        fallen.append(make_id(desk.ids))
+        desk.clock.advance(1)
+        beside.append(make_id(desk.ids, arm=1))
+        desk.clock.advance(1)
+    told = [epoch for each in fallen for epoch in desk.feedback.mark_fallbacks([each])]
+    assert told == [epoch_of(began=told[0].began)], "it is said once"
+    assert rows(desk, "fallbacks") <= few
+    assert rows(desk, "ids") == rows(desk, "unclear") == 1
+    assert desk.send(label(fallen[0]), label(beside[0])) == [Code.FALLBACKS_UNCLEAR] * 2
+    assert desk.send(label(fallen[-1]), label(beside[-1])) == [Code.SERVED_BY_FALLBACK, Code.RECORDED]
+    assert desk.send(label(early), label(make_id(desk.ids))) == [Code.RECORDED] * 2
+    assert desk.send(label(served)) == [Code.DUPLICATE]
+    desk.clock.advance(RETENTION + DAY)
+    desk.feedback.mark_fallbacks([make_id(desk.ids, epoch=9)])
+    assert (rows(desk, "unclear"), rows(desk, "fallbacks")) == (0, 1)
+
+
+def test_fallbacks_of_one_epoch_make_no_room_for_those_of_another(desk: Desk, few: int) -> None:
+    fallen, other = make_id(desk.ids), [make_id(desk.ids, epoch=2) for _ in range(10 * few)]
+    desk.feedback.mark_fallbacks([fallen, *other])
+    assert desk.send(label(fallen), label(make_id(desk.ids))) == [Code.SERVED_BY_FALLBACK, Code.RECORDED]
+
+
+@hypothesis_settings(deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture], max_examples=40)
+@given(st.lists(st.lists(st.tuples(st.integers(0, 30), st.sampled_from(["label", "fallback"]))), max_size=8))
+def test_however_many_fall_back_none_of_them_counts(
+    tmp_path: Path, few: int, batches: list[list[tuple[int, str]]]
+) -> None:
+    desk = Desk(tmp_path / f"{os.urandom(8).hex()}.feedback")
+    decided = []
+    for n in range(31):
+        decided.append(make_id(desk.ids, group=n))
+        desk.clock.advance(1)
+    fallen = set()
+    for batch in batches:
+        desk.send(*(label(decided[n]) for n, what in batch if what == "label"))
+        desk.feedback.mark_fallbacks([decided[n] for n, what in batch if what == "fallback"])
+        fallen |= {n for n, what in batch if what == "fallback"}
+        assert not fallen or rows(desk, "fallbacks") <= few
+    assert not fallen & set(desk.labels()["canary"].confusion if desk.labels() else ())
+    assert Code.RECORDED not in desk.send(*(label(decided[n]) for n in sorted(fallen)))
+    desk.store.close()
 
 
 # A flood, and what it leaves
