@@ -26,6 +26,10 @@ UPSTREAM_FAULTS: Final = frozenset(
 )
 """Envoy's response flags for a version that did not answer, or broke its answer off: then the status may be 200."""
 
+_UPGRADED: Final = 101
+_FAULTS_OF_UPGRADED: Final = UPSTREAM_FAULTS - {"upstream_connection_termination"}
+"""The same of an upgraded connection, which its version closes first when all is well (RFC 6455, section 7.1.1)."""
+
 CLIENT_LEFT: Final = frozenset(
     (
         "downstream_connection_termination",  # DC
@@ -97,7 +101,13 @@ def left(answer: Answer, *, stream: bool = False) -> bool:
 
 
 def failed(answer: Answer) -> bool:
-    """Whether the client got an error, or half an answer."""
+    """Whether the client got an error, or half an answer.
+
+    Of an upgraded connection nobody can tell whether it was half: Envoy says of one that was closed in order what it
+    says of one that broke off.
+    """
+    if answer.status == _UPGRADED:
+        return not _FAULTS_OF_UPGRADED.isdisjoint(answer.flags)
     return answer.status >= 500 or not UPSTREAM_FAULTS.isdisjoint(answer.flags)
 
 

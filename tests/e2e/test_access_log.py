@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import http.client
 import json
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import suppress
 from pathlib import Path
@@ -86,6 +86,7 @@ class Logged:
         manager = connection_manager(config)
         del manager["early_header_mutation_extensions"]
         manager["http_filters"] = manager["http_filters"][1:]
+        manager["upgrade_configs"] = [{"upgrade_type": "websocket"}]
         clusters = {cluster["name"]: cluster for cluster in config["static_resources"]["clusters"]}
         clusters["fraud-detector-v5"]["load_assignment"]["endpoints"] = []
         clusters["fraud-detector-v4"]["alt_stat_name"] = "another-name"
@@ -98,11 +99,14 @@ class Logged:
         self._pool.shutdown(wait=False)
         self.upstreams.stop()
 
-    def outcome(self, version: str, *, patience: float = 5.0) -> tuple[Outcome, LogEntry]:
+    def outcome(
+        self, version: str, *, patience: float = 5.0, asks_for: Mapping[str, str] | None = None
+    ) -> tuple[Outcome, LogEntry]:
         """What a request for ``version`` comes to, and its entry."""
         assert self.envoy is not None
         key, self.entries = f"payments/r{'4' if version == '8' else version}", []
         headers = {"x-model-rollout": key, "x-model-version": version, "x-decision-id": "d" * 32, **MARKED}
+        headers |= asks_for or {}
         connection = http.client.HTTPConnection("127.0.0.1", self.envoy.port, timeout=patience)
         with suppress(OSError, http.client.HTTPException):
             connection.request("GET", "/4", headers=headers)
@@ -173,6 +177,13 @@ def test_a_client_that_leaves_is_told_apart_from_a_version_that_does_not_answer(
     logged.upstreams.hanging.add("fraud-detector-v4")
     outcome, entry = logged.outcome("4", patience=0.1)
     assert (outcome, entry.answer.flags) == (Outcome.ABANDONED, ["downstream_connection_termination"])
+
+
+def test_a_websocket_that_its_version_closes_is_no_failure(logged: Logged) -> None:
+    logged.upstreams.failing.add("fraud-detector-v4")  # it accepts the upgrade and ends it
+    outcome, entry = logged.outcome("4", asks_for={"connection": "upgrade", "upgrade": "websocket"})
+    assert (entry.answer.status, entry.answer.flags) == (101, ["upstream_connection_termination"])
+    assert outcome is Outcome.SUCCESS
 
 
 def test_requests_without_a_decision_are_not_sent(logged: Logged) -> None:

@@ -355,7 +355,7 @@ def test_streams_that_go_on_are_not_missing_and_count_when_they_end() -> None:
     succeeded = watching.outcomes["4", Outcome.SUCCESS]
     watching.observer.take(streams)
     assert watching.outcomes["4", Outcome.SUCCESS] == succeeded + 40
-    broken = [watching.entry("4", 101, "upstream_connection_termination", stream=True) for _ in range(30)]
+    broken = [watching.entry("4", 101, "upstream_remote_reset", stream=True) for _ in range(30)]
     watching.wait(60)
     watching.ended("3", times=50)
     watching.observer.take(broken)

@@ -5,7 +5,7 @@ from __future__ import annotations
 import pytest
 
 from extproc.measure.outcomes import End
-from extproc.protect.outcome import ENDS, FAILURES, Answer, Outcome, outcome_of
+from extproc.protect.outcome import ENDS, FAILURES, UPSTREAM_FAULTS, Answer, Outcome, outcome_of
 
 KEY = "payments/fraud-detector"
 A, B = "fraud-detector-v4", "fraud-detector-v3"
@@ -57,8 +57,17 @@ def test_an_error_is_one_whether_or_not_the_client_stayed_for_its_end() -> None:
 def test_a_stream_that_began_ends_well_whoever_ends_it(status: int) -> None:
     assert outcome(status, "downstream_connection_termination", stream=True) is Outcome.SUCCESS
     assert outcome(status, stream=True) is Outcome.SUCCESS
-    assert outcome(status, "upstream_connection_termination", stream=True) is Outcome.FAILURE
+    assert outcome(status, "upstream_remote_reset", stream=True) is Outcome.FAILURE
     assert outcome(0, "downstream_connection_termination", stream=True) is Outcome.ABANDONED
+
+
+def test_an_upgraded_connection_that_its_version_closes_ends_well_as_no_other_answer_does() -> None:
+    closed = "upstream_connection_termination"
+    assert outcome(101, closed, stream=True) is outcome(101, closed) is Outcome.SUCCESS
+    for status in (0, 200, 502, 503):
+        assert outcome(status, closed, stream=True) is Outcome.FAILURE
+    for fault in sorted(UPSTREAM_FAULTS - {closed}):
+        assert outcome(101, fault, stream=True) is outcome(101, closed, fault, stream=True) is Outcome.FAILURE
 
 
 def test_a_request_does_not_fail_the_less_for_being_called_a_stream() -> None:
