@@ -275,8 +275,8 @@ def _analysis(plan: Plan, status: Status, now: float) -> Transition | None:
 
 
 def _finish(plan: Plan, status: Status, observations: Observations, now: float) -> Transition | None:
-    """After the last step the canary is stable, once it can take what stable takes."""
-    if (gate := _gate(observations)) is not None:
+    """After the last step the canary is stable, once it can take what stable takes and was looked at in every way."""
+    if (gate := _gate(observations) or _unmeasured(plan, status)) is not None:
         return _waiting(status, *gate)
     return transitions.promote_fully(plan.intent, status, len(plan.steps), now, why="all steps are done")
 
@@ -288,6 +288,18 @@ def _gate(observations: Observations) -> tuple[str, str] | None:
     if observations.unheard:
         return "observer_unheard", observations.unheard
     return ("control_denied", observations.held) if observations.held else None
+
+
+def _unmeasured(plan: Plan, status: Status) -> tuple[str, str] | None:
+    """Why it is too early to judge: steps may be done before what watches over them has measured anything.
+
+    It is not for long: a metric that cannot be measured pauses the rollout.
+    """
+    if plan.background is None or BACKGROUND not in status.analysis:
+        return None
+    waited_for = analysis.never_measured(plan.background, status.analysis[BACKGROUND], status.step)
+    names = ", ".join(metric.name for metric in waited_for)
+    return ("background_unmeasured", f"not measured in the background yet: {names}") if names else None
 
 
 def _waiting(status: Status, reason: str, why: str) -> Transition | None:

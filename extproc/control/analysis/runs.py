@@ -180,6 +180,12 @@ def outcome(plan: RunPlan, run: Mapping[str, Any]) -> tuple[Outcome | None, str]
     return Outcome.SUCCESSFUL, "; ".join(_because(metric, states[metric.name]) for metric in deciding)
 
 
+def never_measured(plan: RunPlan, run: Mapping[str, Any], step: int) -> list[Metric]:
+    """The metrics that may decide at ``step`` and of which nothing is known yet, good or bad; Errors are nothing."""
+    deciding = (metric for metric in plan.metrics if not metric.dry_run and step >= metric.starting_step)
+    return [metric for metric in deciding if not _taken(_state(metric, run))]
+
+
 def _unmeasured(metric: Metric, started: float) -> dict[str, Any]:
     return {
         "counts": {str(kind): 0 for kind in Outcome},
@@ -229,12 +235,17 @@ def _exceeds(metric: Metric, state: Mapping[str, Any], bad: Outcome) -> bool:
 
 
 def _has_ended(metric: Metric, state: Mapping[str, Any]) -> bool:
-    """Whether there is nothing more to measure; Errors are no measurements."""
-    taken = sum(state["counts"].values()) - state["counts"][Outcome.ERROR]
+    """Whether there is nothing more to measure."""
     bad = (Outcome.FAILED, Outcome.ERROR, Outcome.INCONCLUSIVE)
-    return taken >= (inf if metric.count is None else metric.count) or any(
+    return _taken(state) >= (inf if metric.count is None else metric.count) or any(
         _exceeds(metric, state, kind) for kind in bad
     )
+
+
+def _taken(state: Mapping[str, Any]) -> int:
+    """How many measurements there were; Errors are none."""
+    taken: int = sum(state["counts"].values()) - state["counts"][Outcome.ERROR]
+    return taken
 
 
 def _because(metric: Metric, state: Mapping[str, Any], kind: Outcome = Outcome.SUCCESSFUL) -> str:

@@ -211,6 +211,28 @@ def test_a_background_analysis_without_its_template_pauses_and_says_so_once() ->
     assert settle(plan, status, NOW + 60)[1] == []
 
 
+def test_nothing_is_promoted_before_the_background_analysis_has_measured_anything() -> None:
+    plan = plan_for([{"setWeight": 5}], background="live")
+    status, _ = settle(plan, fresh(plan), NOW)
+    waits, said = settle(plan, status, NOW + 1)
+    assert (waits.stable, waits.phase, waits.reason) == ("3", "Progressing", "background_unmeasured")
+    assert said == ["waits: not measured in the background yet: live"]
+    for outcome, stable in ((Outcome.ERROR, "3"), (Outcome.INCONCLUSIVE, "3"), (Outcome.SUCCESSFUL, "4")):
+        assert [metric.name for metric in due(plan, waits, NOW + 2)[BACKGROUND]] == ["live"]
+        after, _ = settle(plan, waits, NOW + 2, measured(BACKGROUND, outcome, NOW + 2, "live"))
+        assert after.stable == stable
+
+
+def test_what_cannot_be_measured_in_the_background_pauses_what_waits_for_it() -> None:
+    plan = plan_for([{"setWeight": 5}], background="live")
+    status, _ = settle(plan, fresh(plan), NOW)
+    status, _ = settle(plan, status, NOW + 1)
+    for at in (NOW + 2, NOW + 12, NOW + 22, NOW + 32, NOW + 42):
+        assert status.phase == "Progressing"
+        status, _ = settle(plan, status, at, measured(BACKGROUND, Outcome.ERROR, at, "live"))
+    assert (status.stable, status.phase, status.reason) == ("3", "Paused", "background_error")
+
+
 def test_doubt_in_the_background_stops_a_pause_from_running_out() -> None:
     plan = plan_for([{"setWeight": 5}, {"pause": {"duration": "1m"}}, {"setWeight": 50}], background="live")
     status, _ = settle(plan, fresh(plan), NOW)

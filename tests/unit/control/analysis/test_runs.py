@@ -17,6 +17,7 @@ from extproc.control.analysis.runs import (
     Outcome,
     RunPlan,
     due,
+    never_measured,
     outcome,
     record,
     run_plan,
@@ -129,6 +130,17 @@ def test_a_metric_waits_for_its_step() -> None:
     run = Run(plan(metric(startingStep=2), background=True))
     assert run.due(step=1) == []
     assert run.due(step=2) == ["errors"]
+
+
+def test_what_may_decide_and_was_not_measured_is_known() -> None:
+    metrics = (metric(), metric(name="later", startingStep=2), metric(name="dry", dryRun=True))
+    of = plan(*({**one, "interval": "1m"} for one in metrics), background=True)
+    run = start(of, 0.0)
+    assert [one.name for one in never_measured(of, run, 1)] == ["errors"]
+    assert [one.name for one in never_measured(of, run, 2)] == ["errors", "later"]
+    for seen, known in ((Outcome.ERROR, False), (Outcome.INCONCLUSIVE, True), (Outcome.FAILED, True)):
+        after = record(of, run, [Measured("errors", 1.0, seen)], 1.0)
+        assert (never_measured(of, after, 1) == []) is known
 
 
 def test_in_a_step_there_is_no_later_step_to_wait_for() -> None:
