@@ -446,7 +446,8 @@ def _moving_canary(intent: Intent, status: Status) -> str:
         kind = "is an experiment" if intent.experiment else "only mirrors"
         raise Refused.of("not_a_canary_rollout", f"{intent.key} {kind}; it has no canary")
     if status.canary == status.stable:
-        raise Refused.of("no_canary", f"version {status.canary} of {intent.key} is stable already")
+        way_out = f"; `dropout rollout undo {intent.key}` takes its promotion back" if status.previous else ""
+        raise Refused.of("no_canary", f"version {status.canary} of {intent.key} is stable already{way_out}")
     return status.canary
 
 

@@ -40,6 +40,13 @@ def test_a_promotion_keeps_what_it_replaced_and_when(promoted: Status) -> None:
     assert promoted.previous == {"stable": "3", "at": NOW, "attempt": 1}
 
 
+def test_an_abort_that_comes_too_late_is_told_of_the_way_back(promoted: Status) -> None:
+    with pytest.raises(Refused, match="dropout rollout undo payments/fraud"):
+        transitions.abort(INTENT, promoted, NOW)
+    with pytest.raises(Refused, match=r"is stable already \("):
+        transitions.abort(INTENT, replace(promoted, previous={}), NOW)
+
+
 def test_a_status_that_was_written_before_there_was_one_has_nothing_to_go_back_to(promoted: Status) -> None:
     body = {name: value for name, value in promoted.as_dict().items() if name not in ("previous", "without")}
     with pytest.raises(Refused) as refused:
