@@ -333,7 +333,7 @@ def _attempt(
                     if heard is not None and (told := refuse_unheard(heard, row, transition.status)) is not None:
                         _attempt(store, *as_action(told), clock, None, clusters, None)
                         return _attempt(store, actor, action, clock, policy, clusters, observers)
-            return [_written(store, row, actor, verb, transition, clock, now, _happened_at(action))]
+            return [_written(store, row, actor, verb, transition, clock, now, _happened_at(action, row.status))]
 
 
 def _happened(action: Change) -> bool:
@@ -341,9 +341,15 @@ def _happened(action: Change) -> bool:
     return isinstance(action, (Trip, Lift, EndKill)) or (isinstance(action, Kill) and action.at is not None)
 
 
-def _happened_at(action: Change) -> float | None:
-    """When what a host did by itself was, if ``action`` is that."""
-    return action.at if isinstance(action, (Kill, EndKill)) else None
+def _happened_at(action: Change, status: Status) -> float | None:
+    """When what a host did by itself was, if ``action`` is that; a trip of what is stable by now, no host acts on."""
+    match action:
+        case Kill(at=at) | EndKill(at=at) | Lift(at=at):
+            return at
+        case Trip(version=version, at=at) if version != status.stable and at > 0:
+            return at
+        case _:
+            return None
 
 
 def as_action(told: ReportedTrip) -> tuple[str, Trip]:

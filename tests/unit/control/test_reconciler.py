@@ -103,6 +103,16 @@ def test_a_trip_aborts_a_rollout_that_is_under_way(house: House) -> None:
     assert house.history()[-1].action == "abort"
 
 
+def test_a_trip_that_the_store_hears_of_late_stands_in_the_history_at_its_own_time(house: House) -> None:
+    house.apply()
+    house.run(house.controller(), 3)
+    tripped_at = house.clock.now()
+    house.clock.advance(40)
+    act(house.store, "breaker@box", Trip(*NAME, "4", 1, "10 failures in a row", tripped_at), house.clock)
+    entry = house.history()[-1]
+    assert (entry.action, entry.at) == ("trip", tripped_at)
+
+
 PAUSES = [{"setWeight": 5}, {"pause": {"duration": "90s"}}, {"setWeight": 50}, {"pause": {"duration": "90s"}}]
 
 
