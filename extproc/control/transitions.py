@@ -204,7 +204,7 @@ def retry(intent: Intent, status: Status, now: float) -> Transition:
         return _variants_back(intent, status)
     canary = status.canary
     if canary is None or canary not in (*status.aborted, *status.tripped):
-        raise Refused.of("not_aborted", f"no version of {intent.key} waits for a retry")
+        raise Refused.of("not_aborted", f"no version of {intent.key} waits for a retry, as far as the store was told")
     message = f"version {canary} may be tried again, from weight 0"
     after = from_the_start(status, now)
     after = replace(
