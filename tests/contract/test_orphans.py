@@ -91,11 +91,11 @@ def cpu_seconds(pid: int) -> float:
 def test_a_helper_that_spins_ends_with_the_process_that_started_it(program: str, package: str, tmp_path: Path) -> None:
     (tmp_path / "policy.rego").write_text(ENDLESS.format(package=package))
     with started(program, tmp_path) as parent:
-        wait_for(lambda: any(cpu_seconds(child) > BUSY_SECONDS for child in children(parent.pid)), "it is busy", 30)
+        wait_for(lambda: any(cpu_seconds(child) > BUSY_SECONDS for child in children(parent.pid)), "it is busy")
         helpers = children(parent.pid)
         parent.kill()
         parent.wait()
-        wait_for(lambda: not any(map(cpu_seconds, helpers)), "they end", 5)
+        wait_for(lambda: not any(map(cpu_seconds, helpers)), "they end")
 
 
 def test_a_worker_that_spins_before_it_serves_ends_without_its_supervisor(
@@ -111,11 +111,19 @@ def test_a_worker_that_spins_before_it_serves_ends_without_its_supervisor(
     try:
         config = asdict(WorkerConfig(0, url, unix=str(tmp_path / "w.sock")))
         policies = sources_of(ENDLESS.format(package="routing")).to_json()
-        start = {"kind": "start", "config": config, "policies": policies, "quarantined": (), "trips": (), "trial": True}
+        start = {
+            "kind": "start",
+            "config": config,
+            "policies": policies,
+            "quarantined": (),
+            "trips": (),
+            "killed": (),
+            "trial": True,
+        }
         worker.pipe.sendall(orjson.dumps(start) + b"\n")
-        wait_for(lambda: worker.page.read().evaluating_since, "it evaluates", 30)
+        wait_for(lambda: worker.page.read().evaluating_since, "it evaluates")
         worker.pipe.close()
-        assert worker.process.wait(20) == -signal.SIGPROF
+        assert worker.process.wait(60) == -signal.SIGPROF
     finally:
         worker.kill()
         worker.process.wait()
