@@ -225,13 +225,25 @@ def _parse_json(text: str) -> Any:
 
 
 class _DataLoader(yaml.SafeLoader):
-    """YAML as JSON data: no timestamps, no aliases (which multiply), keys are strings and come once."""
+    """YAML as JSON data: no timestamps, no aliases (which multiply), keys are strings and come once.
+
+    A tag says nothing but what JSON has a word for, and only of what is one.
+    """
 
     def compose_node(self, parent: yaml.Node | None, index: int) -> yaml.Node | None:
         if self.check_event(yaml.AliasEvent):
             event = self.get_event()  # type: ignore[no-untyped-call]
             raise DataError("YAML aliases are not supported", event.start_mark.line + 1)
         return super().compose_node(parent, index)
+
+    def construct_object(self, node: yaml.Node, deep: bool = False) -> Any:
+        try:
+            return super().construct_object(node, deep)
+        except DataError:
+            raise
+        except (LookupError, ValueError):  # PyYAML's own, for what is not what its tag says
+            kind = node.tag.rpartition(":")[2]
+            raise DataError(f"this is no {kind}", node.start_mark.line + 1) from None
 
     def construct_mapping(self, node: yaml.MappingNode, deep: bool = False) -> dict[Any, Any]:
         found: dict[Any, Any] = {}
@@ -249,6 +261,11 @@ class _DataLoader(yaml.SafeLoader):
 _DataLoader.yaml_implicit_resolvers = {
     first: [(tag, pattern) for tag, pattern in resolvers if tag != "tag:yaml.org,2002:timestamp"]
     for first, resolvers in yaml.SafeLoader.yaml_implicit_resolvers.items()
+}
+_DataLoader.yaml_constructors = {
+    tag: constructor
+    for tag, constructor in yaml.SafeLoader.yaml_constructors.items()
+    if tag is None or tag.rpartition(":")[2] in ("null", "bool", "int", "float", "str", "seq", "map")
 }
 
 

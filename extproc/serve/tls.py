@@ -14,6 +14,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Final
 
 from extproc.errors import Fault, InvalidInput
+from extproc.files import read_regular
 
 if TYPE_CHECKING:
     import grpc  # the supervisor checks files and never loads gRPC, which would slow its start
@@ -21,6 +22,8 @@ if TYPE_CHECKING:
 logger = logging.getLogger(__name__)
 
 _LOOK_SECONDS: Final = 0.5
+_MOST_BYTES: Final = 16 << 20
+"""Of a file: all authorities that a system knows take a quarter of a megabyte."""
 
 Stamp = tuple[tuple[int, int, int], ...]
 
@@ -42,7 +45,7 @@ class TlsFiles:
         context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
         for path in self._paths():
             try:
-                path.read_bytes()
+                _read(path)
             except OSError as error:
                 raise _invalid(path, error.strerror or str(error)) from error
         try:
@@ -93,8 +96,8 @@ class Certificates:
     def _configuration(self) -> grpc.ServerCertificateConfiguration:
         import grpc
 
-        authority = self._files.client_ca.read_bytes() if self._files.client_ca is not None else None
-        pair = (self._files.key.read_bytes(), self._files.certificate.read_bytes())
+        authority = _read(self._files.client_ca) if self._files.client_ca is not None else None
+        pair = (_read(self._files.key), _read(self._files.certificate))
         return grpc.ssl_server_certificate_configuration([pair], root_certificates=authority)
 
     def _fetch(self) -> grpc.ServerCertificateConfiguration | None:
@@ -155,6 +158,10 @@ def insecure(target: str, flag: str) -> InvalidInput:
             )
         ]
     )
+
+
+def _read(path: Path) -> bytes:
+    return read_regular(path, _MOST_BYTES)
 
 
 def _no_password() -> str:

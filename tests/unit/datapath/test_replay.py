@@ -4,12 +4,15 @@ from __future__ import annotations
 
 import asyncio
 import json
+import re
 from collections.abc import Callable, Mapping
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
 
 import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
 
 from extproc.datapath.attributes import AttributeReader
 from extproc.datapath.decision_log import DecisionLog
@@ -109,6 +112,31 @@ def assert_reproduced(lines: list[bytes], engine: Any = ALLOW, rollouts: Any = N
 def by_risk(document: Mapping[str, Any]) -> dict[str, Any]:
     score = document["features"].get("risk_score", 1.0)
     return {"allow": True, "versions": ["3"] if score > 0.9 else ["3", "4"], "reason": f"risk {score}"}
+
+
+PARTS = [
+    *(b"null", b"[]", b"{}", b'""', b"-1", b"1e999", b"9" * 30, b"true"),
+    *(b'"\\ud800"', b"[" * 1100, b'{"a":' * 1100, b"\xff"),
+]
+
+
+@pytest.fixture(scope="module")
+def logged(tmp_path_factory: pytest.TempPathFactory) -> list[bytes]:
+    rollout = canary(2500, holdout={"name": "global", "percent": 20}, policy=POLICY, features=FEATURES)
+    return log_of(tmp_path_factory.mktemp("log"), rollout, RISK, units=4)
+
+
+@given(st.data())
+@settings(max_examples=200, deadline=None)
+def test_whatever_a_log_says_each_line_has_one_answer(logged: list[bytes], data: st.DataObject) -> None:
+    """Values in the place of others at any depth, and bytes in the place of others anywhere."""
+    lines = []
+    for line in logged:
+        values = [match.span(1) for match in re.finditer(rb':("[^"]*"|[-0-9.]+|true|false|null|\[[^][]*\])', line)]
+        for begin, end in sorted(data.draw(st.lists(st.sampled_from(values), max_size=2, unique=True)), reverse=True):
+            line = line[:begin] + data.draw(st.sampled_from(PARTS)) + line[end:]
+        lines.append(line)
+    assert [answer.line for answer in replayed(lines, RISK)] == [1, 2, 3, 4]
 
 
 RISK = FakeEngine(by_risk, ("features", "risk_score"))
