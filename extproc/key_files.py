@@ -57,11 +57,16 @@ def why_untrusted(path: Path) -> str | None:
             found = place.lstat()
         except FileNotFoundError:
             continue
-        if found.st_uid not in (os.geteuid(), 0, folder.st_uid):
+        if not belongs_here(found, folder):
             return f"{place} belongs to {_name_of(found.st_uid)}; remove it, and another one is made"
         if not stat.S_ISLNK(found.st_mode) and _others_write(found):
             return f"others can write to {place}; remove it, and another one is made, or make it mode 0600"
     return None
+
+
+def belongs_here(found: os.stat_result, folder: os.stat_result) -> bool:
+    """Whether a file is this user's, root's, or of whom its folder belongs to, who could put anything there."""
+    return found.st_uid in (os.geteuid(), 0, folder.st_uid)
 
 
 def _others_write(found: os.stat_result) -> bool:

@@ -23,6 +23,7 @@ from typing import Any, Final, NamedTuple
 import orjson
 
 from extproc.errors import Unreachable
+from extproc.key_files import belongs_here
 from extproc.snapshot.held import Entry, Held, Key, from_rows, joined, to_rows
 
 SLOT_BYTES: Final = 1 << 19
@@ -272,9 +273,9 @@ def _is_there(path: Path) -> bool:
 
 
 def _is_trusted(path: Path) -> bool:
-    """Whether it is a file of this user, of root, or of whose folder it lies in, who could put anything there."""
+    """Whether it is a file, no link, of somebody who is trusted with the keys as well."""
     found = path.lstat()
-    return stat.S_ISREG(found.st_mode) and found.st_uid in (os.geteuid(), 0, path.parent.stat().st_uid)
+    return stat.S_ISREG(found.st_mode) and belongs_here(found, path.parent.stat())
 
 
 def _heads(fd: int) -> bytes:
