@@ -11,7 +11,7 @@ from __future__ import annotations
 import os
 import signal
 import sys
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -59,6 +59,9 @@ class Script:
 
     def __init__(self, outcome: Outcome) -> None:
         self._outcome = outcome
+
+    def look(self, under_way: Iterable[Followed], now: float) -> None:
+        """Nobody else saw anything."""
 
     def begin(self, now: float) -> None:
         """There is nothing to get ready."""
