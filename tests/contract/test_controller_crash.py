@@ -63,7 +63,8 @@ def end(folder: Path) -> tuple[Status, list[tuple[str, str]]]:
     assert row is not None
     history = [(entry.action, entry.message) for entry in store.history("payments", "fraud-detector")]
     store.close()
-    return replace(row.status, effective_at=0, step_at=0), history
+    previous = {**row.status.previous, "at": 0} if row.status.previous else {}
+    return replace(row.status, effective_at=0, step_at=0, previous=previous), history
 
 
 @in_each_way

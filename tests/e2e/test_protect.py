@@ -53,7 +53,7 @@ def tripped(house: House) -> list[str]:
 
 
 def in_force(house: House) -> bool:
-    """Whether both workers send everybody to stable; a request that Envoy holds nobody able to decide goes there too."""
+    """Whether everybody gets stable, which whoever is not decided about gets, too."""
     answers = [house.ask(x_user_id=f"user-{number}") for number in range(60)]
     return all(answer.upstream == STABLE for answer in answers)
 
