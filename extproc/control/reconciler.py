@@ -102,11 +102,13 @@ class Reconciler:
         self._lease_seconds = lease_seconds
         self._hold = hold
         self._hearing = hearing
-        self._reported = (
-            ReportedTrips(store, clock, hearing, clusters or AllClusters()) if hearing is not None else None
-        )
         self._say = say
         self._under_way = UnderWay(store, clock)
+        self._reported = (
+            ReportedTrips(store, clock, hearing, clusters or AllClusters(), self._under_way)
+            if hearing is not None
+            else None
+        )
         self._step_time = StepTime(clock.monotonic)
         self._ahead = 0.0
         self._lease: Lease | None = None

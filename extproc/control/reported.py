@@ -9,23 +9,29 @@ from collections.abc import Sequence
 
 from extproc.clock import Clock
 from extproc.control.actions import Result, act, as_action
+from extproc.control.following import UnderWay
 from extproc.control.hearing import Hearing, ReportedTrip
 from extproc.control.readiness import Clusters
 from extproc.errors import InvalidInput, Refused, Unreachable
 from extproc.snapshot.store import RolloutStore
+from extproc.snapshot.trips import LocalTrip
 
 
 class ReportedTrips:
     """Records every trip of ``hearing`` once, and by it undoes a promotion if ``clusters`` know what it replaced.
 
-    ``pending`` are the rollouts whose trips could not be recorded yet.
+    What a store that was made anew, or is an older copy, does not know any more of rollouts ``under_way`` is recorded
+    again. ``pending`` are the rollouts whose trips could not be recorded yet.
     """
 
-    def __init__(self, store: RolloutStore, clock: Clock, hearing: Hearing, clusters: Clusters) -> None:
+    def __init__(
+        self, store: RolloutStore, clock: Clock, hearing: Hearing, clusters: Clusters, under_way: UnderWay
+    ) -> None:
         self._store = store
         self._clock = clock
         self._hearing = hearing
         self._clusters = clusters
+        self._under_way = under_way
         self._settled: set[tuple[str, str, int]] = set()
         self.pending: set[str] = set()
 
@@ -41,7 +47,7 @@ class ReportedTrips:
         results = []
         for told in reported:
             trip = told.trip
-            if trip[:3] in self._settled:
+            if trip[:3] in self._settled and not self._is_forgotten(trip):
                 continue
             try:
                 results += self._record(told)
@@ -56,6 +62,15 @@ class ReportedTrips:
                     continue
             self._settled.add(trip[:3])
         return results
+
+    def _is_forgotten(self, trip: LocalTrip) -> bool:
+        """Whether the store has the attempt as if nothing had been taken away."""
+        followed = self._under_way.get(trip.rollout)
+        if followed is None:
+            return False
+        status = followed.row.status
+        known = trip.version in (*status.tripped, *status.aborted)
+        return (status.canary, status.attempt) == (trip.version, trip.attempt) and not known
 
     def _record(self, told: ReportedTrip) -> list[Result]:
         actor, trip = as_action(told)

@@ -6,7 +6,15 @@ from dataclasses import replace
 from typing import Final
 
 from extproc.control.intent import Intent, Transition
-from extproc.control.standing import STABLE_TRIPPED, at_zero, step_begun, with_epoch, with_other_stable, with_stable
+from extproc.control.standing import (
+    STABLE_TRIPPED,
+    at_zero,
+    settled,
+    step_begun,
+    with_epoch,
+    with_other_stable,
+    with_stable,
+)
 from extproc.errors import Refused
 from extproc.snapshot.store import Status
 
@@ -36,7 +44,7 @@ def undo(intent: Intent, status: Status, now: float, *, reason: str = "undone", 
             at_zero(after), drawn=0, effective_at=now, step_at=now, phase="Degraded", reason=reason, message=message
         )
     else:  # what was measured against another control counts no more
-        after = replace(step_begun(after, now), analysis={})
+        after = settled(intent, replace(step_begun(after, now), analysis={}), status.reason, status.message)
     after = with_epoch(intent, status, with_stable(intent, after), now)
     return Transition(after, message, {"stable": before, "before": promoted})
 

@@ -25,7 +25,7 @@ from extproc.protect.totals import Key as Epoch
 from extproc.protect.totals import RunTotals
 from extproc.protect.trips import Key, Trips
 from extproc.snapshot.model import CompiledRollout, Snapshot
-from extproc.snapshot.trips import LocalTrip
+from extproc.snapshot.trips import LocalTrip, tripped_at
 
 MAX_WATCHED: Final = 32_768
 """Versions whose outcomes are watched at a time: 20 MB with windows of ten seconds, 100 MB with the longest."""
@@ -325,7 +325,8 @@ class Observer:
             return
         stable = self._watched.find((key[0], rollout.stable))
         if why := watched.judge(rollout.breaker, stable, now, alone=rollout.weight == BUCKETS):
-            self._trips.trip(LocalTrip(*key, rollout.attempt, at=self._clock.now(), why=why), now)
+            at = tripped_at(rollout, key[1], self._clock.now())
+            self._trips.trip(LocalTrip(*key, rollout.attempt, at=at, why=why), now)
             self._watched.forget(key)
             self._trips_changed = True
             self._events.tripped(rollout, key[1], why)

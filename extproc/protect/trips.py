@@ -14,7 +14,7 @@ from typing import Final
 from extproc.measure.breaker import beyond_limit
 from extproc.measure.outcomes import Counts, End, Row
 from extproc.snapshot.model import Breaker, CompiledRollout
-from extproc.snapshot.trips import LocalTrip, is_void
+from extproc.snapshot.trips import LocalTrip, is_void, tripped_at
 
 WINDOWS_UNTIL_PROBE: Final = 3
 LONGEST_WAIT_SECONDS: Final = 600.0
@@ -79,7 +79,9 @@ class Trips:
             return False
         versions = (rollout.versions - {rollout.stable}).intersection(tripped)
         stored = [
-            LocalTrip(rollout.key, version, rollout.attempt, at=wall, why="the store says so")
+            LocalTrip(
+                rollout.key, version, rollout.attempt, at=tripped_at(rollout, version, wall), why="the store says so"
+            )
             for version in sorted(versions)
             if (rollout.key, version) not in self._lifted
         ]

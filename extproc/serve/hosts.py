@@ -73,7 +73,8 @@ class Hosts:
         with reachable(self._folder) as folder, ThreadPoolExecutor(len(names)) as threads:
             answers = list(threads.map(lambda name: _answer(f"{folder}/{name}", line), names))
         given = [answer for answer in answers if isinstance(answer, dict)]
-        kills = {kill[0]: HeldKill(*kill) for answer in given for kill in answer.get("kills", ())}
+        rows = (kill for answer in given for kill in answer.get("kills", ()))
+        kills = {kill[0]: HeldKill(*kill[: len(HeldKill._fields)]) for kill in rows}  # a newer serve tells more of each
         ended = dict.fromkeys(kill for answer in given for kill in answer.get("ended", ()))
         return Answers(
             len(given),

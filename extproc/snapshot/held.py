@@ -107,22 +107,20 @@ def to_rows(held: Iterable[Entry]) -> list[list[Any]]:
 
 
 def from_rows(rows: Sequence[Any]) -> dict[Key, Entry]:
-    """The reverse of ``to_rows``.
+    """The reverse of ``to_rows``. Of what a newer version wrote, kills and trips hold by what is known of them here.
 
     Raises:
         ValueError, TypeError: for anything else.
     """
-    entries = [_entry(*row) for row in rows]
+    entries = [_entry(*row) for row in rows if row[0] in ("kill", "trip")]
     return {entry.key: entry for entry in entries}
 
 
 def _entry(kind: str, first: Any, *rest: Any) -> Entry:
     if kind == "trip":
-        rollout, version, attempt, probing, probes, at, why = first
+        rollout, version, attempt, probing, probes, at, why, *_ = first
         trip = LocalTrip(str(rollout), str(version), int(attempt), bool(probing), int(probes), float(at), str(why))
-        in_force, stored, lifted = rest
+        in_force, stored, lifted, *_ = rest
         return HeldTrip(trip, bool(in_force), bool(stored), float(lifted))
-    if kind != "kill":
-        raise ValueError(f"{kind!r} is neither a trip nor a kill")
-    rollout, actor, made_at, stored, ended_by, ended_at = rest
+    rollout, actor, made_at, stored, ended_by, ended_at, *_ = rest
     return HeldKill(str(first), str(rollout), str(actor), float(made_at), bool(stored), str(ended_by), float(ended_at))

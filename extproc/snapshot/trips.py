@@ -4,11 +4,12 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Set
 from dataclasses import replace
+from math import inf, nextafter
 from typing import Final, NamedTuple
 
 from extproc.snapshot.model import NO_OVERLAY, CompiledRollout, Overlay, Snapshot
 
-_NEVER: Final = float("-inf")
+_NEVER: Final = -inf
 
 
 class LocalTrip(NamedTuple):
@@ -30,6 +31,11 @@ class LocalTrip(NamedTuple):
 def is_void(trip: LocalTrip, rollout: CompiledRollout) -> bool:
     """Whether ``trip`` was of another attempt, or was lifted since."""
     return trip.attempt != rollout.attempt or trip.at <= rollout.lifted.get(trip.version, _NEVER)
+
+
+def tripped_at(rollout: CompiledRollout, version: str, wall: float) -> float:
+    """When a trip of now is (Unix seconds): after ``version`` was lifted, though the clock was set back since."""
+    return max(wall, nextafter(rollout.lifted.get(version, _NEVER), inf))
 
 
 def with_held(snapshot: Snapshot, trips: Iterable[LocalTrip], killed: Set[str] = frozenset()) -> Snapshot:

@@ -26,6 +26,7 @@ from extproc.control.actions import (
 from extproc.control.hearing import ReportedTrip
 from extproc.control.reconciler import Reconciler
 from extproc.errors import InvalidInput, Refused
+from extproc.snapshot.store import Write
 from tests.support.hearing import Observers
 from tests.support.reconciling import NAME, Clusters, House
 
@@ -209,6 +210,16 @@ def test_a_report_that_came_some_time_within_a_long_gap_is_none_of_now(at_half: 
     assert at_half.house.row().status.stable == "3"
     at_half.run(1, "a", "b")
     assert at_half.standing == PROMOTED
+
+
+def test_a_trip_that_the_store_forgot_is_recorded_again(at_half: Watched) -> None:
+    forgetful = at_half.house.row().status  # as an older copy of the store has it
+    at_half.observers.report("b", trips=[at_half.observers.trip()])
+    at_half.run(1, "a", "b")
+    row = at_half.house.row()
+    at_half.house.store.write([Write(*NAME, row.resource_version, status=forgetful)])
+    at_half.run(15, "a", "b")
+    assert at_half.standing == ABORTED
 
 
 def test_a_trip_of_an_earlier_attempt_takes_nothing_away(at_half: Watched) -> None:

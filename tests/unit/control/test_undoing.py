@@ -88,6 +88,15 @@ def test_another_canary_that_is_under_way_goes_on_against_the_other_stable(promo
     assert (status.aborted, status.epoch) == (("4",), at_20.epoch + 1)
 
 
+def test_a_canary_that_is_what_was_replaced_is_stable_again_and_done_with(promoted: Status) -> None:
+    back = replace(INTENT, canary="3")
+    moved = done(transitions.configure(back, promoted, NOW + 60))
+    for under_way in (moved, done(transitions.set_weight(back, moved, 2000, NOW + 70))):
+        status = undo(back, under_way, NOW + 80).status
+        assert (status.stable, status.canary, status.weight_at(NOW + 80)) == ("3", "3", 0)
+        assert (status.phase, status.reason, status.aborted) == ("Healthy", "canary_is_stable", ("4",))
+
+
 def test_a_document_that_names_what_was_promoted_is_a_drift(promoted: Status) -> None:
     asks = replace(INTENT, stable="4")
     status = undo(asks, done(transitions.configure(asks, promoted, NOW + 60)), NOW + 70).status

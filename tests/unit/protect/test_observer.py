@@ -14,7 +14,7 @@ from extproc.measure import ArmTotals
 from extproc.protect import observer as module
 from extproc.protect import totals as totals_module
 from extproc.protect.outcome import Outcome
-from extproc.snapshot.trips import LocalTrip
+from extproc.snapshot.trips import LocalTrip, with_held
 from tests.support.decisions import make_decided, make_decision
 from tests.support.observing import BREAKER, Watching
 from tests.support.rollouts import canary, experiment, snapshot
@@ -531,6 +531,20 @@ def test_what_was_lifted_elsewhere_or_is_of_another_attempt_is_let_go() -> None:
         assert watching.told == []
         watching.follow(replace(watching.rollouts[0], **change))
         assert (watching.told, watching.lifted) == ([[]], [])
+
+
+def test_a_variant_that_was_lifted_by_a_clock_that_was_ahead_is_taken_away_all_the_same() -> None:
+    for stored in (False, True):
+        watching = Watching(experiment(breaker=BREAKER))
+        lifted = replace(watching.rollouts[0], lifted={"4": watching.clock.now() + 3600})
+        watching.follow(lifted, tripped=["4"] if stored else [])
+        if not stored:
+            watching.ended("3", arm="control", times=50)
+            watching.ended("4", 500, arm="treatment", times=10)
+        watching.wait(1)
+        assert watching.in_force == [TRIP]
+        (trip,) = watching.observer.trips_in_force
+        assert with_held(snapshot(lifted), [trip]).local[KEY].tripped == {"4"}
 
 
 def test_a_variant_that_fails_its_probe_waits_twice_as_long_each_time_up_to_ten_minutes() -> None:

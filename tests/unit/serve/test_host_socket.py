@@ -124,6 +124,14 @@ async def test_nonsense_kills_nothing_and_is_no_traceback(
     assert caplog.records == []
 
 
+async def test_a_serve_that_tells_more_of_a_kill_is_understood(
+    safety: HostSafety, folder: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    told = {"kills": [[*KILL, {"more": 1}]], "kept": True}
+    monkeypatch.setattr(client_module, "_answer", lambda _path, _line: told)
+    assert Hosts(folder).kills(KEY) == Answers(1, 0, 1, (KILL,))
+
+
 async def test_those_that_say_nothing_hold_nobody_up(
     safety: HostSafety, folder: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

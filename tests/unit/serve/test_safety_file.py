@@ -71,6 +71,15 @@ def test_entries_come_back_as_they_were_and_no_end_is_forgotten(one: dict[Key, E
             assert after.stored == (found.stored or ours.stored)
 
 
+@given(held)
+def test_what_a_newer_version_wrote_holds_by_what_is_known_of_it(one: dict[Key, Entry]) -> None:
+    newer = [
+        [kind, [*first, "more"] if kind == "trip" else first, *rest, {"more": 1}]
+        for kind, first, *rest in to_rows(one.values())
+    ]
+    assert from_rows([["hold", "of another kind"], *newer]) == one
+
+
 def test_what_was_put_there_is_read_by_whoever_starts(file: SafetyFile, said: list[str]) -> None:
     put(file, TRIP, KILL)
     file.update({TRIP.key: TRIP._replace(stored=True)}, ())
