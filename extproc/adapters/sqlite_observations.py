@@ -125,7 +125,8 @@ class ObservationsWriter:
         Raises ``Unreachable`` (``observations_locked``, ``_full``, ``_read_only``, ``_unreachable``); nothing is then
         written.
         """
-        self._number += 1
+        if report is None or not report.deaf:
+            self._number += 1
         try:
             return self._write(rows, fallbacks, now, report)
         except Unreachable as error:

@@ -34,6 +34,7 @@ Watching = tuple[str, int]
 class RunReport:
     """What a run tells: its place, the trips in force there, and whether it ends in order.
 
+    One that is ``deaf`` sees nothing of what is decided: what it took away is told, and it counts as not heard.
     ``begun`` and ``done`` are the attempts that it watches, and that it watches no more, since its last report.
     """
 
@@ -43,6 +44,7 @@ class RunReport:
     begun: Collection[Watching] = field(default=())
     done: Collection[Watching] = field(default=())
     over: bool = False
+    deaf: bool = False
 
 
 def make_tables(connection: sqlite3.Connection) -> None:

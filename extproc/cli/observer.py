@@ -173,7 +173,10 @@ class ObserverOfStore:
                 await asyncio.sleep(0)
         fallbacks = self._observer.take_fallbacks()
         watching, told = self._watching, self._told_watching
-        report = RunReport(*self._place, self._observer.trips_in_force, watching - told, told - watching, over)
+        deaf = self._observer.is_deaf
+        if deaf:
+            self._say_once("Envoy tells nothing of what is decided: no version of this host's gets more")
+        report = RunReport(*self._place, self._observer.trips_in_force, watching - told, told - watching, over, deaf)
         try:
             loop = asyncio.get_running_loop()
             known = await loop.run_in_executor(

@@ -33,6 +33,9 @@ MAX_WATCHED: Final = 32_768
 MAX_FALLBACKS: Final = 20_000
 """Ids of requests that stable answered in a version's place, between two times that they are asked for."""
 
+DEAF_AFTER: Final = 20
+"""After so many decisions of which nothing is known, and nothing of any other since, it is the log that is missing."""
+
 MAX_EARLY: Final = 20_000
 EARLY_SECONDS: Final = 2.0
 """Entries that name an epoch of which nothing is known yet wait for as long, and as many of them at most."""
@@ -115,6 +118,7 @@ class Observer:
         self._suspects: set[Key] = set()
         self._fallbacks: list[str] = []
         self._trips_changed = False
+        self._untold = 0
         self.entries = 0
         self.heard_at: float | None = None
 
@@ -127,6 +131,11 @@ class Observer:
     def trips_in_force(self) -> Sequence[LocalTrip]:
         """What is kept away on this host."""
         return self._trips.in_force()
+
+    @property
+    def is_deaf(self) -> bool:
+        """Whether workers decide and the log tells of nothing: what fails is not seen then."""
+        return self._untold >= DEAF_AFTER
 
     # -- what it is told
 
@@ -160,6 +169,7 @@ class Observer:
     def take(self, entries: Sequence[LogEntry]) -> None:
         """Take a batch of the access log, and trip at once what it brings beyond its limit."""
         now = self.heard_at = self._clock.monotonic()
+        self._untold = 0
         for entry in entries:
             self.entries += entry.ended
             if not entry.decision_id or not (entry.ended or entry.answer.status):
@@ -280,6 +290,8 @@ class Observer:
     def _count_missing(self, now: float) -> None:
         wall = self._clock.now()
         for second, settled in self._missing.settle(wall):
+            if self.heard_at is None or self.heard_at < now - (wall - second):
+                self._untold += sum(missing for _, _, missing in settled)
             of_stable = self._of_stable(settled)
             for (name, epoch, arm, version), _, missing in settled:
                 rollout = self._rollouts.get(name)

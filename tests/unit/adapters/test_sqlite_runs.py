@@ -67,6 +67,15 @@ def test_every_report_has_a_greater_number_and_carries_the_trips_in_force(runs: 
     assert runs.told()["one"] == first._replace(number=2, trips=(TRIP,))
 
 
+def test_a_run_that_is_deaf_tells_its_trips_and_counts_as_not_heard(runs: Runs) -> None:
+    runs.report("one")
+    heard = runs.told()["one"]
+    runs.report("one", trips=[TRIP], deaf=True)
+    assert runs.told()["one"] == heard._replace(trips=(TRIP,))
+    runs.report("one", trips=[TRIP])
+    assert runs.told()["one"].number == heard.number + 1
+
+
 def test_a_run_reports_for_the_attempts_that_it_watches(runs: Runs) -> None:
     runs.report("one", begun={(KEY, 1), ("payments/other", 1)})
     runs.report("two", host="b", begun={(KEY, 1)})

@@ -16,7 +16,7 @@ from extproc.protect import totals as totals_module
 from extproc.protect.outcome import Outcome
 from extproc.snapshot.trips import LocalTrip, with_held
 from tests.support.decisions import make_decided, make_decision
-from tests.support.observing import BREAKER, Watching
+from tests.support.observing import BREAKER, LIMIT, Watching
 from tests.support.rollouts import canary, experiment, snapshot
 
 KEY = "payments/fraud-detector"
@@ -324,6 +324,30 @@ def test_where_nothing_of_stable_is_heard_nothing_is_missing() -> None:
     watching.wait(10)
     assert watching.told == []
     assert watching.outcomes == {}
+
+
+def test_an_observer_to_which_the_log_tells_nothing_of_what_is_decided_is_deaf_until_it_does() -> None:
+    watching = Watching()
+    watching.wait(2)
+    watching.decided("4", 19)
+    watching.wait(LIMIT + 3)
+    assert not watching.observer.is_deaf
+    watching.decided("3", 1)
+    watching.wait(LIMIT + 3)
+    assert watching.observer.is_deaf
+    watching.ended("3")
+    assert not watching.observer.is_deaf
+
+
+def test_an_observer_that_hears_of_others_is_not_deaf_whatever_is_missing() -> None:
+    watching = Watching()
+    for _ in range(40):
+        watching.decided("4", 10)
+        watching.wait(1)
+        watching.ended("3")
+        assert not watching.observer.is_deaf
+    watching.wait(60)  # and when nothing more is decided, nothing more is to be heard
+    assert not watching.observer.is_deaf
 
 
 def test_a_clock_that_is_set_back_makes_nothing_missing() -> None:
