@@ -109,9 +109,15 @@ def configure(intent: Intent, status: Status, now: float) -> Transition:
 
 
 def adopt(intent: Intent, status: Status, now: float) -> Transition | None:
-    """Take the stable that the document names now, in all workers together; with the control an epoch begins."""
+    """Take the stable that the document names now, in all workers together; with the control an epoch begins.
+
+    Raises:
+        Refused: ``version_aborted``, ``rollout_killed``, when it is the canary, as ``promote_fully`` does.
+    """
     if intent.stable == status.stable == status.spec_stable and not drifts(status):
         return None
+    if intent.stable == status.canary != status.stable:
+        _refuse_for_everybody(intent, status, intent.stable)
     after = with_other_stable(status, intent.stable)
     after = replace(after, spec_stable=intent.stable, conditions=without_drift(after))
     if status.canary == status.stable != intent.stable:  # what was promoted is a canary again
@@ -297,9 +303,7 @@ def promote_fully(
         Refused: ``not_a_canary_rollout``, ``no_canary``, ``version_aborted``, ``rollout_killed``.
     """
     canary = _moving_canary(intent, status)
-    _refuse_taken_away(intent, status, canary)
-    if status.killed:  # stable is what a kill leaves: everybody would get what nobody was to get
-        raise Refused.of("rollout_killed", f"{intent.key} was killed; restore it first")
+    _refuse_for_everybody(intent, status, canary)
     message = f"version {canary} is stable in place of {status.stable}: {why}"
     message += f", without the observers on {', '.join(without)}" if without else ""
     after = replace(
@@ -424,6 +428,12 @@ def _from_the_first_step(status: Status, now: float) -> Status:
 def _runs_beside_the_step(status: Status) -> dict[str, Any]:
     """What of ``Status.analysis`` outlasts the step."""
     return {kind: run for kind, run in status.analysis.items() if kind != STEP}
+
+
+def _refuse_for_everybody(intent: Intent, status: Status, canary: str) -> None:
+    _refuse_taken_away(intent, status, canary)
+    if status.killed:  # stable is what a kill leaves: everybody would get what nobody was to get
+        raise Refused.of("rollout_killed", f"{intent.key} was killed; restore it first")
 
 
 def _refuse_taken_away(intent: Intent, status: Status, canary: str) -> None:

@@ -117,6 +117,7 @@ class Protection:
             self.up = True
             self._socket.bound(self._plan.config.endpoint)
             self._tell("listening")
+            self.adopt(self._safety.trips)  # what another serve took away since this one began
         elif kind == "failed":
             for fault in message["faults"]:
                 self._say(f"observer: {fault['message']}")
@@ -134,7 +135,7 @@ class Protection:
             self._observer.send("decided", counts=message["counts"], units=message["units"])
 
     def adopt(self, trips: Sequence[LocalTrip]) -> None:
-        """Another ``serve`` of this host took something away; an observer that only begins is told by that."""
+        """Another ``serve`` of this host took something away; an observer that only begins is told when it is up."""
         if self.up:
             self._observer.send("trips", trips=[list(trip) for trip in trips])
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import replace
+from typing import Any
 
 import pytest
 from hypothesis import settings
@@ -171,6 +172,24 @@ def test_adopt_takes_the_stable_that_moved() -> None:
     assert (status.stable, status.spec_stable, status.weight, drift_of(status)) == ("2", "2", 5000, [])
     assert status.epoch > drifted.epoch
     assert transitions.adopt(moved, status, NOW) is None
+
+
+@pytest.mark.parametrize(
+    ("taken_away", "code"),
+    [
+        ({"aborted": ("4",)}, "version_aborted"),
+        ({"tripped": ("4",)}, "version_aborted"),
+        ({"killed": True}, "rollout_killed"),
+    ],
+)
+def test_a_canary_that_was_taken_away_is_not_adopted_as_stable(taken_away: dict[str, Any], code: str) -> None:
+    asks = replace(INTENT, stable="4")
+    drifted = replace(transitions.configure(asks, FRESH, NOW).status, **taken_away)
+    with pytest.raises(Refused) as refused:
+        transitions.adopt(asks, drifted, NOW)
+    assert refused.value.code == code
+    other = replace(INTENT, stable="2")
+    assert done(transitions.adopt(other, transitions.configure(other, drifted, NOW).status, NOW)).stable == "2"
 
 
 def test_a_stable_that_was_promoted_agrees_once_the_document_names_it() -> None:
@@ -352,6 +371,11 @@ class AnyHistory(RuleBasedStateMachine):
 
     @rule()
     def adopt(self) -> None:
+        taken_away = self.status.killed or self.status.canary in (*self.status.aborted, *self.status.tripped)
+        if self.intent.stable == self.status.canary != self.status.stable and taken_away:
+            with pytest.raises(Refused):
+                transitions.adopt(self.intent, self.status, self.now)
+            return
         transition = transitions.adopt(self.intent, self.status, self.now)
         self.take(transition.status if transition else self.status)
         assert self.status.stable == self.intent.stable
