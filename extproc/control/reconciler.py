@@ -195,7 +195,6 @@ class Reconciler:
 
     def _lose(self, why: str) -> None:
         self._lease = None
-        self._step_time.forget()
         self._say(f"leads no longer: {why}")
 
     def _note(self, fault: Fault | None) -> None:

@@ -20,7 +20,8 @@ class StepTime:
     """Counts the time of the steps of rollouts that are looked at once a tick.
 
     A step that begins between two looks has lasted no longer than since the first of them. One that was in force before
-    this process looked for the first time has lasted as long as the wall clock says: nobody knows better.
+    this process looked for the first time has lasted as long as the wall clock says: nobody knows better. One that is
+    still in force after a while in which nobody or somebody else led was so all the time.
     """
 
     def __init__(self, monotonic: Callable[[], float]) -> None:
@@ -33,10 +34,6 @@ class StepTime:
         """A look at all rollouts begins; what was not looked at in the last one is forgotten."""
         self._steps, self._seen = self._seen, {}
         self._before, self._looked_at = self._looked_at, self._monotonic()
-
-    def forget(self) -> None:
-        """Somebody else looks after the rollouts for a while."""
-        self._steps, self._seen, self._looked_at = {}, {}, float("-inf")
 
     def in_step(self, key: str, status: Status, now: float) -> float:
         """Seconds that the step of the rollout ``key`` has been in force for; ``now`` are Unix seconds."""

@@ -439,6 +439,22 @@ def test_a_thousand_rollouts_that_wait_cost_a_tick_little(house: House) -> None:
     assert (house.row("r0").resource_version, house.store.documents().revision) == (before, revision)
 
 
+def test_a_jump_of_the_wall_clock_ends_no_timed_pause_of_who_leads_again(house: House) -> None:
+    house.apply(steps=[{"setWeight": 50}, {"pause": {"duration": "10m"}}])
+    controller = house.controller()
+    house.run(controller, 5)
+    house.clock.set_back(-3600)
+    lock = sqlite3.connect(house.folder / "dropout.db", isolation_level=None)
+    lock.execute("BEGIN IMMEDIATE")
+    house.run(controller, LEASE_SECONDS + 5)
+    assert not controller.leading
+    lock.execute("ROLLBACK")
+    lock.close()
+    house.run(controller, 60)
+    assert controller.leading
+    assert house.row().status.reason == "pause_step"
+
+
 def test_a_jump_of_the_wall_clock_ends_no_timed_pause(house: House) -> None:
     house.apply(steps=[{"setWeight": 5}, {"pause": {"duration": "1m"}}, {"setWeight": 50}, {"pause": {}}])
     controller = house.controller()

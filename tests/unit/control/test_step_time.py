@@ -53,8 +53,6 @@ def test_a_rollout_that_was_not_looked_at_for_a_while_is_looked_at_for_the_first
     time.steps.begin()
     time.steps.begin()
     assert time.look(at(NOW), passed=10, jumped=5) == 15
-    time.steps.forget()
-    assert time.look(at(NOW), passed=10) == 25
 
 
 @given(st.lists(st.tuples(st.floats(0.1, 10), st.floats(-5000, 5000)), min_size=1, max_size=20))
