@@ -151,8 +151,8 @@ async def test_one_that_was_removed_is_made_again_and_what_is_left_of_others_goe
     safety: HostSafety, folder: Path
 ) -> None:
     (found,) = names(folder)
-    await asyncio.to_thread((folder / found).unlink)
     with module.reachable(folder) as name, socket.socket(socket.AF_UNIX) as gone:
         gone.bind(f"{name}/gone.sock")
+    await asyncio.to_thread((folder / found).unlink)
     await asyncio.to_thread(wait_for, lambda: names(folder) == [found], "the socket alone", 5)
     assert (await asyncio.to_thread(Hosts(folder).kill, KILL)).reached == 1
