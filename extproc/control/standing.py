@@ -81,10 +81,12 @@ def from_the_start(status: Status, now: float) -> Status:
 def with_stable(intent: Intent, status: Status) -> Status:
     """The status with what spec.stable means for it: live, agreeing with what was adopted, or drifted.
 
-    What was promoted before the canary left the document stays stable, whatever is edited, until an operator adopts.
+    What was promoted before the canary left the document stays stable, whatever is edited, until an operator adopts. So
+    does stable where the other version was taken away, or the rollout killed: no edit gives that one to everybody.
     """
     adopted = status.stable == status.spec_stable and not drifts(status)
-    live = intent.experiment or (status.canary is None and adopted)
+    taken = status.killed or intent.stable in (*status.aborted, *status.tripped)
+    live = not taken and (intent.experiment or (status.canary is None and adopted))
     if live or intent.stable == status.stable:
         after = with_other_stable(status, intent.stable)
         return replace(after, spec_stable=intent.stable, conditions=without_drift(after))

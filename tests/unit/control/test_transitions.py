@@ -40,6 +40,18 @@ def test_the_first_apply_adopts_at_weight_zero() -> None:
     assert (FRESH.spec_stable, FRESH.epoch, FRESH.reason) == ("3", 1, "adopted")
 
 
+@pytest.mark.parametrize("taken", [{"killed": True}, {"tripped": ("4",)}, {"aborted": ("4",)}])
+@pytest.mark.parametrize("experiment", [False, True])
+def test_no_edit_of_a_document_makes_stable_what_was_taken_away(taken: dict[str, Any], experiment: bool) -> None:
+    without_canary = replace(INTENT, canary=None, stable="4", experiment=experiment)
+    away = replace(at_weight(5000), **taken)
+    mirrors = transitions.configure(replace(INTENT, canary=None), away, NOW).status
+    for before in (away, mirrors):
+        after = transitions.configure(without_canary, before, NOW).status
+        assert after.stable == "3"
+        assert len(drift_of(after)) == 1
+
+
 def test_a_rise_waits_until_every_worker_has_it() -> None:
     status = done(transitions.set_weight(INTENT, FRESH, 1000, NOW))
     due = NOW + RAISE_DELAY_SECONDS
