@@ -76,8 +76,6 @@ Entry = HeldTrip | HeldKill
 Key = TripKey | str
 Held = Mapping[Key, Entry]
 
-NOTHING_HELD: Final[Held] = {}
-
 
 def trips_in_force(held: Held) -> list[LocalTrip]:
     """The trips that workers are to go by."""
