@@ -17,4 +17,4 @@ def bundled(name: str) -> Path:
     for folder in (package / "_bundled" / name, package.parent / name):
         if folder.is_dir():
             return folder
-    raise Unreachable.of("not_bundled", f"This installation has no folder {name!r}; install dropout-router again.")
+    raise Unreachable.of("not_bundled", f"this installation has no folder {name!r}; install dropout-router again")

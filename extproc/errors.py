@@ -9,7 +9,7 @@ DropoutError           one or more faults; knows the exit code of the command li
 from __future__ import annotations
 
 from collections.abc import Iterable
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from typing import ClassVar, Self
 
 
@@ -27,19 +27,23 @@ class Fault:
     line: int | None = None
     field: str | None = None
 
+    def in_unicode(self) -> Fault:
+        """The fault with escapes for what is no Unicode, as the name of a file may be."""
+        file, field = (text and _unicode(text) for text in (self.file, self.field))
+        return Fault(self.code, _unicode(self.message), file, self.line, field)
+
     def as_dict(self) -> dict[str, str | int | None]:
         """The fault as ``-o json`` prints it."""
-        return {
-            "code": self.code,
-            "message": _unicode(self.message),
-            "file": self.file and _unicode(self.file),
-            "line": self.line,
-            "field": self.field and _unicode(self.field),
-        }
+        return asdict(self.in_unicode())
 
     def __str__(self) -> str:
         place = ":".join(str(part) for part in (self.file, self.line) if part is not None)
-        where = " ".join(part for part in (place, self.field) if part)
+        parts = (place, self.field)
+        if self.field is not None and (self.field.startswith("-") or self.field.isupper()):
+            parts = (self.field, place)  # an option or an argument, and the path that it was given
+        if self.field is not None and self.message.startswith(self.field):
+            parts = (place, None)  # a sentence about a flag names it by itself
+        where = " ".join(part for part in parts if part)
         return f"{where}: {self.message} ({self.code})" if where else f"{self.message} ({self.code})"
 
 

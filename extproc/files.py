@@ -26,13 +26,25 @@ def read_regular(path: Path, most: int) -> bytes:
         NotRegular: when it is something else.
         OSError: when it cannot be read, ``EFBIG`` when it has more than ``most`` bytes.
     """
+    content = read_head(path, most + 1)
+    if len(content) > most:
+        raise OSError(errno.EFBIG, os.strerror(errno.EFBIG), str(path))
+    return content
+
+
+def read_head(path: Path, most: int) -> bytes:
+    """The first ``most`` bytes of the regular file ``path``; as ``read_regular``, but no file has too many."""
     if not stat.S_ISREG(path.stat().st_mode):  # before it is opened, which some devices take for an order
         raise NotRegular(path)
     descriptor = os.open(path, os.O_RDONLY | os.O_NONBLOCK | os.O_CLOEXEC | os.O_NOCTTY)
     with os.fdopen(descriptor, "rb") as file:
         if not stat.S_ISREG(os.fstat(descriptor).st_mode):
             raise NotRegular(path)
-        content = file.read(most + 1)
-    if len(content) > most:
-        raise OSError(errno.EFBIG, os.strerror(errno.EFBIG), str(path))
-    return content
+        return file.read(most)
+
+
+def why_not(error: OSError, path: Path) -> str:
+    """Why ``path`` cannot be made, opened or written, for people."""
+    if error.errno == errno.ENOENT and not path.parent.is_dir():
+        return "its folder is not there; make it first"
+    return error.strerror or str(error)

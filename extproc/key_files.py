@@ -35,8 +35,8 @@ def load_or_create(path: Path, make: Callable[[], bytes], what: str) -> bytes:
             if (why := why_untrusted(path)) is None:
                 return read_regular(path, MOST_BYTES)
     except OSError as error:
-        raise Unreachable.of("key_unreachable", f"{what} cannot be used: {error.strerror}.", file=str(path)) from error
-    raise InvalidInput.of("key_untrusted", f"{what} may be somebody else's: {why}.", file=str(path))
+        raise Unreachable.of("key_unreachable", f"{what} cannot be used: {error.strerror}", file=str(path)) from error
+    raise InvalidInput.of("key_untrusted", f"{what} may be somebody else's: {why}", file=str(path))
 
 
 def why_untrusted(path: Path) -> str | None:
@@ -62,6 +62,30 @@ def why_untrusted(path: Path) -> str | None:
         if not stat.S_ISLNK(found.st_mode) and _others_write(found):
             return f"others can write to {place}; remove it, and another one is made, or make it mode 0600"
     return None
+
+
+def make_private_folder(folder: Path, what: str, field: str, unusable: str, untrusted: str) -> None:
+    """Make the folder for its owner alone, or see that nobody else can put files into the one that is there.
+
+    ``what`` says what for, in the messages; ``field`` is where it was named.
+
+    Raises:
+        InvalidInput: with the code ``unusable`` when it can be neither made nor written to, or ``untrusted``.
+    """
+    try:
+        folder.parent.mkdir(parents=True, exist_ok=True)
+        with suppress(FileExistsError):
+            folder.mkdir(mode=0o700)
+        found = folder.stat()
+    except OSError as error:
+        message = f"the {what} folder cannot be made: {error.strerror}; name another one"
+        raise InvalidInput.of(unusable, message, file=str(folder), field=field) from error
+    if not stat.S_ISDIR(found.st_mode) or not os.access(folder, os.W_OK | os.X_OK):
+        message = f"the {what} folder is no folder that this user can write to; name another one"
+        raise InvalidInput.of(unusable, message, file=str(folder), field=field)
+    if _others_write(found) or found.st_uid not in (os.geteuid(), 0):
+        message = f"others could put files of theirs into the {what} folder; name one that is yours alone (mode 0700)"
+        raise InvalidInput.of(untrusted, message, file=str(folder), field=field)
 
 
 def belongs_here(found: os.stat_result, folder: os.stat_result) -> bool:

@@ -4,7 +4,7 @@ A helper evaluates policies, and an evaluation without end holds the interpreter
 handles no signal. So it is not asked to notice. The starter keeps one end of a pipe that nobody ever writes to, and
 the helper has the kernel send SIGKILL when that end closes. (PR_SET_PDEATHSIG would mean the thread that started it.)
 
-Workers serve on for a while without a supervisor, so theirs is another switch, see ``serve.heartbeat``.
+Workers serve on for a while without a supervisor, so theirs is the dead man's switch.
 """
 
 from __future__ import annotations
@@ -45,3 +45,13 @@ def hang_on(fd: int) -> None:
     fcntl.fcntl(fd, fcntl.F_SETFL, fcntl.fcntl(fd, fcntl.F_GETFL) | os.O_ASYNC)
     if select.select([fd], [], [], 0)[0]:
         os.kill(os.getpid(), signal.SIGKILL)
+
+
+def arm_dead_man_switch(seconds: float) -> None:
+    """Have the kernel end this process unless this is called again before it has used so many seconds of a processor.
+
+    With 0 it may use all it likes. The last resort, for an evaluation without end, when the supervisor is dead as well:
+    SIGPROF's default action needs no interpreter. Time in which a process does not run is not counted: all workers of a
+    container that was paused would end the moment it goes on.
+    """
+    signal.setitimer(signal.ITIMER_PROF, seconds)

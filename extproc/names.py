@@ -29,6 +29,9 @@ OWN_HEADERS = (
 ARM_CANARY = "canary"
 ARM_CONTROL = "control"
 ARM_EXCLUDED = "excluded"
+ARM_TAKEN_AWAY = "taken_away"
+"""Where what comes of a decision counts whose arm's version was not served, because it was taken away; nobody is drawn
+into it, and no variant can be called so."""
 RESERVED_ARMS = frozenset({ARM_CANARY, ARM_EXCLUDED})
 """Names that no variant may have; ``control`` is allowed and usual for the last one."""
 
@@ -47,6 +50,7 @@ class Reason(StrEnum):
     POLICY_UNDEFINED = "policy_undefined"
     POLICY_INVALID = "policy_invalid"
     POLICY_QUARANTINED = "policy_quarantined"
+    POLICY_TIMEOUT = "policy_timeout"
     HOLDOUT = "holdout"
     LAYER = "layer"
     NOT_COVERED = "not_covered"
@@ -57,3 +61,15 @@ class Reason(StrEnum):
     FEATURE_TIMEOUT = "feature_timeout"
     ATTRIBUTES_TOO_LARGE = "attributes_too_large"
     NO_MATCH = "no_match"
+
+
+POLICY_FAULT_REASONS = frozenset(
+    {
+        Reason.POLICY_ERROR,
+        Reason.POLICY_UNDEFINED,
+        Reason.POLICY_INVALID,
+        Reason.POLICY_QUARANTINED,
+        Reason.POLICY_TIMEOUT,
+    }
+)
+"""The policy gave no verdict."""

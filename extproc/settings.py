@@ -1,27 +1,38 @@
 """Settings: every ``DROPOUT_*`` variable of the environment, with its default and its meaning.
 
-What belongs to one start of one command is a flag. What tunes the house, and is the same for all its processes, is
-a setting: workers inherit the environment of their supervisor.
+What belongs to one start of one command is a flag. What tunes the environment, and is the same for all its processes,
+is a setting: workers inherit the variables of their supervisor.
 """
 
 from __future__ import annotations
 
 import os
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, fields
 from math import inf
 from typing import Any, Final
 
 from extproc.errors import Fault, InvalidInput
-from extproc.snapshot.store import LONGEST_LEASE_SECONDS
+from extproc.store.records import LONGEST_LEASE_SECONDS
+
+LOG_FORMATS: Final = ("text", "json")
+LOG_LEVELS: Final = ("debug", "info", "warning", "error")
 
 _SHORTEST_POLL: Final = 0.01
 """Below it, looking for changes would be all that a process does."""
 
 
+def _written(default: Any) -> str:
+    return f"{default:g}" if isinstance(default, float) else str(default)
+
+
+def _choice(default: str, meaning: str, choices: Sequence[str]) -> Any:
+    return field(default=default, metadata={"meaning": f"{meaning}: {', '.join(choices)}", "choices": choices})
+
+
 def _setting(default: Any, meaning: str, *, least: float = 0, most: float = inf) -> Any:
     meaning = meaning if least == 0 else f"{meaning}; {least:g} at least"
-    meaning = meaning if most == inf else f"{meaning}; {most:g} at most"
+    meaning = meaning if most == inf else f"{meaning}; {_written(most)} at most"
     return field(default=default, metadata={"meaning": meaning, "least": least, "most": most})
 
 
@@ -30,7 +41,14 @@ class Settings:
     """All settings. A field ``orphan_grace`` is the variable ``DROPOUT_ORPHAN_GRACE``; times are in seconds."""
 
     store: str = _setting("sqlite:dropout.db", "the store that commands use when `--store` is left out")
-    control: str = _setting("", "`unix:PATH` of the controller that commands ask when `--store` is left out")
+    state: str = _setting("", "the state folder that commands use when `--state` is left out")
+    control: str = _setting(
+        "", "the controller that commands ask when `--store` is left out: `unix:PATH` or `https://HOST:PORT`"
+    )
+    control_token: str = _setting("", "the file with the token that commands show it")
+    control_ca: str = _setting("", "the authority of its certificate (PEM), instead of those of the system")
+    control_cert: str = _setting("", "the certificate that commands show it (PEM)")
+    control_key: str = _setting("", "its key (PEM)")
     control_policies: str = _setting("", "the folder of policies that is asked about actions on the store itself")
     features: str = _setting(
         "", "the feature store; without it `serve` has none, and `dropout features` uses `sqlite:features.db`"
@@ -40,6 +58,8 @@ class Settings:
         64 << 20, "bytes, about, of features that a worker remembers; what is over a 64th of it, is read every time"
     )
     verdict_cache_entries: int = _setting(4096, "verdicts of policies that a worker remembers; 0 asks every time")
+    log_format: str = _choice("text", "how `serve` and `controller` write their log", LOG_FORMATS)
+    log_level: str = _choice("info", "the least that they write", LOG_LEVELS)
     drain_timeout: float = _setting(10.0, "seconds that streams in flight get after SIGTERM, without `--drain-timeout`")
     decision_deadline: float = _setting(
         4.0,
@@ -64,6 +84,13 @@ class Settings:
     outcome_limit: float = _setting(
         15.0, "seconds after which a decision that Envoy's access log has not told the end of counts as failed"
     )
+    replay_bytes: int = _setting(
+        1 << 20,
+        "bytes of a request's body that Envoy keeps by the rendered routes, so that stable can answer it in a "
+        "version's place; a larger one has no second attempt",
+        least=1,
+        most=1 << 30,
+    )
     rollouts_poll: float = _setting(0.2, "seconds between two looks at the rollouts' folder", least=_SHORTEST_POLL)
     delete_after: float = _setting(
         10.0, "seconds that a document must be missing from the rollouts' folder before it is deleted"
@@ -82,7 +109,7 @@ class Settings:
 
 @dataclass(frozen=True, slots=True)
 class Described:
-    """One setting as the README's table has it."""
+    """One setting as the table in docs/ has it."""
 
     name: str
     default: str
@@ -103,7 +130,8 @@ def read_settings(environment: Mapping[str, str]) -> Settings:
     """The settings of ``environment``.
 
     Raises:
-        InvalidInput: with one ``setting_invalid`` for each value that is no number, or none within its limits.
+        InvalidInput: with one ``setting_invalid`` for each value that is no number, none within its limits, or none
+            of its choices.
     """
     values: dict[str, Any] = {}
     faults: list[Fault] = []
@@ -114,7 +142,7 @@ def read_settings(environment: Mapping[str, str]) -> Settings:
         try:
             values[each.name] = _parse(environment[name], type(each.default), each.metadata)
         except ValueError as error:
-            faults.append(Fault("setting_invalid", f"{environment[name]!r} is not {error}.", field=name))
+            faults.append(Fault("setting_invalid", f"{environment[name]!r} is not {error}", field=name))
     if faults:
         raise InvalidInput(faults)
     return Settings(**values)
@@ -127,6 +155,9 @@ def settings() -> Settings:
 
 def _parse(text: str, kind: type, limits: Mapping[str, Any]) -> Any:
     if kind is str:
+        choices = limits.get("choices", (text,))
+        if text not in choices:
+            raise ValueError(f"one of {', '.join(choices)}")
         return text
     try:
         number = kind(text)
@@ -137,7 +168,3 @@ def _parse(text: str, kind: type, limits: Mapping[str, Any]) -> Any:
     if number > limits["most"]:
         raise ValueError(f"{limits['most']:g} at most")
     return number
-
-
-def _written(default: Any) -> str:
-    return f"{default:g}" if isinstance(default, float) else str(default)

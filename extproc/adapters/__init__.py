@@ -1,1 +1,1 @@
-"""One file per real system, behind the ports; imported by the command line alone."""
+"""A folder per real system, behind the ports; imported by ``run`` and ``cli`` alone."""

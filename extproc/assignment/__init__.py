@@ -6,6 +6,7 @@ from extproc.assignment.hashing import (
     draw_of,
     holdout_bucket,
     layer_bucket,
+    policy_bucket,
     shadow_bucket,
 )
 from extproc.assignment.ranges import PROBE_PERCENT, BucketRange, canary_range, is_probe, parse_percent, variant_ranges
@@ -21,6 +22,7 @@ __all__ = [
     "is_probe",
     "layer_bucket",
     "parse_percent",
+    "policy_bucket",
     "shadow_bucket",
     "variant_ranges",
 ]

@@ -2,8 +2,8 @@
 
 The function is ``xxh64(seed + ":" + unit, seed=0) mod 10000``: the number that Envoy computes for a weighted cluster
 with ``use_hash_policy`` and a header rewritten to ``SEED:value``, so an assignment can move between Envoy and Python
-without moving a user. Holdouts, layers and shadows hash under prefixes of their own, so that one draw says nothing
-about another.
+without moving a user. Holdouts, layers, shadows and policies hash under prefixes of their own, so that one draw says
+nothing about another.
 """
 
 from __future__ import annotations
@@ -35,6 +35,11 @@ def holdout_bucket(name: bytes, unit: bytes) -> int:
 def layer_bucket(name: bytes, unit: bytes) -> int:
     """The bucket that says which experiment of the layer ``name`` may have ``unit``."""
     return bucket_of(b"layer:" + name, unit)
+
+
+def policy_bucket(seed: bytes, unit: bytes) -> int:
+    """The bucket that a policy sees as ``input.draw``: it says nothing about the arm of ``unit``."""
+    return bucket_of(b"policy:" + seed, unit)
 
 
 def shadow_bucket(seed: bytes, unit: bytes) -> int:

@@ -36,7 +36,7 @@ def parse_percent(value: int | float | str | Decimal) -> int:
     try:
         hundredths = Decimal(str(value)) * 100
     except InvalidOperation:
-        raise ValueError(f"{value!r} is not a number") from None
+        raise ValueError(f"{value!r} is not a number of percent, such as 5 or 12.5, without a percent sign") from None
     if not hundredths.is_finite() or not 0 <= hundredths <= BUCKETS:
         raise ValueError(f"{value} is not between 0 and 100")
     if hundredths != hundredths.to_integral_value():

@@ -1,1 +1,1 @@
-"""The command line, and the processes that ``dropout serve`` starts. The only place that names adapters."""
+"""The command line: flags, and what commands print."""

@@ -45,14 +45,16 @@ def demo(build_dir: Path, envoy_port: int | None, users: int, rounds: int, trans
     """
     missing = [package for module, package in EXTRAS.items() if find_spec(module) is None]
     if missing:
-        message = f"The demo needs {', '.join(missing)}: pip install 'dropout-router[demo]'"
+        message = f"the demo needs {', '.join(missing)}: pip install 'dropout-router[demo]'"
         raise Unreachable.of("extras_missing", message)
-    from extproc.demo.run import Plan, run_demo
+    from extproc.demo.run import DemoPlan, run_demo
     from extproc.demo.screen import Screen
 
     screen = Screen(quiet=output == "json")
     try:
-        facts = run_demo(build_dir, Plan(users=users, per_second=users, rounds=rounds), envoy_port, transport, screen)
+        facts = run_demo(
+            build_dir, DemoPlan(users=users, per_second=users, rounds=rounds), envoy_port, transport, screen
+        )
     except KeyboardInterrupt:
         click.echo("Stopped; everything that the demo started has ended.", err=True)
         raise click.exceptions.Exit(130) from None

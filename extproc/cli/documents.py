@@ -2,25 +2,32 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
 import click
 import yaml
 
 from extproc.cli.options import direct_policy, name_argument, opened, store_option
-from extproc.cli.output import output_option, print_json
+from extproc.cli.output import output_option, print_json, print_notes
 from extproc.cli.rollout_text import print_result, result_json
 from extproc.clock import SystemClock
 from extproc.control.access import this_user
-from extproc.control.actions import Apply, Delete, DeleteTemplate, Result, act, load
-from extproc.control.described import status_json
+from extproc.control.acting import act
+from extproc.control.actions import Apply, Delete, DeleteTemplate
+from extproc.control.as_json import status_json
+from extproc.control.as_served import as_served
+from extproc.control.documents import load
+from extproc.control.result import ActionResult
+from extproc.control.status_changes import is_under_way
 from extproc.control.templates import TemplateResult, load_template
-from extproc.errors import InvalidInput
+from extproc.errors import Fault, InvalidInput
 from extproc.resources import analysis_template
 from extproc.resources.kinds import KINDS
 from extproc.resources.loading import load_valid
+from extproc.resources.notes import notes
 from extproc.settings import settings
+from extproc.suggestions import did_you_mean, listed
 
 
 def _kind(context: click.Context, parameter: click.Parameter, value: str) -> str:
@@ -28,8 +35,9 @@ def _kind(context: click.Context, parameter: click.Parameter, value: str) -> str
     for name in KINDS:
         if value.lower() in (name.lower(), f"{name.lower()}s"):
             return name
-    known = " and ".join(name.lower() for name in KINDS)
-    raise InvalidInput.of("unsupported_kind", f"kind {value!r} is not known here; {known} are", field="KIND")
+    known = [name.lower() for name in KINDS]
+    meant = did_you_mean(value, known) or f"; {listed(known)} are"
+    raise InvalidInput.of("unsupported_kind", f"kind {value!r} is not known here{meant}", field="KIND")
 
 
 kind_argument = click.argument("kind", callback=_kind)
@@ -53,30 +61,64 @@ kind_argument = click.argument("kind", callback=_kind)
 @store_option
 @output_option
 def apply(paths: tuple[str, ...], repair: bool, store: str, output: str) -> None:
-    """Put documents into the store: all of them, or none if anything is wrong with one."""
+    """Put documents into the store: all of them, or none if anything is wrong with one.
+
+    What is right and easily overlooked is noted on stderr.
+    """
     files = ["/dev/stdin" if path == "-" else path for path in paths]
     documents = load_valid(files, deadline=settings().decision_deadline)
     with opened(store, create=True) as opened_store:
         results = act(opened_store, this_user(), Apply(documents, repair=repair), SystemClock(), direct_policy())
-    _print_results(results, output)
+        unled = () if opened_store.led() else tuple(_without_controller(results))
+    noted = [*notes(documents, outcome_limit=settings().outcome_limit, alone=False), *unled]
+    if output == "json":
+        print_json({"results": _results_json(results), "notes": [note.as_dict() for note in noted]})
+        return
+    _print_results(results)
+    print_notes(noted)
 
 
-@click.command(short_help="Print a document as it was applied.")
+def _without_controller(results: Sequence[ActionResult | TemplateResult]) -> Iterator[Fault]:
+    """That nobody moves what has steps, as a note."""
+    keys = [result.row.key for result in results if _has_steps_to_take(result)]
+    if keys:
+        whose = keys[0] + (f" and {len(keys) - 1} more" if keys[1:] else "")
+        message = (
+            f"no controller leads on this store, so nobody takes the steps of {whose}; "
+            "start `dropout controller`, or `serve --with-controller`"
+        )
+        yield Fault("no_controller", message)
+
+
+def _has_steps_to_take(result: ActionResult | TemplateResult) -> bool:
+    if not isinstance(result, ActionResult):
+        return False
+    return bool(result.row.document["spec"].get("steps")) and is_under_way(result.row.status)
+
+
+@click.command(short_help="Print a document as it was applied, or as it is served by now.")
 @kind_argument
 @name_argument
+@click.option(
+    "--as-served",
+    "served",
+    is_flag=True,
+    help="With the stable version that there is, and without a canary that became it.",
+)
 @store_option
 @output_option
-def get(kind: str, name: tuple[str, str], store: str, output: str) -> None:
+def get(kind: str, name: tuple[str, str], served: bool, store: str, output: str) -> None:
     """Print a document as it was applied; with -o json a rollout's status too."""
+    if served and kind == analysis_template.KIND:
+        raise InvalidInput.of("no_rollout", "--as-served is for rollouts: a template serves nobody", field="KIND")
+    document: Mapping[str, Any]
     with opened(store) as opened_store:
         if kind == analysis_template.KIND:
             document, standing = load_template(opened_store, *name).document, {}
         else:
             row = load(opened_store, *name)
-            document, standing = (
-                row.document,
-                {"status": status_json(row.status), "resourceVersion": row.resource_version},
-            )
+            document = as_served(row) if served else row.document
+            standing = {"status": status_json(row.status), "resourceVersion": row.resource_version}
     if output == "json":
         print_json({**document, **standing})
     else:
@@ -93,22 +135,26 @@ def delete(kind: str, name: tuple[str, str], store: str, output: str) -> None:
     with opened(store) as opened_store:
         action = DeleteTemplate(*name) if kind == analysis_template.KIND else Delete(*name)
         results = act(opened_store, this_user(), action, SystemClock(), direct_policy())
-    _print_results(results, output)
-
-
-def _print_results(results: Sequence[Result | TemplateResult], output: str) -> None:
     if output == "json":
-        print_json({"results": [_result_json(result) for result in results]})
-        return
+        print_json({"results": _results_json(results)})
+    else:
+        _print_results(results)
+
+
+def _print_results(results: Sequence[ActionResult | TemplateResult]) -> None:
     for result in results:
-        if isinstance(result, Result):
+        if isinstance(result, ActionResult):
             print_result(result)
         else:
             click.echo(f"{analysis_template.KIND.lower()} {result.row.key} {result.result}")
 
 
-def _result_json(result: Result | TemplateResult) -> dict[str, Any]:
-    if isinstance(result, Result):
+def _results_json(results: Sequence[ActionResult | TemplateResult]) -> list[dict[str, Any]]:
+    return [_result_json(result) for result in results]
+
+
+def _result_json(result: ActionResult | TemplateResult) -> dict[str, Any]:
+    if isinstance(result, ActionResult):
         return result_json(result)
     row = result.row
     return {

@@ -1,82 +1,82 @@
-"""``dropout explain`` and ``dropout replay``: why a request goes where it goes, and whether it would again."""
+"""``dropout explain``: why a request goes where it goes, or went."""
 
 from __future__ import annotations
 
 import asyncio
 import os
-from collections import Counter
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Mapping
+from contextlib import ExitStack, suppress
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Final
 
 import click
-import orjson
+from click.core import ParameterSource
 
-from extproc.adapters.regorus_policy import RegorusEngine, check_sources
 from extproc.adapters.stores import open_store
 from extproc.cli.output import output_option, print_json, to_json
+from extproc.cli.replay import lines_of
 from extproc.clock import Clock, SystemClock
 from extproc.control.intent import intent_of
 from extproc.control.transitions import configure, create
-from extproc.datapath.attributes import AttributeReader
-from extproc.datapath.features import FeatureReader
-from extproc.datapath.model import Features, FeatureValue, Request
+from extproc.datapath.decide import decide
+from extproc.datapath.embedded_policy import Embedded
+from extproc.datapath.explanation import explain as in_words
+from extproc.datapath.explanation import explain_logged
+from extproc.datapath.logged import LoggedEvents, facts_of, is_plan, overlay_of, rollout_of, verdict_of
 from extproc.datapath.pipeline import Pipeline
-from extproc.datapath.ports import FeatureRow
 from extproc.datapath.record import record_of, unit_text
-from extproc.datapath.replay import Replay, Replayed
-from extproc.datapath.words import explain as in_words
 from extproc.decision_id import DecisionIds, IdKeys
-from extproc.errors import Fault, InvalidInput, Refused, Unreachable
-from extproc.names import Reason
-from extproc.resources.loading import LoadedDocument, load_valid, of_kind
-from extproc.resources.policies import read_sources
+from extproc.errors import Fault, InvalidInput, Unreachable
+from extproc.matching import MatchTable
+from extproc.resources.loaded import LoadedDocument
+from extproc.resources.loading import load_valid, of_kind
 from extproc.resources.rollout import Rollout
+from extproc.run.given import GivenFeatures, GivenTime, given_policies, given_request
 from extproc.settings import settings
 from extproc.snapshot.compile import compile_rollout
 from extproc.snapshot.holder import SnapshotHolder
-from extproc.snapshot.matching import MatchTable
-from extproc.snapshot.model import CompiledRollout, FeatureNeed, Overlay, Snapshot
-from extproc.snapshot.store import Remains, RolloutStore, Status
+from extproc.snapshot.model import CompiledRollout, Overlay, Snapshot
+from extproc.store.ports import Rollouts
+from extproc.store.records import Tombstone
+from extproc.store.status import Status
 
 _FOLDER: Final = click.Path(path_type=Path)
 
 
-@click.command(short_help="Decide a request that you describe, and say why.")
+@click.command(short_help="Decide a request that you describe, or read a decision from a log, and say why.")
 @click.option("--rollouts", type=_FOLDER, metavar="DIR", help="Documents to explain; default: those in the store.")
 @click.option("--store", help="The store whose status counts; default: DROPOUT_STORE, if it is there.")
 @click.option("--policies", type=_FOLDER, metavar="DIR", help="The policies; needed where a rollout asks one.")
 @click.option("--method", default="GET", show_default=True, help="The request's method.")
-@click.option("--path", required=True, help="The request's path, with its query.")
+@click.option("--path", help="The request's path, with its query.")
 @click.option("-H", "--header", "headers", multiple=True, metavar="'NAME: VALUE'", help="A header; may be repeated.")
+@click.option(
+    "--attribute",
+    "attributes",
+    multiple=True,
+    metavar="NAME=VALUE",
+    help="What Envoy is asked for, such as source.address=10.0.0.1:4711; may be repeated.",
+)
 @click.option("--feature", "given", multiple=True, metavar="NAME=VALUE", help="A feature, fresh; may be repeated.")
+@click.option("--time", "at", metavar="TIME", help="When it is asked, such as 2026-11-30T09:00:00Z; default: now.")
+@click.option("--decision", type=(str, _FOLDER), metavar="ID LOG", help="Explain this decision of a log instead.")
 @output_option
-def explain(
-    rollouts: Path | None,
-    store: str | None,
-    policies: Path | None,
-    method: str,
-    path: str,
-    headers: tuple[str, ...],
-    given: tuple[str, ...],
-    output: str,
-) -> None:
+@click.pass_context
+def explain(context: click.Context, /, decision: tuple[str, Path] | None, output: str, **described: Any) -> None:
     """Decide a request that you describe, as the server would, and say why.
 
     Documents are taken as applied to the store: one that it has not seen is adopted, so that a canary starts at
-    weight 0. Nothing is written.
+    weight 0. Nothing is written. An evaluation has the time that it has in a server (DROPOUT_EVALUATION_LIMIT): a
+    policy that does not end is in quarantine.
+
+    With --decision nothing is asked: it is said what was decided, and from what, as far as the log holds it.
     """
-    clock = SystemClock()
-    request = _request(method, path, headers)
-    features = _GivenFeatures(_pairs(given), clock)
-    snapshot, unreadable = _snapshot(rollouts, store, clock)
-    engine = _engine(policies) if policies is not None else None
-    ids = DecisionIds(_Held(IdKeys.throwaway()), 0, clock)
-    pipeline = Pipeline(_Held(snapshot), _Held(engine), features, ids, clock)
-    mutation, decided = asyncio.run(pipeline.decide(request))
-    sentences = [*in_words(snapshot, decided, mutation), *_left_out(unreadable)]
-    record = record_of(decided.decision, unit_text(decided.decision.unit))
+    if decision is None:
+        record, sentences = _explained(**described)
+    else:
+        _refuse_more(context)
+        record, sentences = _of_log(*decision)
     if output == "json":
         print_json({**record, "explanation": sentences})
         return
@@ -87,77 +87,75 @@ def explain(
         click.echo(sentence)
 
 
-@click.command(short_help="Decide a log's decisions again and list what differs.")
-@click.argument("log", type=_FOLDER)
-@click.option("--policies", type=_FOLDER, metavar="DIR", required=True, help="The policies to ask.")
-@click.option("--rollouts", type=_FOLDER, metavar="DIR", help="Documents in place of those in the log.")
-@output_option
-def replay(log: Path, policies: Path, rollouts: Path | None, output: str) -> int:
-    """Decide every decision of a log again, and list what comes out differently.
+_Explained = tuple[Mapping[str, Any], list[str]]
+"""The record of a decision, and the reasons."""
 
-    Left out are the decision's id, times and durations. Ends with 1 if anything differs.
-    """
-    documents = (
-        None if rollouts is None else {d.resource.key: d.resource for d in of_kind(load_valid([rollouts]), Rollout)}
-    )
-    engine = _engine(policies)
-    counts = Counter(dict.fromkeys(("decisions", "reproduced", "different", "not_replayable", "faults"), 0))
+
+def _explained(
+    *,
+    rollouts: Path | None,
+    store: str | None,
+    policies: Path | None,
+    method: str,
+    path: str | None,
+    headers: tuple[str, ...],
+    attributes: tuple[str, ...],
+    given: tuple[str, ...],
+    at: str | None,
+) -> _Explained:
+    """The decision on a request that was described."""
+    if path is None:
+        raise click.UsageError("missing option '--path' (or '--decision')")
+    clock = SystemClock() if at is None else GivenTime(at)
+    request = given_request(method, path, headers, attributes)
+    features = GivenFeatures(given)
+    snapshot, unreadable = _snapshot(rollouts, store, SystemClock())
+    ids = DecisionIds(_Held(IdKeys.throwaway()), 0, clock)
+    with ExitStack() as stack:
+        engine = None if policies is None else Embedded(stack.enter_context(given_policies(policies)))
+        pipeline = Pipeline(_Held(snapshot), _Held(engine), features, ids, clock)
+        mutation, decided = asyncio.run(pipeline.decide(request))
+    sentences = [*in_words(snapshot, decided, mutation), *_left_out(unreadable)]
+    return record_of(decided.decision, unit_text(decided.decision.unit)), sentences
+
+
+def _refuse_more(context: click.Context) -> None:
+    """Nothing else can be said of a decision that was made."""
+    for parameter in context.command.params:
+        given = context.get_parameter_source(str(parameter.name)) is ParameterSource.COMMANDLINE
+        if given and parameter.name not in ("decision", "output"):
+            flag = parameter.opts[-1]
+            message = f"--decision says what was decided, so that {flag} has no say; dropout replay decides again"
+            raise InvalidInput.of("flags_conflict", message, field=flag)
+
+
+def _of_log(decision_id: str, log: Path) -> _Explained:
+    """The decision as it was made."""
+    number, event = _found(decision_id, log)
+    result = event["result"]
+    if result["rollout"] is None:
+        return result, ["No rollout matched the request: nothing was decided, and Envoy's own routes applied."]
     try:
-        with log.open("rb") as lines:
-            for replayed in Replay(engine, documents).lines(lines):
-                _count(counts, replayed)
-                _print_replayed(replayed, log, output)
-    except OSError as error:
-        raise InvalidInput.of("log_unreadable", f"the log cannot be read: {error.strerror}", file=str(log)) from error
-    if output == "json":
-        print_json({**counts, "policy_revision": engine.revision})
-    else:
-        click.echo(
-            f"{counts['decisions']} decisions: {counts['reproduced']} reproduced, {counts['different']} different, "
-            f"{counts['not_replayable']} not replayable; {counts['faults']} lines are no decisions."
-        )
-    if counts["faults"] and not counts["decisions"]:
-        return InvalidInput.exit_code
-    return Refused.exit_code if counts["different"] else 0
+        rollout, overlay = rollout_of(event), overlay_of(event)
+        facts = facts_of(event, verdict_of(event))
+        revisions = {"revision": result["revision"], "policy_revision": result["policy_revision"]}
+        again = decide(rollout, overlay, facts, **revisions)
+        return result, explain_logged(event, again, facts, rollout)
+    except (KeyError, TypeError, ValueError, AttributeError) as error:
+        message = f"the event lacks what a decision is made from: {error!r}"
+        raise InvalidInput.of("bad_line", message, file=str(log), line=number) from error
 
 
-def _count(counts: Counter[str], replayed: Replayed) -> None:
-    if replayed.fault is not None:
-        counts["faults"] += 1
-        return
-    counts["decisions"] += 1
-    if replayed.not_replayable is not None:
-        counts["not_replayable"] += 1
-    else:
-        counts["different" if replayed.differences else "reproduced"] += 1
-
-
-def _print_replayed(replayed: Replayed, log: Path, output: str) -> None:
-    """What there is to say about one line; a decision that was reproduced goes without saying."""
-    for document in _findings(replayed, log):
-        if output == "json":
-            print_json(document)
-        elif replayed.fault is not None:
-            click.echo(f"{log}:{replayed.line}: {replayed.fault} (bad_line)", err=True)
-        elif replayed.not_replayable is not None:
-            click.echo(f"{_plain(replayed.decision_id)}: not_replayable: {_plain(replayed.not_replayable)}")
-        else:
-            before, now = (to_json(document[side]).decode() for side in ("logged", "replayed"))
-            click.echo(f"{_plain(replayed.decision_id)}: {document['field']}: {before} is now {now}")
-
-
-def _plain(text: object) -> str:
-    """What stood in a log, without what a terminal would obey."""
-    return shown if (shown := str(text)).isprintable() else ascii(shown)
-
-
-def _findings(replayed: Replayed, log: Path) -> Iterable[dict[str, Any]]:
-    if replayed.fault is not None:
-        yield {"code": "bad_line", "message": replayed.fault, "file": str(log), "line": replayed.line, "field": None}
-    elif replayed.not_replayable is not None:
-        yield {"decision_id": replayed.decision_id, "not_replayable": replayed.not_replayable}
-    for difference in replayed.differences:
-        yield {"decision_id": replayed.decision_id, **difference._asdict()}
+def _found(decision_id: str, log: Path) -> tuple[int, dict[str, Any]]:
+    """The number of the line that a decision has in a log, and its event."""
+    wanted, events = os.fsencode(decision_id), LoggedEvents()
+    for number, line in enumerate(lines_of(log), start=1):
+        if wanted in line or is_plan(line):
+            with suppress(ValueError):
+                event = events.read(line)
+                if event is not None and event["decision_id"] == decision_id:
+                    return number, event
+    raise InvalidInput.of("decision_unknown", f"there is no decision {decision_id!r} in the log", file=str(log))
 
 
 @dataclass(slots=True)
@@ -167,68 +165,9 @@ class _Held:
     current: Any
 
 
-class _NoFeatureStore:
-    """Stands where a feature store would; it is never read."""
-
-    def read(self, view: str, entity: str, names: Sequence[str]) -> Mapping[str, FeatureRow]:
-        """Nothing."""
-        return {}
-
-    def close(self) -> None:
-        """Nothing to let go of."""
-
-
-class _GivenFeatures(FeatureReader):
-    """The features of the command line, for whatever entity the request names."""
-
-    def __init__(self, values: Mapping[str, Any], clock: Clock) -> None:
-        super().__init__(_NoFeatureStore(), clock)
-        self._values = values
-
-    def cached(self, need: FeatureNeed, entity: str) -> Features:
-        """What was given, just now; what was not is missing."""
-        found = {name: FeatureValue(self._values[name], 0.0, "given") for name in need.names if name in self._values}
-        return Features(found, None if len(found) == len(need.names) else Reason.FEATURE_MISSING)
-
-
-def _engine(policies: Path) -> RegorusEngine:
-    """The policies of a folder, checked as the server checks them before it takes them over."""
-    sources = read_sources(policies)
-    if faults := check_sources(sources):
-        raise InvalidInput(faults)
-    return RegorusEngine(sources)
-
-
-def _request(method: str, path: str, headers: Iterable[str]) -> Request:
-    """The request as Envoy would describe it: the host is the authority."""
-    pairs = [(":method", os.fsencode(method)), (":path", os.fsencode(path)), (":scheme", b"http")]
-    for header in headers:
-        name, colon, value = header.partition(":")
-        name = name.strip().lower()
-        if not colon or not name:
-            raise InvalidInput.of("header_invalid", f"{header!r} is not 'NAME: VALUE'", field="-H")
-        name = ":authority" if name == "host" else name
-        pairs.append((name, os.fsencode(value.strip(" \t"))))
-    return AttributeReader().request(pairs)
-
-
-def _pairs(given: Iterable[str]) -> dict[str, Any]:
-    """``NAME=VALUE`` pairs; a value that is JSON is taken as such, any other as text."""
-    values: dict[str, Any] = {}
-    for pair in given:
-        name, equals, text = pair.partition("=")
-        if not equals or not name:
-            raise InvalidInput.of("feature_invalid", f"{pair!r} is not NAME=VALUE", field="--feature")
-        try:
-            values[name] = orjson.loads(text)
-        except orjson.JSONDecodeError:
-            values[name] = text
-    return values
-
-
 def _left_out(unreadable: Mapping[str, Fault]) -> Iterable[str]:
     for key, fault in sorted(unreadable.items()):
-        yield f"{key} is left out here, and a running server goes by what it last read of it: {fault.message}."
+        yield f"{key} is left out here, and a running server goes by what it last read of it: {fault.message}"
 
 
 def _snapshot(rollouts: Path | None, url: str | None, clock: Clock) -> tuple[Snapshot, Mapping[str, Fault]]:
@@ -256,7 +195,7 @@ def _snapshot(rollouts: Path | None, url: str | None, clock: Clock) -> tuple[Sna
     return Snapshot(0, compiled, table, overlay), {}
 
 
-def _store_if_any(url: str | None) -> RolloutStore | None:
+def _store_if_any(url: str | None) -> Rollouts | None:
     """The store that was named, or the usual one if it happens to be there."""
     try:
         return open_store(url or settings().store)
@@ -266,12 +205,12 @@ def _store_if_any(url: str | None) -> RolloutStore | None:
         return None
 
 
-def _status(document: LoadedDocument[Rollout], store: RolloutStore | None, now: float) -> Status:
+def _status(document: LoadedDocument[Rollout], store: Rollouts | None, now: float) -> Status:
     """The status that the rollout would have if the document were applied now."""
     intent, (namespace, _, name) = intent_of(document.resource), document.resource.key.partition("/")
     if store is None:
-        return create(intent, Remains(), now).status
+        return create(intent, Tombstone(), now).status
     row = store.get(namespace, name)
     if row is None:
-        return create(intent, store.remains(namespace, name), now).status
+        return create(intent, store.tombstone(namespace, name), now).status
     return row.status if row.document == document.body else configure(intent, row.status, now).status

@@ -1,17 +1,29 @@
-"""``dropout features``: values into the embedded feature store, and what it holds."""
+"""``dropout features``: values into the embedded feature store, and what any feature store holds."""
 
 from __future__ import annotations
 
+import asyncio
+from collections.abc import Iterable, Mapping
+from contextlib import aclosing
 from datetime import UTC, datetime
 from pathlib import Path
+from types import MappingProxyType
+from typing import Final
 
 import click
 
-from extproc.adapters.feature_files import read_feature_file
-from extproc.adapters.sqlite_features import FeatureRecord, open_features
+from extproc.adapters.file.feature_cells import parse_types
+from extproc.adapters.file.features import read_feature_file
+from extproc.adapters.sqlite.features import ABSENT, FeatureRecord, open_features
 from extproc.cli.output import output_option, print_json, to_json
 from extproc.clock import SystemClock
-from extproc.errors import Fault, InvalidInput, Refused
+from extproc.datapath.ports import FeatureKey, FeatureRow, FeatureStore
+from extproc.errors import DropoutError, Fault, InvalidInput, Refused, Unreachable
+from extproc.plugins import FEATURES, open_adapter, scheme_of
+from extproc.snapshot.model import FeatureView
+
+_PATIENCE_SECONDS: Final = 5.0
+_TYPES: Final = {bool: "boolean", int: "number", float: "number", str: "text", list: "list", dict: "mapping"}
 
 features_option = click.option(
     "--features",
@@ -20,9 +32,21 @@ features_option = click.option(
     default="sqlite:features.db",
     show_default=True,
     show_envvar=True,
-    metavar="sqlite:PATH",
-    help="The feature store.",
+    metavar="URL",
+    help="The feature store, sqlite:PATH for instance.",
 )
+
+
+class _Types(click.ParamType[Mapping[str, str]]):
+    name = "types"
+
+    def convert(self, value: object, param: click.Parameter | None, ctx: click.Context | None) -> Mapping[str, str]:
+        if not isinstance(value, str):
+            return MappingProxyType({})
+        try:
+            return parse_types(value)
+        except ValueError as error:
+            self.fail(str(error), param, ctx)
 
 
 @click.group()
@@ -32,53 +56,137 @@ def features() -> None:
 
 @features.command(short_help="Store the values of .csv and .jsonl files.")
 @click.argument("files", nargs=-1, required=True, type=click.Path(path_type=Path), metavar="FILE...")
+@click.option(
+    "--types",
+    type=_Types(),
+    default=MappingProxyType({}),
+    metavar="NAME=TYPE,...",
+    help="What features in .csv files are: number, boolean or text; entity=text takes ids as they are.",
+)
 @features_option
 @output_option
-def load(files: tuple[Path, ...], url: str, output: str) -> None:
+def load(files: tuple[Path, ...], types: Mapping[str, str], url: str, output: str) -> None:
     """Store the values of .csv and .jsonl files: entity, view, name, value, event_time.
 
-    All of them or, if anything is wrong, none. A value older than the one that is stored is left out.
+    All of them or, if anything is wrong, none. A value older than the one that is stored is left out. An empty cell,
+    NA, NaN or null says that there is no value any more. Cells are numbers, true or false, or text, in the spellings of
+    pandas, R and spreadsheets; all cells of a feature in a file are of one type. It is said which: a word that is no
+    number and no truth value here is text.
     """
     now = SystemClock().now()
     records: list[FeatureRecord] = []
     faults: list[Fault] = []
     for file in files:
         try:
-            records += read_feature_file(file, now)
+            records += read_feature_file(file, now, types)
         except InvalidInput as error:
             faults += error.faults
     if faults:
         raise InvalidInput(faults)
+    for name in types.keys() - {record.name for record in records} - {"entity"}:
+        raise InvalidInput.of("types_unused", f"there is no feature {name!r} in these files", field="--types")
     written = open_features(url).load(records)
+    absent = sum(record.value is ABSENT for record in records)
+    older = len(records) - absent - written
+    types_found = _types_of(records)
     if output == "json":
-        print_json({"read": len(records), "written": written, "older": len(records) - written})
+        counts = {"read": len(records), "written": written, "older": older, "absent": absent}
+        print_json({**counts, "types": types_found})
         return
-    older = len(records) - written
     left_out = f"; {older} older than what is stored, left out" if older else ""
-    click.echo(f"{written} {'value' if written == 1 else 'values'} stored{left_out}.")
+    taken_away = f"; {absent} empty, of which nothing is stored any more" if absent else ""
+    click.echo(f"{written} {'value' if written == 1 else 'values'} stored{left_out}{taken_away}")
+    for view, names in types_found.items():
+        for name, found in names.items():
+            click.echo(f"{view} {name}: {', '.join(found)}")
+
+
+def _types_of(records: Iterable[FeatureRecord]) -> dict[str, dict[str, list[str]]]:
+    """By view and name, of which types the values in files are."""
+    found: dict[str, dict[str, list[str]]] = {}
+    for record in records:
+        if record.value is not ABSENT:
+            types = found.setdefault(record.view, {}).setdefault(record.name, [])
+            kind = _TYPES.get(type(record.value), "null")
+            if kind not in types:
+                types.append(kind)
+    return found
 
 
 @features.command(short_help="Print the values of one entity.")
 @click.option("--view", required=True, help="The view to read.")
-@click.option("--entity", required=True, help="The entity to read, a user id for instance.")
-@click.option("--name", "names", multiple=True, help="A feature; may be repeated. Default: all there are.")
+@click.option(
+    "--entity",
+    "entity",
+    multiple=True,
+    required=True,
+    help="The entity to read, a user id for instance; once for each of its join keys.",
+)
+@click.option("--name", "names", multiple=True, help="A feature; may be repeated. Default: all that sqlite: has.")
 @features_option
 @output_option
-def get(view: str, entity: str, names: tuple[str, ...], url: str, output: str) -> None:
+def get(view: str, entity: tuple[str, ...], names: tuple[str, ...], url: str, output: str) -> None:
     """Print the values of one entity, with their event times and ages in seconds."""
-    store = open_features(url)
-    rows = store.read(view, entity, names) if names else store.read_entity(view, entity)
-    store.close()
+    key = FeatureKey(FeatureView(view, names, tuple(f"key {number}" for number in range(len(entity)))), entity)
+    if not names and scheme_of(url) != "sqlite":
+        message = "name each feature with --name: a store that is not sqlite: does not say which there are"
+        raise InvalidInput.of("features_unnamed", message, field="--name")
+    rows = asyncio.run(_read(url, key)) if names else _read_all(url, key)
     now = SystemClock().now()
     if not rows:
-        raise Refused.of("not_found", f"{entity!r} has no such features in view {view!r}.")
+        raise Refused.of("not_found", f"{key.text!r} has no such features in view {view!r}")
     if output == "json":
         found = {
-            name: {"value": row.value, "event_time": row.event_time, "age": round(max(0.0, now - row.event_time), 3)}
+            name: {"value": row.value, "event_time": row.event_time, "age": _age(row, now)}
             for name, row in rows.items()
         }
-        print_json({"view": view, "entity": entity, "features": found})
+        print_json({"view": view, "entity": key.text, "features": found})
         return
     for name, row in rows.items():
-        at = datetime.fromtimestamp(row.event_time, UTC).isoformat(timespec="seconds").replace("+00:00", "Z")
-        click.echo(f"{name} = {to_json(row.value).decode()}  ({at}, {max(0.0, now - row.event_time):.0f} s ago)")
+        click.echo(f"{name} = {to_json(row.value).decode()}  ({_when(row, now)})")
+
+
+async def _read(url: str, key: FeatureKey) -> Mapping[str, FeatureRow]:
+    """What a decision would read of it, from any feature store."""
+    store = open_adapter(FEATURES, url, "--features")
+    try:
+        async with asyncio.timeout(_PATIENCE_SECONDS):
+            return await _answered(store, key)
+    except TimeoutError:
+        message = f"no answer within {_PATIENCE_SECONDS:.0f} s"
+        raise Unreachable.of("features_unreachable", message, field="--features") from None
+    except DropoutError:
+        raise
+    except Exception as error:  # somebody else's code: whatever it raises is told as that store's
+        message = f"the feature store {scheme_of(url)}: failed: {type(error).__name__}: {error}"
+        raise Unreachable.of("features_failed", message, field="--features") from error
+    finally:
+        await store.close()
+
+
+async def _answered(store: FeatureStore, key: FeatureKey) -> Mapping[str, FeatureRow]:
+    async with aclosing(store.read([key])) as answers:
+        async for answer in answers:
+            if answer.fault is not None:
+                raise answer.fault
+            return answer.rows or {}
+    return {}
+
+
+def _read_all(url: str, key: FeatureKey) -> Mapping[str, FeatureRow]:
+    store = open_features(url)
+    try:
+        return store.read_entity(key.view.name, key.text)
+    finally:
+        store.close()
+
+
+def _age(row: FeatureRow, now: float) -> float | None:
+    return None if row.event_time is None else round(max(0.0, now - row.event_time), 3)
+
+
+def _when(row: FeatureRow, now: float) -> str:
+    if row.event_time is None:
+        return "its event time is unknown"
+    at = datetime.fromtimestamp(row.event_time, UTC).isoformat(timespec="seconds").replace("+00:00", "Z")
+    return f"{at}, {max(0.0, now - row.event_time):.0f} s ago"

@@ -2,26 +2,39 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
-from typing import Any
+import csv
+import sys
+from collections.abc import Mapping
+from pathlib import Path
 
 import click
 
-from extproc.adapters.sqlite_feedback import SqliteFeedback
-from extproc.adapters.stores import beside
+from extproc.adapters.sqlite.feedback import SqliteFeedback
+from extproc.cli.feedback_text import (
+    arm_json,
+    arm_lines,
+    compared_json,
+    compared_lines,
+    epoch_json,
+    epoch_lines,
+    labelled,
+    versions_json,
+)
 from extproc.cli.options import name_argument, opened, store_option
-from extproc.cli.output import aligned, output_option, print_json
+from extproc.cli.output import output_option, print_json
+from extproc.cli.state_option import state_option
 from extproc.clock import SystemClock
-from extproc.control.actions import load
-from extproc.control.described import timestamp
+from extproc.control.as_json import timestamp
+from extproc.control.documents import load
+from extproc.control.feedback.comparing import ALPHA, compared, in_order
+from extproc.control.feedback.exporting import COLUMNS, exported, flat
+from extproc.decision_id import KeyFile
 from extproc.errors import InvalidInput
 from extproc.measure import LabelTotals
-from extproc.snapshot.store import EpochArm, EpochRecord, RolloutStore
-
-_HEADS = (
-    *("ARM", "VERSION", "LABELS", "TRUE+", "FALSE+", "TRUE-", "FALSE-"),
-    *("FALSE+ RATE", "FALSE- RATE", "PRECISION", "RECALL"),
-)
+from extproc.names import ARM_TAKEN_AWAY
+from extproc.state import StateFolder
+from extproc.store.epoch_records import EpochArm, EpochRecord
+from extproc.store.ports import RolloutStore
 
 
 @click.group()
@@ -31,26 +44,94 @@ def feedback() -> None:
 
 @feedback.command(short_help="Show error rates and outcomes by arm.")
 @name_argument
-@click.option("--epoch", type=click.IntRange(1), help="An earlier epoch; default: the current one.")
+@click.option("--epoch", type=click.IntRange(1), help="An earlier epoch; default: the last one that compares.")
+@click.option("--epochs", "all_epochs", is_flag=True, help="List the epochs: their times, versions, numbers of labels.")
 @store_option
+@state_option()
 @output_option
-def report(name: tuple[str, str], epoch: int | None, store: str, output: str) -> None:
+def report(
+    name: tuple[str, str], epoch: int | None, all_epochs: bool, store: str, state: Path | None, output: str
+) -> None:
     """Show what labels said about each arm of a rollout, in one epoch: exact counts, error rates, means of outcomes.
 
-    A rate is a dash where there is nothing to divide by. A deleted rollout's last epoch can still be seen.
+    Each arm is compared with the control: the difference, bounds that hold at every look, and whether it is worse or
+    better, or about how many labels more that takes.
+
+    A rate is a dash where there is nothing to divide by. A deleted rollout's last epoch can still be seen. While
+    everything but stable is taken away, it is the last one in which it was not.
     """
+    labels = StateFolder.of(store, state).feedback
+    if all_epochs:
+        _list_epochs(name, store, labels, output)
+        return
     with opened(store) as opened_store:
         record = _epoch(opened_store, name, epoch)
-    totals = _labels(store, record)
-    arms = [(arm, totals.get(arm.arm, LabelTotals())) for arm in sorted(record.arms, key=lambda arm: -arm.code)]
+    totals = _labels(labels, record)
+    arms = [(arm, totals.get(arm.arm, LabelTotals())) for arm in _shown(record, totals)]
+    found = list(compared(record, totals))
     if output == "json":
-        head = {"namespace": record.namespace, "name": record.name, "epoch": record.epoch}
-        print_json({**head, "began": timestamp(record.began), "arms": [_arm_json(*each) for each in arms]})
+        head = {"namespace": record.namespace, "name": record.name, **epoch_json(record)}
+        compared_ = {"alpha": ALPHA, "comparisons": [compared_json(each) for each in found]}
+        print_json({**head, "arms": [arm_json(*each) for each in arms], **compared_})
         return
-    click.echo(f"{record.namespace}/{record.name}, epoch {record.epoch}, since {timestamp(record.began)}")
-    names = sorted({outcome for _, of_arm in arms for outcome in of_arm.outcomes})
-    heads = (*_HEADS, *(f"MEAN {outcome} (count)" for outcome in names))
-    for line in aligned([heads, *(_cells(*each, names) for each in arms)]):
+    until = f" until {timestamp(record.until)}" if record.until else ""
+    click.echo(f"{record.namespace}/{record.name}, epoch {record.epoch}, since {timestamp(record.began)}{until}")
+    for line in (*arm_lines(arms), *compared_lines(found)):
+        click.echo(line)
+    if epoch is None and record.epoch > 1 and not totals:
+        click.echo("\nThere are no labels of this epoch yet; --epochs lists those before it, and --epoch N shows one.")
+
+
+@feedback.command(short_help="Write the labels by decision, as CSV or JSON lines.")
+@name_argument
+@click.option("--epoch", type=click.IntRange(1), help="Of this epoch alone; default: of all.")
+@click.option(
+    "--format",
+    "format_",
+    type=click.Choice(["csv", "jsonl"]),
+    default="csv",
+    show_default=True,
+    help="A table with a head, or one JSON document on each line.",
+)
+@store_option
+@state_option()
+def export(name: tuple[str, str], epoch: int | None, format_: str, store: str, state: Path | None) -> None:
+    """Write what was said of each decision of a rollout, in the order of the decisions, to standard output.
+
+    There is a row for each id that counts and is remembered: those that are older than labels are waited for, and those
+    that another version answered, have none. Users are not in it: an id says nothing about who asked.
+    """
+    kept = StateFolder.of(store, state)
+    with opened(store) as opened_store:
+        records = opened_store.epochs_of(*name)
+        of_epoch = _epoch(opened_store, name, epoch).id if epoch is not None or not records else None
+    known = KeyFile(kept.ids, SystemClock()).current if kept.ids.exists() else None
+    counts = SqliteFeedback(kept.feedback) if kept.feedback.exists() else None
+    key = "/".join(name)
+    names = counts.outcome_names(key, of_epoch) if counts is not None else ()
+    rows = exported(counts.recorded(key, of_epoch) if counts is not None else (), records, known)
+    if format_ == "csv":
+        table = csv.writer(sys.stdout, lineterminator="\n")
+        table.writerow([*COLUMNS, *(f"outcomes.{outcome}" for outcome in names)])
+        table.writerows(flat(row, names) for row in rows)
+    else:
+        for row in rows:
+            print_json(row)
+    if counts is not None:
+        counts.close()
+
+
+def _list_epochs(name: tuple[str, str], store: str, labels: Path, output: str) -> None:
+    with opened(store) as opened_store:
+        records = opened_store.epochs_of(*name)
+        if not records:
+            load(opened_store, *name)  # says that there is no such rollout
+    epochs = [(each, labelled(_labels(labels, each))) for each in sorted(records, key=lambda each: each.epoch)]
+    if output == "json":
+        rows = [{**epoch_json(each), "arms": versions_json(each), "labels": labels} for each, labels in epochs]
+        print_json({"namespace": name[0], "name": name[1], "epochs": rows})
+        return
+    for line in epoch_lines(epochs):
         click.echo(line)
 
 
@@ -60,51 +141,31 @@ def _epoch(store: RolloutStore, name: tuple[str, str], asked: int | None) -> Epo
     row = store.get(*name)
     if row is None and not known:
         load(store, *name)  # says that there is no such rollout
-    epoch = asked or (row.status.epoch_at(SystemClock().now()) if row is not None else max(known))
+    last = row.status.epoch_at(SystemClock().now()) if row is not None else max(known)
+    epoch = asked or max((epoch for epoch in known if epoch <= last and _compares(known[epoch])), default=last)
     if epoch not in known:
         message = f"nothing is known of epoch {epoch} of {'/'.join(name)}"
         raise InvalidInput.of("epoch_unknown", message, field=None if asked is None else "--epoch")
     return known[epoch]
 
 
-def _labels(store: str, epoch: EpochRecord) -> Mapping[str, LabelTotals]:
+def _compares(epoch: EpochRecord) -> bool:
+    """Whether there was a time in which more than one arm was served by a version of its own."""
+    served = [arm for arm in epoch.arms if arm.version and arm.arm != ARM_TAKEN_AWAY]
+    return len(served) > 1 and (epoch.until is None or epoch.until > epoch.began)
+
+
+def _shown(epoch: EpochRecord, totals: Mapping[str, LabelTotals]) -> list[EpochArm]:
+    """The arms in the order of the report: those that were drawn, then what counts for none of them, if anything."""
+    return [arm for arm in in_order(epoch) if arm.arm != ARM_TAKEN_AWAY or arm.arm in totals]
+
+
+def _labels(path: Path, epoch: EpochRecord) -> Mapping[str, LabelTotals]:
     """What was counted; nothing, if there never was any feedback."""
-    path = beside(store, ".feedback")
     if not path.exists():
         return {}
     counts = SqliteFeedback(path)
     try:
-        return counts.labels(f"{epoch.namespace}/{epoch.name}", epoch.epoch)
+        return counts.labels(f"{epoch.namespace}/{epoch.name}", epoch.id)
     finally:
         counts.close()
-
-
-def _arm_json(arm: EpochArm, totals: LabelTotals) -> dict[str, Any]:
-    total = totals.total()
-    outcomes = {name: totals.outcome(name) for name in sorted(totals.outcomes)}
-    return {
-        "arm": arm.arm,
-        "version": arm.version or None,
-        "labels": total.labels,
-        "truePositives": total.true_positives,
-        "falsePositives": total.false_positives,
-        "trueNegatives": total.true_negatives,
-        "falseNegatives": total.false_negatives,
-        "falsePositiveRate": total.false_positive_rate,
-        "falseNegativeRate": total.false_negative_rate,
-        "precision": total.precision,
-        "recall": total.recall,
-        "outcomes": {name: {"count": each.count, "mean": each.mean} for name, each in outcomes.items()},
-    }
-
-
-def _cells(arm: EpochArm, totals: LabelTotals, names: Sequence[str]) -> tuple[str, ...]:
-    total = totals.total()
-    rates = (total.false_positive_rate, total.false_negative_rate, total.precision, total.recall)
-    outcomes = [totals.outcome(name) for name in names]
-    return (
-        *(arm.arm, arm.version or "-", str(total.labels)),
-        *map(str, total),
-        *("-" if rate is None else f"{rate:.2%}" for rate in rates),
-        *("-" if each.mean is None else f"{each.mean:.6g} ({each.count})" for each in outcomes),
-    )

@@ -3,16 +3,17 @@
 from __future__ import annotations
 
 import importlib
-import io
 import os
 import sys
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 from itertools import pairwise
 
 import click
 
 from extproc.cli.output import print_faults
+from extproc.cli.streams import CLOSED_PIPE_EXIT, ClosedPipe, drop_what_cannot_be_written, prepare
 from extproc.errors import DropoutError, Fault, Unreachable
+from extproc.suggestions import did_you_mean
 
 COMMANDS = {
     "validate": ("extproc.cli.validate", "validate"),
@@ -27,8 +28,10 @@ COMMANDS = {
     "serve": ("extproc.cli.serve", "serve"),
     "controller": ("extproc.cli.controller", "controller"),
     "explain": ("extproc.cli.explain", "explain"),
-    "replay": ("extproc.cli.explain", "replay"),
+    "replay": ("extproc.cli.replay", "replay"),
     "policy": ("extproc.cli.policy", "policy"),
+    "backup": ("extproc.cli.backup", "backup"),
+    "restore-backup": ("extproc.cli.backup", "restore_backup"),
     "feedback": ("extproc.cli.feedback", "feedback"),
     "features": ("extproc.cli.features", "features"),
     "envoy": ("extproc.cli.envoy", "envoy"),
@@ -65,34 +68,45 @@ def cli() -> None:
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
-    """Run one command and exit: 0 done, 1 the answer is no, 2 bad input, 3 a dependency cannot be reached."""
-    given = list(sys.argv[1:] if arguments is None else arguments)
+    """Run one command and exit: 0 done, 1 the answer is no, 2 bad input, 3 a dependency cannot be reached.
+
+    Where nobody reads the answer to its end, as behind ``| head``, that is the end, with 141 and without a word.
+    """
+    prepare()
+    try:
+        sys.exit(_run(list(sys.argv[1:] if arguments is None else arguments)))
+    except ClosedPipe:
+        drop_what_cannot_be_written()
+        sys.exit(CLOSED_PIPE_EXIT)
+
+
+def _run(given: list[str]) -> int:
+    """Run one command; its exit code."""
     as_json = _asks_for_json(given)
-    _escape_what_the_terminal_lacks()
     try:
         status = cli.main(given, prog_name="dropout", standalone_mode=False)
     except DropoutError as error:
         print_faults(error.faults, as_json=as_json)
-        sys.exit(error.exit_code)
+        return error.exit_code
     except click.exceptions.NoArgsIsHelpError as error:
         click.echo(error.format_message())
-        sys.exit(2)
+        return 2
     except click.UsageError as error:
         print_faults([Fault("usage", _usage_sentence(error))], as_json=as_json)
-        sys.exit(2)
+        return 2
     except click.exceptions.Exit as error:
-        sys.exit(error.exit_code)
+        return error.exit_code
     except (click.Abort, KeyboardInterrupt):
-        sys.exit(130)
+        return 130
     except UnicodeEncodeError:
-        print_faults([Fault("usage", "An argument is not UTF-8 text.")], as_json=as_json)
-        sys.exit(2)
+        print_faults([Fault("usage", "an argument is not UTF-8 text")], as_json=as_json)
+        return 2
     except OSError as error:
-        # What a command expects to fail it catches; this is a full disk under the answer, or a pipe that closed.
+        # What a command expects to fail it catches; this is a full disk under the answer.
         _print_os_error(error, as_json=as_json)
-        _drop_what_cannot_be_written()
-        sys.exit(Unreachable.exit_code)
-    sys.exit(status if isinstance(status, int) else 0)
+        drop_what_cannot_be_written()
+        return Unreachable.exit_code
+    return status if isinstance(status, int) else 0
 
 
 def _asks_for_json(arguments: Sequence[str]) -> bool:
@@ -105,28 +119,43 @@ def _asks_for_json(arguments: Sequence[str]) -> bool:
     return False
 
 
-def _escape_what_the_terminal_lacks() -> None:
-    """Have a character that is not in the terminal's encoding printed as an escape, not end the command."""
-    if isinstance(sys.stdout, io.TextIOWrapper):
-        sys.stdout.reconfigure(errors="backslashreplace")
-
-
 def _print_os_error(error: OSError, *, as_json: bool) -> None:
-    fault = Fault("io_error", f"{error.strerror or error}.", file=error.filename and os.fsdecode(error.filename))
+    fault = Fault("io_error", str(error.strerror or error), file=error.filename and os.fsdecode(error.filename))
     try:
         print_faults([fault], as_json=as_json)
     except OSError:
         print_faults([fault], as_json=False)
 
 
-def _drop_what_cannot_be_written() -> None:
-    """Let the interpreter's own flush at exit succeed: its failure would be a second message and another code."""
-    try:
-        sys.stdout.flush()
-    except OSError:
-        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
-
-
 def _usage_sentence(error: click.UsageError) -> str:
     command = error.ctx.command_path if error.ctx else "dropout"
-    return f"{error.format_message()} See '{command} --help'."
+    match error:
+        case click.NoSuchCommand() if error.ctx:
+            said = error.message.removesuffix(".") + _meant(error.command_name, error.ctx)
+        case click.NoSuchOption():
+            said = error.message.removesuffix(".") + did_you_mean(error.option_name, error.possibilities or ())
+        case click.MissingParameter(param=click.Option() as option) if error.ctx:
+            said = (
+                f"{error.format_message().removesuffix('.')}; write {option.opts[0]} {option.make_metavar(error.ctx)}"
+            )
+        case click.MissingParameter(param=click.Argument(name="name")):
+            said = error.format_message().removesuffix(".") + "; `dropout rollout list` shows what there is"
+        case _:
+            said = error.format_message().removesuffix(".")
+    return f"{said[:1].lower()}{said[1:]}: see '{command} --help'"
+
+
+def _meant(word: str, context: click.Context) -> str:
+    """Which command may have been meant: one of the group's, or one by that very name at another place."""
+    elsewhere = [path for path, names in _places().items() if word in names]
+    if elsewhere:
+        return f"; did you mean '{elsewhere[0]} {word}'?"
+    assert isinstance(context.command, click.Group)
+    return did_you_mean(word, context.command.list_commands(context))
+
+
+def _places() -> dict[str, Collection[str]]:
+    """Where there are commands that are easily looked for at the other place, and their names."""
+    from extproc.cli.rollout import rollout
+
+    return {"dropout": COMMANDS, "dropout rollout": rollout.commands}

@@ -2,31 +2,33 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from pathlib import Path
 from typing import Any, Final
 
 import click
 from click.core import ParameterSource
 
-from extproc.adapters.sqlite_store import WAIT_SECONDS
-from extproc.adapters.stores import beside, open_store
+from extproc.adapters.stores import open_store
+from extproc.cli.state_option import state_option
 from extproc.clock import SystemClock
 from extproc.control.access import Control, DirectControl, this_user
-from extproc.control.actions import Kill, Restore, Result
-from extproc.control.emergency import Emergency
-from extproc.control.hearing import Hearing
-from extproc.control.policy import ControlPolicy
+from extproc.control.actions import Kill, Restore
+from extproc.control.emergency import IMPATIENT_SECONDS, Emergency
+from extproc.control.observer_reports import Hearing
+from extproc.control.policy import ControlPolicy, InGroups
+from extproc.control.result import ActionResult
 from extproc.errors import InvalidInput
+from extproc.net.callers import of_user
 from extproc.resources.file_names import is_unicode
-from extproc.serve.hosts import Hosts
+from extproc.serve.hosts import HostSockets
 from extproc.settings import settings
-from extproc.snapshot.store import RolloutStore
+from extproc.state import StateFolder
+from extproc.store.ports import WAIT_SECONDS, ActionStore, RolloutStore
 
 DEFAULT_STORE = "sqlite:dropout.db"
-
-IMPATIENT_SECONDS: Final = 0.5
-"""How long a kill waits for the store's lock before it goes to the hosts: longer than whoever writes in order."""
 
 store_option: Callable[[Any], Any] = click.option(
     "--store",
@@ -41,14 +43,45 @@ _control: Callable[[Any], Any] = click.option(
     "--control",
     envvar="DROPOUT_CONTROL",
     show_envvar=True,
-    metavar="unix:PATH",
-    help="Ask the controller at this socket; an explicit --store acts on the store itself.",
+    metavar="ADDRESS",
+    help="Ask the controller at unix:PATH or https://HOST:PORT; an explicit --store acts on the store itself.",
 )
+_CREDENTIALS: Final = {
+    "token": "A file with a token that says who you are, for --control.",
+    "ca": "The authority of the certificate of --control, instead of the system's (PEM).",
+    "cert": "Your certificate, for --control (PEM).",
+    "key": "Its key (PEM).",
+}
 
 
 def control_options(command: Any) -> Any:
-    """``--store`` and ``--control``: the two ways to the rollouts, for ``reached``."""
+    """``--store`` and ``--control`` with what goes with either: the two ways to the rollouts, for ``reached``."""
+    for name, meaning in reversed(_CREDENTIALS.items()):
+        command = click.option(
+            f"--control-{name}",
+            envvar=f"DROPOUT_CONTROL_{name.upper()}",
+            show_envvar=True,
+            metavar="FILE",
+            expose_value=False,
+            callback=_remember,
+            help=meaning,
+        )(command)
+    command = state_option(expose_value=False, callback=_remember)(command)
     return store_option(_control(command))
+
+
+def _remember(context: click.Context, parameter: click.Parameter, value: str | None) -> None:
+    """Keep it for ``reached``: no command has any other use for it."""
+    context.meta[f"{__name__}.{parameter.name}"] = Path(value) if value else None
+
+
+def _remembered(name: str) -> Path | None:
+    found: Path | None = click.get_current_context().meta.get(f"{__name__}.{name}")
+    return found
+
+
+def _state(store: str) -> StateFolder:
+    return StateFolder.of(store, _remembered("state"))
 
 
 def _split(context: click.Context, parameter: click.Parameter, value: str) -> tuple[str, str]:
@@ -77,13 +110,13 @@ def reached(store: str, control: str | None) -> Iterator[Control]:
     """The rollouts of the controller at ``control``, or of the store: an explicit ``--store`` wins.
 
     Raises:
-        InvalidInput: ``control_invalid``, ``store_url``, or what is wrong with DROPOUT_CONTROL_POLICIES.
+        InvalidInput: as ``RemoteControl``; ``store_url``, or what is wrong with DROPOUT_CONTROL_POLICIES.
         Unreachable: as ``open_store``.
     """
     if control and not _names_a_store():
-        from extproc.control.api.client import RemoteControl
+        from extproc.control.api.client import Credentials, RemoteControl
 
-        remote = RemoteControl(control)
+        remote = RemoteControl(control, Credentials(*(_remembered(f"control_{name}") for name in _CREDENTIALS)))
         try:
             yield remote
         finally:
@@ -94,13 +127,13 @@ def reached(store: str, control: str | None) -> Iterator[Control]:
 
 
 @contextmanager
-def _direct(url: str, store: RolloutStore) -> Iterator[DirectControl]:
+def _direct(url: str, store: ActionStore) -> Iterator[DirectControl]:
     """The rollouts of the store itself, in the name of who runs the command, who hears what observers report."""
-    clock, path = SystemClock(), beside(url, ".observed")
+    clock, path = SystemClock(), _state(url).observed
     if not path.exists():
         yield DirectControl(store, this_user(), clock, direct_policy())
         return
-    from extproc.adapters.sqlite_observations import ObservationsReader
+    from extproc.adapters.sqlite.observations import ObservationsReader
 
     reader = ObservationsReader(path, clock)
     try:
@@ -117,10 +150,10 @@ def reached_to_stop(store: str, control: str | None) -> Iterator[Emergency | Con
         with reached(store, control) as rollouts:
             yield rollouts
         return
-    hosts = Hosts(beside(store, ".serving"))
+    hosts = HostSockets(_state(store).serving)
     wait = IMPATIENT_SECONDS if hosts.present() else WAIT_SECONDS
 
-    def act(action: Kill | Restore) -> Result:
+    def act(action: Kill | Restore) -> ActionResult:
         with opened(store, wait=wait) as opened_store, _direct(store, opened_store) as rollouts:
             return rollouts.act(action)
 
@@ -136,6 +169,6 @@ def direct_policy() -> ControlPolicy | None:
     folder = settings().control_policies
     if not folder:
         return None
-    from extproc.adapters.control_policy import load_control_policy
+    from extproc.adapters.regorus.control import load_control_policy
 
-    return load_control_policy(folder)
+    return InGroups(load_control_policy(folder), of_user(os.getuid()).groups)

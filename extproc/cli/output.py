@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Callable, Iterable, Sequence
+from dataclasses import replace
 from typing import Any
 
 import click
@@ -42,6 +43,12 @@ def print_faults(faults: Iterable[Fault], *, as_json: bool) -> None:
         return
     for fault in faults:
         click.echo(str(fault), err=True)
+
+
+def print_notes(notes: Iterable[Fault]) -> None:
+    """What is right and easily overlooked, on stderr: as faults are, and called a note."""
+    for note in notes:
+        click.echo(str(replace(note, message=f"note: {note.message}")), err=True)
 
 
 def aligned(rows: Sequence[Sequence[str]]) -> list[str]:

@@ -6,11 +6,13 @@ from pathlib import Path
 
 import click
 
-from extproc.adapters.regorus_policy import CheckedTest, RegorusEngine, check_sources, run_tests
+from extproc.adapters.regorus.policy import CheckedTest, RegorusEngine, check_sources
+from extproc.adapters.regorus.rego_tests import run_tests
 from extproc.cli.output import output_option, print_json
 from extproc.control.policy import RULE
 from extproc.errors import InvalidInput
 from extproc.resources.policies import PolicySources, read_sources
+from extproc.run.policy_checks import invalid_answers, misspelt_reads, opa_faults, trial_faults, unknown_fields
 
 _DIRECTORY = click.argument("directory", metavar="DIR", type=click.Path(path_type=Path))
 
@@ -22,16 +24,22 @@ def policy() -> None:
 
 @policy.command(short_help="Say whether policies can be served, and what is wrong if not.")
 @_DIRECTORY
+@click.option("--opa", is_flag=True, help="Have the opa in PATH check them, too.")
 @output_option
-def check(directory: Path, output: str) -> None:
+def check(directory: Path, opa: bool, output: str) -> None:
     """Say whether the policies and data under DIR can be served, and what is wrong if not.
 
-    Rules called decision that can deny are named: their errors are denials unless a document says onError: stable.
+    All that is called decision is tried as before it is served, and what it reads is compared with the schema of its
+    input. Rules that can deny are named: their errors are denials unless a document says onError: stable.
     """
     sources = _checked(directory)
     engine = RegorusEngine(sources)
-    decisions = {path for path in engine.paths if path.endswith("/decision")} - {RULE}
-    can_deny = sorted(path for path in decisions if engine.can_deny(path))
+    faults = [*misspelt_reads(engine), *unknown_fields(engine), *trial_faults(sources, engine)]
+    faults += opa_faults(directory) if opa else []
+    faults = faults or [*invalid_answers(engine)]
+    if faults:
+        raise InvalidInput(faults)
+    can_deny = [path for path in engine.decisions() if path != RULE and engine.can_deny(path)]
     if output == "json":
         listed = sorted(sources.files)
         print_json({"revision": sources.revision, "files": listed, "can_deny": can_deny, "errors": []})
@@ -39,6 +47,8 @@ def check(directory: Path, output: str) -> None:
         count = len(sources.files)
         files = "1 policy file" if count == 1 else f"{count} policy files"
         click.echo(f"{files} can be served, revision {sources.revision}")
+        if not engine.decisions():
+            click.echo("nothing in them is called decision: a rollout has to name the rule that it asks (policy.path)")
         for path in can_deny:
             click.echo(f"{path} can deny: a request that it fails on is denied unless a document says onError: stable")
 
@@ -49,7 +59,8 @@ def check(directory: Path, output: str) -> None:
 def test(directory: Path, output: str) -> int:
     """Run every rule under DIR whose name starts with test_; exit with 1 if one fails.
 
-    The files of tests may do what policies may not, such as calling time.now_ns.
+    A test that takes more than 5 s of a processor is an error, as one that throws is, and the others run. The files of
+    tests may do what policies may not, such as calling time.now_ns.
     """
     _checked(directory)
     results = run_tests(read_sources(directory, tests=True))

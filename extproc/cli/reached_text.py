@@ -8,7 +8,7 @@ import click
 
 from extproc.cli.output import print_json
 from extproc.cli.rollout_text import result_json
-from extproc.control.described import status_json
+from extproc.control.as_json import status_json
 from extproc.control.emergency import Reached
 
 

@@ -2,26 +2,22 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
+from dataclasses import fields
+from inspect import cleandoc
+from typing import get_args
+
 import click
 
 from extproc.assignment import parse_percent
 from extproc.cli.options import control_options, name_argument, reached, reached_to_stop
 from extproc.cli.output import aligned, output_option, print_faults, print_json
 from extproc.cli.reached_text import print_reached
-from extproc.cli.rollout_text import details, print_result, result_json, table
+from extproc.cli.rollout_text import details, entry_cells, print_result, result_json, table
 from extproc.cli.watching import show, wait_for
-from extproc.control.actions import (
-    Abort,
-    Adopt,
-    Change,
-    Pause,
-    Promote,
-    Resume,
-    Retry,
-    SetWeight,
-    Undo,
-)
-from extproc.control.described import entry_json, row_json, status_json, timestamp, unreadable_json
+from extproc.clock import SystemClock
+from extproc.control.actions import ACTIONS, Command, Promote, SetWeight
+from extproc.control.as_json import entry_json, row_json, status_json, unreadable_json
 from extproc.errors import InvalidInput
 from extproc.resources.fields import parse_duration
 
@@ -60,7 +56,7 @@ def get_command(name: tuple[str, str], store: str, control: str | None, output: 
     if output == "json":
         print_json(row_json(row))
         return
-    for line in details(row):
+    for line in details(row, SystemClock().now()):
         click.echo(line)
 
 
@@ -106,23 +102,17 @@ def wait(name: tuple[str, str], phase: str, timeout: str, store: str, control: s
 @control_options
 @output_option
 def history(name: tuple[str, str], limit: int, store: str, control: str | None, output: str) -> None:
-    """Show what happened to a rollout: when, by whom, what, why. A deleted rollout's history stays for a while."""
+    """Show what happened to a rollout: when, by whom, what, why. A deleted rollout's history stays for a while.
+
+    What was repeated without moving the rollout, such as a pause, is one line with its count.
+    """
     with reached(store, control) as rollouts:
         entries = rollouts.history(*name, limit)
     if output == "json":
         print_json({"history": [entry_json(entry) for entry in entries]})
         return
-    for line in aligned([(timestamp(e.at), e.actor, e.action, e.message) for e in entries]):
+    for line in aligned([entry_cells(entry) for entry in entries]):
         click.echo(line)
-
-
-@rollout.command()
-@name_argument
-@control_options
-@output_option
-def adopt(name: tuple[str, str], store: str, control: str | None, output: str) -> None:
-    """Take as stable the version that spec.stable names now."""
-    _act(Adopt(*name), store, control, output)
 
 
 @rollout.command(name="set-weight", short_help="Give the canary a percentage of the units.")
@@ -163,52 +153,22 @@ def promote(
     _act(Promote(*name, full, without), store, control, output)
 
 
-@rollout.command(short_help="Make stable again, at once, what the last promotion replaced.")
-@name_argument
-@control_options
-@output_option
-def undo(name: tuple[str, str], store: str, control: str | None, output: str) -> None:
-    """Make stable again, at once, what the last promotion replaced.
+def _told_a_name_alone(action: Callable[[str, str], Command], verb: str, meaning: str) -> click.Command:
+    """The command for an action that is told no more than which rollout."""
 
-    The version that was promoted is kept away until a retry.
-    """
-    _act(Undo(*name), store, control, output)
+    @name_argument
+    @control_options
+    @output_option
+    def command(name: tuple[str, str], store: str, control: str | None, output: str) -> None:
+        _act(action(*name), store, control, output)
 
-
-@rollout.command()
-@name_argument
-@control_options
-@output_option
-def pause(name: tuple[str, str], store: str, control: str | None, output: str) -> None:
-    """Stay at the step in force, until resumed."""
-    _act(Pause(*name), store, control, output)
+    return click.command(name=verb, help=meaning, short_help=meaning.partition("\n")[0])(command)
 
 
-@rollout.command()
-@name_argument
-@control_options
-@output_option
-def resume(name: tuple[str, str], store: str, control: str | None, output: str) -> None:
-    """Undo a pause, or the one that set-weight made."""
-    _act(Resume(*name), store, control, output)
-
-
-@rollout.command(short_help="Take the canary away now, and keep it away until a retry.")
-@name_argument
-@control_options
-@output_option
-def abort(name: tuple[str, str], store: str, control: str | None, output: str) -> None:
-    """Take the canary away now, and keep its version away until a retry."""
-    _act(Abort(*name), store, control, output)
-
-
-@rollout.command()
-@name_argument
-@control_options
-@output_option
-def retry(name: tuple[str, str], store: str, control: str | None, output: str) -> None:
-    """Let the aborted canary start over, from weight 0."""
-    _act(Retry(*name), store, control, output)
+for _kind in get_args(Command):
+    _row = ACTIONS[_kind]
+    if _row.command == f"rollout {_row.verb}" and {field.name for field in fields(_kind)} == {"namespace", "name"}:
+        rollout.add_command(_told_a_name_alone(_kind, _row.verb, cleandoc(_kind.__doc__)))
 
 
 @click.command(short_help="Serve only stable, at once, until restored.")
@@ -235,7 +195,7 @@ def restore(name: tuple[str, str], store: str, control: str | None, output: str)
         print_reached(rollouts.restore(*name), "restored", output)
 
 
-def _act(action: Change, store: str, control: str | None, output: str) -> None:
+def _act(action: Command, store: str, control: str | None, output: str) -> None:
     with reached(store, control) as rollouts:
         result = rollouts.act(action)
     if output == "json":

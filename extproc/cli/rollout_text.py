@@ -8,25 +8,27 @@ from typing import Any
 import click
 
 from extproc.cli.output import aligned
-from extproc.control.access import Listing
-from extproc.control.actions import Result
-from extproc.control.described import timestamp
+from extproc.control.access import RolloutListing
+from extproc.control.as_json import applied_json, timestamp, variants_json
+from extproc.control.experiments import VARIANT
+from extproc.control.result import ActionResult
+from extproc.control.steps.kinds import kind_of
 from extproc.errors import InvalidInput
-from extproc.resources.fields import format_duration, format_percent
+from extproc.resources.fields import format_percent
 from extproc.resources.loading import parse_rollout
-from extproc.resources.rollout import Step
-from extproc.snapshot.store import Status, StoredRollout
+from extproc.store.records import HistoryEntry, StoredRollout
+from extproc.store.status import Status
 
 _HEADS = ("NAMESPACE", "NAME", "STABLE", "CANARY", "WEIGHT", "STEP", "PHASE", "REASON", "KILLED", "CONDITIONS")
 _DONE, _CURRENT, _TO_COME = "✓", "●", "○"
 
 
-def print_result(result: Result) -> None:
+def print_result(result: ActionResult) -> None:
     """``rollout payments/fraud-detector configured: weight 5 to 25``."""
     click.echo(f"rollout {result.row.key} {result.result}" + (f": {result.message}" if result.message else ""))
 
 
-def result_json(result: Result) -> dict[str, Any]:
+def result_json(result: ActionResult) -> dict[str, Any]:
     """What became of a rollout, for ``-o json``."""
     row = result.row
     return {
@@ -35,10 +37,11 @@ def result_json(result: Result) -> dict[str, Any]:
         "name": row.name,
         "result": result.result,
         "resourceVersion": row.resource_version,
+        **({"message": result.message} if result.message else {}),
     }
 
 
-def table(found: Listing) -> list[str]:
+def table(found: RolloutListing) -> list[str]:
     """A line for each rollout under the names of the columns; of damaged ones last."""
     unknown = ("-",)
     damaged = [
@@ -47,9 +50,9 @@ def table(found: Listing) -> list[str]:
     return aligned([_HEADS, *(_cells(row) for row in found.rollouts), *damaged])
 
 
-def details(row: StoredRollout) -> list[str]:
-    """All that a status says, and the steps with the one in force marked."""
-    return [*aligned(_fields(row)), *_steps(row)]
+def details(row: StoredRollout, now: float) -> list[str]:
+    """All that a status says at ``now`` (Unix seconds), and the steps with the one in force marked."""
+    return [*aligned(_fields(row)), *_steps(row, now), *_variants(row, now)]
 
 
 def as_line(row: StoredRollout) -> str:
@@ -64,13 +67,23 @@ def as_line(row: StoredRollout) -> str:
     return "  ".join([*parts, *([status.message] if status.message else [])])
 
 
+def entry_cells(entry: HistoryEntry) -> tuple[str, ...]:
+    """When, by whom, what and why; what was repeated says how often and since when."""
+    repeated = f" ({entry.count} times since {timestamp(entry.first_at)})" if entry.first_at is not None else ""
+    return timestamp(entry.at), entry.actor, entry.action, entry.message + repeated
+
+
 def _cells(row: StoredRollout) -> tuple[str, ...]:
     status = row.status
-    conditions = ",".join(condition["type"] for condition in status.conditions)
-    canary = status.canary is not None
-    weight, step = (str(format_percent(status.weight)), str(status.step)) if canary else ("-", "-")
+    conditions = ",".join(dict.fromkeys(condition["type"] for condition in status.conditions))
+    canary, weight, step = status.canary or "-", "-", "-"
+    if status.canary is not None:
+        weight, step = str(format_percent(status.weight)), str(status.step)
+    elif variants := variants_json(row):
+        canary = ",".join(variant["version"] for variant in variants[:-1])
+        weight = ",".join(str(variant["weight"]) for variant in variants[:-1])
     killed = "yes" if status.killed else "no"
-    names = (row.namespace, row.name, status.stable, status.canary or "-", weight, step)
+    names = (row.namespace, row.name, status.stable, canary, weight, step)
     return (*names, status.phase, status.reason, killed, conditions or "-")
 
 
@@ -83,10 +96,13 @@ def _fields(row: StoredRollout) -> list[tuple[str, str]]:
         ("stable:", status.stable),
         ("canary:", status.canary or "-"),
     ]
+    if applied := applied_json(status):
+        lines.append(("applied:", f"by {applied['by']} at {applied['at']}"))
     if status.previous:
         lines.append(("replaced:", f"{status.previous['stable']} at {timestamp(status.previous['at'])}"))
     if status.canary is not None:
-        lines.append(("weight:", f"{format_percent(status.weight)} since {timestamp(status.effective_at)}"))
+        since = f"since {timestamp(status.effective_at)}{_aborted_at(status)}"
+        lines.append(("weight:", f"{format_percent(status.weight)} {since}"))
     lines += [
         ("epoch:", str(status.epoch)),
         ("killed:", "yes" if status.killed else "no"),
@@ -99,7 +115,7 @@ def _fields(row: StoredRollout) -> list[tuple[str, str]]:
     return lines + [(f"{condition['type']}:", condition["message"]) for condition in status.conditions]
 
 
-def _steps(row: StoredRollout) -> Iterator[str]:
+def _steps(row: StoredRollout, now: float) -> Iterator[str]:
     """The steps as a tree; under the one in force what is measured for it."""
     try:
         steps = parse_rollout(row.document).spec.steps
@@ -109,37 +125,51 @@ def _steps(row: StoredRollout) -> Iterator[str]:
         yield "steps:"
     for index, step in enumerate(steps):
         mark = _DONE if index < row.status.step else _CURRENT if index == row.status.step else _TO_COME
-        yield f"  {mark} {index}  {_step_words(step)}{_standing(row.status) if mark == _CURRENT else ''}"
+        yield f"  {mark} {index}  {kind_of(step).summary}{_standing(row.status) if mark == _CURRENT else ''}"
         if mark == _CURRENT:
-            yield from _run(row.status.analysis.get("step"))
+            yield from _run(row.status.analysis.get("step"), now)
     if isinstance(background := row.status.analysis.get("background"), Mapping):
         yield "in the background:"
-        yield from _run(background)
+        yield from _run(background, now)
+
+
+def _variants(row: StoredRollout, now: float) -> Iterator[str]:
+    """The arms of an experiment; under each what is measured of it against the last one, the control."""
+    variants = variants_json(row)
+    if not variants:
+        return
+    yield "variants:"
+    for variant in variants:
+        standing = variant["takenAway"] or ("control" if variant is variants[-1] else "served")
+        yield f"  {variant['name']}  version {variant['version']}  weight {variant['weight']}  {standing}"
+        yield from _run(row.status.analysis.get(VARIANT + variant["name"]), now)
 
 
 def _standing(status: Status) -> str:
-    return f"   {status.phase} ({status.reason}) since {timestamp(status.step_at)}"
+    return f"   {status.phase} ({status.reason}) since {timestamp(status.step_at)}{_aborted_at(status)}"
 
 
-def _step_words(step: Step) -> str:
-    if step.set_weight is not None:
-        return f"setWeight {format_percent(step.set_weight)}"
-    if step.shadow is not None:
-        return f"shadow {format_percent(step.shadow.percent)}"
-    if step.pause is not None:
-        return f"pause {format_duration(step.pause.duration)}" if step.pause.duration is not None else "pause"
-    assert step.analysis is not None
-    return "analysis " + ", ".join(template.template_name for template in step.analysis.templates)
+def _aborted_at(status: Status) -> str:
+    """The weight that an aborted canary had, which its step need not say: it may have been set by hand."""
+    if status.canary not in status.aborted or not status.drawn:
+        return ""
+    return f", aborted at weight {format_percent(status.drawn)}"
 
 
-def _run(run: Any) -> Iterator[str]:
+def _run(run: Any, now: float) -> Iterator[str]:
     """The metrics of an analysis: how often each came to what, and what was measured last."""
     if not isinstance(run, Mapping):
         return
     for name, metric in run.get("metrics", {}).items():
         counts = ", ".join(f"{count} {outcome}" for outcome, count in metric["counts"].items() if count)
-        yield f"      {name}: {counts or 'not measured yet'}"
+        yield f"      {name}: {counts or 'not measured yet'}{_overdue(metric, now)}"
         for last in metric["measurements"][-1:]:
             yield f"        {timestamp(last['at'])} {last['outcome']}" + (
                 f": {last['message']}" if last["message"] else ""
             )
+
+
+def _overdue(metric: Mapping[str, Any], now: float) -> str:
+    """That a measurement should have come, and since when."""
+    at = metric.get("overdueAt")
+    return f", overdue since {timestamp(at)}" if at is not None and now > at else ""

@@ -2,16 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
-
 import click
 import orjson
 
-from extproc.cli.output import output_option, print_json
-from extproc.resources.document import Resource
+from extproc.cli.output import output_option, print_json, print_notes
 from extproc.resources.kinds import KINDS
 from extproc.resources.loading import load_valid
-from extproc.resources.rollout import Rollout
+from extproc.resources.notes import notes
 from extproc.resources.schema import schema_of
 from extproc.settings import settings
 
@@ -28,6 +25,7 @@ def validate(paths: tuple[str, ...], output: str) -> None:
     if anything is wrong. What is right and easily overlooked is noted on stderr.
     """
     documents = load_valid(paths, deadline=settings().decision_deadline)
+    noted = list(notes(documents, outcome_limit=settings().outcome_limit, alone=True))
     if output == "json":
         listed = [
             {
@@ -35,26 +33,14 @@ def validate(paths: tuple[str, ...], output: str) -> None:
                 "namespace": document.resource.metadata.namespace,
                 "name": document.resource.metadata.name,
                 "file": document.file,
-                "notes": list(_notes(document.resource)),
             }
             for document in documents
         ]
-        print_json({"valid": True, "documents": listed})
+        print_json({"valid": True, "documents": listed, "notes": [note.as_dict() for note in noted]})
         return
-    for document in documents:
-        for note in _notes(document.resource):
-            click.echo(f"{document.file}: note: {note}", err=True)
+    print_notes(noted)
     count = len(documents)
     click.echo("1 document is valid" if count == 1 else f"{count} documents are valid")
-
-
-def _notes(resource: Resource) -> Iterator[str]:
-    """What a valid document leaves to a default that denies."""
-    if isinstance(resource, Rollout) and resource.spec.policy is not None and resource.spec.policy.on_error is None:
-        yield (
-            f"spec.policy.onError is not written: if {resource.spec.policy.path} can deny, a request that it fails on "
-            "is denied; onError: stable serves stable"
-        )
 
 
 @click.command(short_help="Print a JSON Schema: of documents, or of a policy's parts.")

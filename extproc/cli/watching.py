@@ -12,33 +12,34 @@ import click
 from extproc.cli.output import print_json
 from extproc.cli.rollout_text import as_line, details
 from extproc.control.access import Control
-from extproc.control.described import row_json
+from extproc.control.as_json import row_json
 from extproc.errors import Refused, Unreachable
-from extproc.snapshot.store import StoredRollout
+from extproc.store.records import StoredRollout
 
 FINAL_PHASES = ("Healthy", "Degraded")
-"""What a rollout leaves only when somebody does something."""
+"""What a rollout leaves only when somebody does something, be it to what holds it up."""
 
 _RECONNECT_SECONDS = 0.5
 
 
 def show(rows: Iterable[StoredRollout], output: str) -> None:
-    """Show each of ``rows`` as it comes: on a terminal in the place of the one before."""
-    on_screen = 0
+    """Show each of ``rows`` as it comes: on a terminal over the one before, elsewhere as a line if that is another."""
+    on_screen, before = 0, ""
     for row in rows:
         if output == "json":
             print_json({**row_json(row), "deleted": row.deleted})
         elif sys.stdout.isatty():
             on_screen = _redraw(row, on_screen)
-        else:
-            click.echo(as_line(row))
+        elif (line := as_line(row)) != before:
+            click.echo(line)
+            before = line
         sys.stdout.flush()
 
 
 def _redraw(row: StoredRollout, on_screen: int) -> int:
     """Write a rollout over the ``on_screen`` lines of the one before; how many lines it took."""
     width, height = shutil.get_terminal_size()
-    lines = [line[:width] for line in (details(row) if not row.deleted else [as_line(row)])][: height - 1]
+    lines = [line[:width] for line in (details(row, time.time()) if not row.deleted else [as_line(row)])][: height - 1]
     back = f"\x1b[{on_screen}F\x1b[J" if on_screen else ""
     click.echo(back + "\n".join(lines))
     return len(lines)

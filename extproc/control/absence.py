@@ -14,11 +14,11 @@ from pathlib import PurePath
 from typing import Final
 
 from extproc.clock import Clock
-from extproc.control.described import timestamp
+from extproc.control.as_json import timestamp
 from extproc.errors import Fault
 from extproc.resources.analysis_template import AnalysisTemplate
 from extproc.resources.document import Resource
-from extproc.resources.folders import Identity
+from extproc.resources.folders import FolderIdentity
 from extproc.resources.rollout import Rollout
 
 NAMED: Final = 10
@@ -59,12 +59,12 @@ class Absence:
         self._grace = grace
         self._clock = clock
         self._missing: dict[Name, _Missing] = {}
-        self._whole: dict[PurePath, Identity] = {}
+        self._whole: dict[PurePath, FolderIdentity] = {}
 
     def __len__(self) -> int:
         return len(self._missing)
 
-    def note(self, missing: Mapping[Name, str], kept: Iterable[str], folders: Mapping[str, Identity]) -> None:
+    def note(self, missing: Mapping[Name, str], kept: Iterable[str], folders: Mapping[str, FolderIdentity]) -> None:
         """Only these are missing now; each is mapped to the file that it was in.
 
         ``kept`` are the files of the documents that are there, each as often as it has documents; ``folders`` are those
@@ -107,7 +107,7 @@ class Absence:
             yield Fault("document_missing", message, file)
 
     def _suspect(
-        self, lost: Counter[PurePath], kept: Iterable[str], there: Mapping[PurePath, Identity]
+        self, lost: Counter[PurePath], kept: Iterable[str], there: Mapping[PurePath, FolderIdentity]
     ) -> Collection[str]:
         """The folders that look as if something happened to them, or to one that they are in, not to a document.
 

@@ -3,28 +3,29 @@
 from __future__ import annotations
 
 import os
-import pwd
 import time
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import replace
-from typing import Final, NamedTuple, Protocol, TypeVar
+from typing import Final, NamedTuple, Protocol
 
 from extproc.clock import Clock
-from extproc.control.actions import Change, Result, act, load
+from extproc.control.acting import act
+from extproc.control.actions import Command
+from extproc.control.documents import load
 from extproc.control.emergency import Emergency, Hosts, NoHosts, Reached
-from extproc.control.hearing import Hearing, Listening
+from extproc.control.observer_reports import Hearing, WaitingHearing
 from extproc.control.policy import ControlPolicy
 from extproc.control.readiness import Clusters
-from extproc.errors import Unreachable
-from extproc.snapshot.store import REPLACED_CODES, HistoryEntry, RolloutStore, StoredRollout, UnreadableRollout
+from extproc.control.result import ActionResult
+from extproc.net.callers import of_user
+from extproc.store.ports import ActionStore
+from extproc.store.records import HistoryEntry, StoredRollout, UnreadableRollout
 
 WATCH_SECONDS: Final = 0.2
 """How often a rollout that is watched is looked at."""
 
-_T = TypeVar("_T")
 
-
-class Listing(NamedTuple):
+class RolloutListing(NamedTuple):
     """All rollouts by namespace and name, and those that the store has and cannot read."""
 
     rollouts: Sequence[StoredRollout]
@@ -37,7 +38,7 @@ class Control(Protocol):
     Every method raises ``Unreachable`` when the store or the controller cannot be reached.
     """
 
-    def rollouts(self) -> Listing:
+    def rollouts(self) -> RolloutListing:
         """All rollouts; their documents may be left out."""
         ...
 
@@ -56,8 +57,8 @@ class Control(Protocol):
         """
         ...
 
-    def act(self, action: Change) -> Result:
-        """Do it. Raises as ``control.actions.act``."""
+    def act(self, action: Command) -> ActionResult:
+        """Do it. Raises as ``control.acting.act``."""
         ...
 
     def kill(self, namespace: str, name: str) -> Reached:
@@ -82,7 +83,7 @@ class DirectControl:
 
     def __init__(
         self,
-        store: RolloutStore,
+        store: ActionStore,
         actor: str,
         clock: Clock,
         policy: ControlPolicy | None = None,
@@ -98,21 +99,21 @@ class DirectControl:
         self._policy = policy
         self._clusters = clusters
         self._emergency = Emergency(self.act, hosts or NoHosts(), actor, clock)
-        self._observers = Listening(hearing, wait) if hearing is not None else None
+        self._observers = WaitingHearing(hearing, wait) if hearing is not None else None
         self._wait = wait
 
-    def rollouts(self) -> Listing:
+    def rollouts(self) -> RolloutListing:
         """See ``Control``."""
-        found = self._on_the_store_there_is(self._store.documents)
-        return Listing(found.rollouts, found.unreadable)
+        found = self._store.documents()
+        return RolloutListing(found.rollouts, found.unreadable)
 
     def get(self, namespace: str, name: str) -> StoredRollout:
         """See ``Control``."""
-        return self._on_the_store_there_is(lambda: load(self._store, namespace, name))
+        return load(self._store, namespace, name)
 
     def history(self, namespace: str, name: str, limit: int) -> Sequence[HistoryEntry]:
         """See ``Control``."""
-        entries = self._on_the_store_there_is(lambda: self._store.history(namespace, name, limit))
+        entries = self._store.history(namespace, name, limit)
         if not entries:
             self.get(namespace, name)
         return entries
@@ -131,16 +132,14 @@ class DirectControl:
 
     def changed(self, row: StoredRollout) -> StoredRollout | None:
         """The rollout as it stands, if that is not how ``row`` shows it; ``deleted`` if it is no more."""
-        after = self._on_the_store_there_is(lambda: self._store.get(row.namespace, row.name))
+        after = self._store.get(row.namespace, row.name)
         if after is None:
             return replace(row, deleted=True)
         return after if after.resource_version != row.resource_version else None
 
-    def act(self, action: Change) -> Result:
+    def act(self, action: Command) -> ActionResult:
         """See ``Control``."""
-        (result,) = self._on_the_store_there_is(
-            lambda: act(self._store, self._actor, action, self._clock, self._policy, self._clusters, self._observers)
-        )
+        (result,) = act(self._store, self._actor, action, self._clock, self._policy, self._clusters, self._observers)
         return result
 
     def kill(self, namespace: str, name: str) -> Reached:
@@ -154,25 +153,7 @@ class DirectControl:
     def close(self) -> None:
         """The store is whoever's who opened it."""
 
-    def _on_the_store_there_is(self, do: Callable[[], _T]) -> _T:
-        """What ``do`` gives; a store that took the place of the one that was opened is opened first."""
-        try:
-            return do()
-        except Unreachable as error:
-            if error.code not in REPLACED_CODES:
-                raise
-            self._store.reopen()
-            return do()
-
-
-def user_name(uid: int) -> str:
-    """A user as the system knows them, or their number: who acts, in history."""
-    try:
-        return pwd.getpwuid(uid).pw_name
-    except KeyError:
-        return str(uid)
-
 
 def this_user() -> str:
-    """Who runs this process."""
-    return user_name(os.getuid())
+    """Who runs this process, in history."""
+    return of_user(os.getuid()).name

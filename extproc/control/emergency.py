@@ -10,17 +10,20 @@ from __future__ import annotations
 import secrets
 from collections.abc import Callable
 from dataclasses import dataclass
-from typing import Protocol
+from typing import Final, Protocol
 
 from extproc.clock import Clock
-from extproc.control.actions import Kill, Restore, Result
+from extproc.control.actions import Kill, Restore
+from extproc.control.result import ActionResult
 from extproc.errors import Fault, Unreachable
-from extproc.serve.hosts import Answers
-from extproc.snapshot.held import HeldKill
+from extproc.snapshot.held import Answers, HeldKill
+
+IMPATIENT_SECONDS: Final = 0.5
+"""How long a kill waits for the store's lock before it goes to the hosts: longer than whoever writes in order."""
 
 
 class Hosts(Protocol):
-    """Every ``serve`` of this host that follows the store; see ``serve.hosts``."""
+    """Every ``serve`` of this host that follows the store."""
 
     def kill(self, kill: HeldKill) -> Answers:
         """Leave only stable of a rollout."""
@@ -63,7 +66,7 @@ class Reached:
     namespace: str
     name: str
     kills: tuple[str, ...]
-    result: Result | None
+    result: ActionResult | None
     fault: Fault | None = None
     serves: int = 0
     unkept: int = 0
@@ -76,9 +79,9 @@ class Reached:
 
 
 class Emergency:
-    """Kills and restores in the name of ``actor``. ``act`` does it in the store; raises as ``control.actions.act``."""
+    """Kills and restores in the name of ``actor``. ``act`` does it in the store; raises as ``control.acting.act``."""
 
-    def __init__(self, act: Callable[[Kill | Restore], Result], hosts: Hosts, actor: str, clock: Clock) -> None:
+    def __init__(self, act: Callable[[Kill | Restore], ActionResult], hosts: Hosts, actor: str, clock: Clock) -> None:
         self._act = act
         self._hosts = hosts
         self._actor = actor
@@ -120,7 +123,7 @@ class Emergency:
             raise _neither(fault, answers)
         return self._reached(namespace, name, kills, result, fault, answers)
 
-    def _tried(self, action: Kill | Restore) -> tuple[Result | None, Fault | None]:
+    def _tried(self, action: Kill | Restore) -> tuple[ActionResult | None, Fault | None]:
         try:
             return self._act(action), None
         except Unreachable as error:
@@ -131,7 +134,7 @@ class Emergency:
         namespace: str,
         name: str,
         kills: tuple[str, ...],
-        result: Result | None,
+        result: ActionResult | None,
         fault: Fault | None,
         answers: Answers,
     ) -> Reached:

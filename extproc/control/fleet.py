@@ -12,9 +12,9 @@ from typing import Final, NamedTuple, Protocol
 from weakref import WeakKeyDictionary
 
 from extproc.assignment import BUCKETS
-from extproc.control.following import Followed
+from extproc.control.active_rollouts import ActiveRollout
 from extproc.errors import Unreachable
-from extproc.measure.breaker import Watched
+from extproc.measure.breaker import WatchedVersion
 from extproc.measure.outcomes import End, Ends
 from extproc.snapshot.compile import limits_of
 
@@ -23,7 +23,10 @@ RECENT_SECONDS: Final = 10.0
 
 
 MAX_KNOWN: Final = 100_000
-"""Summaries that are remembered, 30 MB; with more of them the next look is a first one again."""
+"""Summaries that are remembered, 30 MB; with more of them the next look is a first one again, which sees nothing new.
+
+A source keeps fewer, or every look would be that.
+"""
 
 
 class Summary(NamedTuple):
@@ -49,8 +52,8 @@ class _Pair:
     """The two arms of a rollout as they are watched in an attempt, and why its canary is to be taken away."""
 
     attempt: int
-    canary: Watched
-    control: Watched
+    canary: WatchedVersion
+    control: WatchedVersion
     broken: str = ""
 
 
@@ -63,9 +66,9 @@ class FleetBreaker:
         self._looked_at = float("-inf")
         self._known: dict[tuple[str, str, int], Summary] = {}
         self._new: dict[tuple[str, int], tuple[Ends, Ends]] = {}
-        self._pairs: WeakKeyDictionary[Followed, _Pair] = WeakKeyDictionary()
+        self._pairs: WeakKeyDictionary[ActiveRollout, _Pair] = WeakKeyDictionary()
 
-    def look(self, under_way: Iterable[Followed], now: float) -> None:
+    def look(self, under_way: Iterable[ActiveRollout], now: float) -> None:
         """See what is new at ``now`` (Unix seconds) of the rollouts ``under_way``, once a tick.
 
         Observations that cannot be read say nothing: every host goes on watching by itself.
@@ -88,7 +91,7 @@ class FleetBreaker:
         for followed in under_way:
             self._weigh(followed, now)
 
-    def broken(self, followed: Followed) -> str:
+    def broken(self, followed: ActiveRollout) -> str:
         """Why the canary is to be taken away, as a part of a sentence; empty if it is not.
 
         What was found stays so in its attempt, for as long as it cannot be acted upon.
@@ -96,15 +99,15 @@ class FleetBreaker:
         pair = self._pairs.get(followed)
         return pair.broken if pair is not None and pair.attempt == followed.row.status.attempt else ""
 
-    def _weigh(self, followed: Followed, now: float) -> None:
+    def _weigh(self, followed: ActiveRollout, now: float) -> None:
         breaker, status = followed.rollout.spec.breaker, followed.row.status
-        if breaker is None:
+        if breaker is None or status.canary is None:
             return
         pair = self._pairs.get(followed)
         if pair is None or pair.attempt != status.attempt:
-            watched = Watched(breaker.window), Watched(breaker.window)
+            watched = WatchedVersion(breaker.window), WatchedVersion(breaker.window)
             pair = self._pairs[followed] = _Pair(status.attempt, *watched)
-        epoch, at = status.epoch_at(now), self._monotonic()
+        epoch, at = status.epoch_id_at(now), self._monotonic()
         if (new := self._new.get((followed.key, epoch))) is not None:
             # The canary's first: what stable got meanwhile belongs to the time of the canary's failures.
             _count(pair.canary, pair.control, epoch, new[0], at)
@@ -120,7 +123,7 @@ class FleetBreaker:
         self._new[summary.rollout, summary.epoch] = canary.plus(new[0]), control.plus(new[1])
 
 
-def _count(watched: Watched, stable: Watched | None, epoch: int, new: Ends, now: float) -> None:
+def _count(watched: WatchedVersion, stable: WatchedVersion | None, epoch: int, new: Ends, now: float) -> None:
     """Count the successes last: in which order they came is not known, and a success ends what is a row."""
     outcomes, abandoned = new
     for end, count in (

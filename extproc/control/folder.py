@@ -16,24 +16,27 @@ from typing import Any, Final
 
 from extproc.clock import Clock
 from extproc.control.absence import Absence, Grace, Name
-from extproc.control.actions import Apply, Result, act
+from extproc.control.acting import act
+from extproc.control.actions import Apply
+from extproc.control.result import ActionResult
 from extproc.control.templates import TemplateResult
-from extproc.errors import Fault, InvalidInput, Unreachable
+from extproc.errors import Fault, InvalidInput
 from extproc.resources.analysis_template import AnalysisTemplate
 from extproc.resources.deadline import beyond_deadline
 from extproc.resources.folder_watch import FolderWatch
-from extproc.resources.folders import Listing, Stamp, Unreadable
+from extproc.resources.folders import FolderListing, Stamp, UnreadablePath
+from extproc.resources.loaded import LoadedDocument
 from extproc.resources.loading import (
     UNREAD_CODES,
     Loaded,
-    LoadedDocument,
     LoadedFile,
     list_documents,
     load_file,
     of_kind,
 )
 from extproc.resources.rollout import Rollout
-from extproc.snapshot.store import REPLACED_CODES, Documents, RolloutStore
+from extproc.store.ports import ActionStore
+from extproc.store.records import Documents
 
 PATIENCE: Final = 10
 """Looks at a folder in which somebody always writes, until the files of others are taken."""
@@ -66,7 +69,7 @@ class FollowedFolder:
     """
 
     def __init__(
-        self, store: RolloutStore, directory: str | Path, clock: Clock, grace: Grace, *, deadline: float = inf
+        self, store: ActionStore, directory: str | Path, clock: Clock, grace: Grace, *, deadline: float = inf
     ) -> None:
         self._store = store
         self._directory = Path(directory).absolute()
@@ -74,7 +77,7 @@ class FollowedFolder:
         self._deadline = deadline
         self._watch = FolderWatch(lambda: list_documents(self._directory), PATIENCE)
         self._absence = Absence(self._directory, grace, clock)
-        self._next: Listing | None = None
+        self._next: FolderListing | None = None
         self._damaged = False
         self._waiting = False
         self._loaded: dict[str, tuple[Stamp, LoadedFile]] = {}
@@ -122,13 +125,7 @@ class FollowedFolder:
                 faults[file] = tuple(bad)
             else:
                 documents.extend(loaded.documents)
-        try:
-            results = self._apply(documents, faults, listing)
-        except Unreachable as error:
-            if error.code not in REPLACED_CODES:
-                raise
-            self._store.reopen()  # there may be another one in its place by now
-            results = self._apply(documents, faults, listing)
+        results = self._apply(documents, faults, listing)
         self._watch.take(listing)
         # What was held back is tried again until somebody has repaired it.
         self._damaged = any(fault.code == "store_corrupt" for of_one in faults.values() for fault in of_one)
@@ -141,8 +138,8 @@ class FollowedFolder:
         )
 
     def _apply(
-        self, documents: Sequence[LoadedDocument[Any]], faults: dict[str, tuple[Fault, ...]], listing: Listing
-    ) -> Sequence[Result | TemplateResult]:
+        self, documents: Sequence[LoadedDocument[Any]], faults: dict[str, tuple[Fault, ...]], listing: FolderListing
+    ) -> Sequence[ActionResult | TemplateResult]:
         """Apply ``documents``; files whose documents collide with others join ``faults`` and are left out."""
         before = self._store.documents()
         held: dict[Name, Mapping[str, Any]] = {
@@ -197,7 +194,7 @@ class FollowedFolder:
                 ):
                     yield (kind, row.key), row.source
 
-    def _load(self, listing: Listing) -> dict[str, Loaded]:
+    def _load(self, listing: FolderListing) -> dict[str, Loaded]:
         """What each file holds; only files that changed are read, and those that could not be."""
         before, self._loaded = self._loaded, {}
         for file, stamp in listing.once():
@@ -208,7 +205,7 @@ class FollowedFolder:
         return {file: known.loaded for file, (_, known) in self._loaded.items()}
 
 
-def _others_first(taken: Listing | None, found: Listing) -> Listing:
+def _others_first(taken: FolderListing | None, found: FolderListing) -> FolderListing:
     """``found``, or as much of it as does not hold up others: without its large changes, or with the smallest of them.
 
     What is left out is as it was ``taken``.
@@ -223,7 +220,7 @@ def _others_first(taken: Listing | None, found: Listing) -> Listing:
         return found
     files = {path: taken.files.get(path) if path in later else stamp for path, stamp in found.files.items()}
     there = {path: stamp for path, stamp in files.items() if stamp is not None}
-    return Listing(there, found.folders, found.unreadable)
+    return FolderListing(there, found.folders, found.unreadable)
 
 
 def _not_damaged(
@@ -233,7 +230,7 @@ def _not_damaged(
     damaged = {row.key: row.fault for row in before.unreadable}
     for document in of_kind(documents, Rollout):
         if (fault := damaged.get(document.resource.key)) is not None:
-            faults[document.file] = (Fault(fault.code, fault.message, document.file, document.line),)
+            faults[document.file] = (Fault(fault.code, fault.message, document.file, document.line_at()),)
     return [document for document in documents if document.file not in faults]
 
 
@@ -248,7 +245,7 @@ def _parts(key: str) -> tuple[str, str]:
     return namespace, name
 
 
-def _fault(place: str, why: Unreadable) -> Fault:
+def _fault(place: str, why: UnreadablePath) -> Fault:
     """What keeps a part of the folder from being looked at."""
     if not why.folder:
         return Fault("file_unreadable", f"cannot be read: {why}; nothing is deleted", place)

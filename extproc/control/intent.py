@@ -10,7 +10,7 @@ import orjson
 from xxhash import xxh64_hexdigest
 
 from extproc.resources.rollout import Rollout
-from extproc.snapshot.store import Status
+from extproc.store.status import Status
 
 
 @dataclass(frozen=True, slots=True)
@@ -18,8 +18,9 @@ class Intent:
     """What a document asks for, aliases resolved.
 
     ``stable`` is the last variant's version in an experiment. ``canary`` is None in an experiment and in a rollout
-    that only mirrors. ``draw`` is all that the ranges depend on beside versions and weight: seed, unit, variants.
-    ``steps`` fingerprints the steps; it is empty where there are none.
+    that has none. ``draw`` is all that the ranges depend on beside versions and weight: seed, unit, variants.
+    ``steps`` fingerprints the steps; it is empty where there are none. ``variants`` are an experiment's, in order, each
+    with its version.
     """
 
     key: str
@@ -28,6 +29,7 @@ class Intent:
     experiment: bool
     draw: str
     steps: str = ""
+    variants: tuple[tuple[str, str], ...] = ()
 
 
 @dataclass(frozen=True, slots=True)
@@ -49,7 +51,8 @@ def intent_of(rollout: Rollout) -> Intent:
     draw: list[Any] = [spec.seed, spec.unit.header, spec.unit.cookie]
     if spec.is_experiment or spec.stable is None:
         draw += [spec.coverage, [[variant.name, variant.version, variant.weight] for variant in spec.variants]]
-        return Intent(rollout.key, spec.variants[-1].version, None, True, orjson.dumps(draw).decode())
+        variants = tuple((variant.name, variant.version) for variant in spec.variants)
+        return Intent(rollout.key, variants[-1][1], None, True, orjson.dumps(draw).decode(), variants=variants)
     canary = spec.resolve(spec.canary) if spec.canary is not None else None
     steps = [step.model_dump(mode="json", exclude_unset=True) for step in spec.steps]
     return Intent(

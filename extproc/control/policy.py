@@ -1,19 +1,26 @@
 """Policy on control actions: whoever asks, and whatever way they came, ``act`` asks it before anything is written.
 
-Taking a version out of traffic must stay possible when a policy is broken: ``kill``, ``abort`` and ``undo`` are
-refused only by one that says no. What a breaker or the controller takes away by itself is never asked about.
+Taking a version out of traffic must stay possible when a policy is broken: ``kill``, ``abort``, ``undo`` and what else
+only takes away are refused only by one that says no. What a breaker or the controller takes away by itself is never
+asked about.
 """
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from contextlib import suppress
 from dataclasses import dataclass
+from functools import cached_property
 from typing import Any, Final, NamedTuple, Protocol
 
-from extproc.control.described import status_json
+from extproc.control.actions import ACTIONS, Verb
+from extproc.control.applied import Applied, who_applied
+from extproc.control.as_json import status_json, timestamp
+from extproc.control.claims import Claims, entries_of
+from extproc.control.effect import Effect, effect_json
 from extproc.errors import Refused, Unreachable
-from extproc.snapshot.store import HistoryEntry, RolloutStore, StoredRollout, UnreadableRollout, Write
+from extproc.store.ports import WritableRollouts
+from extproc.store.records import HistoryEntry, StoredRollout, UnreadableRollout, Write
 
 RULE: Final = "control/decision"
 """The rule that is asked: ``decision`` of package ``control``."""
@@ -21,14 +28,11 @@ RULE: Final = "control/decision"
 MAX_REASON: Final = 1000
 """Characters of a policy's reason that are kept."""
 
-PAST: Final = 1000
-"""Entries of history that are looked through for who applied a document: all that are kept."""
-
-SAFE_ACTIONS: Final = frozenset({"kill", "abort", "undo"})
-"""What a policy that fails does not hold up."""
+_SAFE: Final = frozenset(row.verb for row in ACTIONS.values() if row.safe)
+"""What a policy that fails does not hold up, beside what else only takes away and leaves stable."""
 
 
-class Verdict(NamedTuple):
+class ActionVerdict(NamedTuple):
     """Whether an action may be done, and why (not). ``failed``: the policy gave no valid answer."""
 
     allow: bool
@@ -39,29 +43,52 @@ class Verdict(NamedTuple):
 class ControlPolicy(Protocol):
     """Answers whether an action may be done. Blocks, for a bounded time."""
 
-    def decide(self, question: Mapping[str, Any]) -> Verdict:
+    def decide(self, question: Mapping[str, Any]) -> ActionVerdict:
         """The verdict on ``question``, a JSON object. Never raises."""
         ...
 
 
 @dataclass(frozen=True, slots=True)
+class InGroups:
+    """A ``ControlPolicy`` that is told the groups of who acts."""
+
+    policy: ControlPolicy
+    groups: Sequence[str]
+
+    def decide(self, question: Mapping[str, Any]) -> ActionVerdict:
+        """See ``ControlPolicy``."""
+        return self.policy.decide({**question, "groups": list(self.groups)})
+
+
+@dataclass(frozen=True)
 class Asked:
     """The policy on control actions, and who acts when."""
 
-    store: RolloutStore
+    store: WritableRollouts
     policy: ControlPolicy | None
     actor: str
     now: float
 
+    def claims(self) -> Claims:
+        """Whose requests are whose; read once."""
+        return self._claims
+
+    @cached_property
+    def _claims(self) -> Claims:
+        return Claims(self.store.documents().rollouts, self.store.deleted(), self.now)
+
     def about(
         self,
-        verb: str,
+        verb: Verb,
         row: StoredRollout | UnreadableRollout | None,
+        effect: Callable[[], Effect],
         *,
         arguments: Mapping[str, Any] | None = None,
         document: Mapping[str, Any] | None = None,
     ) -> None:
         """Ask whether ``verb`` may be done to the rollout in ``row``, or to the one that ``document`` would create.
+
+        ``effect`` says what it comes to. Whose requests the rollout has is looked up for what gives somebody more.
 
         Raises:
             Refused: ``control_denied``; it is written into the history of a rollout that can be read, if that can be
@@ -69,8 +96,14 @@ class Asked:
         """
         if self.policy is None:
             return
-        past = self.store.history(row.namespace, row.name, PAST) if row is not None else ()
-        refused = denial(self.policy, question(self.actor, verb, row, past, self.now, arguments, document))
+        applied = who_applied(self.store, row) if row is not None else None
+        comes_to = effect()
+        body = document if document is not None else row.document if isinstance(row, StoredRollout) else {}
+        asked = question(self.actor, verb, row, applied, comes_to, self.now, arguments, body)
+        if comes_to.gives_more or comes_to.makes_stable:
+            others = self.claims().taken(_key(asked["rollout"]), entries_of(body))
+            asked["rollout"]["inPlaceOf"] = [_described(other) for other in others]
+        refused = denial(self.policy, asked)
         if refused is None:
             return
         if isinstance(row, StoredRollout):
@@ -83,45 +116,59 @@ class Asked:
 
 def question(
     actor: str,
-    verb: str,
+    verb: Verb,
     row: StoredRollout | UnreadableRollout | None,
-    past: Sequence[HistoryEntry],
+    applied: Applied | None,
+    effect: Effect,
     now: float,
     arguments: Mapping[str, Any] | None = None,
     document: Mapping[str, Any] | None = None,
 ) -> dict[str, Any]:
-    """What a policy is asked: may ``actor`` do ``verb`` to the rollout in ``row``, whose history is ``past``?
+    """What a policy is asked: may ``actor`` do ``verb``, with this ``effect``, to what was ``applied`` in ``row``?
 
     ``document`` is the one that is to be applied, if not that of ``row``.
     """
     readable = row if isinstance(row, StoredRollout) else None
     body = document if document is not None else (readable.document if readable is not None else {})
-    applied = [entry.actor for entry in past if entry.action == "apply" and not entry.detail.get("denied")]
     metadata = body.get("metadata", {})
     return {
         "actor": actor,
+        "groups": [],
         "action": verb,
         "arguments": dict(arguments or {}),
+        "effect": effect_json(effect),
         "rollout": {
             "namespace": row.namespace if row is not None else metadata.get("namespace", "default"),
             "name": row.name if row is not None else metadata.get("name"),
             "spec": body.get("spec", {}),
             "status": status_json(readable.status) if readable is not None else None,
-            "appliedBy": applied[-1] if applied else None,
+            "appliedBy": applied.by if applied is not None else None,
+            "appliedAt": timestamp(applied.at) if applied is not None else None,
+            "inPlaceOf": [],
         },
         "time": int(now * 1e9),
     }
+
+
+def _described(other: StoredRollout) -> dict[str, Any]:
+    status = other.status
+    return {"namespace": other.namespace, "name": other.name, "stable": status.stable, "deleted": other.deleted}
 
 
 def denial(policy: ControlPolicy, asked: Mapping[str, Any]) -> Refused | None:
     """Why the action that ``asked`` is about may not be done: ``control_denied``, with the policy's reason."""
     verdict = policy.decide(asked)
     verb = asked["action"]
-    if verdict.allow or (verdict.failed and verb in SAFE_ACTIONS):
+    if verdict.allow or (verdict.failed and (verb in _SAFE or _only_takes_away(asked))):
         return None
     reason = verdict.reason[:MAX_REASON] or "the policy gives no reason"
     what = f"the policy on control actions failed: {reason}" if verdict.failed else reason
     return Refused.of("control_denied", f"{asked['actor']} may not {verb} {_key(asked['rollout'])}: {what}")
+
+
+def _only_takes_away(asked: Mapping[str, Any]) -> bool:
+    """Whether nobody gets more by it, and stable is still there."""
+    return bool(asked["effect"] == effect_json(Effect(takes_away=True))) and asked["action"] != "delete"
 
 
 def _key(rollout: Mapping[str, Any]) -> str:

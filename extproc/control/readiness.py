@@ -6,7 +6,7 @@ from typing import Protocol
 
 from extproc.errors import Refused
 from extproc.resources.rollout import Rollout
-from extproc.snapshot.store import Status
+from extproc.store.status import Status
 
 
 class Clusters(Protocol):
@@ -28,7 +28,13 @@ class AllClusters:
 def gives_more(before: Status, after: Status) -> bool:
     """Whether ``after`` gives a version more requests, copies of them included."""
     restored = before.killed and not after.killed and after.weight > 0
-    return restored or after.stable != before.stable or after.weight > before.weight or after.shadow > before.shadow
+    served = after.canary not in after.taken_away
+    return (
+        (restored and served)
+        or after.stable != before.stable
+        or after.weight > before.weight
+        or after.shadow > before.shadow
+    )
 
 
 def refuse_unready(clusters: Clusters, rollout: Rollout, before: Status, after: Status) -> None:

@@ -12,16 +12,20 @@ from dataclasses import dataclass, replace
 from typing import Any, Final, Protocol, TypeVar
 
 from extproc.clock import Clock
-from extproc.control.following import Followed, UnderWay
-from extproc.control.hearing import Hearing, Silence
+from extproc.control.actions import Verb
+from extproc.control.active_rollouts import ActiveRollout, ActiveRollouts
 from extproc.control.intent import Transition
+from extproc.control.observer_reports import Hearing, Silence
 from extproc.control.readiness import AllClusters, Clusters, gives_more
-from extproc.control.reported import ReportedTrips
-from extproc.control.rollout import Observations, advance
-from extproc.control.standing import arrived, from_commit_on, overlaps
+from extproc.control.reported_trips import ReportedTrips
+from extproc.control.rollout import Observations, advance, may_stall
+from extproc.control.status_changes import arrived, from_commit_on, overlaps
 from extproc.control.step_time import StepTime
 from extproc.errors import Fault, Refused, Unreachable
-from extproc.snapshot.store import CLOCK_SET_BACK_SECONDS, HistoryEntry, Lease, RolloutStore, Status, Write
+from extproc.store.ports import ControlledStore
+from extproc.store.records import HistoryEntry, Lease, StoredRollout, Write
+from extproc.store.status import CLOCK_SET_BACK_SECONDS, Status
+from extproc.trouble import Troubles
 
 logger = logging.getLogger(__name__)
 T = TypeVar("T")
@@ -39,7 +43,7 @@ BATCH: Final = 50
 class Observe(Protocol):
     """What a rollout is judged by. Blocks, for a bounded time; never raises."""
 
-    def look(self, under_way: Iterable[Followed], now: float) -> None:
+    def look(self, under_way: Iterable[ActiveRollout], now: float) -> None:
         """See what is new of rollouts at ``now`` (Unix seconds); at each tick, whatever the store does."""
         ...
 
@@ -47,12 +51,12 @@ class Observe(Protocol):
         """Each rollout will be looked at once, at ``now`` (Unix seconds)."""
         ...
 
-    def observe(self, followed: Followed, now: float) -> Observations:
+    def observe(self, followed: ActiveRollout, now: float) -> Observations:
         """What there is to see of a rollout at ``now`` (Unix seconds)."""
         ...
 
 
-Hold = Callable[[Followed, Transition, float], str]
+Hold = Callable[[ActiveRollout, Transition, float], str]
 """Why a transition that gives the canary more may not be made; empty: it may."""
 
 
@@ -60,7 +64,7 @@ Hold = Callable[[Followed, Transition, float], str]
 class _Moving:
     """A rollout within a tick. What was measured counts for its first transition alone."""
 
-    followed: Followed
+    followed: ActiveRollout
     observations: Observations
 
 
@@ -82,7 +86,7 @@ class Reconciler:
 
     def __init__(
         self,
-        store: RolloutStore,
+        store: ControlledStore,
         clock: Clock,
         observe: Observe,
         *,
@@ -93,6 +97,7 @@ class Reconciler:
         hearing: Hearing | None = None,
         clusters: Clusters | None = None,
         say: Callable[[str], None] = lambda _line: None,
+        warn: Callable[[str], None] = lambda _line: None,
     ) -> None:
         self._store = store
         self._clock = clock
@@ -103,7 +108,9 @@ class Reconciler:
         self._hold = hold
         self._hearing = hearing
         self._say = say
-        self._under_way = UnderWay(store, clock)
+        self._warn = warn
+        self._troubles = Troubles(warn, clock.monotonic)
+        self._under_way = ActiveRollouts(store, clock)
         self._reported = (
             ReportedTrips(store, clock, hearing, clusters or AllClusters(), self._under_way)
             if hearing is not None
@@ -114,7 +121,6 @@ class Reconciler:
         self._lease: Lease | None = None
         self._renew_at = 0.0
         self._broken: set[tuple[str, object]] = set()
-        self._damaged: set[str] = set()
         self.fault: Fault | None = None
         self.transitions = 0
         self.failures = 0
@@ -162,7 +168,7 @@ class Reconciler:
             self.failures += 1
             if self.fault is None or self.fault.code != "tick_failed":
                 logger.exception("a look at the rollouts failed, which is a bug; the next one comes")
-            self._note(Fault("tick_failed", f"The rollouts cannot be looked at: {error!r}."))
+            self._note(Fault("tick_failed", f"the rollouts cannot be looked at: {error!r}"))
 
     def release(self) -> None:
         """Let another lead at once."""
@@ -183,6 +189,7 @@ class Reconciler:
         if lease is None and self._lease is not None:
             raise _LeaseLost
         if lease is not None and self._lease is None:
+            self._troubles.note("lead")
             self._say(f"leads as {self._holder}")
             self._under_way.look_again()  # for what was planned by a clock that was set back meanwhile
         self._lease, self._renew_at = lease, now + self._lease_seconds / 3
@@ -195,15 +202,15 @@ class Reconciler:
 
     def _lose(self, why: str) -> None:
         self._lease = None
-        self._say(f"leads no longer: {why}")
+        self._troubles.note("lead", f"given up: {why}")
 
     def _note(self, fault: Fault | None) -> None:
         """Say what is wrong with the store once, and when it is over."""
-        if fault is not None and (self.fault is None or fault.code != self.fault.code):
-            self._say(f"waits: {fault}")
-        elif fault is None and self.fault is not None:
-            self._say(f"goes on after {self.fault.code}")
-        self.fault = fault
+        known, self.fault = self.fault, fault
+        if fault is None:
+            self._troubles.note("rollouts")
+        elif known is None or known.code != fault.code:
+            self._troubles.note("rollouts", f"they wait: {fault}")
 
     # -- moving
 
@@ -228,9 +235,11 @@ class Reconciler:
             if not moving:
                 return
 
-    def _observed(self, followed: Followed, now: float) -> Observations:
-        in_step = self._step_time.in_step(followed.key, followed.row.status, now)
-        return replace(self._observe.observe(followed, now), in_step=in_step)
+    def _observed(self, followed: ActiveRollout, now: float) -> Observations:
+        key, status = followed.key, followed.row.status
+        in_step = self._step_time.in_step(key, status, now)
+        stalled = self._step_time.stalled(key, may_stall(followed.plan, status, now))
+        return replace(self._observe.observe(followed, now), in_step=in_step, stalled=stalled)
 
     def look(self) -> None:
         """See what hosts saw, and move nothing: a part of every tick, and all of one that may not be."""
@@ -242,7 +251,7 @@ class Reconciler:
         """What was taken away on some host comes before everything else."""
         for result in self._reported.record() if self._reported is not None else ():
             self._under_way.put(result.row)
-            self._say(f"rollout {result.row.key}: {result.message}")
+            self._warn(f"rollout {result.row.key}: {result.message}")
 
     def _planned(self, moving: Sequence[_Moving], now: float) -> list[Planned]:
         """What is to be done with rollouts, where there is anything. A rise waits for the one before it."""
@@ -281,7 +290,7 @@ class Reconciler:
             moving.append(_Moving(one.followed, observations))
         return moving
 
-    def _silence(self, followed: Followed) -> Silence | None:
+    def _silence(self, followed: ActiveRollout) -> Silence | None:
         """Why it is not known whether an observer took the canary away."""
         if self._hearing is None or self._reported is None:
             return None
@@ -310,27 +319,30 @@ class Reconciler:
             if isinstance(error, Unreachable) and error.code != "store_corrupt":
                 raise
             if len(planned) == 1:
-                if isinstance(error, Unreachable):
-                    self._leave(planned[0][0].followed.key, error)
+                self._see_again(planned[0][0].followed.row, error)
                 return []
             return [moved for one in planned for moved in self._write([one], now, lease)]
         moved = []
         for (one, found), row in zip(planned, rows, strict=True):
-            self._damaged.discard(row.key)
             self.transitions += bool(found.message)
             if found.message:
                 self._say(f"rollout {row.key}: {found.message}")
             self._under_way.put(row)
             if (followed := self._under_way.get(row.key)) is not None:
-                after = replace(one.observations, measured={}, held="", unheard="", in_step=None)
+                after = replace(one.observations, measured={}, held="", unheard="", in_step=None, stalled=0.0)
                 moved.append(_Moving(followed, after))
         return moved
 
-    def _leave(self, key: str, error: Unreachable) -> None:
-        """Say once that a rollout cannot be moved."""
-        if key not in self._damaged:
-            self._damaged.add(key)
-            logger.error("%s is left as it is: %s", key, error)
+    def _see_again(self, row: StoredRollout, error: Refused | Unreachable) -> None:
+        """Go on from what others wrote first: of what they only judged, changes say nothing."""
+        try:
+            if isinstance(error, Unreachable):
+                raise error
+            self._under_way.put(self._store.get(row.namespace, row.name) or replace(row, deleted=True))
+        except Unreachable as damaged:
+            if damaged.code != "store_corrupt":
+                raise
+            self._under_way.leave(row.key, damaged.faults[0])
 
     def _as_write(self, moving: _Moving, found: Transition, now: float) -> Write:
         row = moving.followed.row
@@ -346,7 +358,7 @@ class Reconciler:
         )
 
 
-def verb_of(before: Status, after: Status) -> str:
+def verb_of(before: Status, after: Status) -> Verb:
     """What history calls a step of the controller's: as the command that does the same, else ``advance``."""
     if after.stable != before.stable:
         return "promote"

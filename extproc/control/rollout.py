@@ -15,23 +15,40 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
-from typing import Any, Final
+from typing import Any, Final, NamedTuple
 
-from extproc.control import transitions
+from extproc.control import experiments, transitions
 from extproc.control.analysis import runs as analysis
 from extproc.control.analysis.runs import Measured, Metric, Outcome, RunPlan, run_plan
+from extproc.control.experiments import VariantPlan, variant_plan
 from extproc.control.intent import Intent, Transition, intent_of
-from extproc.control.standing import is_under_way, stands_still, step_begun
+from extproc.control.overdue import how_long, told
+from extproc.control.status_changes import (
+    OVERDUE,
+    UNDELIVERED,
+    UNMET,
+    going_on,
+    is_overdue,
+    is_under_way,
+    overdue,
+    paused,
+    stands_still,
+    step_begun,
+)
+from extproc.control.steps.kinds import kind_of
+from extproc.control.steps.step import Gate, InForce, waiting
 from extproc.control.transitions import ACCEPTED_EPOCH
+from extproc.control.unmet import Unmet
 from extproc.resources.analysis_template import AnalysisTemplate
-from extproc.resources.fields import format_duration, format_percent
-from extproc.resources.rollout import Rollout, Step
-from extproc.snapshot.store import CLOCK_SET_BACK_SECONDS, Status
+from extproc.resources.rollout import Rollout
+from extproc.resources.steps import AnyStep, analysis_of
+from extproc.store.status import CLOCK_SET_BACK_SECONDS, Status
 
 STEP: Final = transitions.STEP
 BACKGROUND: Final = "background"
 """The two runs that may be under way: their keys in ``Status.analysis``."""
 
+_DENIED: Final = "control_denied"
 _DOUBTS: Final = (Outcome.INCONCLUSIVE, Outcome.ERROR)
 _PAUSES: Final = {
     (STEP, Outcome.INCONCLUSIVE): "analysis_inconclusive",
@@ -42,14 +59,26 @@ _PAUSES: Final = {
 _BACKGROUND_PAUSES: Final = frozenset(_PAUSES[BACKGROUND, doubt] for doubt in _DOUBTS)
 
 
+class Deadline(NamedTuple):
+    """For how many seconds a rollout may neither move nor wait for a person, and whether it is aborted then."""
+
+    seconds: float
+    aborts: bool
+
+
 @dataclass(frozen=True, slots=True)
-class Plan:
-    """What a document and its templates ask for. ``runs`` are those of its analysis steps, by the step's index."""
+class RolloutPlan:
+    """What a document and its templates ask for.
+
+    ``runs`` are those of its analysis steps, by the step's index, ``variants`` those of an experiment.
+    """
 
     intent: Intent
-    steps: tuple[Step, ...]
+    steps: tuple[AnyStep, ...]
     runs: Mapping[int, RunPlan]
     background: RunPlan | None
+    variants: VariantPlan = experiments.NOTHING
+    deadline: Deadline | None = None
 
     def run(self, kind: str, step: int) -> RunPlan | None:
         """The plan of the run ``kind`` while ``step`` is in force."""
@@ -61,37 +90,49 @@ class Observations:
     """What was seen since the last look.
 
     ``measured`` are measurements by run (``STEP``, ``BACKGROUND``). ``unready`` says why the canary's upstream cannot
-    take more requests, ``unheard`` why it is not known whether a host took the canary away, ``held`` why a policy does
-    not let it have more, ``sample_ratio`` why the arms do not have the units that they should, ``broken`` why the
-    canary is to be taken away at once; empty: nothing is wrong. ``in_step`` are the seconds that the step has been in
-    force for, as far as they were counted and not read off a wall clock, which may be set.
+    take more requests, ``unheard`` why it is not known whether a host took the canary away, ``doubt`` why it is not
+    known what became of requests, ``held`` why a policy does not let it have more, ``sample_ratio`` why the arms do not
+    have the units that they should, ``broken`` why the canary is to be taken away at once, ``undelivered`` why a proxy
+    does not have the routes; empty: nothing is wrong. ``unmet`` is what the document asks for and a ``serve`` does not
+    have; None: nobody can say.
+    ``in_step`` are the seconds that the step has been in force for, as far as they were counted and not read off a wall
+    clock, which may be set; ``stalled`` those of them in which it ``may_stall``.
     """
 
     measured: Mapping[str, Sequence[Measured]] = field(default_factory=dict)
     unready: str = ""
     unheard: str = ""
+    doubt: str = ""
     held: str = ""
     sample_ratio: str = ""
     broken: str = ""
+    undelivered: str | None = ""
+    unmet: Unmet | None = None
     in_step: float | None = None
+    stalled: float = 0.0
 
 
-def plan_of(rollout: Rollout, template: Callable[[str], AnalysisTemplate | None]) -> Plan:
+def plan_of(rollout: Rollout, template: Callable[[str], AnalysisTemplate | None]) -> RolloutPlan:
     """The plan of ``rollout``; ``template`` finds the AnalysisTemplates of its namespace.
 
     Raises:
         InvalidInput: ``alias_unresolved``.
     """
     spec = rollout.spec
-    runs = {
-        index: run_plan(step.analysis, template) for index, step in enumerate(spec.steps) if step.analysis is not None
-    }
+    measured = ((index, analysis_of(step)) for index, step in enumerate(spec.steps))
+    runs = {index: run_plan(gate, template) for index, gate in measured if gate is not None}
+    if spec.is_experiment:
+        return RolloutPlan(intent_of(rollout), (), {}, None, variant_plan(spec, template))
     background = run_plan(spec.analysis, template, background=True) if spec.analysis is not None else None
-    return Plan(intent_of(rollout), tuple(spec.steps), runs, background)
+    limit = spec.progress_deadline
+    deadline = Deadline(limit, spec.progress_deadline_abort) if limit is not None else None
+    return RolloutPlan(intent_of(rollout), tuple(spec.steps), runs, background, deadline=deadline)
 
 
-def due(plan: Plan, status: Status, now: float) -> dict[str, list[Metric]]:
+def due(plan: RolloutPlan, status: Status, now: float) -> dict[str, list[Metric]]:
     """The metrics to be measured now, by run."""
+    if plan.intent.experiment:
+        return experiments.due(plan.variants, plan.intent, status, now)
     if not is_under_way(status) or status.killed or now < status.step_at:
         return {}
     wanted: dict[str, list[Metric]] = {}
@@ -101,14 +142,19 @@ def due(plan: Plan, status: Status, now: float) -> dict[str, list[Metric]]:
     return wanted
 
 
-def advance(plan: Plan, status: Status, observations: Observations, now: float) -> Transition | None:
+def advance(plan: RolloutPlan, status: Status, observations: Observations, now: float) -> Transition | None:
     """The next transition of a rollout at ``now`` (Unix seconds); None when nothing is to be done yet.
 
     Call it again with the new status until it gives None; what was measured counts once, so only the first call has
     ``measured``.
     """
+    if plan.intent.experiment:
+        seen = observations.measured, observations.sample_ratio
+        moved = experiments.advance(plan.variants, plan.intent, status, *seen, now)
+        return moved if moved is not None else _told(plan, status, observations, now)
     if not is_under_way(status):
-        return transitions.planned_anew(status, now) if status.is_out_of_time(now) else None
+        anew = status.is_out_of_time(now)
+        return transitions.planned_anew(status, now) if anew else _told(plan, status, observations, now)
     if status.canary in status.tripped:
         why = status.message if status.reason == "breaker_open" else "a breaker tripped it"
         return transitions.abort(plan.intent, status, now, reason="breaker_open", why=why)
@@ -127,37 +173,94 @@ def advance(plan: Plan, status: Status, observations: Observations, now: float) 
         return verdict
     if (moved := _step(plan, after, observations, now)) is not None:
         return moved
-    return Transition(after, "") if after != status else None
+    if after != status:
+        return Transition(after, "")
+    late = _late(plan, status, observations, now)
+    return late if late is not None else _told(plan, status, observations, now)
 
 
-def _runs(plan: Plan, status: Status) -> list[tuple[str, RunPlan]]:
+def _told(plan: RolloutPlan, status: Status, observations: Observations, now: float) -> Transition | None:
+    """Say what is so at the moment, and nothing else would show, and take back what was said and is over."""
+    return (
+        _undelivered(status, observations.undelivered)
+        or _unmet(plan, status, observations)
+        or told(status, _runs_of_all(plan, status), now)
+    )
+
+
+def _undelivered(status: Status, why: str | None) -> Transition | None:
+    """Say ``why`` a proxy does not have the routes, if one has not; while nobody can say, nothing changes."""
+    if why is None:
+        return None
+    return _condition(status, UNDELIVERED, {"message": why} if why else {}, "every Envoy has the routes again")
+
+
+def _unmet(plan: RolloutPlan, status: Status, observations: Observations) -> Transition | None:
+    """Say what is asked for in vain, as long as anything is to come of it; while nobody can say, nothing changes."""
+    unmet = observations.unmet if plan.intent.experiment or is_under_way(status) else Unmet()
+    if unmet is None:
+        return None
+    what = {"reason": unmet.code, "message": unmet.message} if unmet.code else {}
+    return _condition(status, UNMET, what, "what the document asks for is there, or no more asked for")
+
+
+def _condition(status: Status, kind: str, what: Mapping[str, str], over: str) -> Transition | None:
+    """The status with ``what`` as its condition ``kind``, without one if it is empty; None if it is so already."""
+    known = [one for one in status.conditions if one["type"] == kind]
+    told = [{"type": kind, "status": "True", **what}] if what else []
+    if known == told:
+        return None
+    others = (one for one in status.conditions if one["type"] != kind)
+    return Transition(replace(status, conditions=(*others, *told)), what.get("message", over))
+
+
+def may_stall(plan: RolloutPlan, status: Status, now: float) -> bool:
+    """Whether what holds a rollout up is to come by itself: no person, no policy, not the time of its step."""
+    if not plan.steps or not is_under_way(status) or status.killed or status.phase == "Paused" or now < status.step_at:
+        return False
+    own_time = status.step < len(plan.steps) and kind_of(plan.steps[status.step]).own_time
+    return not own_time and status.reason != _DENIED
+
+
+def _runs_of_all(plan: RolloutPlan, status: Status) -> Mapping[str, RunPlan]:
+    """The runs under way, of variants too."""
+    if plan.intent.experiment:
+        return {} if status.killed else experiments.begun(plan.variants, status)
+    return dict(_runs(plan, status)) if is_under_way(status) else {}
+
+
+def _runs(plan: RolloutPlan, status: Status) -> list[tuple[str, RunPlan]]:
     """The runs under way."""
     kinds = [(kind, plan.run(kind, status.step)) for kind in (STEP, BACKGROUND) if kind in status.analysis]
     return [(kind, run) for kind, run in kinds if run is not None]
 
 
 def _clock_set_back(status: Status, now: float) -> Transition:
-    """Nothing moves, and nothing waits for the old time to come again: step and measurements begin anew."""
+    """Nothing moves, and nothing waits for the old time to come again: step and measurements begin anew.
+
+    A rise before it may be to come once more: the step begins with that, so nothing is promoted before it is in force.
+    """
     message = "the clock was set back: the step's time begins anew"
     kept = {key: value for key, value in status.analysis.items() if key == ACCEPTED_EPOCH}
-    return Transition(replace(status, step_at=now, analysis=kept), message)
+    return Transition(step_begun(replace(status, analysis=kept), now), message)
 
 
 # -- what was measured
 
 
-def _with_measurements(plan: Plan, status: Status, observations: Observations, now: float) -> Status:
+def _with_measurements(plan: RolloutPlan, status: Status, observations: Observations, now: float) -> Status:
     """The status with what was measured, and with the background run once the canary serves."""
     runs = dict(status.analysis)
     for kind, run in _runs(plan, status):
+        runs[kind] = analysis.looked_at(run, runs[kind], now, status.step)
         if measured := observations.measured.get(kind):
             runs[kind] = analysis.record(run, runs[kind], measured, now)
     if plan.background is not None and BACKGROUND not in runs and status.weight > 0:
-        runs[BACKGROUND] = analysis.start(plan.background, now)
+        runs[BACKGROUND] = analysis.start(plan.background, now, status.step)
     return replace(status, analysis=runs) if runs != status.analysis else status
 
 
-def _verdict(plan: Plan, status: Status, now: float) -> Transition | None:
+def _verdict(plan: RolloutPlan, status: Status, now: float) -> Transition | None:
     """What the runs under way come to, if that is not to go on: a failure aborts, doubt pauses."""
     found = [(kind, *analysis.outcome(run, status.analysis[kind])) for kind, run in _runs(plan, status)]
     for kind, outcome, why in found:
@@ -182,7 +285,7 @@ def _measured(status: Status, kind: str) -> dict[str, Any]:
     return {"analysis": kind, "measurements": status.analysis[kind]}
 
 
-def _doubt_in_the_background(plan: Plan, status: Status, reason: str, why: str) -> Transition | None:
+def _doubt_in_the_background(plan: RolloutPlan, status: Status, reason: str, why: str) -> Transition | None:
     """A pause that holds over any other, while the run begins anew: what is paused is still watched over."""
     detail = _measured(status, BACKGROUND)
     if plan.background is not None and plan.background.error:
@@ -206,111 +309,72 @@ def _paused(status: Status, reason: str, why: str, detail: Mapping[str, Any]) ->
 
 
 def _to_pause(status: Status, reason: str, why: str, detail: Mapping[str, Any]) -> Transition:
-    after = replace(status, phase="Paused", reason=reason, message=why)
-    return Transition(after, f"paused: {why}", {**detail, "reason": reason})
+    return Transition(paused(status, reason, why), f"paused: {why}", {**detail, "reason": reason})
 
 
 # -- steps
 
 
-def _step(plan: Plan, status: Status, observations: Observations, now: float) -> Transition | None:
+def _step(plan: RolloutPlan, status: Status, observations: Observations, now: float) -> Transition | None:
     """Do the step in force, or go on to the next if it is done."""
     if stands_still(status):
         return None
     if status.step >= len(plan.steps):
         return _finish(plan, status, observations, now) if plan.steps else None
-    step = plan.steps[status.step]
-    if step.pause is not None:
-        return _pause(status, step.pause.duration, observations, now)
-    if step.analysis is not None:
-        return _analysis(plan, status, now)
-    if step.shadow is not None:
-        return _shadow(status, step.shadow.percent, observations, now)
-    assert step.set_weight is not None
-    return _set_weight(plan, status, step.set_weight, observations, now)
-
-
-def _set_weight(plan: Plan, status: Status, weight: int, observations: Observations, now: float) -> Transition | None:
-    """The canary serves from here on, so a shadow step before is over."""
-    if weight > status.weight and (gate := _gate(observations)) is not None:
-        return _waiting(status, *gate)
-    if weight == status.weight:
-        return _next(replace(status, shadow=0), "weight_set", f"the weight is {format_percent(weight)} already", now)
-    set_ = transitions.weighted(plan.intent, replace(status, shadow=0), weight, now)
-    moved = _next(set_.status, "weight_set", set_.message, now)
-    return replace(moved, detail={**moved.detail, **set_.detail})
-
-
-def _shadow(status: Status, percent: int, observations: Observations, now: float) -> Transition | None:
-    if percent > status.shadow and (gate := _gate(observations)) is not None:
-        return _waiting(status, *gate)
-    message = f"{format_percent(percent)} percent of the units' requests are mirrored"
-    return _next(replace(status, shadow=percent), "shadow_set", message, now)
-
-
-def _pause(status: Status, duration: float | None, observations: Observations, now: float) -> Transition | None:
-    if status.phase != "Paused":
-        how_long = f"for {format_duration(duration)}" if duration is not None else "until promoted"
-        message = f"paused by step {status.step} {how_long}"
-        return Transition(replace(status, phase="Paused", reason="pause_step", message=message), message)
     in_step = now - status.step_at if observations.in_step is None else observations.in_step
-    if duration is None or in_step < duration:
-        return None
-    return _next(replace(status, phase="Progressing"), "pause_over", f"the pause of step {status.step} is over", now)
+    at = InForce(plan.intent, status, _gate(plan, status, observations, now), in_step, plan.runs.get(status.step), now)
+    return kind_of(plan.steps[status.step]).advance(at)
 
 
-def _analysis(plan: Plan, status: Status, now: float) -> Transition | None:
-    """An analysis that fails or is in doubt was dealt with before; here it begins, goes on, or has passed."""
-    run = plan.runs[status.step]
-    if STEP not in status.analysis:
-        message = f"the analysis of step {status.step} begins"
-        runs = {**status.analysis, STEP: analysis.start(run, now)}
-        return Transition(replace(status, reason="analysis", message=message, analysis=runs), message)
-    outcome, why = analysis.outcome(run, status.analysis[STEP])
-    if outcome is not Outcome.SUCCESSFUL:
-        return None
-    runs = {kind: state for kind, state in status.analysis.items() if kind != STEP}
-    moved = _next(replace(status, analysis=runs), "analysis_passed", why, now)
-    return replace(moved, detail={**moved.detail, "measurements": status.analysis[STEP]})
-
-
-def _finish(plan: Plan, status: Status, observations: Observations, now: float) -> Transition | None:
+def _finish(plan: RolloutPlan, status: Status, observations: Observations, now: float) -> Transition | None:
     """After the last step the canary is stable, once it can take what stable takes and was looked at in every way."""
-    if (gate := _gate(observations) or _unmeasured(plan, status)) is not None:
-        return _waiting(status, *gate)
+    if (gate := _gate(plan, status, observations, now) or _unmeasured(plan, status)) is not None:
+        return waiting(status, *gate)
     return transitions.promote_fully(plan.intent, status, len(plan.steps), now, why="all steps are done")
 
 
-def _gate(observations: Observations) -> tuple[str, str] | None:
-    """Why the canary gets no more for now: the reason, and in words."""
+def _late(plan: RolloutPlan, status: Status, observations: Observations, now: float) -> Transition | None:
+    """What has neither moved nor waited for a person for its progressDeadline is Degraded, or aborted."""
+    if plan.deadline is None:
+        message = "it has no progressDeadline any more"
+        return Transition(going_on(status, now, "deadline_lifted", message), message) if is_overdue(status) else None
+    if observations.stalled < plan.deadline.seconds or not may_stall(plan, status, now):
+        return None
+    gate = _gate(plan, status, observations, now) or _unmeasured(plan, status)
+    late = overdue(status, gate[1] if gate is not None else "")
+    if plan.deadline.aborts:
+        return transitions.abort(plan.intent, status, now, reason=OVERDUE, why=late.message)
+    return Transition(late, late.message) if not is_overdue(status) else None
+
+
+def _gate(plan: RolloutPlan, status: Status, observations: Observations, now: float) -> Gate:
+    """What holds the canary back, if anything does."""
     if observations.unready:
         return "upstream_not_ready", observations.unready
     if observations.unheard:
         return "observer_unheard", observations.unheard
-    return ("control_denied", observations.held) if observations.held else None
+    if observations.doubt:
+        return "outcomes_doubtful", observations.doubt
+    if late := _metrics_overdue(plan, status, now):
+        return "background_overdue", late
+    return (_DENIED, observations.held) if observations.held else None
 
 
-def _unmeasured(plan: Plan, status: Status) -> tuple[str, str] | None:
-    """Why it is too early to judge: steps may be done before what watches over them has measured anything.
+def _metrics_overdue(plan: RolloutPlan, status: Status, now: float) -> str:
+    """Which metrics that watch over the rollout should have been measured by now; empty: none."""
+    if plan.background is None or BACKGROUND not in status.analysis:
+        return ""
+    late = analysis.overdue(plan.background, status.analysis[BACKGROUND], now, status.step)
+    return f"overdue in the background: {', '.join(map(how_long, late))}" if late else ""
 
-    It is not for long: a metric that cannot be measured pauses the rollout.
+
+def _unmeasured(plan: RolloutPlan, status: Status) -> Gate:
+    """Why it is too early to judge: steps may be done before what watches over them has measured anything good.
+
+    It is not for long: a metric that cannot be measured pauses the rollout, and so does one beyond its limits.
     """
     if plan.background is None or BACKGROUND not in status.analysis:
         return None
-    waited_for = analysis.never_measured(plan.background, status.analysis[BACKGROUND], status.step)
+    waited_for = analysis.never_successful(plan.background, status.analysis[BACKGROUND], status.step)
     names = ", ".join(metric.name for metric in waited_for)
-    return ("background_unmeasured", f"not measured in the background yet: {names}") if names else None
-
-
-def _waiting(status: Status, reason: str, why: str) -> Transition | None:
-    """More than could be served, or than is allowed, is not given: the rollout waits, and says why, once."""
-    if (status.reason, status.message) == (reason, why):
-        return None
-    return Transition(replace(status, reason=reason, message=why), f"waits: {why}")
-
-
-def _next(status: Status, reason: str, message: str, now: float) -> Transition:
-    """The step is done. The next one counts from now, or from when a pending rise is due."""
-    after = replace(step_begun(status, now), step=status.step + 1, reason=reason, message=message)
-    detail: dict[str, Any] = {"step": status.step}
-    return Transition(after, message, detail)
+    return ("background_unmeasured", f"not Successful in the background yet: {names}") if names else None

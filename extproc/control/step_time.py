@@ -3,17 +3,21 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from typing import NamedTuple
+from typing import Final, NamedTuple
 
-from extproc.snapshot.store import Status
+from extproc.store.status import Status
+
+MOST_BETWEEN_LOOKS: Final = 60.0
+"""Seconds. Looks that lie farther apart were not a controller's that was there: nothing could have moved."""
 
 
 class _Step(NamedTuple):
-    """A step in force, and at what monotonic time it began."""
+    """A step in force, at what monotonic time it began, and for how many seconds of it the rollout stalled."""
 
     step: int
     step_at: float
     began: float
+    stalled: float = 0.0
 
 
 class StepTime:
@@ -43,3 +47,13 @@ class StepTime:
             step = _Step(status.step, status.step_at, began if step is None else max(began, self._before))
         self._seen[key] = step
         return self._looked_at - step.began
+
+    def stalled(self, key: str, stalls: bool) -> float:
+        """Seconds of its step in which the rollout ``key`` was seen to stall; ``stalls``: it did since the last look.
+
+        Ask after ``in_step``, once in a look. Time in which nobody looked does not count.
+        """
+        step, passed = self._seen[key], self._looked_at - self._before
+        if stalls and step is self._steps.get(key) and passed <= MOST_BETWEEN_LOOKS:
+            step = self._seen[key] = step._replace(stalled=step.stalled + passed)
+        return step.stalled

@@ -7,8 +7,10 @@ from dataclasses import dataclass, replace
 
 from extproc.errors import InvalidInput, Unreachable
 from extproc.resources.analysis_template import AnalysisTemplate
-from extproc.resources.loading import LoadedDocument
-from extproc.snapshot.store import Documents, RolloutStore, StoredTemplate, TemplateWrite
+from extproc.resources.loaded import LoadedDocument
+from extproc.store.ports import Rollouts, WritableRollouts
+from extproc.store.records import Documents, StoredTemplate, TemplateWrite
+from extproc.suggestions import did_you_mean, listed
 
 
 @dataclass(frozen=True, slots=True)
@@ -22,7 +24,7 @@ class TemplateResult:
     result: str
 
 
-def load_template(store: RolloutStore, namespace: str, name: str) -> StoredTemplate:
+def load_template(store: Rollouts, namespace: str, name: str) -> StoredTemplate:
     """The AnalysisTemplate ``namespace/name``.
 
     Raises:
@@ -35,10 +37,12 @@ def load_template(store: RolloutStore, namespace: str, name: str) -> StoredTempl
     return row
 
 
-def _found(store: RolloutStore, namespace: str, name: str) -> StoredTemplate:
+def _found(store: Rollouts, namespace: str, name: str) -> StoredTemplate:
     row = store.template(namespace, name)
     if row is None:
-        raise InvalidInput.of("not_found", f"there is no AnalysisTemplate {namespace}/{name} in the store")
+        keys = [other.key for other in store.documents().templates]
+        meant = did_you_mean(f"{namespace}/{name}", keys) or (f"; there are {listed(keys)}" if keys else "")
+        raise InvalidInput.of("not_found", f"there is no AnalysisTemplate {namespace}/{name} in the store{meant}")
     return row
 
 
@@ -71,7 +75,7 @@ def plan_templates(
     return writes, results
 
 
-def delete_template(store: RolloutStore, namespace: str, name: str) -> TemplateResult:
+def delete_template(store: WritableRollouts, namespace: str, name: str) -> TemplateResult:
     """Take a template out of the store. A rollout that uses it ends its next analysis in Error.
 
     Raises:

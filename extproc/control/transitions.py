@@ -10,28 +10,37 @@ from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from typing import Any, Final
 
+from extproc.assignment import BUCKETS
 from extproc.control.intent import Intent, Transition
-from extproc.control.standing import (
+from extproc.control.status_changes import (
+    EXPERIMENT_CONDITIONS,
     at_zero,
+    behind_message,
+    counted_apart,
     drifts,
     from_the_start,
     going_on,
     is_under_way,
     next_epoch,
+    paused,
     ranges_key,
     settled,
     stands_still,
     step_begun,
     together,
+    variants_away,
     with_epoch,
     with_other_stable,
     with_stable,
+    without_canary,
     without_drift,
 )
-from extproc.errors import Refused
+from extproc.errors import InvalidInput, Refused
 from extproc.resources.fields import format_percent
 from extproc.snapshot.held import MOST_KILLS
-from extproc.snapshot.store import RAISE_DELAY_SECONDS, Remains, Status
+from extproc.store.ports import RAISE_DELAY_SECONDS
+from extproc.store.records import Tombstone
+from extproc.store.status import Status
 
 MANUAL_PAUSES: Final = frozenset({"paused", "manual_weight"})
 """Reasons of a pause that somebody made by hand; ``resume`` undoes these alone."""
@@ -49,12 +58,12 @@ ACCEPTED_EPOCH: Final = "accepted_epoch"
 """Key in ``Status.analysis``: the epoch whose sample ratio somebody has seen and accepted."""
 
 
-def create(intent: Intent, remains: Remains, now: float) -> Transition:
+def create(intent: Intent, tombstone: Tombstone, now: float) -> Transition:
     """The first apply adopts; after a delete stable is what it would be without, and what was taken away stays so.
 
     Epochs and attempts go on from there, the canary's weight begins at 0.
     """
-    last = remains.last or Status("", attempt=0)
+    last = tombstone.last or Status("", attempt=0)
     if not last.stable:
         last = replace(last, stable=intent.stable, spec_stable=intent.stable)
     promised = with_stable(intent, last)
@@ -63,10 +72,10 @@ def create(intent: Intent, remains: Remains, now: float) -> Transition:
         canary=intent.canary,
         effective_at=now,
         step_at=now,
-        epoch=remains.epoch + 1,
-        previous_epoch=remains.epoch + 1,
+        epoch=tombstone.epoch + 1,
+        previous_epoch=tombstone.epoch + 1,
         attempt=last.attempt + 1,
-        aborted=remains.aborted,
+        aborted=tombstone.aborted,
         tripped=last.tripped,
         killed=last.killed,
         kills=last.kills,
@@ -79,12 +88,12 @@ def create(intent: Intent, remains: Remains, now: float) -> Transition:
     return Transition(replace(status, ranges_key=ranges_key(intent, status)), "created", _versions(status))
 
 
-def repair(intent: Intent, remains: Remains, now: float) -> Transition:
+def repair(intent: Intent, tombstone: Tombstone, now: float) -> Transition:
     """A rollout of which nobody can read where it stood: begun anew, and killed until somebody restores it.
 
     The version that was stable last stays so, whatever the document says; the operator adopts another.
     """
-    status = replace(create(intent, remains, now).status, killed=True)
+    status = replace(create(intent, tombstone, now).status, killed=True)
     message = "made anew, because it could not be read; killed until restored"
     return Transition(status, message, _versions(status))
 
@@ -100,10 +109,11 @@ def configure(intent: Intent, status: Status, now: float) -> Transition:
         if is_under_way(after):
             after, message = _from_the_first_step(after, now), "the steps changed: the first one begins"
     if intent.canary != status.canary:
-        after = from_the_start(replace(after, canary=intent.canary), now)
+        kept = tuple(one for one in after.conditions if one["type"] not in EXPERIMENT_CONDITIONS)
+        after = from_the_start(replace(after, canary=intent.canary, conditions=kept), now)
         message = f"canary moved from {status.canary or 'none'} to {intent.canary or 'none'}"
         after = settled(intent, after, "canary_moved", message)
-    elif after.stable != status.stable:
+    elif intent.experiment or after.stable != status.stable:
         after = settled(intent, after, after.reason, after.message)
     return Transition(with_epoch(intent, status, after, now), message, _versions(after))
 
@@ -123,9 +133,9 @@ def adopt(intent: Intent, status: Status, now: float) -> Transition | None:
     if status.canary == status.stable != intent.stable:  # what was promoted is a canary again
         after = from_the_start(after, now)
     elif intent.stable != status.stable:  # what was measured against another control counts no more
-        after = replace(step_begun(after, now), analysis={})
+        after = replace(after, analysis={})
     if intent.stable != status.stable:
-        after = together(status, after, now)
+        after = step_begun(together(status, after, now), now)
     message = f"version {intent.stable} was adopted as stable in place of {status.stable}"
     after = settled(intent, after, "adopted", message)
     return Transition(with_epoch(intent, status, after, now), message, _versions(after))
@@ -137,15 +147,19 @@ def set_weight(intent: Intent, status: Status, weight: int, now: float) -> Trans
     A rollout with steps is paused by that, or the next step would undo it; one without has nothing to be paused.
 
     Raises:
+        InvalidInput: ``weight_invalid``.
         Refused: ``not_a_canary_rollout``, ``no_canary``, ``version_aborted``.
     """
+    if weight > BUCKETS:
+        raise InvalidInput.of("weight_invalid", f"a weight has at most {BUCKETS} hundredths", field="weight")
     canary = _moving_canary(intent, status)
     _refuse_taken_away(intent, status, canary)
     if weight == status.weight:
         return planned_anew(status, now) if status.is_out_of_time(now) else None
     set_ = weighted(intent, status, weight, now)
-    phase, reason = ("Paused", "manual_weight") if intent.steps else ("Progressing", "weight_set")
-    return replace(set_, status=replace(set_.status, phase=phase, reason=reason))
+    if intent.steps:
+        return replace(set_, status=paused(set_.status, "manual_weight", set_.message))
+    return replace(set_, status=replace(set_.status, phase="Progressing", reason="weight_set"))
 
 
 def weighted(intent: Intent, status: Status, weight: int, now: float) -> Transition:
@@ -206,11 +220,12 @@ def retry(intent: Intent, status: Status, now: float) -> Transition:
     Raises:
         Refused: ``not_aborted``.
     """
-    if intent.experiment and status.tripped:
-        return _variants_back(intent, status)
+    if intent.experiment and settled(intent, status, "", "").phase == "Degraded":
+        return _variants_back(intent, status, now)
     canary = status.canary
-    if canary is None or canary not in (*status.aborted, *status.tripped):
-        raise Refused.of("not_aborted", f"no version of {intent.key} waits for a retry, as far as the store was told")
+    if canary is None or canary not in status.taken_away:
+        which = "variant" if intent.experiment else "version"
+        raise Refused.of("not_aborted", f"no {which} of {intent.key} waits for a retry, as far as the store was told")
     message = f"version {canary} may be tried again, from weight 0"
     after = from_the_start(status, now)
     after = replace(
@@ -229,22 +244,22 @@ def pause(intent: Intent, status: Status) -> Transition | None:
     What stands still already does so for its own reason, so that to resume it does not overrule that.
 
     Raises:
-        Refused: ``not_a_canary_rollout``, ``no_canary``, ``not_progressing``, ``version_aborted``.
+        Refused: ``not_a_canary_rollout``, ``no_canary``, ``version_aborted``.
     """
-    _under_way(intent, status)
+    _refuse_over(intent, status)
     if stands_still(status):
         return None
     message = "paused by hand"
-    return Transition(replace(status, phase="Paused", reason="paused", message=message), message)
+    return Transition(paused(status, "paused", message), message)
 
 
 def resume(intent: Intent, status: Status, now: float) -> Transition:
     """Undo a pause by hand; a timed step begins anew.
 
     Raises:
-        Refused: ``not_a_canary_rollout``, ``no_canary``, ``not_progressing``, ``version_aborted``, ``not_paused``.
+        Refused: ``not_a_canary_rollout``, ``no_canary``, ``version_aborted``, ``not_paused``.
     """
-    _under_way(intent, status)
+    _refuse_over(intent, status)
     if status.phase != "Paused" or status.reason not in MANUAL_PAUSES:
         raise Refused.of(
             "not_paused", f"{intent.key} was not paused by hand; `dropout rollout promote` ends a pause step"
@@ -261,9 +276,9 @@ def promote(intent: Intent, status: Status, now: float, without: Sequence[str] =
     need not be a pause.
 
     Raises:
-        Refused: ``not_a_canary_rollout``, ``no_canary``, ``not_progressing``, ``version_aborted``, ``not_paused``.
+        Refused: ``not_a_canary_rollout``, ``no_canary``, ``version_aborted``, ``not_paused``.
     """
-    _under_way(intent, status)
+    _refuse_over(intent, status)
     status, before = not_waiting_for(status, without), status
     going_without = f"it goes on without the observers on {', '.join(status.without)}" if without else ""
     if status.phase != "Paused" and without:
@@ -316,24 +331,33 @@ def promote_fully(
         reason="promoted",
         message=message,
     )
-    after = with_epoch(intent, status, together(status, with_stable(intent, after), now), now)
+    after = with_stable(intent, after)
+    if behind := behind_message(after):
+        message += f"; {behind}"
+        after = replace(after, message=message)
+    after = with_epoch(intent, status, together(status, after, now), now)
     detail: dict[str, Any] = {"stable": canary, "before": status.stable}
     return Transition(after, message, {**detail, **({"without": list(without)} if without else {})})
 
 
-def trip(intent: Intent, status: Status, version: str, attempt: int, why: str, at: float = 0.0) -> Transition | None:
+def trip(
+    intent: Intent, status: Status, version: str, attempt: int, why: str, now: float, at: float = 0.0
+) -> Transition | None:
     """A breaker's word, of ``at`` (Unix seconds), on a canary or a variant.
 
     What was said of an earlier attempt is void, and so is what was said of a variant before it was lifted.
     """
-    if attempt != status.attempt or version == status.stable or version in (*status.tripped, *status.aborted):
+    if attempt != status.attempt or version == status.stable or version in status.taken_away:
         return None
     known = at > status.lifted.get(version, -1.0) if intent.experiment else version == status.canary
     if not known:
         return None
-    message = f"version {version} was tripped: {why}"
-    after = replace(status, tripped=(*status.tripped, version), reason="breaker_open", message=message)
-    return Transition(after, message, {"version": version})
+    names = [name for name, of_variant in intent.variants if of_variant == version]
+    which = f"variant {', '.join(names)} (version {version})" if names else f"version {version}"
+    message = f"{which} was tripped: {why}"
+    phase = "Degraded" if intent.experiment else status.phase
+    after = replace(status, tripped=(*status.tripped, version), phase=phase, reason="breaker_open", message=message)
+    return Transition(counted_apart(status, after, now), message, {"version": version})
 
 
 def planned_anew(status: Status, now: float) -> Transition:
@@ -344,7 +368,7 @@ def planned_anew(status: Status, now: float) -> Transition:
     return Transition(replace(status, effective_at=due, step_at=step_at), message)
 
 
-def lift(intent: Intent, status: Status, version: str, attempt: int, at: float) -> Transition | None:
+def lift(intent: Intent, status: Status, version: str, attempt: int, at: float, now: float) -> Transition | None:
     """A variant whose probe went well at ``at`` (Unix seconds) is served again, by every host."""
     if not intent.experiment or attempt != status.attempt or version not in status.tripped:
         return None
@@ -354,26 +378,30 @@ def lift(intent: Intent, status: Status, version: str, attempt: int, at: float) 
         tripped=tuple(other for other in status.tripped if other != version),
         lifted={**status.lifted, version: at},
     )
-    return Transition(_live_again(intent, after), message, {"version": version})
+    after = counted_apart(status, settled(intent, after, "", ""), now)
+    return Transition(after, message, {"version": version})
 
 
-def _variants_back(intent: Intent, status: Status) -> Transition:
-    """Another attempt for the variants that are tripped; who is in which arm stays as it is."""
-    message = f"{_named(status.tripped)} may be tried again"
-    after = replace(status, tripped=(), lifted={}, attempt=status.attempt + 1)
-    return Transition(_live_again(intent, after), message, {"versions": list(status.tripped)})
+def _variants_back(intent: Intent, status: Status, now: float) -> Transition:
+    """Another attempt for all variants, in an epoch of its own; who is in which arm stays as it is."""
+    away = dict.fromkeys(version for _, version in variants_away(intent, status))
+    what = f"version{'s' if len(away) > 1 else ''} {', '.join(away)}" if away else "the experiment"
+    message = f"{what} may be tried again"
+    after = replace(
+        status,
+        aborted=tuple(version for version in status.aborted if version not in away),
+        tripped=(),
+        lifted={},
+        attempt=status.attempt + 1,
+        analysis={},
+        conditions=tuple(one for one in status.conditions if one["type"] not in EXPERIMENT_CONDITIONS),
+    )
+    after = next_epoch(status, settled(intent, after, "", ""), now)
+    return Transition(after, message, {"versions": list(away)})
 
 
-def _live_again(intent: Intent, status: Status) -> Status:
-    return status if status.tripped else settled(intent, status, status.reason, status.message)
-
-
-def _named(versions: Sequence[str]) -> str:
-    return f"version{'s' if len(versions) > 1 else ''} {', '.join(versions)}"
-
-
-def kill(status: Status, kill_id: str = "") -> Transition | None:
-    """Leave only stable, at once; arms stay as they are drawn.
+def kill(status: Status, now: float, kill_id: str = "") -> Transition | None:
+    """Leave only stable, at once; arms stay as they are drawn, in an epoch of their own.
 
     Each counts beside those that there are, by its id: whatever ends another one does not end it. One that was ended
     before it came here counts no more.
@@ -384,7 +412,8 @@ def kill(status: Status, kill_id: str = "") -> Transition | None:
         return None
     kills = (*status.kills, *([kill_id] if kill_id else []))
     message = "killed: only stable is served"
-    return Transition(replace(status, killed=True, kills=kills), message, {"kill": kill_id} if kill_id else {})
+    after = counted_apart(status, replace(status, killed=True, kills=kills), now)
+    return Transition(after, message, {"kill": kill_id} if kill_id else {})
 
 
 def end_kill(status: Status, kill_id: str, now: float) -> Transition | None:
@@ -413,8 +442,8 @@ def restore(status: Status, now: float, held: Sequence[str] = ()) -> Transition 
     after = replace(status, killed=False, kills=(), restored=(*status.restored, *ended)[-MOST_RESTORED:])
     if status.weight:
         after = replace(after, previous_weight=0, previous_stable="", effective_at=now + RAISE_DELAY_SECONDS)
-        after = next_epoch(status, after, now, at_once=True)
         message = f"restored: weight {format_percent(status.weight)}"
+    after = next_epoch(status, after, now, at_once=True)
     return Transition(step_begun(after, now), message, {"kills": list(ended)} if ended else {})
 
 
@@ -437,24 +466,19 @@ def _refuse_for_everybody(intent: Intent, status: Status, canary: str) -> None:
 
 
 def _refuse_taken_away(intent: Intent, status: Status, canary: str) -> None:
-    if canary in (*status.aborted, *status.tripped):
+    if canary in status.taken_away:
         how = "aborted" if canary in status.aborted else "tripped by the breaker"
         raise Refused.of("version_aborted", f"version {canary} of {intent.key} was {how}; retry it first")
 
 
-def _under_way(intent: Intent, status: Status) -> None:
-    canary = _moving_canary(intent, status)
-    if not is_under_way(status):
-        raise Refused.of(
-            "not_progressing", f"version {canary} of {intent.key} is {status.phase.lower()}, not under way"
-        )
-    _refuse_taken_away(intent, status, canary)
+def _refuse_over(intent: Intent, status: Status) -> None:
+    """Refuse what makes sense for a canary that is neither stable nor taken away: any other is under way."""
+    _refuse_taken_away(intent, status, _moving_canary(intent, status))
 
 
 def _moving_canary(intent: Intent, status: Status) -> str:
     if status.canary is None:
-        kind = "is an experiment" if intent.experiment else "only mirrors"
-        raise Refused.of("not_a_canary_rollout", f"{intent.key} {kind}; it has no canary")
+        raise Refused.of("not_a_canary_rollout", without_canary(intent))
     if status.canary == status.stable:
         way_out = f"; `dropout rollout undo {intent.key}` takes its promotion back" if status.previous else ""
         raise Refused.of("no_canary", f"version {status.canary} of {intent.key} is stable already{way_out}")

@@ -11,7 +11,7 @@ from types import MappingProxyType
 from typing import Any, Final
 
 from extproc.datapath.model import Request
-from extproc.snapshot.matching import NOTHING_REPEATED, Repeated
+from extproc.matching import NOTHING_REPEATED, Repeated
 
 EXT_PROC_ATTRIBUTES: Final = "envoy.filters.http.ext_proc"
 """The name under which Envoy sends the request attributes that it was asked for."""

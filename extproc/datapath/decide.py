@@ -58,6 +58,7 @@ def decide(
     fallbacks = _fallbacks(facts)
     denial = _denial(rollout, facts.verdict)
     arm, drawn = _drawn(rollout, facts.buckets.unit)
+    taken_away = False
     if denial is not None:
         reason, version, shadow = denial[1], None, None
         arm = ARM_EXCLUDED
@@ -68,6 +69,7 @@ def decide(
         version, reason = _served(narrowing, rollout, tripped, pin or drawn, pinned=pin is not None)
         if narrowing.excluded:
             arm = ARM_EXCLUDED
+        taken_away = arm != ARM_EXCLUDED and version != drawn
         shadow = _shadow(narrowing, rollout, facts, version)
     return Decision(
         revision=revision,
@@ -85,6 +87,7 @@ def decide(
         features=facts.features.values,
         fallbacks=fallbacks,
         denial=denial[0] if denial is not None else None,
+        taken_away=taken_away,
     )
 
 

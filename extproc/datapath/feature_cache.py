@@ -10,7 +10,7 @@ from collections.abc import Mapping
 from sys import getsizeof
 from typing import Any, Final, NamedTuple
 
-from extproc.datapath.ports import FeatureRow
+from extproc.datapath.ports import FeatureKey, FeatureRow
 
 MAX_BYTES: Final = 64 << 20
 LARGEST_SHARE: Final = 64
@@ -20,15 +20,7 @@ _ENTRY_BYTES: Final = 300
 """What an entry takes besides its entity and its rows: its key, its place, and the tables' room to grow."""
 
 
-class Key(NamedTuple):
-    """What one read of the store answers."""
-
-    view: str
-    names: tuple[str, ...]
-    entity: str
-
-
-class Entry(NamedTuple):
+class CachedRows(NamedTuple):
     """What the store answered, when (monotonic seconds), and what it takes in memory, in bytes."""
 
     rows: Mapping[str, FeatureRow]
@@ -44,7 +36,7 @@ class FeatureCache:
 
     def __init__(self, max_bytes: int) -> None:
         self._max_bytes = max_bytes
-        self._entries: dict[Key, Entry] = {}
+        self._entries: dict[FeatureKey, CachedRows] = {}
         self.bytes = 0
         self.refused = 0
 
@@ -57,14 +49,14 @@ class FeatureCache:
         """How large an entry may be."""
         return self._max_bytes // LARGEST_SHARE
 
-    def get(self, key: Key) -> Entry | None:
+    def get(self, key: FeatureKey) -> CachedRows | None:
         """The entry of ``key``, which is then the most recently used."""
         entry = self._entries.pop(key, None)
         if entry is not None:
             self._entries[key] = entry  # put back at the end: the dict's order is the order of use
         return entry
 
-    def put(self, key: Key, entry: Entry) -> None:
+    def put(self, key: FeatureKey, entry: CachedRows) -> None:
         """Remember ``entry``, in the place of the one before, unless it is too large."""
         self.drop(key)
         if entry.size > self.max_entry_bytes:
@@ -75,17 +67,17 @@ class FeatureCache:
         while self.bytes > self._max_bytes:
             self.drop(next(iter(self._entries)))
 
-    def drop(self, key: Key) -> None:
+    def drop(self, key: FeatureKey) -> None:
         """Forget the entry of ``key``, if there is one."""
         entry = self._entries.pop(key, None)
         if entry is not None:
             self.bytes -= entry.size
 
 
-def size_of(key: Key, rows: Mapping[str, FeatureRow], limit: int) -> int:
+def size_of(key: FeatureKey, rows: Mapping[str, FeatureRow], limit: int) -> int:
     """What an entry takes in memory, in bytes, or some number over ``limit`` when it is more.
 
-    View and names belong to the rollout. What is used twice counts twice; nothing is walked further than the limit, so
+    The view belongs to the rollout. What is used twice counts twice; nothing is walked further than the limit, so
     that the cost is bounded too.
     """
     size, unseen = _ENTRY_BYTES, [key.entity, rows]

@@ -7,24 +7,37 @@ at hand the coroutine runs through without giving up the event loop.
 from __future__ import annotations
 
 from time import perf_counter_ns
+from typing import Protocol
 
 from extproc.clock import Clock
-from extproc.datapath.features import FeatureReader
 from extproc.datapath.model import NO_FEATURES, Facts, Features, PolicyVerdict, Request, Unit
 from extproc.datapath.policy_input import build_input
 from extproc.datapath.ports import PolicyEngine
-from extproc.datapath.unit import draw, read_source, unit_of
+from extproc.datapath.unit import draw, entity_of, unit_of
 from extproc.decision_id import Nonce
 from extproc.names import Reason
 from extproc.snapshot.model import CompiledRollout, FeatureNeed
 
 
+class FeatureSource(Protocol):
+    """Where features are found: a cache before a store."""
+
+    def cached(self, need: FeatureNeed, entity: tuple[str | int, ...]) -> Features | None:
+        """What ``need`` names, if it is at hand."""
+        ...
+
+    async def fetch(self, need: FeatureNeed, entity: tuple[str | int, ...]) -> Features:
+        """What ``need`` names, waited for no longer than it says. Never raises."""
+        ...
+
+
 class Gatherer:
     """Gathers the facts of one request at a time."""
 
-    def __init__(self, features: FeatureReader | None, clock: Clock) -> None:
+    def __init__(self, features: FeatureSource | None, clock: Clock, deadline: float) -> None:
         self._features = features
         self._clock = clock
+        self._deadline = deadline
 
     async def gather(
         self,
@@ -48,21 +61,20 @@ class Gatherer:
         if rollout.policy is None:
             return Facts(unit, buckets, features, too_large=request.too_large)
         start = perf_counter_ns()
-        verdict, document = self._ask_policy(engine, rollout.policy.path, rollout, request, unit, features)
+        verdict, document = self._known(engine, rollout.policy.path, rollout, request, unit, features)
+        if verdict is None and engine is not None and document is not None:
+            left = self._deadline - stages.get("features", 0.0) / 1e6
+            verdict = await engine.ask(rollout.policy.path, document, min(rollout.policy.timeout, left))
         stages["policy"] = (perf_counter_ns() - start) / 1000
         return Facts(unit, buckets, features, verdict, document, too_large=request.too_large)
 
     async def _read_features(self, need: FeatureNeed, request: Request) -> Features:
-        entity = read_source(need.entity, request)
-        if isinstance(entity, Reason) or self._features is None:
+        entity = entity_of(need.entity, request)
+        if entity is None or self._features is None:
             return _FEATURES_MISSING
-        try:
-            key = entity.decode()
-        except UnicodeDecodeError:
-            return _FEATURES_MISSING
-        return self._features.cached(need, key) or await self._features.fetch(need, key)
+        return self._features.cached(need, entity) or await self._features.fetch(need, entity)
 
-    def _ask_policy(
+    def _known(
         self,
         engine: PolicyEngine | None,
         path: str,
@@ -70,7 +82,8 @@ class Gatherer:
         request: Request,
         unit: Unit,
         features: Features,
-    ) -> tuple[PolicyVerdict, dict[str, object] | None]:
+    ) -> tuple[PolicyVerdict | None, dict[str, object] | None]:
+        """The verdict, None when somebody must be waited for; and the input, None when it cannot be built."""
         if engine is None:
             return _NO_POLICIES, None
         try:
@@ -79,7 +92,7 @@ class Gatherer:
             message = f"the input cannot be built: {type(error).__name__}"
             allow = not engine.can_deny(path)
             return PolicyVerdict(allow=allow, fault=Reason.POLICY_ERROR, message=message), None
-        return engine.evaluate(path, document), document
+        return engine.known(path, document), document
 
 
 _FEATURES_MISSING = Features(fault=Reason.FEATURE_MISSING)

@@ -11,8 +11,8 @@ from dataclasses import dataclass, field
 from types import MappingProxyType
 from typing import Any, NamedTuple
 
-from extproc.names import Reason
-from extproc.snapshot.matching import Repeated
+from extproc.matching import Repeated
+from extproc.names import ARM_TAKEN_AWAY, Reason
 
 
 @dataclass(slots=True)
@@ -48,7 +48,8 @@ class Unit(NamedTuple):
 class Buckets(NamedTuple):
     """The unit's draws; None where the rollout has no such stage or there is no unit. Replay starts from these.
 
-    ``quotient`` is what the bucket leaves of the unit's hash, 0 without a unit: no decision depends on it.
+    ``quotient`` is the unit's hash divided by the number of buckets, which the bucket says nothing about; 0 without a
+    unit. No decision depends on it.
     """
 
     unit: int | None = None
@@ -59,10 +60,13 @@ class Buckets(NamedTuple):
 
 
 class FeatureValue(NamedTuple):
-    """A feature as it was read: ``age`` in seconds since its event time; ``source`` is ``cache`` or ``store``."""
+    """A feature as it was read; ``source`` is ``cache`` or ``store``.
+
+    ``age`` is in seconds since its event time, None where the store does not know that.
+    """
 
     value: Any
-    age: float
+    age: float | None
     source: str
 
 
@@ -92,6 +96,13 @@ class PolicyVerdict(NamedTuple):
     body: str | None = None
     fault: Reason | None = None
     message: str | None = None
+
+    @classmethod
+    def from_json(cls, said: Mapping[str, Any]) -> PolicyVerdict:
+        """The verdict that JSON made of ``_asdict`` says. Raises KeyError, TypeError, ValueError for anything else."""
+        versions, fault = said["versions"], said["fault"]
+        versions, fault = None if versions is None else frozenset(versions), None if fault is None else Reason(fault)
+        return cls(**{**said, "versions": versions, "fault": fault})
 
 
 class Facts(NamedTuple):
@@ -124,7 +135,8 @@ class Decision:
     """What was decided and everything that it was decided from: one record per request.
 
     ``decision_id`` is made last, because it says how the decision came out. ``unit`` is the raw unit here; the log
-    writes a pseudonym. ``ranges`` are the arms' buckets at the time.
+    writes a pseudonym. ``ranges`` are the arms' buckets at the time. ``arm`` is what was drawn; ``taken_away`` says
+    that its version was not served, because a kill, a trip or an abort took it away.
     ``fallbacks`` name what could not be had (a unit, a feature, a verdict), whether or not it changed the outcome.
     ``stage_us`` are microseconds per stage.
     """
@@ -146,6 +158,12 @@ class Decision:
     fallbacks: tuple[str, ...] = ()
     stage_us: Mapping[str, float] = field(default_factory=dict)
     denial: Denial | None = None
+    taken_away: bool = False
+
+    @property
+    def counted_arm(self) -> str | None:
+        """The arm for which counts what comes of this: nothing that a version did not serve counts for it."""
+        return ARM_TAKEN_AWAY if self.taken_away else self.arm
 
 
 class Mutation(NamedTuple):

@@ -6,17 +6,17 @@ Every transport calls ``Pipeline.process``; there is no other way to a decision.
 from __future__ import annotations
 
 from collections.abc import Sequence
+from math import inf
 from time import perf_counter_ns
 from typing import Protocol
 
 from extproc.assignment import layer_bucket
 from extproc.clock import Clock
 from extproc.datapath.decide import decide
-from extproc.datapath.features import FeatureReader
-from extproc.datapath.gather import Gatherer
+from extproc.datapath.gather import FeatureSource, Gatherer
 from extproc.datapath.model import Decision, Denial, Facts, Mutation, Request
 from extproc.datapath.mutation import TOO_FULL, mutation_for, without_room
-from extproc.datapath.ports import Decided, DecisionSink, PolicyEngine
+from extproc.datapath.ports import DecisionRecord, DecisionSink, PolicyEngine
 from extproc.datapath.streams import may_stream
 from extproc.datapath.unit import unit_of
 from extproc.decision_id import EXCLUDED_CODE, DecisionIds, Nonce, sealed_code
@@ -38,22 +38,26 @@ class CurrentPolicies(Protocol):
 
 
 class Pipeline:
-    """Decides requests from whatever snapshot and policies are in force when they arrive, and tells ``sink``."""
+    """Decides requests from whatever snapshot and policies are in force when they arrive, and tells ``sink``.
+
+    No decision waits longer than ``deadline`` seconds for what is not at hand.
+    """
 
     def __init__(
         self,
         holder: CurrentSnapshot,
         policies: CurrentPolicies,
-        features: FeatureReader | None,
+        features: FeatureSource | None,
         ids: DecisionIds,
         clock: Clock,
         sink: DecisionSink | None = None,
+        deadline: float = inf,
     ) -> None:
         self._holder = holder
         self._policies = policies
         self._ids = ids
         self._clock = clock
-        self._gatherer = Gatherer(features, clock)
+        self._gatherer = Gatherer(features, clock, deadline)
         self._sink = sink
 
     async def process(self, request: Request) -> Mutation:
@@ -63,7 +67,7 @@ class Pipeline:
             self._sink.record(decided)
         return mutation
 
-    async def decide(self, request: Request) -> tuple[Mutation, Decided]:
+    async def decide(self, request: Request) -> tuple[Mutation, DecisionRecord]:
         """The reply and what is behind it, of which nobody is told."""
         start = perf_counter_ns()
         # Read once: a swap while a feature is awaited must not mix two revisions in one decision.
@@ -91,8 +95,9 @@ class Pipeline:
             )
             if request.full and rollout.denies_unanswered and decision.denial is None:
                 decision.denial = TOO_FULL  # there is no room to say more, and without an answer it is denied
-            assert decision.arm is not None
-            arm = sealed_code(rollout.arm_codes[decision.arm], stream=may_stream(request))
+            counted = decision.counted_arm
+            assert counted is not None
+            arm = sealed_code(rollout.arm_codes[counted], stream=may_stream(request))
             decision.decision_id = self._ids.seal(nonce, rollout.number, arm, facts.buckets.quotient % UNIT_GROUPS)
             stages["decide"] = (perf_counter_ns() - gathered) / 1000
         mutation = mutation_for(decision, self._ids.mark)
@@ -100,7 +105,7 @@ class Pipeline:
             mutation = without_room(mutation, request.headers)
         stages["total"] = (perf_counter_ns() - start) / 1000
         decision.stage_us = stages
-        return mutation, Decided(decision, request, facts, rollout, overlay)
+        return mutation, DecisionRecord(decision, request, facts, rollout, overlay)
 
 
 def select(candidates: Sequence[CompiledRollout], request: Request, nonce: Nonce) -> CompiledRollout | None:

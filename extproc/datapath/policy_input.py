@@ -15,7 +15,8 @@ from functools import cached_property
 from typing import Any, Final, NamedTuple
 from urllib.parse import parse_qs, unquote
 
-from extproc.datapath.model import Features, Request, Unit
+from extproc.assignment import policy_bucket
+from extproc.datapath.model import NO_FEATURES, Features, Request, Unit
 from extproc.datapath.ports import InputReads
 from extproc.snapshot.model import CompiledRollout
 
@@ -120,6 +121,7 @@ class InputPlan(NamedTuple):
     version: bool
     rollout: frozenset[str] | None
     unit: bool
+    draw: bool
     features: frozenset[str] | None
     time: bool
 
@@ -138,9 +140,16 @@ def _plan(reads: Reads) -> InputPlan:
         version=reads.reads("version"),
         rollout=reads.below("rollout"),
         unit=reads.reads("unit"),
+        draw=reads.reads("draw"),
         features=reads.below("features"),
         time=reads.reads("time"),
     )
+
+
+def plain_input(rollout: CompiledRollout, now: float, reads: InputReads) -> dict[str, Any]:
+    """What ``reads`` may look at of a plain request to ``rollout``: what policies are tried on."""
+    request = Request(method="POST", path="/", host="trial", scheme="http", headers={":path": b"/"})
+    return build_input(request, rollout, Unit(b"trial"), NO_FEATURES, now, reads)
 
 
 def build_input(
@@ -172,6 +181,8 @@ def build_input(
         document["rollout"] = {name: given[name] for name in plan.rollout if name in given}
     if plan.unit:
         document["unit"] = _unit(unit)
+    if plan.draw and unit.value is not None:
+        document["draw"] = policy_bucket(rollout.seed, unit.value)
     wanted = plan.features
     if wanted is None or wanted:
         document["features"] = {

@@ -1,34 +1,61 @@
-"""What the request path asks of the outside: features and policies."""
+"""What the request path asks of the outside, features and policies, and what it tells it: decisions."""
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import AsyncGenerator, Mapping, Sequence
 from typing import Any, NamedTuple, Protocol
 
 from extproc.datapath.model import Decision, Facts, PolicyVerdict, Request
-from extproc.snapshot.model import CompiledRollout, Overlay
+from extproc.snapshot.model import CompiledRollout, FeatureView, Overlay
 
 
 class FeatureRow(NamedTuple):
-    """A stored feature: any JSON value, and its event time in Unix seconds."""
+    """A stored feature: any JSON value, and its event time in Unix seconds; None where the store does not know it."""
 
     value: Any
-    event_time: float
+    event_time: float | None
+
+
+class FeatureKey(NamedTuple):
+    """What one read answers: the features of ``view`` for an entity, a value for each of the view's join keys."""
+
+    view: FeatureView
+    entity: tuple[str | int, ...]
+
+    @property
+    def text(self) -> str:
+        """The entity as one text, for stores whose keys are text. No two entities of a view have the same.
+
+        One value stands as it is; several are joined by ``|``, and ``|`` and ``\\`` within them follow a ``\\``.
+        """
+        if len(self.entity) == 1:
+            return str(self.entity[0])
+        return "|".join(str(value).replace("\\", "\\\\").replace("|", "\\|") for value in self.entity)
+
+
+class FeatureAnswer(NamedTuple):
+    """What a store says of a key: the features that exist, by name, or why it cannot say."""
+
+    key: FeatureKey
+    rows: Mapping[str, FeatureRow] | None
+    fault: Exception | None = None
 
 
 class FeatureStore(Protocol):
-    """Reads the online values of one entity. Called on a thread of its own, never on the event loop."""
+    """Reads online values. Every method belongs to one event loop, which a store never holds up."""
 
-    def read(self, view: str, entity: str, names: Sequence[str]) -> Mapping[str, FeatureRow]:
-        """The values that exist; a name without a value is left out.
+    max_batch: int
+    """Keys that one ``read`` may ask for."""
 
-        Raises:
-            Unreachable: when the store cannot be read.
+    def read(self, keys: Sequence[FeatureKey]) -> AsyncGenerator[FeatureAnswer, None]:
+        """An answer for each of ``keys``, in any order, each as soon as it is there.
+
+        A feature without a value is left out. What it raises is the answer to every key that has none by then.
         """
         ...
 
-    def close(self) -> None:
-        """Let go of the connection."""
+    async def close(self) -> None:
+        """Let go of connections and threads."""
         ...
 
 
@@ -41,7 +68,43 @@ class InputReads(Protocol):
 
 
 class PolicyEngine(Protocol):
-    """Evaluates one set of policies; built and used on one thread. Sets of policies are swapped whole."""
+    """What a rollout's rule says of a request, at once or when somebody else has been asked.
+
+    Every method belongs to one event loop, which an engine never holds up.
+    """
+
+    @property
+    def revision(self) -> str:
+        """A fingerprint of the policies and their data, or what there is to say of whose they are."""
+        ...
+
+    def known(self, path: str, document: Mapping[str, Any]) -> PolicyVerdict | None:
+        """The verdict of the rule at ``path`` on ``document`` if no one must be waited for. Never raises."""
+        ...
+
+    async def ask(self, path: str, document: Mapping[str, Any], within: float) -> PolicyVerdict:
+        """The verdict, waited for at most ``within`` seconds; then its fault is ``policy_timeout``. Never raises."""
+        ...
+
+    def reads(self, path: str) -> InputReads:
+        """The parts of the input that the rule at ``path`` can read."""
+        ...
+
+    def can_deny(self, path: str) -> bool:
+        """Whether the rule at ``path`` can answer anything but ``allow: true``: then its errors are denials."""
+        ...
+
+    def has(self, path: str) -> bool:
+        """Whether ``path``, such as ``routing/decision``, may have a value."""
+        ...
+
+    async def close(self) -> None:
+        """Let go of connections."""
+        ...
+
+
+class EmbeddedEngine(Protocol):
+    """Evaluates one set of policies in this process; built and used on one thread. Sets are swapped whole."""
 
     @property
     def revision(self) -> str:
@@ -60,13 +123,12 @@ class PolicyEngine(Protocol):
         """Whether the rule at ``path`` can answer anything but ``allow: true``: then its errors are denials."""
         ...
 
-    @property
-    def paths(self) -> tuple[str, ...]:
-        """The rules that can be evaluated, as ``routing/decision``."""
+    def has(self, path: str) -> bool:
+        """Whether anything gives ``path``, such as ``routing/decision``, a value."""
         ...
 
 
-class Decided(NamedTuple):
+class DecisionRecord(NamedTuple):
     """One decision and what it was made from; facts and rollout are None when no rollout matched."""
 
     decision: Decision
@@ -79,6 +141,39 @@ class Decided(NamedTuple):
 class DecisionSink(Protocol):
     """Takes note of decisions: the metrics, the decision log. Called on the event loop, so it never waits."""
 
-    def record(self, decided: Decided) -> None:
+    def record(self, decided: DecisionRecord) -> None:
         """Take note of one decision."""
+        ...
+
+
+class EventSink(Protocol):
+    """Takes the decision log away from a worker.
+
+    An event is a JSON object in UTF-8, without a line end: a decision, or a plan that those behind it name. A sink has
+    a thread of its own, which alone calls it, but for ``check``: it may wait, and no request ever waits for it.
+    Meanwhile events queue up, and what finds the queue full is dropped and counted.
+    """
+
+    def check(self) -> None:
+        """See, before anything is served, that it can work as it was configured; it holds nothing afterwards.
+
+        Raises:
+            DropoutError: when it cannot. What may come back by itself, such as a server, is no error.
+        """
+        ...
+
+    def write(self, events: Sequence[bytes]) -> int:
+        """Return when ``events`` are delivered, with the number of those that it refuses for good: they are dropped.
+
+        They are one or more, the oldest first, of a megabyte together, or of one event that is larger. Whatever it
+        raises is counted, and the same events come again: they may be delivered twice.
+        """
+        ...
+
+    def reopen(self) -> None:
+        """Open again what was opened by name: a file that was renamed, a certificate that was renewed."""
+        ...
+
+    def close(self) -> None:
+        """Let go of everything. Nothing is left to be delivered; it may never have been asked for anything."""
         ...

@@ -33,5 +33,5 @@ def load_or_create_key(path: Path) -> bytes:
     """
     key = load_or_create(path, lambda: secrets.token_bytes(KEY_BYTES), "The key for pseudonyms")
     if len(key) != KEY_BYTES:
-        raise InvalidInput.of("key_invalid", f"The key for pseudonyms is not {KEY_BYTES} bytes.", file=str(path))
+        raise InvalidInput.of("key_invalid", f"the key for pseudonyms is not {KEY_BYTES} bytes", file=str(path))
     return key

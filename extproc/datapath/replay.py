@@ -8,7 +8,6 @@ gathered, the decision is not replayable and says why.
 
 from __future__ import annotations
 
-import json
 from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from typing import Any, Final, NamedTuple
@@ -16,17 +15,27 @@ from typing import Any, Final, NamedTuple
 import orjson
 
 from extproc.datapath.decide import decide
-from extproc.datapath.model import Buckets, Facts, Features, FeatureValue, PolicyVerdict, Unit
+from extproc.datapath.logged import (
+    PLAN_MISSING,
+    LoggedEvents,
+    facts_of,
+    left_out,
+    overlay_of,
+    path_of,
+    rollout_of,
+    shown_features,
+    verdict_of,
+)
+from extproc.datapath.model import PolicyVerdict
 from extproc.datapath.policy_input import Reads, format_path
-from extproc.datapath.ports import PolicyEngine
+from extproc.datapath.ports import EmbeddedEngine
 from extproc.datapath.record import RECORD_FIELDS, record_of
 from extproc.errors import DropoutError
 from extproc.names import Reason
-from extproc.resources.loading import parse_rollout, rollout_body
 from extproc.resources.rollout import Rollout
 from extproc.snapshot.compile import compile_rollout
-from extproc.snapshot.model import CompiledRollout, Overlay
-from extproc.snapshot.store import Status
+from extproc.snapshot.model import CompiledRollout
+from extproc.store.status import Status
 
 COMPARED: Final = tuple(field for field in RECORD_FIELDS if field not in ("decision_id", "stage_us"))
 """What a replay has to reproduce: the record without its name and its durations."""
@@ -73,64 +82,52 @@ class Replay:
     the specs in the log.
     """
 
-    def __init__(self, engine: PolicyEngine, rollouts: Mapping[str, Rollout] | None = None) -> None:
+    def __init__(self, engine: EmbeddedEngine, rollouts: Mapping[str, Rollout] | None = None) -> None:
         self._engine = engine
         self._rollouts = rollouts
+        self._events = LoggedEvents()
         self._compiled: dict[tuple[str, bytes], tuple[CompiledRollout, CompiledRollout]] = {}
 
     def lines(self, lines: Iterable[bytes]) -> Iterator[Replayed]:
-        """Replay a log line by line, in constant memory. Blank lines count for nothing."""
+        """Replay a log line by line; it holds no more than the plans. Blank lines and plans count for nothing."""
         for number, line in enumerate(lines, start=1):
-            if line.strip():
-                yield self._line(number, line)
+            replayed = self._line(number, line) if line.strip() else None
+            if replayed is not None:
+                yield replayed
 
-    def _line(self, number: int, line: bytes) -> Replayed:
+    def _line(self, number: int, line: bytes) -> Replayed | None:
         try:
-            event = _parse(line)
-            decision_id, result = event["decision_id"], event["result"]
-            missing = [name for name in RECORD_FIELDS if name not in result]
-            if missing:
-                return Replayed(number, fault=f"the result lacks {', '.join(missing)}")
-        except (ValueError, KeyError, TypeError, AttributeError, RecursionError):
-            return Replayed(number, fault="the line is no decision-log event")
+            event = self._events.read(line)
+        except ValueError as error:
+            return Replayed(number, fault=str(error))
+        if event is None:
+            return None
+        decision_id, result = event["decision_id"], event["result"]
         try:
             differences = _compare(result, self._decide(event))
         except _NotReplayableError as error:
             return Replayed(number, decision_id, not_replayable=str(error))
         except DropoutError as error:
-            return Replayed(number, decision_id, not_replayable=f"the plan is refused: {error}")
+            why = error.faults[0].message if error.code == PLAN_MISSING else f"the plan is refused: {error}"
+            return Replayed(number, decision_id, not_replayable=why)
         except (KeyError, TypeError, ValueError, AttributeError) as error:
             return Replayed(number, decision_id, fault=f"the event lacks what a decision is made from: {error!r}")
         return Replayed(number, decision_id, differences=differences)
 
     def _decide(self, event: Mapping[str, Any]) -> dict[str, Any]:
         """The record of the decision, made again."""
-        result, document = event["result"], event["input"]
+        result = event["result"]
         if result["rollout"] is None:
             return self._no_match(result)
-        compiled = self._plan(result["rollout"], document["plan"])
-        shown = {name for name, feature in result["features"].items() if "value" in feature}
-        facts = Facts(
-            unit=Unit(None, _reason(document["unit_fault"]), document["per_request"]),
-            buckets=Buckets(**document["buckets"]),
-            features=Features(
-                {
-                    name: FeatureValue(feature.get("value"), feature["age"], feature["source"])
-                    for name, feature in result["features"].items()
-                },
-                _reason(document["feature_fault"]),
-            ),
-            verdict=self._verdict(compiled, event),
-            too_large=document["too_large"],
-        )
+        compiled = self._plan(event)
         decision = decide(
             compiled,
-            _overlay(document["overlay"]),
-            facts,
+            overlay_of(event),
+            facts_of(event, self._verdict(compiled, event)),
             revision=result["revision"],
             policy_revision=result["policy_revision"],
         )
-        return record_of(decision, result["unit"], shown)
+        return record_of(decision, result["unit"], shown_features(event))
 
     def _no_match(self, result: Mapping[str, Any]) -> dict[str, Any]:
         """Without a rollout there is nothing to decide again but that nothing was decided."""
@@ -140,78 +137,56 @@ class Replay:
         nothing |= {"epoch": 0, "ranges": {}, "features": {}, "fallbacks": [], "reason": Reason.NO_MATCH}
         return nothing | {name: result[name] for name in ("revision", "policy_revision")}
 
-    def _plan(self, key: str, plan: Mapping[str, Any]) -> CompiledRollout:
+    def _plan(self, event: Mapping[str, Any]) -> CompiledRollout:
         """The rollout to decide with: the logged one, or the one that takes its place."""
-        cached = (key, orjson.dumps(plan))
+        cached = (event["result"]["rollout"], orjson.dumps(event["input"]["plan"]))
         if cached not in self._compiled:
             if len(self._compiled) >= _MAX_COMPILED:
                 self._compiled.clear()
-            self._compiled[cached] = self._compile(key, plan)
+            self._compiled[cached] = self._compile(event)
         logged, compiled = self._compiled[cached]
         changed = _gathered_otherwise(logged, compiled)
         if changed:
             raise _NotReplayableError(f"the document changed {changed}, so other facts would be gathered")
         return compiled
 
-    def _compile(self, key: str, plan: Mapping[str, Any]) -> tuple[CompiledRollout, CompiledRollout]:
-        namespace, _, name = key.partition("/")
-        body = rollout_body(namespace, name, plan["spec"])
-        status = Status.from_dict(plan["status"])
-        logged = compile_rollout(parse_rollout(body), status, now=0.0)
+    def _compile(self, event: Mapping[str, Any]) -> tuple[CompiledRollout, CompiledRollout]:
+        logged = rollout_of(event)
         if self._rollouts is None:
             return logged, logged
-        if key not in self._rollouts:
-            raise _NotReplayableError(f"there is no document of {key}")
-        return logged, compile_rollout(self._rollouts[key], status, now=0.0)
+        document = self._rollouts.get(logged.key)
+        if document is None:
+            raise _NotReplayableError(f"there is no document of {logged.key}")
+        status = Status.from_dict(event["input"]["plan"]["status"])
+        return logged, compile_rollout(document, status, now=0.0)
 
     def _verdict(self, rollout: CompiledRollout, event: Mapping[str, Any]) -> PolicyVerdict | None:
         """What the policy says now; what it was found to be then, where it was not asked."""
         if rollout.policy is None:
             return None
-        logged = event.get("policy")
+        logged = verdict_of(event)
         if logged is None:
             raise _NotReplayableError("no policy was asked, so its input is not in the log")
-        fault = _reason(logged["fault"])
-        if fault is Reason.POLICY_QUARANTINED or (fault is not None and not event["reads"]):
-            return PolicyVerdict(
-                allow=logged["allow"], http_status=logged["http_status"], fault=fault, message=logged["message"]
-            )
-        self._check_reads(rollout.policy.path, event)
+        if logged.fault is Reason.POLICY_QUARANTINED or (logged.fault is not None and not event["reads"]):
+            return logged
+        self._check_reads(rollout, event)
         document = {name: value for name, value in event["input"].items() if name not in _OURS}
         return self._engine.evaluate(rollout.policy.path, {**document, "rollout": rollout.policy_input})
 
-    def _check_reads(self, path: str, event: Mapping[str, Any]) -> None:
+    def _check_reads(self, rollout: CompiledRollout, event: Mapping[str, Any]) -> None:
         """Every part of the input that the policy reads now has to be in the log."""
-        reads = self._engine.reads(path)
-        for pointer in event.get("erased", ()):
-            parts = [part.replace("~1", "/").replace("~0", "~") for part in pointer.split("/")[2:]]
-            if reads.reads(*parts):
-                raise _NotReplayableError(f"the policy reads {pointer}, which may not be in the log")
+        assert rollout.policy is not None
+        reads = self._engine.reads(rollout.policy.path)
+        lacking = [pointer for pointer in event.get("erased", ()) if reads.reads(*path_of(pointer))]
+        if lacking:
+            names = ", ".join(left_out(pointer, rollout) for pointer in lacking)
+            raise _NotReplayableError(f"the policy reads what was left out of the log: {names}")
         # The rollout is made from the plan, so it is there whatever was read.
         known = Reads.parse([*event["reads"], "rollout"])
         for wanted in reads.raw_paths if isinstance(reads, Reads) else ((),):
             if not known.reads_all(*wanted):
                 name = format_path(wanted) or "as a whole"
                 raise _NotReplayableError(f"the policy reads input {name}, which it did not when this was logged")
-
-
-def _parse(line: bytes) -> dict[str, Any]:
-    try:
-        event = orjson.loads(line)
-    except orjson.JSONDecodeError:
-        event = json.loads(line)  # lone surrogates and large integers
-    if not isinstance(event, dict):
-        raise TypeError("an event is an object")
-    return event
-
-
-def _overlay(logged: Mapping[str, Any]) -> Overlay:
-    """What was taken away; which versions were probed is only there if any were."""
-    return Overlay(logged["killed"], frozenset(logged["tripped"]), frozenset(logged.get("probing", ())))
-
-
-def _reason(text: str | None) -> Reason | None:
-    return None if text is None else Reason(text)
 
 
 def _gathered_otherwise(logged: CompiledRollout, compiled: CompiledRollout) -> str | None:
@@ -229,7 +204,7 @@ def _gathered_otherwise(logged: CompiledRollout, compiled: CompiledRollout) -> s
         return None
     need, before_need = compiled.features, logged.features
     if before_need is None or any(
-        getattr(need, name) != getattr(before_need, name) for name in ("entity", "view", "names", "max_age")
+        getattr(need, name) != getattr(before_need, name) for name in ("entity", "view", "max_age")
     ):
         return "features"
     return None

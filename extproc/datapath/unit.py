@@ -2,13 +2,19 @@
 
 from __future__ import annotations
 
+import re
+from typing import Final
+
 from extproc.assignment import draw_of, holdout_bucket, layer_bucket, shadow_bucket
 from extproc.datapath.model import Buckets, Request, Unit
 from extproc.decision_id import Nonce
 from extproc.names import Reason
-from extproc.snapshot.model import CompiledRollout, UnitSource
+from extproc.snapshot.model import CompiledRollout, JoinKey, UnitSource
 
 _REQUEST_ID = "x-request-id"
+
+_INTEGER: Final = re.compile(r"-?[0-9]{1,19}")
+"""A whole number of 64 bits, as feature stores hold them, in the one way to write it that all of them take."""
 
 
 def read_source(source: UnitSource, request: Request) -> bytes | Reason:
@@ -39,6 +45,26 @@ def unit_of(source: UnitSource, request: Request, nonce: Nonce) -> Unit:
     if source.per_request and found is Reason.UNIT_MISSING:
         return Unit(request.headers.get(_REQUEST_ID) or nonce.draw(), found, per_request=True)
     return Unit(None, found)
+
+
+def entity_of(keys: tuple[JoinKey, ...], request: Request) -> tuple[str | int, ...] | None:
+    """A value for each join key, or None where the request has none that could be one."""
+    values: list[str | int] = []
+    for source, is_integer in keys:
+        found = read_source(source, request)
+        if isinstance(found, Reason):
+            return None
+        try:
+            text = found.decode()
+        except UnicodeDecodeError:
+            return None
+        if not is_integer:
+            values.append(text)
+        elif _INTEGER.fullmatch(text) and -(1 << 63) <= (number := int(text)) < 1 << 63:
+            values.append(number)
+        else:
+            return None
+    return tuple(values)
 
 
 def draw(rollout: CompiledRollout, unit: Unit) -> Buckets:

@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
-import difflib
 from collections.abc import Callable
 from typing import Any, Final
 
 from extproc.datapath.model import PolicyVerdict
 from extproc.names import Reason
+from extproc.suggestions import close_to
 
 DEFAULT_DENY_STATUS: Final = 403
 
@@ -62,8 +62,8 @@ def denies(verdict: PolicyVerdict, deny_on_error: bool | None) -> bool:
 
 def _unknown(key: Any) -> str:
     """Names the field that was meant, not the one that was written: a key may be computed from the input."""
-    close = difflib.get_close_matches(key, _CHECKS, n=1) if type(key) is str else []
-    hint = f"is {close[0]} meant?" if close else f"it has only {', '.join(_CHECKS)}"
+    close = close_to(key, _CHECKS) if type(key) is str else None
+    hint = f"is {close} meant?" if close is not None else f"it has only {', '.join(_CHECKS)}"
     return f"an unknown field in the decision: {hint}"
 
 

@@ -1,8 +1,9 @@
 """Verdicts that a worker remembers: a policy that is asked the same again answers the same.
 
-A policy has no clock, no randomness and nothing to ask (such builtins are refused when it is loaded), so its verdict
-depends on what it reads alone. Between requests the engine's code and data leave the processor's caches: an evaluation
-that takes 10 µs in a loop takes several times that in a server, and what is remembered none of it.
+A policy has no clock but the input's, no randomness and nothing to ask (such builtins are refused when it is loaded),
+so its verdict depends on what it reads alone. Between requests the engine's code and data leave the processor's
+caches: an evaluation that takes 10 µs in a loop takes several times that in a server, and what is remembered none of
+it.
 """
 
 from __future__ import annotations
@@ -12,8 +13,9 @@ from typing import Any, Final
 
 import orjson
 
+from extproc.datapath.embedded_policy import EngineWrapper
 from extproc.datapath.model import PolicyVerdict
-from extproc.datapath.ports import InputReads, PolicyEngine
+from extproc.datapath.ports import EmbeddedEngine
 
 MAX_CHARACTERS: Final = 1024
 """Of an input, and of the texts of a verdict, for it to be remembered. What is larger seldom comes twice."""
@@ -38,37 +40,19 @@ class VerdictCache:
         self.hits = 0
         self.misses = 0
 
-    def before(self, engine: PolicyEngine) -> PolicyEngine:
+    def before(self, engine: EmbeddedEngine) -> EmbeddedEngine:
         """``engine``, asked only for verdicts that are not remembered. It starts with none."""
         return _Remembering(engine, self) if self.max_entries else engine
 
 
-class _Remembering:
-    """A ``PolicyEngine``. The oldest verdict makes room for a new one."""
+class _Remembering(EngineWrapper):
+    """A ``EmbeddedEngine``. The oldest verdict makes room for a new one."""
 
-    def __init__(self, engine: PolicyEngine, cache: VerdictCache) -> None:
-        self._engine = engine
+    def __init__(self, engine: EmbeddedEngine, cache: VerdictCache) -> None:
+        super().__init__(engine)
         self._cache = cache
         self._known: dict[_Asked, PolicyVerdict] = {}
         self._repeats: dict[str, bool] = {}
-
-    @property
-    def revision(self) -> str:
-        """The fingerprint of the policies."""
-        return self._engine.revision
-
-    def reads(self, path: str) -> InputReads:
-        """The parts of the input that the rule at ``path`` can read."""
-        return self._engine.reads(path)
-
-    def can_deny(self, path: str) -> bool:
-        """Whether the rule at ``path`` can deny."""
-        return self._engine.can_deny(path)
-
-    @property
-    def paths(self) -> tuple[str, ...]:
-        """The rules that can be evaluated."""
-        return self._engine.paths
 
     def evaluate(self, path: str, document: Mapping[str, Any]) -> PolicyVerdict:
         """The verdict of the rule at ``path``; never raises."""

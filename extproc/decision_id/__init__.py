@@ -6,13 +6,16 @@ it nor that two requests came from one user. It ends in a code that only who has
 one of ours. That attributes a label; it authorises nobody to send one.
 """
 
-from extproc.decision_id.codec import DecisionIds, IdFault, Nonce, Opened, open_id
+from extproc.decision_id.codec import DecisionIds, IdFault, Nonce, Opened, id_of, open_id
 from extproc.decision_id.codes import (
     EXCLUDED_CODE,
     MAX_VARIANTS,
     arm_and_stream,
     arm_codes,
-    epoch_number,
+    control_code,
+    draw_number,
+    hashed_number,
+    is_compared,
     sealed_code,
 )
 from extproc.decision_id.key_file import KeyFile
@@ -30,7 +33,11 @@ __all__ = [
     "Opened",
     "arm_and_stream",
     "arm_codes",
-    "epoch_number",
+    "control_code",
+    "draw_number",
+    "hashed_number",
+    "id_of",
+    "is_compared",
     "open_id",
     "sealed_code",
 ]

@@ -17,6 +17,7 @@ from __future__ import annotations
 
 import secrets
 from binascii import a2b_base64, b2a_base64
+from collections.abc import Iterable
 from enum import StrEnum
 from hmac import compare_digest
 from struct import Struct
@@ -116,6 +117,24 @@ class Opened(NamedTuple):
     worker: int
     counter: int
     key: bytes
+
+
+def id_of(keys: IdKeys, opened_key: bytes, number: int, arms: Iterable[int], group: int) -> str | None:
+    """The id that opened to that ``Opened.key``, the epoch's ``number``, one of the codes ``arms``, and ``group``.
+
+    None where it was made with none of ``keys``. For who keeps of an id no more than tells it from all others.
+    """
+    head, tail = int.from_bytes(opened_key[:6]), int.from_bytes(opened_key[6:9])
+    for key in keys:
+        mask = key.mask.copy()
+        mask.update(((key.name << 48 | head) << 24 | tail).to_bytes(10))
+        nonce = Nonce(key, key.name << 48 | head, tail, mask.digest())
+        for arm in arms:
+            text = DecisionIds.seal(nonce, number, arm, group)
+            opened = open_id(keys, text)
+            if isinstance(opened, Opened) and opened.key == opened_key:
+                return text
+    return None
 
 
 class IdFault(StrEnum):

@@ -18,7 +18,7 @@ from extproc.decision_id.keys import KEY_BYTES, IdKeys
 from extproc.errors import DropoutError, InvalidInput
 from extproc.key_files import load_or_create
 
-_WHAT: Final = "The keys of decision ids"
+_WHAT: Final = "the keys of decision ids"
 _LINE: Final = re.compile(rb"[0-9a-fA-F]{64}").fullmatch
 _LOOK_AGAIN_SECONDS: Final = 1.0
 
@@ -81,8 +81,8 @@ class KeyFile:
         content = load_or_create(self._path, lambda: secrets.token_hex(KEY_BYTES).encode() + b"\n", _WHAT)
         lines = content.split()
         if not lines or not all(map(_LINE, lines)):
-            raise InvalidInput.of("key_invalid", f"{_WHAT} are lines of 64 hexadecimal digits.", file=str(self._path))
+            raise InvalidInput.of("key_invalid", f"{_WHAT} are lines of 64 hexadecimal digits", file=str(self._path))
         try:
             return IdKeys([bytes.fromhex(line.decode()) for line in lines])
         except ValueError as error:
-            raise InvalidInput.of("key_invalid", f"{_WHAT}: {error}; make another.", file=str(self._path)) from error
+            raise InvalidInput.of("key_invalid", f"{_WHAT}: {error}; make another", file=str(self._path)) from error

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import secrets
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from hashlib import blake2b
 from typing import Final, Self
 
@@ -51,6 +51,9 @@ class IdKeys:
     def throwaway(cls) -> Self:
         """A key that nobody else has and nothing keeps: for decisions that are not carried out."""
         return cls([secrets.token_bytes(KEY_BYTES)])
+
+    def __iter__(self) -> Iterator[IdKey]:
+        return iter(self._by_name.values())
 
     def get(self, name: int) -> IdKey | None:
         """The key of that fingerprint."""

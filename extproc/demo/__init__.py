@@ -4,11 +4,11 @@ versions    what the versions are
 models      trains them, on a data set that scikit-learn carries
 app         serves one
 traffic     the users
-laboratory  tells, later, who was right
+labeller    tells, later, who was right
 processes   starting and ending them
-house       which there are: versions, Dropout, its controller, Envoy
+environment which processes there are: versions, Dropout, its controller, Envoy
 documents   what is applied
-stage       where the acts play, and what an act is
+scenario    where the acts play, and what an act is
 acts        what is done by hand while the users go on, and what must then hold
 loops       what happens without anybody's doing, and what must then hold
 watching    where the rollout stands meanwhile

@@ -16,10 +16,10 @@ from collections.abc import Callable, Iterable, Sequence
 from typing import Final
 
 from extproc.demo.documents import CANARY, GUARD, STABLE, WEIGHTS, write_rollout
-from extproc.demo.house import FEATURE_CACHE_SECONDS
+from extproc.demo.environment import FEATURE_CACHE_SECONDS
+from extproc.demo.scenario import SETTLE_SECONDS, Act, Scenario, Scene, Sides
 from extproc.demo.screen import Bar
-from extproc.demo.stage import SETTLE_SECONDS, Act, Scene, Sides, Stage
-from extproc.demo.traffic import Answer
+from extproc.demo.traffic import ServedRequest
 from extproc.demo.versions import MODEL, upstream_of
 from extproc.names import HEADER_DECISION_ID, HEADER_SHADOW, HEADER_VERSION, OWN_HEADERS
 
@@ -27,15 +27,15 @@ NOTICE_SECONDS: Final = 0.25
 """Workers notice a change within this time."""
 
 
-async def weights_move_live(stage: Stage, act: Act, bar: Bar) -> None:
+async def weights_move_live(scenario: Scenario, act: Act, bar: Bar) -> None:
     """From 0 to 100 in steps: each user changes sides once, exactly where the user's bucket says."""
-    first, wrong = len(stage.traffic.answers), set[str]()
+    first, wrong = len(scenario.traffic.answers), set[str]()
     for weight in WEIGHTS:
         if weight:
-            await stage.run(act, "rollout", "set-weight", MODEL, str(weight))
-        answers = await stage.traffic.rounds(stage.rounds, bar.advance)
-        wrong |= _differ(_last(answers), stage.sides(weight))
-    changes = [_changes(versions) for versions in _versions(stage.traffic.answers[first:]).values()]
+            await scenario.run(act, "rollout", "set-weight", MODEL, str(weight))
+        answers = await scenario.traffic.rounds(scenario.rounds, bar.advance)
+        wrong |= _differ(_last(answers), scenario.sides(weight))
+    changes = [_changes(versions) for versions in _versions(scenario.traffic.answers[first:]).values()]
     once, twice = changes.count(1), sum(count > 1 for count in changes)
     act.numbers = {
         "users_moved_once": once,
@@ -43,39 +43,39 @@ async def weights_move_live(stage: Stage, act: Act, bar: Bar) -> None:
         "users_elsewhere_than_their_bucket": len(wrong),
     }
     act.require(twice == 0, f"{twice} users changed sides more than once.")
-    act.require(once == len(stage.users), f"Only {once} of {len(stage.users)} users moved.")
+    act.require(once == len(scenario.users), f"Only {once} of {len(scenario.users)} users moved.")
     act.require(not wrong, f"{len(wrong)} users were not where their bucket says.")
     act.shown = f"{once} users changed sides once, {twice} twice; each at the weight that the user's bucket says."
 
 
-async def policy_guards(stage: Stage, act: Act, bar: Bar) -> None:
+async def policy_guards(scenario: Scenario, act: Act, bar: Bar) -> None:
     """At 100 percent, those with a high risk score go back to stable."""
-    await stage.run(act, "features", "load", stage.write_risks("risk", stage.users))
-    await stage.run(act, "apply", "-f", write_rollout(stage.house.folder, "rollout-with-policy", **GUARD))
-    await stage.traffic.rounds(1, bar.advance)
-    answers = await stage.traffic.rounds(1, bar.advance)
-    escaped = {a.user for a in answers if a.version == CANARY} & stage.high_risk
-    wrong = _differ(_last(answers), stage.guarded())
-    act.numbers = {"high_risk_users": len(stage.high_risk), "high_risk_users_on_canary": len(escaped)}
+    await scenario.run(act, "features", "load", scenario.write_risks("risk", scenario.users))
+    await scenario.run(act, "apply", "-f", write_rollout(scenario.environment.folder, "rollout-with-policy", **GUARD))
+    await scenario.traffic.rounds(1, bar.advance)
+    answers = await scenario.traffic.rounds(1, bar.advance)
+    escaped = {a.user for a in answers if a.version == CANARY} & scenario.high_risk
+    wrong = _differ(_last(answers), scenario.guarded())
+    act.numbers = {"high_risk_users": len(scenario.high_risk), "high_risk_users_on_canary": len(escaped)}
     act.require(not escaped, f"{len(escaped)} high-risk users were served by version {CANARY}.")
     act.require(not wrong, f"{len(wrong)} users were not where the policy wants them.")
-    rest = len(stage.users) - len(stage.high_risk)
+    rest = len(scenario.users) - len(scenario.high_risk)
     act.shown = (
-        f"{len(stage.high_risk)} high-risk users are back on version {STABLE} at weight 100, {rest} others stay."
+        f"{len(scenario.high_risk)} high-risk users are back on version {STABLE} at weight 100, {rest} others stay."
     )
 
 
-async def feature_steers(stage: Stage, act: Act, bar: Bar) -> None:
+async def feature_steers(scenario: Scenario, act: Act, bar: Bar) -> None:
     """New risk scores take users across, in both directions, with no other change."""
-    low = [user for user in stage.users if user not in stage.high_risk]
-    count = len(stage.high_risk) // 2
-    cured, worse = sorted(stage.high_risk)[:count], low[:count]
-    stage.high_risk = (stage.high_risk - set(cured)) | set(worse)
-    await stage.run(act, "features", "load", stage.write_risks("risk-changed", [*cured, *worse]))
-    loaded, left = stage.traffic.now, set(stage.users)
-    while left and stage.traffic.now - loaded < SETTLE_SECONDS:
-        left = _differ(_last(await stage.traffic.rounds(1, bar.advance)), stage.guarded())
-    seconds = round(stage.traffic.now - loaded, 1)
+    low = [user for user in scenario.users if user not in scenario.high_risk]
+    count = len(scenario.high_risk) // 2
+    cured, worse = sorted(scenario.high_risk)[:count], low[:count]
+    scenario.high_risk = (scenario.high_risk - set(cured)) | set(worse)
+    await scenario.run(act, "features", "load", scenario.write_risks("risk-changed", [*cured, *worse]))
+    loaded, left = scenario.traffic.now, set(scenario.users)
+    while left and scenario.traffic.now - loaded < SETTLE_SECONDS:
+        left = _differ(_last(await scenario.traffic.rounds(1, bar.advance)), scenario.guarded())
+    seconds = round(scenario.traffic.now - loaded, 1)
     act.numbers = {"users_steered": len(cured) + len(worse), "seconds": seconds}
     act.require(not left, f"{len(left)} users were not where their new risk score says after {seconds} s.")
     act.shown = (
@@ -84,18 +84,20 @@ async def feature_steers(stage: Stage, act: Act, bar: Bar) -> None:
     )
 
 
-async def shadow_copies(stage: Stage, act: Act, bar: Bar) -> None:
+async def shadow_copies(scenario: Scenario, act: Act, bar: Bar) -> None:
     """Each request that version 2 answers is also sent to version 1, whose answer nobody waits for."""
     mirrored = write_rollout(
-        stage.house.folder, "rollout-with-shadow", **GUARD, shadow={"version": STABLE, "percent": 100}
+        scenario.environment.folder, "rollout-with-shadow", **GUARD, shadow={"version": STABLE, "percent": 100}
     )
-    await stage.run(act, "apply", "-f", mirrored)
-    await stage.traffic.rounds(1, bar.advance)
-    answers = await stage.traffic.rounds(1, bar.advance)
+    await scenario.run(act, "apply", "-f", mirrored)
+    await scenario.traffic.rounds(1, bar.advance)
+    answers = await scenario.traffic.rounds(1, bar.advance)
     wanted = {a.seen[HEADER_DECISION_ID] for a in answers if a.version == CANARY and a.decided}
-    copies = await _copies_of(stage, wanted)
-    await stage.run(act, "apply", "-f", write_rollout(stage.house.folder, "rollout-with-policy", **GUARD))
-    stage.copies = {version: len(await stage.house.copies(version)) for version in stage.house.versions}
+    copies = await _copies_of(scenario, wanted)
+    await scenario.run(act, "apply", "-f", write_rollout(scenario.environment.folder, "rollout-with-policy", **GUARD))
+    scenario.copies = {
+        version: len(await scenario.environment.copies(version)) for version in scenario.environment.versions
+    }
     act.numbers = {"requests_to_copy": len(wanted), "copies": len(wanted & copies)}
     act.require(bool(wanted), "Nothing was there to copy.")
     act.require(wanted <= copies, f"{len(wanted - copies)} of {len(wanted)} copies did not arrive.")
@@ -104,38 +106,38 @@ async def shadow_copies(stage: Stage, act: Act, bar: Bar) -> None:
     )
 
 
-async def spoofed_headers(stage: Stage, act: Act, bar: Bar) -> None:
+async def spoofed_headers(scenario: Scenario, act: Act, bar: Bar) -> None:
     """Clients send our own headers; nothing of it gets through."""
     lies = dict.fromkeys(OWN_HEADERS, "spoofed") | {HEADER_VERSION: STABLE, HEADER_SHADOW: upstream_of(STABLE)}
-    await stage.traffic.rounds(1, bar.advance)  # the shadow of the act before is off by now
-    stage.traffic.spoofed_headers = lies
-    answers = await stage.traffic.rounds(1, bar.advance)
-    stage.traffic.spoofed_headers = {}
+    await scenario.traffic.rounds(1, bar.advance)  # the shadow of the act before is off by now
+    scenario.traffic.spoofed_headers = lies
+    answers = await scenario.traffic.rounds(1, bar.advance)
+    scenario.traffic.spoofed_headers = {}
     told = [a for a in answers if a.decided]
     believed = [a for a in told if "spoofed" in a.seen.values() or HEADER_SHADOW in a.seen]
-    wrong = _differ(_last(answers), stage.guarded())
+    wrong = _differ(_last(answers), scenario.guarded())
     act.numbers = {"spoofed_requests": len(answers), "believed": len(believed)}
     act.require(not believed, f"{len(believed)} requests carried a spoofed header to the model.")
     act.require(not wrong, f"{len(wrong)} users were led elsewhere by a spoofed header.")
     act.shown = f"{len(answers):,} requests named version {STABLE} in our own headers; {len(believed)} were believed."
 
 
-async def worker_killed(stage: Stage, act: Act, bar: Bar) -> None:
+async def worker_killed(scenario: Scenario, act: Act, bar: Bar) -> None:
     """A worker dies under load; the other one decides, and a new one takes its place."""
-    before = set(stage.house.workers())
+    before = set(scenario.environment.workers())
     victim = min(before)
-    mark = len(stage.traffic.answers)
+    mark = len(scenario.traffic.answers)
     act.commands.append("kill -9 WORKER")
-    stage.screen.command(f"kill -9 {victim}")
+    scenario.screen.command(f"kill -9 {victim}")
     os.kill(victim, signal.SIGKILL)
-    killed = stage.traffic.now
-    replaced = asyncio.create_task(_replaced(stage, before))
-    await stage.traffic.rounds(2, bar.advance)
+    killed = scenario.traffic.now
+    replaced = asyncio.create_task(_replaced(scenario, before))
+    await scenario.traffic.rounds(2, bar.advance)
     seconds = round(await replaced - killed, 1)
-    answers = stage.traffic.answers[mark:]
+    answers = scenario.traffic.answers[mark:]
     errors = sum(a.error is not None for a in answers)
     undecided = sum(a.error is None and not a.decided for a in answers)
-    wrong = _differ(_last(answers), stage.guarded())
+    wrong = _differ(_last(answers), scenario.guarded())
     act.numbers = {"errors": errors, "undecided": undecided, "replaced_after_seconds": seconds}
     act.require(seconds < SETTLE_SECONDS, "The worker was not replaced.")
     act.require(errors == 0, f"{errors} requests failed.")
@@ -144,11 +146,11 @@ async def worker_killed(stage: Stage, act: Act, bar: Bar) -> None:
     act.shown = f"{errors} errors, {undecided} requests undecided; a new worker serves after {seconds} s."
 
 
-async def kill_switch(stage: Stage, act: Act, bar: Bar) -> None:
+async def kill_switch(scenario: Scenario, act: Act, bar: Bar) -> None:
     """One command takes everybody back to stable."""
-    await stage.run(act, "kill", MODEL)
-    returned = stage.traffic.now
-    answers = await stage.traffic.rounds(2, bar.advance)
+    await scenario.run(act, "kill", MODEL)
+    returned = scenario.traffic.now
+    answers = await scenario.traffic.rounds(2, bar.advance)
     late = [a for a in answers if a.version == CANARY and a.sent > returned + NOTICE_SECONDS]
     last = max((a.sent - returned for a in answers if a.version == CANARY), default=0.0)
     act.numbers = {"last_canary_after_seconds": round(last, 3), "late": len(late)}
@@ -156,14 +158,14 @@ async def kill_switch(stage: Stage, act: Act, bar: Bar) -> None:
     act.shown = f"The last request to version {CANARY} was sent {1000 * last:.0f} ms after the command was done."
 
 
-def _twice(stage: Stage) -> int:
-    return 2 * len(stage.users)
+def _twice(scenario: Scenario) -> int:
+    return 2 * len(scenario.users)
 
 
-ACTS: Final[Sequence[tuple[str, Callable[[Stage], int], Scene]]] = (
-    ("Weights move live", lambda stage: stage.rounds * len(WEIGHTS) * len(stage.users), weights_move_live),
+ACTS: Final[Sequence[tuple[str, Callable[[Scenario], int], Scene]]] = (
+    ("Weights move live", lambda scenario: scenario.rounds * len(WEIGHTS) * len(scenario.users), weights_move_live),
     ("A policy guards high risk", _twice, policy_guards),
-    ("A feature steers", lambda stage: 3 * len(stage.users), feature_steers),
+    ("A feature steers", lambda scenario: 3 * len(scenario.users), feature_steers),
     ("A shadow copy", _twice, shadow_copies),
     ("A spoofed header", _twice, spoofed_headers),
     ("A killed worker", _twice, worker_killed),
@@ -172,27 +174,27 @@ ACTS: Final[Sequence[tuple[str, Callable[[Stage], int], Scene]]] = (
 """Title, how many requests will have been answered, and what happens."""
 
 
-async def _copies_of(stage: Stage, wanted: set[str]) -> set[str]:
+async def _copies_of(scenario: Scenario, wanted: set[str]) -> set[str]:
     """The copies that arrived at stable; those still under way get a moment."""
     deadline = time.monotonic() + 2.0
     while True:
-        copies = set(await stage.house.copies(STABLE))
+        copies = set(await scenario.environment.copies(STABLE))
         if wanted <= copies or time.monotonic() > deadline:
             return copies
         await asyncio.sleep(0.1)
 
 
-async def _replaced(stage: Stage, before: set[int]) -> float:
+async def _replaced(scenario: Scenario, before: set[int]) -> float:
     """When all workers were there again (seconds of the traffic), or when waiting was given up."""
-    deadline = stage.traffic.now + SETTLE_SECONDS
-    while stage.traffic.now < deadline:
+    deadline = scenario.traffic.now + SETTLE_SECONDS
+    while scenario.traffic.now < deadline:
         await asyncio.sleep(0.05)
-        if set(stage.house.workers()) - before and await stage.house.ready():
+        if set(scenario.environment.workers()) - before and await scenario.environment.ready():
             break
-    return stage.traffic.now
+    return scenario.traffic.now
 
 
-def _versions(answers: Iterable[Answer]) -> dict[str, list[str]]:
+def _versions(answers: Iterable[ServedRequest]) -> dict[str, list[str]]:
     """The versions that each user got, in the order of the user's requests; undecided ones left out."""
     found: dict[str, list[str]] = defaultdict(list)
     for answer in answers:
@@ -201,7 +203,7 @@ def _versions(answers: Iterable[Answer]) -> dict[str, list[str]]:
     return found
 
 
-def _last(answers: Iterable[Answer]) -> dict[str, str]:
+def _last(answers: Iterable[ServedRequest]) -> dict[str, str]:
     return {user: versions[-1] for user, versions in _versions(answers).items()}
 
 

@@ -7,7 +7,7 @@ from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field
 from typing import Any, Final
 
-from extproc.demo.traffic import Answer
+from extproc.demo.traffic import ServedRequest
 from extproc.demo.watching import Seen, Status, unix
 
 PROMOTED: Final = "promoted"
@@ -44,7 +44,7 @@ class Ending:
             return None
         return round(max(0.0, self.last_served - self.since), 3)
 
-    def count(self, answers: Sequence[Answer]) -> None:
+    def count(self, answers: Sequence[ServedRequest]) -> None:
         """Take the numbers from all answers since the rollout began."""
         own = [answer for answer in answers if answer.version == self.version]
         self.requests = len(own)
@@ -111,7 +111,7 @@ def weights_of(version: str, seen: Iterable[Seen], began_at: float) -> list[dict
     return points
 
 
-def failed_in_a_row(answers: Iterable[Answer], version: str, count: int) -> float | None:
+def failed_in_a_row(answers: Iterable[ServedRequest], version: str, count: int) -> float | None:
     """When a user had the ``count``th failure of ``version`` in a row (seconds of the traffic)."""
     run = 0
     for answer in sorted((answer for answer in answers if answer.version == version), key=lambda answer: answer.ended):
@@ -121,12 +121,12 @@ def failed_in_a_row(answers: Iterable[Answer], version: str, count: int) -> floa
     return None
 
 
-def median_milliseconds(answers: Sequence[Answer]) -> float | None:
+def median_milliseconds(answers: Sequence[ServedRequest]) -> float | None:
     """How long users waited for these answers; None for none."""
     return round(1000 * statistics.median(answer.took for answer in answers), 1) if answers else None
 
 
-def false_positive_rate(answers: Iterable[Answer]) -> float:
+def false_positive_rate(answers: Iterable[ServedRequest]) -> float:
     """The share of healthy patients who were told that they are sick."""
     healthy = [answer for answer in answers if not answer.sick and answer.said_sick is not None]
     return sum(bool(answer.said_sick) for answer in healthy) / max(1, len(healthy))

@@ -24,12 +24,12 @@ from extproc.demo.endings import (
     outcome_of,
     weights_of,
 )
-from extproc.demo.house import CONTROLLER
-from extproc.demo.laboratory import Laboratory
+from extproc.demo.environment import CONTROLLER
+from extproc.demo.labeller import Labeller
 from extproc.demo.processes import START_SECONDS
+from extproc.demo.scenario import Act, Scenario
 from extproc.demo.screen import Bar, Screen
-from extproc.demo.stage import Act, Stage
-from extproc.demo.traffic import Answer
+from extproc.demo.traffic import ServedRequest
 from extproc.demo.versions import MODEL, upstream_of
 from extproc.demo.watching import Seen, Status, Watcher, unix
 from extproc.errors import Unreachable
@@ -44,10 +44,10 @@ TRIP_SECONDS: Final = 2.0
 class Loops:
     """The acts in which nobody touches anything, and what became of each version."""
 
-    def __init__(self, stage: Stage) -> None:
-        self._stage = stage
-        self._watcher = Watcher(lambda: stage.traffic.now)
-        self.laboratory = Laboratory(stage.traffic, stage.house.feedback_port)
+    def __init__(self, scenario: Scenario) -> None:
+        self._scenario = scenario
+        self._watcher = Watcher(lambda: scenario.traffic.now)
+        self.labeller = Labeller(scenario.traffic, scenario.environment.feedback_port)
         self.endings: dict[str, Ending] = {}
 
     def follow(self, lines: asyncio.StreamReader) -> None:
@@ -57,27 +57,27 @@ class Loops:
     async def close(self) -> None:
         """End what runs beside the acts."""
         await self._watcher.close()
-        await self.laboratory.close()
+        await self.labeller.close()
 
     async def facts(self) -> dict[str, dict[str, object]]:
         """The endings as ``build/demo.json`` has them, by version."""
-        said = await self._stage.house.dropout("rollout", "history", MODEL, "--limit", "1000", "-o", "json")
+        said = await self._scenario.environment.dropout("rollout", "history", MODEL, "--limit", "1000", "-o", "json")
         for entry in orjson.loads(said)["history"]:
-            second = unix(entry["at"]) - self._stage.traffic.began_at
+            second = unix(entry["at"]) - self._scenario.traffic.began_at
             noted = {"second": round(second, 3), **{key: entry[key] for key in ("actor", "action", "message")}}
             noted["step"] = entry["detail"].get("step")
             if begun := [ending for ending in self.endings.values() if ending.began <= second]:
                 begun[-1].history.append(noted)
         return {version: ending.facts() for version, ending in self.endings.items()}
 
-    async def promoted(self, stage: Stage, act: Act, bar: Bar) -> None:
+    async def promoted(self, scenario: Scenario, act: Act, bar: Bar) -> None:
         """Version 2 goes through its steps and becomes stable; Envoy's routes follow."""
         await self._begin(act)
         before = await self._default_upstream()
         ending = await self._new_version(act, bar, "1", "2")
         await self._end(act, ending, lambda status: is_promoted(status, "2"), "promoted")
-        last = {answer.user: answer.version for answer in await stage.traffic.rounds(2, lambda _: None)}
-        elsewhere = [user for user in stage.users if last.get(user) != "2"]
+        last = {answer.user: answer.version for answer in await scenario.traffic.rounds(2, lambda _: None)}
+        elsewhere = [user for user in scenario.users if last.get(user) != "2"]
         self._count(ending)
         default = await self._default_upstream()
         act.numbers = {"seconds": round(ending.ended - ending.began, 1), "default_upstream": default}
@@ -93,11 +93,11 @@ class Loops:
             f"without a decision Envoy goes to {default} now."
         )
 
-    async def rolled_back(self, stage: Stage, act: Act, bar: Bar) -> None:
+    async def rolled_back(self, scenario: Scenario, act: Act, bar: Bar) -> None:
         """Version 3 answers fast, with 200, and wrong: labels say so, and no re-apply brings it back."""
         ending = await self._new_version(act, bar, "2", "3")
         await self._end(act, ending, lambda status: is_aborted(status, "3"), "rolled back")
-        ending.event, ending.since = "its first labels had arrived", self.laboratory.first_labels("3")
+        ending.event, ending.since = "its first labels had arrived", self.labeller.first_labels("3")
         back = await self._named_again(act, "3")
         self._count(ending)
         served = {version: self._served(ending, version) for version in ("2", "3")}
@@ -113,7 +113,7 @@ class Loops:
         act.require(zero is not None and zero <= INTERVAL_SECONDS, f"It took {zero} s from the labels' arrival.")
         act.require(wrong > 1.17 * right, f"Its false-positive rate, {wrong:.1%}, is not much above {right:.1%}.")
         act.require(ending.failed_requests == 0, f"{ending.failed_requests} of its requests failed.")
-        codes = self.laboratory.codes()
+        codes = self.labeller.codes()
         act.require(codes.keys() <= {RECORDED}, f"Not all labels were recorded: {codes}.")
         act.require(back == 0, f"{back} requests reached version 3 when it was named again.")
         act.shown = (
@@ -121,24 +121,24 @@ class Loops:
             f"named again, it stays away."
         )
 
-    async def tripped(self, stage: Stage, act: Act, bar: Bar) -> None:
+    async def tripped(self, scenario: Scenario, act: Act, bar: Bar) -> None:
         """Version 4 begins to answer 500 while there is no controller: the breaker takes it away."""
         ending = await self._new_version(act, bar, "2", "4")
         serving = await self._until(ending, lambda status: status["weight"] == FIRST_WEIGHT)
         act.require(serving is not None, "Version 4 never got its first weight.")
-        await stage.traffic.rounds(2, lambda _: None)
-        stage.show(act, "kill", str(stage.house.pid(CONTROLLER)), "# the controller")
-        await stage.house.stop_controller()
-        stage.screen.note("version 4 answers 500 from now on")
-        stage.house.break_version("4")
+        await scenario.traffic.rounds(2, lambda _: None)
+        scenario.show(act, "kill", str(scenario.environment.pid(CONTROLLER)), "# the controller")
+        await scenario.environment.stop_controller()
+        scenario.screen.note("version 4 answers 500 from now on")
+        scenario.environment.break_version("4")
         await self._end(act, ending, lambda status: is_tripped(status, "4"), "tripped")
-        await stage.traffic.rounds(3, lambda _: None)
-        act.require(not stage.house.controller_runs(), "The controller was running.")
+        await scenario.traffic.rounds(3, lambda _: None)
+        act.require(not scenario.environment.controller_runs(), "The controller was running.")
         ending.event = f"it had failed {CONSECUTIVE} times in a row"
         ending.since = failed_in_a_row(self._answers(ending), "4", CONSECUTIVE)
         self._count(ending)
-        stage.show(act, "dropout", *stage.house.controller_command())
-        await stage.house.start_controller()
+        scenario.show(act, "dropout", *scenario.environment.controller_command())
+        await scenario.environment.start_controller()
         aborted = await self._until(ending, lambda status: is_aborted(status, "4"))
         act.require(aborted is not None, "The controller did not abort what the breaker had tripped.")
         others = sum(answer.error is not None and answer.version != "4" for answer in self._answers(ending))
@@ -153,32 +153,32 @@ class Loops:
 
     async def _begin(self, act: Act) -> None:
         """Back to the first version with no other in sight; start what decides, what watches and what reports."""
-        stage, folder = self._stage, self._stage.house.folder
+        scenario, folder = self._scenario, self._scenario.environment.folder
         for file in (write_templates(folder), write_ramp(folder, "1", "1")):
-            await stage.run(act, "apply", "-f", file)
-        await stage.run(act, "restore", MODEL)
-        stage.show(act, "dropout", *stage.house.controller_command())
-        await stage.house.start_controller()
-        self.follow(await stage.house.watch(MODEL))
+            await scenario.run(act, "apply", "-f", file)
+        await scenario.run(act, "restore", MODEL)
+        scenario.show(act, "dropout", *scenario.environment.controller_command())
+        await scenario.environment.start_controller()
+        self.follow(await scenario.environment.watch(MODEL))
         if await self._watcher.until(lambda status: True, START_SECONDS) is None:
             raise Unreachable.of("demo_start", "`dropout rollout watch` says nothing.")
-        self.laboratory.open(stage.house.feedback_token())
-        self.laboratory.go_on()
+        self.labeller.open(scenario.environment.feedback_token())
+        self.labeller.go_on()
 
     async def _new_version(self, act: Act, bar: Bar, champion: str, challenger: str) -> Ending:
         """Apply the document that names ``challenger``; from here on nobody touches anything."""
-        stage = self._stage
-        ending = self.endings[challenger] = Ending(challenger, began=stage.traffic.now)
-        self._watcher.notice = Narrator(stage.screen, bar, challenger)
-        await stage.run(act, "apply", "-f", write_ramp(stage.house.folder, champion, challenger))
+        scenario = self._scenario
+        ending = self.endings[challenger] = Ending(challenger, began=scenario.traffic.now)
+        self._watcher.notice = Narrator(scenario.screen, bar, challenger)
+        await scenario.run(act, "apply", "-f", write_ramp(scenario.environment.folder, champion, challenger))
         return ending
 
     async def _named_again(self, act: Act, version: str) -> int:
         """Apply a document without the version, and the one with it again; how many requests reach it after that."""
-        stage, folder = self._stage, self._stage.house.folder
-        await stage.run(act, "apply", "-f", write_ramp(folder, "2", "2"))
-        await stage.run(act, "apply", "-f", write_ramp(folder, "2", version))
-        answers = await stage.traffic.rounds(2, lambda _: None)
+        scenario, folder = self._scenario, self._scenario.environment.folder
+        await scenario.run(act, "apply", "-f", write_ramp(folder, "2", "2"))
+        await scenario.run(act, "apply", "-f", write_ramp(folder, "2", version))
+        answers = await scenario.traffic.rounds(2, lambda _: None)
         return sum(answer.version == version for answer in answers)
 
     async def _end(self, act: Act, ending: Ending, ended: Callable[[Status], bool], what: str) -> None:
@@ -197,25 +197,25 @@ class Loops:
 
         return await self._watcher.until(its_own, RAMP_SECONDS)
 
-    def _answers(self, ending: Ending) -> list[Answer]:
+    def _answers(self, ending: Ending) -> list[ServedRequest]:
         """All answers since the rollout began."""
-        return [answer for answer in self._stage.traffic.answers if answer.sent >= ending.began]
+        return [answer for answer in self._scenario.traffic.answers if answer.sent >= ending.began]
 
-    def _served(self, ending: Ending, version: str) -> list[Answer]:
+    def _served(self, ending: Ending, version: str) -> list[ServedRequest]:
         return [answer for answer in self._answers(ending) if answer.version == version]
 
     def _count(self, ending: Ending) -> None:
         ending.count(self._answers(ending))
-        ending.weights = weights_of(ending.version, self._watcher.seen, self._stage.traffic.began_at)
+        ending.weights = weights_of(ending.version, self._watcher.seen, self._scenario.traffic.began_at)
 
     async def _default_upstream(self) -> str:
         """Where Envoy sends what nobody decided."""
-        routes = _routes_named(await self._stage.house.routes(), f"default/{MODEL}@default")
+        routes = _routes_named(await self._scenario.environment.routes(), f"default/{MODEL}@default")
         found = {route["route"]["cluster"] for route in routes}
         return ", ".join(sorted(found))
 
 
-LOOP_ACTS: Final[Sequence[tuple[str, int, Callable[[Loops, Stage, Act, Bar], Awaitable[None]]]]] = (
+LOOP_ACTS: Final[Sequence[tuple[str, int, Callable[[Loops, Scenario, Act, Bar], Awaitable[None]]]]] = (
     ("Version 2 ramps by itself", len(STEPS) + 1, Loops.promoted),
     ("Version 3 is wrong", 5, Loops.rolled_back),
     ("Version 4 breaks", 6, Loops.tripped),

@@ -8,20 +8,17 @@ from collections.abc import Iterable, Mapping, Sequence
 from typing import Any, Final
 
 from extproc.demo.screen import Screen
-from extproc.demo.traffic import Answer
+from extproc.demo.traffic import ServedRequest
 from extproc.demo.versions import DESCRIPTIONS, VERSIONS
 from extproc.demo.watching import unix
-from extproc.names import Reason
+from extproc.names import POLICY_FAULT_REASONS, Reason
 
 BIN_REQUESTS: Final = 80
 RATE_SECONDS: Final = 0.5
 
 FALLBACKS: Final = frozenset(
     {
-        Reason.POLICY_ERROR,
-        Reason.POLICY_UNDEFINED,
-        Reason.POLICY_INVALID,
-        Reason.POLICY_QUARANTINED,
+        *POLICY_FAULT_REASONS,
         Reason.UNIT_MISSING,
         Reason.UNIT_AMBIGUOUS,
         Reason.FEATURE_MISSING,
@@ -33,7 +30,7 @@ FALLBACKS: Final = frozenset(
 """Reasons that mean: something was not as it should be, so the user got stable."""
 
 
-def measure(answers: Sequence[Answer], reasons: Mapping[str, str]) -> dict[str, Any]:
+def measure(answers: Sequence[ServedRequest], reasons: Mapping[str, str]) -> dict[str, Any]:
     """Everything that can be counted; ``reasons`` maps decision ids to reasons, from the decision log."""
     answered = [answer for answer in answers if answer.error is None]
     decided = Counter(reasons.get(answer.seen["x-decision-id"], "not_logged") for answer in answered if answer.decided)
@@ -118,7 +115,7 @@ def print_rollouts(screen: Screen, facts: Mapping[str, Any]) -> None:
             screen.say(f"version {version}: seconds from when {ending['from']}, to its last answer.", style="dim")
 
 
-def _version(version: str, answered: Sequence[Answer]) -> dict[str, Any]:
+def _version(version: str, answered: Sequence[ServedRequest]) -> dict[str, Any]:
     own = [answer for answer in answered if answer.version == version]
     healthy = [answer for answer in own if not answer.sick]
     return {
@@ -131,7 +128,7 @@ def _version(version: str, answered: Sequence[Answer]) -> dict[str, Any]:
     }
 
 
-def _shares(answered: Sequence[Answer]) -> list[dict[str, float]]:
+def _shares(answered: Sequence[ServedRequest]) -> list[dict[str, float]]:
     """The share of each version among each BIN_REQUESTS requests, in the order in which they were sent."""
     ordered = sorted(answered, key=lambda answer: answer.sent)
     bins = [ordered[start : start + BIN_REQUESTS] for start in range(0, len(ordered), BIN_REQUESTS)]
@@ -148,7 +145,7 @@ def _shares(answered: Sequence[Answer]) -> list[dict[str, float]]:
     ]
 
 
-def _rates(answers: Sequence[Answer]) -> dict[str, Any]:
+def _rates(answers: Sequence[ServedRequest]) -> dict[str, Any]:
     """What each version answered in each RATE_SECONDS: requests, failed ones, healthy patients, those it alarmed."""
     counts: dict[int, dict[str, list[int]]] = defaultdict(lambda: {version: [0, 0, 0, 0] for version in VERSIONS})
     for answer in answers:

@@ -18,12 +18,12 @@ import orjson
 
 from extproc.demo.acts import ACTS
 from extproc.demo.documents import write_rollout
-from extproc.demo.house import House, find_envoy
+from extproc.demo.environment import Environment, find_envoy
 from extproc.demo.loops import LOOP_ACTS, Loops
 from extproc.demo.processes import START_SECONDS, check_port
 from extproc.demo.report import measure, print_rollouts, print_table, weights_asked_for
+from extproc.demo.scenario import Scenario, bucket
 from extproc.demo.screen import Screen
-from extproc.demo.stage import Stage, bucket
 from extproc.demo.traffic import Traffic
 from extproc.demo.versions import DESCRIPTIONS, MODEL
 from extproc.errors import Fault, Refused
@@ -33,7 +33,7 @@ FONTS_FOLDER: Final = "matplotlib"
 
 
 @dataclass(frozen=True, slots=True)
-class Plan:
+class DemoPlan:
     """How much: users, their requests per second together, and how often each asks at every weight."""
 
     users: int = 400
@@ -41,7 +41,7 @@ class Plan:
     rounds: int = 2
 
 
-def run_demo(build: Path, plan: Plan, envoy_port: int | None, transport: str, screen: Screen) -> dict[str, Any]:
+def run_demo(build: Path, plan: DemoPlan, envoy_port: int | None, transport: str, screen: Screen) -> dict[str, Any]:
     """Play all acts; write ``demo.json`` and ``demo.png`` into ``build``; the facts.
 
     Raises:
@@ -66,49 +66,49 @@ def run_demo(build: Path, plan: Plan, envoy_port: int | None, transport: str, sc
     return facts
 
 
-async def _play(folder: Path, plan: Plan, envoy_port: int | None, transport: str, screen: Screen) -> dict[str, Any]:
+async def _play(folder: Path, plan: DemoPlan, envoy_port: int | None, transport: str, screen: Screen) -> dict[str, Any]:
     # By bucket: whenever one looks, users from the whole range of buckets are asking, and shares are steady.
     users = sorted((f"user-{number:04}" for number in range(plan.users)), key=bucket)
-    house = House(folder, envoy_port, transport)
+    environment = Environment(folder, envoy_port, transport)
     try:
         screen.say(f"Four versions of a breast-cancer classifier behind Envoy, and {plan.users} users.", style="bold")
         for version, description in DESCRIPTIONS.items():
             screen.say(f"   version {version}: {description}", style="dim")
-        await house.start(write_rollout(folder, "rollout"))
-        traffic = Traffic(house.envoy_port, users, await house.patients(), per_second=plan.per_second)
-        stage = Stage(house, traffic, screen, plan.rounds)
+        await environment.start(write_rollout(folder, "rollout"))
+        traffic = Traffic(environment.envoy_port, users, await environment.patients(), per_second=plan.per_second)
+        scenario = Scenario(environment, traffic, screen, plan.rounds)
         await traffic.until_decided(START_SECONDS)
         traffic.start()
-        told = await _acts(stage)
+        told = await _acts(scenario)
         await traffic.stop()
     finally:
-        await house.stop()
-    facts = measure(traffic.answers, house.reasons())
-    for version, count in stage.copies.items():
+        await environment.stop()
+    facts = measure(traffic.answers, environment.reasons())
+    for version, count in scenario.copies.items():
         facts["versions"][version]["copies"] = count
     unexpected = facts["errors"] - told["rollouts"]["4"]["failed_requests"]
-    stage.acts[-1].require(unexpected == 0, f"{unexpected} requests failed elsewhere: {facts['error_kinds']}.")
+    scenario.acts[-1].require(unexpected == 0, f"{unexpected} requests failed elsewhere: {facts['error_kinds']}.")
     return {
         "users": plan.users,
-        "traffic_seconds": round(stage.acts[-1].ended, 1),
-        "holds": not any(act.failures for act in stage.acts),
+        "traffic_seconds": round(scenario.acts[-1].ended, 1),
+        "holds": not any(act.failures for act in scenario.acts),
         **facts,
         **told,
-        "acts": [act.facts() for act in stage.acts],
+        "acts": [act.facts() for act in scenario.acts],
     }
 
 
-async def _acts(stage: Stage) -> dict[str, Any]:
+async def _acts(scenario: Scenario) -> dict[str, Any]:
     """Play all acts: first by hand, then nobody touches anything; what they have to tell beside the answers."""
     for title, total, scene in ACTS:
-        await stage.play(title, total(stage), scene)
-    history = orjson.loads(await stage.house.dropout("rollout", "history", MODEL, "-o", "json"))["history"]
-    weights = weights_asked_for(history, stage.traffic.began_at)
-    loops = Loops(stage)
+        await scenario.play(title, total(scenario), scene)
+    history = orjson.loads(await scenario.environment.dropout("rollout", "history", MODEL, "-o", "json"))["history"]
+    weights = weights_asked_for(history, scenario.traffic.began_at)
+    loops = Loops(scenario)
     try:
         for title, changes, loop in LOOP_ACTS:
-            await stage.play(title, changes, partial(loop, loops))
-        return {"weights": weights, "rollouts": await loops.facts(), "labels": loops.laboratory.facts()}
+            await scenario.play(title, changes, partial(loop, loops))
+        return {"weights": weights, "rollouts": await loops.facts(), "labels": loops.labeller.facts()}
     finally:
         await loops.close()
 

@@ -27,7 +27,7 @@ Notify = Callable[[int], None]
 
 
 @dataclass(slots=True)
-class Answer:
+class ServedRequest:
     """One request: when (seconds since the traffic began), by whom, and what came back.
 
     ``took`` is what the user waited; ``version`` is what the model server says it is; ``seen`` are Dropout's headers
@@ -63,7 +63,7 @@ class Response(NamedTuple):
     body: bytes
 
 
-class Connection:
+class UserConnection:
     """A keep-alive HTTP/1.1 connection, as lean as asyncio allows: the users must not be what is slow."""
 
     def __init__(self, host: str, port: int) -> None:
@@ -117,7 +117,7 @@ class Traffic:
         connections: int = 16,
     ) -> None:
         self.users = users
-        self.answers: list[Answer] = []
+        self.answers: list[ServedRequest] = []
         self.spoofed_headers: Mapping[str, str] = {}
         self.began_at = 0.0
         """When the users began, in Unix seconds."""
@@ -142,7 +142,7 @@ class Traffic:
 
     async def until_decided(self, seconds: float) -> None:
         """Ask until an answer was decided by Dropout. Raises Unreachable (``demo_start``) after ``seconds``."""
-        connection = Connection("127.0.0.1", self._port)
+        connection = UserConnection("127.0.0.1", self._port)
         deadline = time.monotonic() + seconds
         while True:
             answer = await self._answer(connection, self.users[0], *self._rows[0])
@@ -164,7 +164,7 @@ class Traffic:
         self._stopping = True
         await asyncio.gather(*self._tasks)
 
-    async def rounds(self, count: int, notify: Notify) -> list[Answer]:
+    async def rounds(self, count: int, notify: Notify) -> list[ServedRequest]:
         """Wait until every user has ``count`` answers to requests sent from now on; those, and all since."""
         self._mark, first = self.now, len(self.answers)
         self._awaited = dict.fromkeys(self.users, count)
@@ -179,7 +179,7 @@ class Traffic:
 
     async def _ask(self, number: int, users: Sequence[str]) -> None:
         choice = random.Random(number)  # noqa: S311 - the same patients in every run
-        connection = Connection("127.0.0.1", self._port)
+        connection = UserConnection("127.0.0.1", self._port)
         due = self.now + self._interval * number / len(self._groups)
         try:
             for user in itertools.cycle(users):
@@ -192,8 +192,8 @@ class Traffic:
         finally:
             connection.close()
 
-    async def _answer(self, connection: Connection, user: str, body: bytes, sick: bool) -> Answer:
-        answer = Answer(self.now, user, sick)
+    async def _answer(self, connection: UserConnection, user: str, body: bytes, sick: bool) -> ServedRequest:
+        answer = ServedRequest(self.now, user, sick)
         headers = {"host": "models", "x-user-id": user, "content-type": "application/json", **self.spoofed_headers}
         try:
             status, fields, content = await connection.post(PATH, headers, body)
@@ -208,7 +208,7 @@ class Traffic:
         answer.took = self.now - answer.sent
         return answer
 
-    def _note(self, answer: Answer) -> None:
+    def _note(self, answer: ServedRequest) -> None:
         self.answers.append(answer)
         left = self._awaited.get(answer.user, 0)
         if left == 0 or answer.sent < self._mark:

@@ -8,7 +8,8 @@ matched it and goes to ``status.stable``, or is denied where the rollout's polic
 
 A version that is not stable is reached through a composite cluster, ``A-or-B``: the first attempt goes to the
 version's own cluster A, a retry to the stable one, B. When Envoy knows no cluster A, or A has no endpoint, B answers,
-so a cluster that nobody made is never a 503. The versions' own clusters belong to the operator.
+so a cluster that nobody made is never a 503. The versions' own clusters belong to the operator, but for those whose
+servers a document names: they come and go with their version, and Envoy is not restarted for them.
 
 All of it is plain JSON. Tests hold it against envoy-data-plane's messages, which is where they cost nothing: to import
 them takes as long as all the rest of a start, and to fill one two hundred times as long as a dictionary.
@@ -19,6 +20,7 @@ from __future__ import annotations
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from typing import Any, Final
 
+from extproc.matching import MatchKey
 from extproc.names import (
     HEADER_DECISION_ID,
     HEADER_MARK,
@@ -27,8 +29,8 @@ from extproc.names import (
     HEADER_VERSION,
     OWN_HEADERS,
 )
-from extproc.snapshot.matching import MatchKey
-from extproc.snapshot.model import CompiledRollout
+from extproc.settings import Settings
+from extproc.snapshot.model import CompiledRollout, Timeouts
 
 ROUTE_CONFIG_NAME: Final = "models"
 """What the listener asks for by ``route_config_name``."""
@@ -41,6 +43,8 @@ RETRY_FALLBACK: Final = f"{RETRY_STABLE},retriable-status-codes"
 
 _TYPES: Final = "type.googleapis.com/envoy"
 
+DEFAULT_REPLAY_BYTES: Final = Settings().replay_bytes
+
 _MAX_REPEATED: Final = 10
 """How often an entry may stand in the lists of undecided routes on average, before there is one list instead."""
 
@@ -50,13 +54,16 @@ UNDECIDED: Final = '{"code": "undecided", "message": "nobody could decide on thi
 _Entry = tuple[MatchKey, CompiledRollout]
 
 
-def render_routes(rollouts: Iterable[CompiledRollout], marks: Sequence[str]) -> dict[str, Any]:
+def render_routes(
+    rollouts: Iterable[CompiledRollout], marks: Sequence[str], replay_bytes: int = DEFAULT_REPLAY_BYTES
+) -> dict[str, Any]:
     """The RouteConfiguration ``models`` for all rollouts, as the JSON that Envoy reads.
 
-    ``marks``, one at least, are those by which workers may say that a request is decided.
+    ``marks``, one at least, are those by which workers may say that a request is decided. ``replay_bytes`` are what
+    Envoy keeps of a request's body, to send it once more: a request with a larger one has no second attempt.
     """
     ordered = sorted(rollouts, key=lambda rollout: rollout.key)
-    host = dict(_EVERY_ROUTE)
+    host = {**_EVERY_ROUTE, "requestBodyBufferLimit": replay_bytes}
     if ordered:
         decided = {
             "matcherTree": {
@@ -73,14 +80,22 @@ def render_routes(rollouts: Iterable[CompiledRollout], marks: Sequence[str]) -> 
 
 
 def render_clusters(rollouts: Iterable[CompiledRollout]) -> list[dict[str, Any]]:
-    """The fallback clusters of all rollouts' versions, by name, as the JSON that Envoy reads."""
+    """The clusters of versions whose servers the documents name, and the fallback clusters of all, as Envoy reads them.
+
+    Where two rollouts name servers for one cluster, those of the first by name are taken.
+    """
+    rollouts = sorted(rollouts, key=lambda rollout: rollout.key, reverse=True)
+    addresses = {name: address for rollout in rollouts for name, address in rollout.addresses.items()}
     pairs = {
         (upstream, rollout.upstreams[rollout.stable])
         for rollout in rollouts
         for upstream in rollout.upstreams.values()
         if upstream != rollout.upstreams[rollout.stable]
     }
-    return [fallback_cluster(upstream, stable) for upstream, stable in sorted(pairs)]
+    return [
+        *(upstream_cluster(name, *address) for name, address in sorted(addresses.items())),
+        *(fallback_cluster(upstream, stable) for upstream, stable in sorted(pairs)),
+    ]
 
 
 def fallback_name(upstream: str, stable: str) -> str:
@@ -96,18 +111,17 @@ def _marked(marks: Sequence[str]) -> dict[str, Any]:
 
 def _decided(rollout: CompiledRollout) -> dict[str, Any]:
     """The matcher for requests that were decided by ``rollout``: version -> route, else stable."""
-    stable = rollout.upstreams[rollout.stable]
     return {
         "matcherTree": {
             "input": _header_input(HEADER_VERSION),
             "exactMatchMap": {
                 "map": {
-                    version: _action("route", _any_path(_to(f"{rollout.key}@{version}", cluster, stable)))
+                    version: _action("route", _any_path(_to(f"{rollout.key}@{version}", cluster, rollout)))
                     for version, cluster in sorted(rollout.upstreams.items())
                 }
             },
         },
-        "onNoMatch": _action("route", _any_path(_to(f"{rollout.key}@default", stable, stable))),
+        "onNoMatch": _action("route", _any_path(_by_default(rollout))),
     }
 
 
@@ -158,8 +172,7 @@ def _precedence(entry: MatchKey, key: str) -> tuple[Any, ...]:
 
 def _to_stable(rollout: CompiledRollout) -> dict[str, Any]:
     """An undecided request's route, without its match."""
-    stable = rollout.upstreams[rollout.stable]
-    return {**_to(f"{rollout.key}@default", stable, stable), "requestHeadersToRemove": [*OWN_HEADERS]}
+    return {**_by_default(rollout), "requestHeadersToRemove": [*OWN_HEADERS]}
 
 
 def _denied(rollout: CompiledRollout) -> dict[str, Any]:
@@ -216,11 +229,24 @@ _A_PORT: Final = _authority({"safeRegex": {"regex": "[^:]*:[^:]*"}})
 """The only colon is the port's. An IPv6 address has more, and no name."""
 
 
-def _to(name: str, cluster: str, stable: str) -> dict[str, Any]:
-    """A route without its match: to ``cluster``, with ``stable`` behind it."""
-    if cluster == stable:
-        return {"name": name, "route": {"cluster": stable}}
-    return {"name": name, "route": {"cluster": fallback_name(cluster, stable), "retryPolicy": _ON_TO_STABLE}}
+def _by_default(rollout: CompiledRollout) -> dict[str, Any]:
+    """The route to stable of a request whose version nobody said, without its match."""
+    return _to(f"{rollout.key}@default", rollout.upstreams[rollout.stable], rollout)
+
+
+def _to(name: str, cluster: str, rollout: CompiledRollout) -> dict[str, Any]:
+    """A route of ``rollout`` without its match: to ``cluster``, with stable behind it."""
+    stable = rollout.upstreams[rollout.stable]
+    action = {"cluster": fallback_name(cluster, stable), **_limits(rollout.timeouts)}
+    return {"name": name, "route": action if cluster == stable else {**action, "retryPolicy": _ON_TO_STABLE}}
+
+
+def _limits(timeouts: Timeouts) -> dict[str, str]:
+    """What a route says of time; of what is None nothing, so that Envoy goes by its own."""
+    of_both = {"timeout": timeouts.answer, "idleTimeout": timeouts.idle}
+    return {
+        name: f"{seconds:.9f}".rstrip("0").rstrip(".") + "s" for name, seconds in of_both.items() if seconds is not None
+    }
 
 
 _ON_TO_STABLE: Final = {"retryOn": RETRY_FALLBACK, "retriableStatusCodes": [503], "numRetries": 1}
@@ -272,6 +298,25 @@ def _action(name: str, config: Mapping[str, Any]) -> dict[str, Any]:
 
 _NOBODYS: Final = _action("nobodys", {"@type": f"{_TYPES}.config.route.v3.RouteList"})
 """A decided request that belongs to no rollout has no route. Without it Envoy would go on to the undecided ones."""
+
+
+def upstream_cluster(name: str, host: str, port: int) -> dict[str, Any]:
+    """The cluster of that name, of one version: all addresses that Envoy finds for ``host``, looked up again and again.
+
+    Envoy uses it when it has looked them up once.
+    """
+    address = {"socketAddress": {"address": host, "portValue": port}}
+    endpoints = [{"lbEndpoints": [{"endpoint": {"address": address}}]}]
+    return {**_UPSTREAM, "name": name, "loadAssignment": {"clusterName": name, "endpoints": endpoints}}
+
+
+_UPSTREAM: Final = {
+    "@type": f"{_TYPES}.config.cluster.v3.Cluster",
+    "type": "STRICT_DNS",
+    "connectTimeout": "1s",
+    "respectDnsTtl": True,
+}
+"""What all of them have in common."""
 
 
 def fallback_cluster(upstream: str, stable: str) -> dict[str, Any]:

@@ -6,6 +6,7 @@ Everything here is bounded in size, and two counts of one thing add up to the co
 from extproc.measure.labels import (
     FALSE_NEGATIVE,
     FALSE_POSITIVE,
+    RATES,
     TRUE_NEGATIVE,
     TRUE_POSITIVE,
     Confusion,
@@ -19,6 +20,7 @@ from extproc.measure.units import UnitSample, units_each
 __all__ = [
     "FALSE_NEGATIVE",
     "FALSE_POSITIVE",
+    "RATES",
     "TRUE_NEGATIVE",
     "TRUE_POSITIVE",
     "UNIT_GROUPS",

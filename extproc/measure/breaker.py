@@ -11,7 +11,7 @@ from math import exp, inf, lgamma
 from typing import Final, NamedTuple
 
 from extproc.measure.outcomes import Counts, End, Window
-from extproc.snapshot.model import Breaker
+from extproc.snapshot.model import BreakerLimits
 
 LEVEL: Final = 1e-6
 """The probability below which a difference to stable is no chance.
@@ -61,7 +61,7 @@ def _log_choose(n: int, k: int) -> float:
     return lgamma(n + 1) - lgamma(k + 1) - lgamma(n - k + 1)
 
 
-def beyond_limit(limits: Breaker, counts: Counts, in_a_row: int, what: str = "failed") -> str:
+def beyond_limit(limits: BreakerLimits, counts: Counts, in_a_row: int, what: str = "failed") -> str:
     """Which limit is crossed, as a part of a sentence; empty if none is. ``what`` is what requests did."""
     if counts.requests >= limits.min_requests and counts.rate > limits.error_rate:
         return f"{counts.failures} of {counts.requests} requests within {limits.window:g} s {what}"
@@ -104,7 +104,7 @@ class _Series:
             self._row_began = _total_of(stable)
         self.window.add(now, failed=bad, count=count, since=since)
 
-    def beyond(self, limits: Breaker, stable: _Series | None, now: float) -> str:
+    def beyond(self, limits: BreakerLimits, stable: _Series | None, now: float) -> str:
         """Which limit is crossed now; empty if none is, and then the next time is the first again."""
         crossed = beyond_limit(limits, self.window.counts(now), self.window.row.length, self._what)
         if not crossed:
@@ -137,7 +137,7 @@ def _total_of(stable: _Series | None) -> Counts:
     return stable.window.total if stable is not None else Counts()
 
 
-class Watched:
+class WatchedVersion:
     """The outcomes of one version in its present ``epoch``, and when they are to be held against it.
 
     ``errors`` are requests that came to an outcome, some of which failed; ``left`` are all, of which some were
@@ -160,7 +160,7 @@ class Watched:
         self,
         epoch: int,
         now: float,
-        stable: Watched | None,
+        stable: WatchedVersion | None,
         end: End,
         *,
         count: int = 1,
@@ -182,7 +182,7 @@ class Watched:
             self.errors.add(now, errors, bad=end is End.FAILED, count=count, since=since)
         self.left.add(now, left, bad=end is End.ABANDONED, count=count, since=since)
 
-    def judge(self, limits: Breaker, stable: Watched | None, now: float, *, alone: bool = False) -> str:
+    def judge(self, limits: BreakerLimits, stable: WatchedVersion | None, now: float, *, alone: bool = False) -> str:
         """Why the version is to be taken away, as a part of a sentence; empty if it is not.
 
         It is compared with stable; the limit alone counts if stable had no request for a whole window, or is to have
@@ -206,11 +206,11 @@ class Watched:
                 return f"{crossed}; stable had none to compare with"
         return ""
 
-    def _answered_nobody(self, limits: Breaker, now: float) -> bool:
+    def _answered_nobody(self, limits: BreakerLimits, now: float) -> bool:
         """Whether there were many requests in the window, and no answer."""
         outcomes, requests = self.errors.window.counts(now), self.left.window.counts(now).requests
         return requests >= max(limits.min_requests, FEWEST_ALONE) and outcomes.requests == outcomes.failures
 
-    def _comparable(self, stable: Watched | None) -> Watched | None:
+    def _comparable(self, stable: WatchedVersion | None) -> WatchedVersion | None:
         """Stable's, if they are of the same epoch."""
         return stable if stable is not None and stable.epoch == self.epoch else None

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Final, NamedTuple
 
@@ -62,6 +63,15 @@ class NumericOutcome:
         return _ratio(self.sum, self.count)
 
 
+RATES: Final[Mapping[str, tuple[int, tuple[int, int]]]] = {
+    "false_positive_rate": (FALSE_POSITIVE, (FALSE_POSITIVE, TRUE_NEGATIVE)),
+    "false_negative_rate": (FALSE_NEGATIVE, (FALSE_NEGATIVE, TRUE_POSITIVE)),
+    "precision": (TRUE_POSITIVE, (TRUE_POSITIVE, FALSE_POSITIVE)),
+    "recall": (TRUE_POSITIVE, (TRUE_POSITIVE, FALSE_NEGATIVE)),
+}
+"""The rates by name: what is looked for, and among what."""
+
+
 @dataclass(slots=True)
 class LabelTotals:
     """The labels of one arm in one epoch.
@@ -76,6 +86,13 @@ class LabelTotals:
     def total(self) -> Confusion:
         """The labels of all groups."""
         return Confusion(*(sum(column) for column in zip(*self.confusion.values(), strict=True)))
+
+    def of_rate(self, name: str) -> Mapping[int, tuple[int, int]]:
+        """By group of units: how many labels one of ``RATES`` is about, and how many of them are what it looks for."""
+        part, among = RATES[name]
+        return {
+            group: (sum(counts[place] for place in among), counts[part]) for group, counts in self.confusion.items()
+        }
 
     def outcome(self, name: str) -> NumericOutcome:
         """A numeric outcome over all groups; none of it if there is no such name."""

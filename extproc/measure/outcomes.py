@@ -57,7 +57,7 @@ class Ends(NamedTuple):
         return Ends(self.outcomes.since(earlier.outcomes), self.abandoned - earlier.abandoned)
 
 
-class Row:
+class FailureStreak:
     """Failures in a row: ``length`` is how many since the last success. Times are monotonic seconds."""
 
     __slots__ = ("_succeeded_at", "length")
@@ -93,7 +93,7 @@ class Window:
         self._cells = [0, 0] * max(1, ceil(seconds / self._width))
         self._cell = 0
         self._requests = self._failures = self._all_requests = self._all_failures = 0
-        self.row = Row()
+        self.row = FailureStreak()
 
     @property
     def total(self) -> Counts:
@@ -101,7 +101,7 @@ class Window:
         return Counts(self._all_requests, self._all_failures)
 
     def add(self, now: float, *, failed: bool, count: int = 1, since: float | None = None) -> None:
-        """Count ``count`` outcomes of one kind; ``since`` as in ``Row.add``."""
+        """Count ``count`` outcomes of one kind; ``since`` as in ``FailureStreak.add``."""
         failures = count if failed else 0
         at = 2 * (self._slide(now) % (len(self._cells) // 2))
         self._cells[at] += count

@@ -24,6 +24,8 @@ class ArmTotals:
     in no group, and neither is what is missing. ``abandoned`` are requests whose client left before it had its answer,
     which are no outcomes, and ``abandoned_groups`` how many by group.
 
+    ``surplus`` are ends that the log told of and no decision stands for, or that it told of again: none of them counts.
+
     ``latency`` holds all of them: what was abandoned, or is missing, with the time until then, so that a quantile is
     never too low for those who did not wait.
     """
@@ -34,6 +36,7 @@ class ArmTotals:
     fallbacks: int = 0
     missing: int = 0
     abandoned: int = 0
+    surplus: int = 0
     latency: LatencySketch = field(default_factory=LatencySketch)
     groups: dict[int, list[int]] = field(default_factory=dict)
     abandoned_groups: dict[int, int] = field(default_factory=dict)
@@ -62,6 +65,7 @@ class ArmTotals:
         self.fallbacks += other.fallbacks
         self.missing += other.missing
         self.abandoned += other.abandoned
+        self.surplus += other.surplus
         self.latency.merge(other.latency)
         for group, (requests, failures) in other.groups.items():
             counts = self.groups.setdefault(group, [0, 0])
@@ -79,6 +83,7 @@ class ArmTotals:
             "fallbacks": self.fallbacks,
             "missing": self.missing,
             "abandoned": self.abandoned,
+            "surplus": self.surplus,
             "latency": self.latency.to_json(),
             "groups": [(group, *counts) for group, counts in sorted(self.groups.items())],
             "abandoned_groups": sorted(self.abandoned_groups.items()),
@@ -86,7 +91,7 @@ class ArmTotals:
 
     @classmethod
     def from_json(cls, body: Mapping[str, Any]) -> Self:
-        """The reverse of ``to_json``. What an older Dropout wrote has nothing of what was abandoned."""
+        """The reverse of ``to_json``. What an older Dropout wrote lacks what was abandoned and the surplus."""
         return cls(
             decided=body["decided"],
             requests=body["requests"],
@@ -94,6 +99,7 @@ class ArmTotals:
             fallbacks=body["fallbacks"],
             missing=body["missing"],
             abandoned=body.get("abandoned", 0),
+            surplus=body.get("surplus", 0),
             latency=LatencySketch.from_json(body["latency"]),
             groups={group: [requests, failures] for group, requests, failures in body["groups"]},
             abandoned_groups=dict(body.get("abandoned_groups", ())),
@@ -102,7 +108,7 @@ class ArmTotals:
 
 @dataclass(slots=True)
 class EpochTotals:
-    """All arms of one epoch of the rollout ``rollout`` (``namespace/name``).
+    """All arms of one epoch of the rollout ``rollout`` (``namespace/name``); ``epoch`` is its id, see ``epoch_id``.
 
     ``updated_at`` is when the last of it was reported, ``unheard_since`` when the first decision was after the last
     outcome (None: there was none after it), in Unix seconds. ``units`` are the different units that were decided by

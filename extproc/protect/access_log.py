@@ -14,10 +14,14 @@ import grpc.aio
 from google.protobuf.message import DecodeError
 from grpc.aio import EOF
 
-from extproc._gen.envoy.data.accesslog.v3.accesslog_pb2 import AccessLogType, HTTPAccessLogEntry
+from extproc._gen.envoy.data.accesslog.v3.accesslog_pb2 import (
+    AccessLogType,
+    HTTPAccessLogEntry,
+    HTTPResponseProperties,
+)
 from extproc._gen.envoy.service.accesslog.v3.als_pb2 import StreamAccessLogsMessage
 from extproc.names import HEADER_DECISION_ID, HEADER_ROLLOUT, HEADER_VERSION
-from extproc.protect.outcome import Answer
+from extproc.protect.outcome import NO_GRPC_STATUS, RequestEnd
 
 SERVICE: Final = "envoy.service.accesslog.v3.AccessLogService"
 METHOD: Final = "StreamAccessLogs"
@@ -31,6 +35,11 @@ _STREAMS_PER_CONNECTION: Final = 64
 _ENDS: Final = frozenset((AccessLogType.NotSet, AccessLogType.DownstreamEnd))
 """What an entry at a request's end is called; one that is called anything else tells of it before, or of a part."""
 
+_GRPC: Final = "application/grpc"
+_GRPC_WEB: Final = "application/grpc-web"
+_UNKNOWN: Final = 2
+_LAST_STATUS: Final = 16
+
 
 class LogEntry(NamedTuple):
     """One request: what was decided, by its headers, and how it ended, or how it stands if it has not ``ended``."""
@@ -38,7 +47,7 @@ class LogEntry(NamedTuple):
     decision_id: str
     rollout: str
     version: str
-    answer: Answer
+    answer: RequestEnd
     ended: bool = True
 
 
@@ -58,17 +67,32 @@ def decode(data: bytes) -> list[LogEntry]:
 def _entry(entry: HTTPAccessLogEntry) -> LogEntry:
     headers, common = entry.request.request_headers, entry.common_properties
     duration = common.duration
-    answer = Answer(
+    answer = RequestEnd(
         entry.response.response_code.value,
         [field.name for field, _ in common.response_flags.ListFields()],
         common.upstream_cluster,
         common.route_name,
         common.upstream_request_attempt_count,
         duration.seconds * 1e3 + duration.nanos / 1e6,
+        _grpc_status(entry.response),
     )
     get = headers.get
     ended = not common.intermediate_log_entry and common.access_log_type in _ENDS
     return LogEntry(get(HEADER_DECISION_ID, ""), get(HEADER_ROLLOUT, ""), get(HEADER_VERSION, ""), answer, ended)
+
+
+def _grpc_status(response: HTTPResponseProperties) -> int | None:
+    """How a gRPC call ended; None if it was none. What is no number of ours is UNKNOWN, as gRPC has it.
+
+    That of gRPC-Web is in the body, where Envoy's log does not look.
+    """
+    kind = response.response_headers.get("content-type", "")
+    if not kind.startswith(_GRPC) or kind.startswith(_GRPC_WEB):
+        return None
+    status = response.response_trailers.get("grpc-status") or response.response_headers.get("grpc-status")
+    if not status:
+        return NO_GRPC_STATUS
+    return int(status) if status.isdecimal() and int(status[:3]) <= _LAST_STATUS else _UNKNOWN
 
 
 def server_options() -> list[tuple[str, int]]:

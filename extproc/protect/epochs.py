@@ -14,10 +14,13 @@ KEPT_EPOCHS: Final = 4
 
 @dataclass(frozen=True, slots=True)
 class Epoch:
-    """An epoch as requests were decided in it. ``arms`` are the arms by their codes in ids."""
+    """An epoch as requests were decided in it: what is counted of it is kept by ``id``.
+
+    ``number`` is what decision ids carry, and ``arms`` are the arms by their codes in them.
+    """
 
     rollout: str
-    epoch: int
+    id: int
     number: int
     attempt: int
     stable: str
@@ -25,7 +28,7 @@ class Epoch:
     arms: Mapping[int, str]
 
 
-class Epochs:
+class SnapshotEpochs:
     """The epochs of all rollouts of the snapshot, the last ``KEPT_EPOCHS`` of each."""
 
     def __init__(self) -> None:
@@ -40,9 +43,9 @@ class Epochs:
         return None
 
     def in_attempt(self, rollout: CompiledRollout, epoch: int) -> bool:
-        """Whether ``epoch`` is one of the attempt that ``rollout`` is in: what came of earlier ones is no news."""
+        """Whether the epoch of that id is of the attempt that ``rollout`` is in: what came of others is no news."""
         known = self._known.get(rollout.key, ())
-        return any(one.epoch == epoch and one.attempt == rollout.attempt for one in known)
+        return any(one.id == epoch and one.attempt == rollout.attempt for one in known)
 
     def follow(self, snapshot: Snapshot) -> list[str]:
         """Take over what ``snapshot`` knows.
@@ -68,7 +71,7 @@ class Epochs:
     def _learn(self, rollout: CompiledRollout) -> None:
         epoch = Epoch(
             rollout.key,
-            rollout.epoch,
+            rollout.epoch_id,
             rollout.number,
             rollout.attempt,
             rollout.stable,

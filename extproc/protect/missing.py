@@ -6,20 +6,14 @@ before. So of what was made in a second, a little may be counted in the next one
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Collection, Iterator, Mapping, Sequence
 from typing import Final, NamedTuple
-
-from extproc.protect.bounded import Bounded
 
 SLACK_SECONDS: Final = 0.75
 """How long counts and entries of a second may be on their way: workers, Envoy and pipes send them in batches."""
 
 MAX_COUNTS: Final = 100_000
 """Kinds of decisions in all seconds that are waited for, some 30 MB."""
-
-
-MAX_GOING_ON: Final = 65_536
-"""Requests that are known to be under way, and answered; some 10 MB."""
 
 
 class Key(NamedTuple):
@@ -32,18 +26,32 @@ class Key(NamedTuple):
 
 
 class Settled(NamedTuple):
-    """What had become of decisions of one kind and second when they could be waited for no longer."""
+    """What had become of decisions of one kind and second when they could be waited for no longer.
+
+    ``surplus`` are outcomes of this and of earlier seconds that no decision stands for, as far as they are new.
+    """
 
     key: Key
     decided: int
     missing: int
+    surplus: int = 0
+
+
+class _Ahead(NamedTuple):
+    """Outcomes beyond the decisions that were counted up to a second; ``surplus`` of them have been told of."""
+
+    outcomes: int = 0
+    surplus: int = 0
+
+
+_NOTHING: Final = _Ahead()
 
 
 class Missing:
     """Decisions by second and by ``Key``, until they are ``limit`` seconds old. Times are Unix seconds.
 
     Counts begin with the first whole second after ``start``: of decisions before that it heard only in part.
-    ``dropped`` are counts, and requests that go on, that had no room; then nothing is known of that second.
+    ``dropped`` are counts that had no room; then nothing is known of that second.
     """
 
     def __init__(self, limit: float, start: float) -> None:
@@ -51,27 +59,12 @@ class Missing:
         self._settled_until = int(start)
         self._seconds: dict[int, dict[Key, list[int]]] = {}
         self._size = 0
-        self._ahead: Mapping[Key, int] = {}
-        self._going_on: Bounded[str, bool] = Bounded(MAX_GOING_ON)
-        self._without_room = 0
-
-    @property
-    def dropped(self) -> int:
-        """See above."""
-        return self._without_room + self._going_on.dropped
+        self._ahead: dict[Key, _Ahead] = {}
+        self.dropped = 0
 
     def decided(self, second: int, key: Key, count: int, now: float) -> None:
         """Workers decided ``count`` requests of a kind within ``second``."""
         self._count(second, key, 0, count, now)
-
-    def goes_on(self, decision_id: str, at: float, key: Key, now: float) -> None:
-        """The request of a decision made at ``at`` is answered and goes on: it is not missing, whenever it ends."""
-        if self._going_on.find(decision_id) is not None or self.seen(at, key, now):
-            self._going_on.use(decision_id, lambda: True)
-
-    def ended(self, decision_id: str, at: float, key: Key, now: float) -> bool:
-        """The outcome of a decision made at ``at`` came; False if it came too late to be waited for."""
-        return self._going_on.forget(decision_id) or self.seen(at, key, now)
 
     def seen(self, at: float, key: Key, now: float) -> bool:
         """A decision made at ``at`` came to something; False if that came too late to be waited for."""
@@ -87,7 +80,7 @@ class Missing:
         counts = of_second.get(key)
         if counts is None:
             if self._size >= MAX_COUNTS:
-                self._without_room += 1
+                self.dropped += 1
                 return
             counts = of_second[key] = [0, 0]
             self._size += 1
@@ -102,9 +95,30 @@ class Missing:
         for second in sorted(second for second in self._seconds if second <= last):
             counts = self._seconds.pop(second)
             self._size -= len(counts)
-            ahead = self._ahead if second - 1 == self._settled_until else {}
+            of_second = self._left_over(counts if second - 1 == self._settled_until else {})
+            of_second += self._settled(counts)
             self._settled_until = second
-            differences = {key: decided - seen - ahead.get(key, 0) for key, (decided, seen) in counts.items()}
-            self._ahead = {key: -difference for key, difference in differences.items() if difference < 0}
-            yield second, [Settled(key, decided, max(0, differences[key])) for key, (decided, _) in counts.items()]
-        self._settled_until = max(self._settled_until, last)
+            yield second, of_second
+        if self._settled_until < last:
+            self._settled_until = last
+            if of_second := self._left_over({}):
+                yield last, of_second
+
+    def _left_over(self, counts: Collection[Key]) -> list[Settled]:
+        """Outcomes of the second before that no decision was counted for in this one, whose ``counts`` there are."""
+        over = [(key, ahead) for key, ahead in self._ahead.items() if key not in counts]
+        for key, _ in over:
+            del self._ahead[key]
+        return [Settled(key, 0, 0, ahead.outcomes - ahead.surplus) for key, ahead in over]
+
+    def _settled(self, counts: Mapping[Key, Sequence[int]]) -> list[Settled]:
+        settled = []
+        for key, (decided, seen) in counts.items():
+            earlier = self._ahead.pop(key, _NOTHING)
+            difference = decided - seen - earlier.outcomes
+            # Of a second's outcomes some belong to decisions that are counted in the next one; what is more does not.
+            surplus = max(0, -difference - seen - earlier.surplus)
+            settled.append(Settled(key, decided, max(0, difference), surplus))
+            if difference < 0:
+                self._ahead[key] = _Ahead(-difference, min(-difference, earlier.surplus + surplus))
+        return settled

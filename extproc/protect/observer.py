@@ -12,15 +12,16 @@ from typing import Final, NamedTuple, Protocol
 from extproc.assignment import BUCKETS
 from extproc.clock import Clock
 from extproc.decision_id import IdFault, Opened, arm_and_stream
-from extproc.measure.breaker import Watched
+from extproc.measure.breaker import WatchedVersion
 from extproc.measure.outcomes import Counts, End
 from extproc.names import ARM_EXCLUDED
 from extproc.protect.access_log import LogEntry
 from extproc.protect.bounded import Bounded
-from extproc.protect.epochs import Epochs
+from extproc.protect.epochs import SnapshotEpochs
+from extproc.protect.heard_decisions import EXPIRED, GOING_ON, REPEATED, HeardDecisions, News
 from extproc.protect.missing import Key as Decisions
 from extproc.protect.missing import Missing, Settled
-from extproc.protect.outcome import ENDS, OF_STABLE, Outcome, outcome_of
+from extproc.protect.outcome import ENDS, OF_STABLE, RequestOutcome, outcome_of
 from extproc.protect.totals import Key as Epoch
 from extproc.protect.totals import RunTotals
 from extproc.protect.trips import Key, Trips
@@ -52,12 +53,16 @@ class OpenIds(Protocol):
 class Events(Protocol):
     """Who hears of what the observer sees."""
 
-    def outcome(self, rollout: str, version: str, outcome: Outcome, count: int) -> None:
+    def outcome(self, rollout: str, version: str, outcome: RequestOutcome, count: int) -> None:
         """``count`` requests that were decided for a version ended so."""
         ...
 
     def dropped(self, why: str, count: int) -> None:
         """``count`` entries could not be taken into account; ``why`` is one of a closed list."""
+        ...
+
+    def surplus(self, rollout: str, version: str, count: int) -> None:
+        """The log told of ``count`` ends that no decision for the version stands for, or told of them again."""
         ...
 
     def tripped(self, rollout: CompiledRollout, version: str, why: str) -> None:
@@ -69,7 +74,7 @@ class Events(Protocol):
         ...
 
 
-class Decided(NamedTuple):
+class Requests(NamedTuple):
     """What workers decided within one second of the wall clock: requests of an arm, for a version.
 
     Of what may be a ``stream`` nobody knows when it has to have ended.
@@ -109,9 +114,10 @@ class Observer:
         self._events = events
         self._rollouts: Mapping[str, CompiledRollout] = {}
         self._follows = False
-        self._epochs = Epochs()
-        self._watched: Bounded[Key, Watched] = Bounded(MAX_WATCHED)
+        self._epochs = SnapshotEpochs()
+        self._watched: Bounded[Key, WatchedVersion] = Bounded(MAX_WATCHED)
         self._missing = Missing(limit, clock.now())
+        self._told = HeardDecisions(limit, clock.now())
         self.totals = RunTotals()
         self._trips = Trips(trips, clock.monotonic())
         self._early: deque[_Early] = deque()
@@ -119,13 +125,15 @@ class Observer:
         self._fallbacks: list[str] = []
         self._trips_changed = False
         self._untold = 0
+        self._has_news = False
+        self._told_at: float | None = None
         self.entries = 0
         self.heard_at: float | None = None
 
     @property
     def forgotten(self) -> int:
         """Versions, epochs, seconds and requests that had to make room for others, and are known in part only."""
-        return self._watched.dropped + self.totals.dropped + self._missing.dropped
+        return self._watched.dropped + self.totals.dropped + self._missing.dropped + self._told.dropped
 
     @property
     def trips_in_force(self) -> Sequence[LocalTrip]:
@@ -169,7 +177,7 @@ class Observer:
     def take(self, entries: Sequence[LogEntry]) -> None:
         """Take a batch of the access log, and trip at once what it brings beyond its limit."""
         now = self.heard_at = self._clock.monotonic()
-        self._untold = 0
+        self._has_news = False
         for entry in entries:
             self.entries += entry.ended
             if not entry.decision_id or not (entry.ended or entry.answer.status):
@@ -179,9 +187,11 @@ class Observer:
                 self._events.dropped(opened, 1)
             else:
                 self._take_opened(entry, opened, now + EARLY_SECONDS)
+        if self._has_news:
+            self._told_at = now
         self._settle_trips()
 
-    def decided(self, counts: Iterable[Decided]) -> None:
+    def decided(self, counts: Iterable[Requests]) -> None:
         """Workers tell what they decided."""
         now = self._clock.now()
         for rollout, epoch, arm, version, second, count, stream in counts:
@@ -231,23 +241,43 @@ class Observer:
             self._events.dropped("unknown_version", 1)
             return
         now = self._clock.now()
-        decisions = Decisions(epoch.rollout, epoch.epoch, arm, entry.version)
-        if not entry.ended:
-            self.totals.heard((epoch.rollout, epoch.epoch), now)
-            if not stream:
-                self._missing.goes_on(entry.decision_id, opened.at, decisions, now)
+        decisions = Decisions(epoch.rollout, epoch.id, arm, entry.version)
+        news = self._told.news(opened.key, opened.at, now)
+        if news is REPEATED or news is EXPIRED:
+            if entry.ended:
+                self._refuse(news, decisions, now)
             return
+        self._untold, self._has_news = 0, True
+        if not entry.ended:
+            self.totals.heard((epoch.rollout, epoch.id), now)
+            if stream or news is GOING_ON or self._missing.seen(opened.at, decisions, now):
+                self._told.goes_on(opened.key)
+            return
+        self._told.ended(opened.key, now)
         of_stable = epoch.upstreams[epoch.stable]
         outcome = outcome_of(entry.answer, epoch.rollout, entry.version, own, of_stable, stream=stream)
         self._events.outcome(epoch.rollout, entry.version, outcome, 1)
         if outcome in OF_STABLE:
             self._note_fallback(entry.decision_id)
         group = None if arm == ARM_EXCLUDED else opened.group
-        in_time = stream or self._missing.ended(entry.decision_id, opened.at, decisions, now)
+        in_time = stream or news is GOING_ON or self._missing.seen(opened.at, decisions, now)
         is_new = self.totals.count(epoch, arm, group, entry.answer, outcome, now, in_time=in_time, stream=stream)
         rollout = self._rollouts.get(epoch.rollout)
         if is_new and rollout is not None and outcome in ENDS:
-            self._weigh(rollout, epoch.epoch, entry.version, ENDS[outcome])
+            self._weigh(rollout, epoch.id, entry.version, ENDS[outcome])
+
+    def _refuse(self, news: News, decisions: Decisions, now: float) -> None:
+        """An end counts for nothing. One that was told before is a doubt about the log, but stops no trip.
+
+        If it did, whoever writes to the log could have a bad version stay.
+        """
+        self._events.dropped(news, 1)
+        if news is REPEATED:
+            self._note_surplus(decisions, 1, now)
+
+    def _note_surplus(self, decisions: Decisions, count: int, now: float) -> None:
+        self.totals.surplus((decisions.rollout, decisions.epoch), decisions.arm, count, now)
+        self._events.surplus(decisions.rollout, decisions.version, count)
 
     def _wait_for_epoch(self, early: _Early) -> None:
         if early.until <= self._clock.monotonic() or len(self._early) >= MAX_EARLY:
@@ -282,7 +312,7 @@ class Observer:
             return
         is_stable = version == rollout.stable
         stable = None if is_stable else self._watched.find((rollout.key, rollout.stable))
-        watched = self._watched.use(key, lambda: Watched(limits.window))
+        watched = self._watched.use(key, lambda: WatchedVersion(limits.window))
         watched.add(epoch, now, stable, end, count=count, since=since)
         if end is not End.ANSWERED and not is_stable:
             self._suspects.add(key)
@@ -290,14 +320,17 @@ class Observer:
     def _count_missing(self, now: float) -> None:
         wall = self._clock.now()
         for second, settled in self._missing.settle(wall):
-            if self.heard_at is None or self.heard_at < now - (wall - second):
-                self._untold += sum(missing for _, _, missing in settled)
+            if self._told_at is None or self._told_at < now - (wall - second):
+                self._untold += sum(one.missing for one in settled)
             of_stable = self._of_stable(settled)
-            for (name, epoch, arm, version), _, missing in settled:
+            for decisions, _, missing, surplus in settled:
+                name, epoch, arm, version = decisions
+                if surplus and name in self._rollouts:
+                    self._note_surplus(decisions, surplus, wall)
                 rollout = self._rollouts.get(name)
                 if rollout is None or not missing or not self._heard_of(rollout, of_stable.get((name, epoch)), now):
                     continue
-                self._events.outcome(name, version, Outcome.MISSING, missing)
+                self._events.outcome(name, version, RequestOutcome.MISSING, missing)
                 self.totals.missing((name, epoch), arm, missing, self._limit * 1e3, wall)
                 if version in rollout.versions:
                     self._weigh(rollout, epoch, version, End.FAILED, count=missing, since=now - (wall - second))
@@ -305,7 +338,7 @@ class Observer:
     def _of_stable(self, settled: Iterable[Settled]) -> dict[Epoch, Counts]:
         """The decisions for stable, whatever the arm, and how many of them are missing."""
         found: dict[Epoch, Counts] = {}
-        for (name, epoch, _, version), decided, missing in settled:
+        for (name, epoch, _, version), decided, missing, _ in settled:
             rollout = self._rollouts.get(name)
             if rollout is not None and version == rollout.stable:
                 found[name, epoch] = found.get((name, epoch), Counts()).plus(Counts(decided, missing))

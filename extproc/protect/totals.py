@@ -8,7 +8,7 @@ from typing import Final, NamedTuple
 from extproc.measure import EpochTotals, units_each
 from extproc.protect.bounded import Bounded
 from extproc.protect.epochs import Epoch
-from extproc.protect.outcome import FAILURES, OF_STABLE, Answer, Outcome, failed, left
+from extproc.protect.outcome import FAILURES, OF_STABLE, RequestEnd, RequestOutcome, failed, left
 
 MAX_EPOCHS: Final = 2048
 """Epochs that are counted at a time, those with the latest news; up to 100 KB each, and their units."""
@@ -54,8 +54,8 @@ class RunTotals:
         epoch: Epoch,
         arm: str,
         group: int | None,
-        answer: Answer,
-        outcome: Outcome,
+        answer: RequestEnd,
+        outcome: RequestOutcome,
         now: float,
         *,
         in_time: bool = True,
@@ -66,7 +66,7 @@ class RunTotals:
         A request whose client left came to no outcome, but its answer would have taken longer than it lasted. One that
         comes too late (not ``in_time``) does not count again if it counts as missing: then False.
         """
-        counted = self._of((epoch.rollout, epoch.epoch), now)
+        counted = self._of((epoch.rollout, epoch.id), now)
         counted.totals.unheard_since = None
         if not in_time and counted.late.get(arm, 0) > 0:
             counted.late[arm] -= 1
@@ -104,6 +104,10 @@ class RunTotals:
         totals.missing += count
         totals.latency.add(milliseconds, count)
         counted.late[arm] = counted.late.get(arm, 0) + count
+
+    def surplus(self, key: Key, arm: str, count: int, now: float) -> None:
+        """The log told of ``count`` ends of an arm that no decision stands for."""
+        self._of(key, now).totals.arm(arm).surplus += count
 
     def units(self, key: Key, units: Iterable[tuple[int, str]], now: float) -> None:
         """Workers met these units, each with the arm that it drew."""

@@ -12,8 +12,8 @@ from dataclasses import dataclass, field
 from typing import Final
 
 from extproc.measure.breaker import beyond_limit
-from extproc.measure.outcomes import Counts, End, Row
-from extproc.snapshot.model import Breaker, CompiledRollout
+from extproc.measure.outcomes import Counts, End, FailureStreak
+from extproc.snapshot.model import BreakerLimits, CompiledRollout
 from extproc.snapshot.trips import LocalTrip, is_void, tripped_at
 
 WINDOWS_UNTIL_PROBE: Final = 3
@@ -30,7 +30,7 @@ class _Held:
     trip: LocalTrip
     since: float
     probed: Counts = field(default=Counts())
-    row: Row = field(default_factory=Row)
+    row: FailureStreak = field(default_factory=FailureStreak)
 
 
 class Trips:
@@ -99,7 +99,7 @@ class Trips:
     def probed(
         self,
         key: Key,
-        limits: Breaker,
+        limits: BreakerLimits,
         now: float,
         wall: float,
         end: End,
@@ -109,8 +109,8 @@ class Trips:
     ) -> bool:
         """Count what a probed version's requests came to; whether that ended the probe, one way or the other.
 
-        ``wall`` is now in Unix seconds, ``since`` as in ``Row.add``. A probe is compared with nothing, and some clients
-        never wait: what is abandoned is no outcome, but so many in a row without an answer are.
+        ``wall`` is now in Unix seconds, ``since`` as in ``FailureStreak.add``. A probe is compared with nothing, and
+        some clients never wait: what is abandoned is no outcome, but so many in a row without an answer are.
         """
         held = self._held[key]
         if end is not End.ABANDONED:
@@ -151,7 +151,7 @@ def _holds(trip: LocalTrip, rollout: CompiledRollout) -> bool:
     return rollout.breaker is not None and trip.version in versions and not is_void(trip, rollout)
 
 
-def _enough(held: _Held, limits: Breaker) -> bool:
+def _enough(held: _Held, limits: BreakerLimits) -> bool:
     return held.probed.requests >= limits.min_requests
 
 

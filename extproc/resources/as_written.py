@@ -36,12 +36,16 @@ def duplicates(what: str, names: Iterable[Any], path: Path, *inner: str) -> Iter
         seen[name] += 1
 
 
-def exactly_one(value: Any, names: tuple[str, ...], path: Path) -> Iterator[Problem]:
-    """Exactly one of ``names`` is there; a misspelt one is an unknown field and no second fault."""
+def exactly_one(value: Any, names: tuple[str, ...], path: Path, *beside: str) -> Iterator[Problem]:
+    """Exactly one of ``names`` is there, and maybe what is ``beside`` it; a misspelt one is an unknown field alone."""
     if not isinstance(value, dict):
         return
     there = [name for name in names if given(value, name)]
     if len(there) > 1:
         yield Problem("conflicting_fields", f"only one of {' and '.join(there)}", (*path, there[1]))
-    elif not there and not value.keys() - {*names, "missing", "percent"}:
-        yield Problem("missing_field", f"needs {' or '.join(names)}", path)
+    elif not there and not value.keys() - {*names, *beside, "missing", "percent"}:
+        empty = next((name for name in names if name in value), None)
+        if empty is not None:
+            yield Problem("missing_field", f"{empty} has no value; it takes one", path, wanted=(*path, empty))
+        else:
+            yield Problem("missing_field", f"needs {' or '.join(names)}", path, wanted=path)

@@ -1,4 +1,4 @@
-"""What documents say together: one name each, matches that do not collide, layers and templates that are shared well.
+"""What documents say together: one name each, matches that do not collide, what is shared is shared well.
 
 Rollouts are compared through tables and sorted ranges, never pair by pair: ten thousand take well under a second.
 """
@@ -12,19 +12,19 @@ from dataclasses import dataclass
 from typing import NamedTuple
 
 from extproc.errors import Fault
+from extproc.matching import MatchKey
 from extproc.resources.analysis_template import AnalysisTemplate
-from extproc.resources.deadline import FEATURES_TIMEOUT
 from extproc.resources.document import Resource
+from extproc.resources.loaded import Placed
 from extproc.resources.marked_yaml import Path, dotted
 from extproc.resources.rollout import Rollout
-from extproc.resources.uses import UNKNOWN_ARGUMENT, misuses, template_paths, use_paths, uses
-from extproc.snapshot.matching import MatchKey
-
-Placed = tuple[Resource, str | None, int | None]
-"""A resource, its file, and the line where its document begins; both None when it comes from a store."""
+from extproc.resources.uses import UNKNOWN_ARGUMENT, misuses, uses
 
 _NAME: Path = ("metadata", "name")
 _RANGE: Path = ("spec", "layer", "range")
+_UNIT: Path = ("spec", "unit")
+_ENDPOINTS: Path = ("spec", "endpoints")
+_ANY_VERSION = "{version}"
 
 
 @dataclass(frozen=True, slots=True)
@@ -47,26 +47,18 @@ class Conflict:
 def find_conflicts(resources: Sequence[Placed]) -> list[Conflict]:
     """Every conflict, as that of the later document with an earlier one, so the accepted ones go first.
 
-    Codes: ``duplicate_rollout``, ``duplicate_template``, ``match_collision``, ``layer_overlap``, and those of
-    ``uses.misuses``. A rollout that conflicts with many may be reported with one of them only; without every
-    ``second`` no conflict is left.
+    Codes: ``duplicate_rollout``, ``duplicate_template``, ``match_collision``, ``layer_overlap``, ``unit_differs``,
+    ``endpoints_differ``, and those of ``uses.misuses``. A rollout that conflicts with many may be reported with one of
+    them only; without every ``second`` no conflict is left.
     """
-    return [*_duplicates(resources), *_collisions(resources), *_overlaps(resources), *_misuses(resources)]
-
-
-def conflict_paths(resource: Resource) -> list[Path]:
-    """The fields that a conflict of ``resource`` may name, or a check of what it was given."""
-    paths = [_NAME]
-    if isinstance(resource, Rollout):
-        paths += [
-            _RANGE,
-            FEATURES_TIMEOUT,
-            *(_match_path(number) for number in range(len(resource.spec.match))),
-            *use_paths(resource),
-        ]
-    elif isinstance(resource, AnalysisTemplate):
-        paths += template_paths(resource)
-    return paths
+    return [
+        *_duplicates(resources),
+        *_collisions(resources),
+        *_overlaps(resources),
+        *_units(resources),
+        *_endpoints(resources),
+        *_misuses(resources),
+    ]
 
 
 def _match_path(number: int) -> Path:
@@ -132,6 +124,59 @@ def _overlaps(resources: Sequence[Placed]) -> Iterator[Conflict]:
                 f"both claim bucket {max(held.start, layer.range[0])} of the layer {layer.name!r}"
             )
             yield _conflict(resources, "layer_overlap", message, held.holder, index, _RANGE)
+
+
+def _units(resources: Sequence[Placed]) -> Iterator[Conflict]:
+    """Two rollouts that share a layer or a holdout and hash different units: nobody is the same in both.
+
+    It is enough to compare with the first of each: units that differ from one another differ from that, too.
+    """
+    first: dict[tuple[str, str], tuple[int, Rollout]] = {}
+    for index, rollout in _rollouts(resources):
+        shared = {"layer": rollout.spec.layer, "holdout": rollout.spec.holdout}
+        for what, part in shared.items():
+            if part is None:
+                continue
+            earlier, other = first.setdefault((what, part.name), (index, rollout))
+            if other.key != rollout.key and _hashed(other) != _hashed(rollout):
+                message = (
+                    f"{_called(resources[index])} hashes {_hashed(rollout)}, and {_called(resources[earlier])} "
+                    f"{_hashed(other)}; in one {what}, here {part.name!r}, all hash the same unit"
+                )
+                yield _conflict(resources, "unit_differs", message, earlier, index, _UNIT)
+                break
+
+
+def _hashed(rollout: Rollout) -> str:
+    unit = rollout.spec.unit
+    return f"header {unit.header}" if unit.header is not None else f"cookie {unit.cookie}"
+
+
+def _endpoints(resources: Sequence[Placed]) -> Iterator[Conflict]:
+    """Two rollouts that say of one cluster that its servers are in different places.
+
+    Besides the versions that they name, any version counts: which one is served changes, the documents do not.
+    """
+    first: dict[str, tuple[int, Rollout, tuple[str, int]]] = {}
+    for index, rollout in _rollouts(resources):
+        for version in (_ANY_VERSION, *rollout.spec.versions()):
+            address, cluster = rollout.address_of(version), rollout.upstream_of(version)
+            if address is None:
+                continue
+            earlier, other, known = first.setdefault(cluster, (index, rollout, address))
+            if other.key != rollout.key and known != address:
+                message = (
+                    f"{_called(resources[index])} has the servers of the cluster {cluster!r} at {_at(address)}, and "
+                    f"{_called(resources[earlier])} at {_at(known)}; "
+                    "give both the same endpoints, or one another upstream"
+                )
+                yield _conflict(resources, "endpoints_differ", message, earlier, index, _ENDPOINTS)
+                break
+
+
+def _at(address: tuple[str, int]) -> str:
+    host, port = address
+    return f"{host}, port {port}"
 
 
 def _misuses(resources: Sequence[Placed]) -> Iterator[Conflict]:

@@ -1,24 +1,33 @@
 """The conditions of an analysis: an expression in CEL over ``result`` and ``args`` that is true or false.
 
 Conditions are compared, computed and combined values, and no more of CEL than that: no comprehensions, of which a few
-nested ones run for years, and no functions but conversions. So an evaluation takes microseconds, and what a condition
-refers to can be read from its text. See https://github.com/google/cel-spec for the language.
+nested ones run for years, and no functions but conversions and ``size``. So an evaluation takes microseconds, and what
+a condition refers to can be read from its text. See https://github.com/google/cel-spec for the language.
 """
 
 from __future__ import annotations
 
-import difflib
 import re
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from functools import lru_cache
+from math import isnan
 from typing import Any, Final, NamedTuple, TypeVar
 
 from extproc.errors import InvalidInput
+from extproc.resources.condition_types import mixed_types
 from extproc.resources.marked_yaml import shown
+from extproc.suggestions import close_to, listed
+
+_WORDS: Final = {"and": "&&", "or": "||", "not": "!"}
+"""What other languages write for an operator."""
 
 INVALID_CODE: Final = "condition_invalid"
 
-FUNCTIONS: Final = ("double", "has", "int", "string", "uint")
+NOT_A_NUMBER: Final = (
+    "result is NaN, which is not compared with any number; ask first whether it is: result != result is true of it"
+)
+
+FUNCTIONS: Final = ("double", "has", "int", "size", "string", "uint")
 """What a condition may call."""
 
 _KEPT: Final = 4096
@@ -53,30 +62,29 @@ class Condition:
         self.source = source
         self._program = program
 
-    def holds(self, result: Mapping[str, Any], args: Mapping[str, str]) -> bool:
+    def holds(self, result: Any, args: Mapping[str, str]) -> bool:
         """Whether it is true of ``result`` and ``args``.
 
         Raises:
             ConditionError: when it cannot be evaluated, or gives something else than true or false.
         """
-        context = {"result": dict(result), "args": dict(args)}
+        context = {"result": result, "args": dict(args)}
         try:
             answer = _called(self._program.execute, context)
         except KeyError as error:
             raise ConditionError(f"there is no field {shown(str(error.args[0]))}") from error
+        except IndexError as error:
+            raise ConditionError(f"result has no such element: {error}") from error
         except TypeError as error:
-            raise ConditionError(_MIXED) from error
+            raise ConditionError(self._mistyped(result, args)) from error
         except Exception as error:
             raise ConditionError(str(error)) from error
         if not isinstance(answer, bool):
             raise ConditionError(f"the condition gives {shown(str(answer))}, which is neither true nor false")
         return answer
 
-
-_MIXED: Final = (
-    "the condition compares or computes values of different types; arguments are text, to be written "
-    "double(args.NAME), and 2 is a whole number where 2.0 is none"
-)
+    def _mistyped(self, result: Any, args: Mapping[str, str]) -> str:
+        return NOT_A_NUMBER if _has_nan(result) else mixed_types(self.source, result, args)
 
 
 @lru_cache(maxsize=_KEPT)
@@ -102,7 +110,12 @@ def compile_condition(source: str) -> Condition:
     return Condition(source, program)
 
 
-def faults_in(source: str, result: Mapping[str, Any], args: Mapping[str, str | None]) -> list[str]:
+def _has_nan(result: Any) -> bool:
+    values = result.values() if isinstance(result, Mapping) else result if isinstance(result, list) else [result]
+    return any(isinstance(value, float) and isnan(value) for value in values)
+
+
+def faults_in(source: str, result: Any, args: Mapping[str, str | None]) -> list[str]:
     """What is wrong with a condition, in sentences, if results look like ``result`` and these arguments exist.
 
     An argument that is None has no value yet.
@@ -118,7 +131,7 @@ def faults_in(source: str, result: Mapping[str, Any], args: Mapping[str, str | N
     return list(dict.fromkeys(faults))
 
 
-def _trial(condition: Condition, result: Mapping[str, Any], args: Mapping[str, str]) -> list[str]:
+def _trial(condition: Condition, result: Any, args: Mapping[str, str]) -> list[str]:
     """What types alone make impossible. Values of an example may be to blame for anything else."""
     try:
         condition.holds(result, args)
@@ -167,10 +180,12 @@ def _field(tokens: Sequence[tuple[str, str]], index: int) -> tuple[str, int] | N
 def _fault(reference: _Reference, known: Mapping[str, Any]) -> str | None:
     """What is wrong with a reference; ``known`` are the fields of ``result`` and ``args``, as far as they are known."""
     path = reference.path
+    if len(path) == 1 and path[0] in _WORDS:
+        return f"{shown(path[0])} is no operator of CEL; write {_WORDS[path[0]]}"
     if reference.called:
         if len(path) == 1 and path[0] in FUNCTIONS:
             return None
-        return f"{shown(path[-1])} cannot be called here; {_listed(FUNCTIONS)} can"
+        return f"{shown(path[-1])} cannot be called here; {listed(FUNCTIONS)} can"
     if path[0] not in _ROOTS:
         return _unknown(path[:1], _ROOTS)
     fields = known.get(path[0])
@@ -187,16 +202,11 @@ def _fault(reference: _Reference, known: Mapping[str, Any]) -> str | None:
 
 def _unknown(path: Sequence[str], known: Sequence[str]) -> str:
     """That there is no such field, and which one may have been meant."""
-    close = difflib.get_close_matches(path[-1], known, n=1)
-    if close:
-        return f"{shown('.'.join(path))} is unknown; did you mean {'.'.join((*path[:-1], close[0]))!r}?"
+    if (close := close_to(path[-1], known)) is not None:
+        return f"{shown('.'.join(path))} is unknown; did you mean {'.'.join((*path[:-1], close))!r}?"
     if not known:
         return f"{shown('.'.join(path))} is unknown; there are no arguments"
-    return f"{shown('.'.join(path))} is unknown; {_listed(known)} {'is' if len(known) == 1 else 'are'} known"
-
-
-def _listed(names: Sequence[str]) -> str:
-    return " and ".join(part for part in (", ".join(names[:-1]), names[-1]) if part)
+    return f"{shown('.'.join(path))} is unknown; {listed(known)} {'is' if len(known) == 1 else 'are'} known"
 
 
 def _parse_error(text: str) -> str:

@@ -25,6 +25,11 @@ def written(default: str | int) -> Any:
     return Field(json_schema_extra={"default": default})
 
 
+def such_as(*examples: Any) -> Any:
+    """How a document may write the field, for the schema and for whoever wrote something else there."""
+    return Field(examples=list(examples))
+
+
 class Part(BaseModel):
     """A piece of a document: camelCase, nothing unknown, nothing coerced, never changed."""
 

@@ -2,15 +2,17 @@
 
 from __future__ import annotations
 
-import difflib
+import re
 from typing import Any, Final, NamedTuple
 
 from pydantic import ValidationError
 
 from extproc.resources.document import Resource
+from extproc.resources.examples import example_at, may_be_empty, one_of_fields
 from extproc.resources.fields import FIELD_CODES
 from extproc.resources.marked_yaml import Path, shown
 from extproc.resources.schema import known_fields
+from extproc.suggestions import close_to, did_you_mean, listed
 
 _MISTYPED: Final = {
     "string_type": "must be a string",
@@ -24,14 +26,35 @@ _MISTYPED: Final = {
     "list_type": "must be a list",
     "tuple_type": "must be a list",
 }
+_FIELD: Final = re.compile(r"(\w+)[\s:]+(.*)", re.DOTALL)
 
 
 class Problem(NamedTuple):
-    """Something wrong at a path of a document."""
+    """Something wrong at a path of a document.
+
+    ``unquoted``: text is wanted, and YAML took what is there for something else because it has no quotes.
+    ``wanted``: the path of something that has to be there, and is not.
+    """
 
     code: str
     message: str
     path: Path
+    unquoted: bool = False
+    wanted: Path | None = None
+
+    def advice(self, written: str | None) -> str:
+        """The message, and how to write the value that stands there as ``written``."""
+        if not self.unquoted:
+            return self.message
+        return f"{self.message}; write it in quotes" + (f': "{written}"' if written is not None else "")
+
+
+def with_example(problem: Problem, model: type[Resource]) -> Problem:
+    """The problem, with how to write what is not there in a document that was to be a ``model``."""
+    if problem.wanted is None:
+        return problem
+    before = f"{problem.wanted[-1]}: " if problem.wanted != problem.path else ""
+    return problem._replace(message=problem.message + _such_as(model, problem.wanted, before))
 
 
 def problems_of(error: ValidationError, model: type[Resource], limit: int) -> list[Problem]:
@@ -45,11 +68,13 @@ def _problem(found: Any, model: type[Resource]) -> Problem:
     if path and path[-1] == "[key]":
         path = path[:-1]
     if kind == "missing":
-        return Problem("missing_field", f"{path[-1]} is required", path)
+        return Problem("missing_field", f"{path[-1]} is required{_such_as(model, path, f'{path[-1]}: ')}", path)
     if kind == "extra_forbidden":
         return Problem("unknown_field", _unknown(path, model), path)
     if kind in _MISTYPED:
-        return Problem("mistyped_value", _mistyped(kind, found["input"]), path)
+        unquoted = kind == "string_type" and isinstance(found["input"], bool | int | float)
+        message = _MISTYPED[kind] if unquoted else _mistyped(_MISTYPED[kind], found["input"], path, model)
+        return Problem("mistyped_value", message, path, unquoted)
     if kind == "literal_error":
         code = "invalid_value" if isinstance(found["input"], str) else "mistyped_value"
         return Problem(code, f"must be {found['ctx']['expected']}", path)
@@ -61,17 +86,26 @@ def _problem(found: Any, model: type[Resource]) -> Problem:
     return Problem(kind if kind in FIELD_CODES else "invalid_value", message, path)
 
 
-def _mistyped(kind: str, value: object) -> str:
-    """The type that is wanted; for a string that YAML took for something else, how to write it."""
-    wanted = _MISTYPED[kind]
-    if kind != "string_type" or not isinstance(value, bool | int | float):
-        return wanted
-    written = str(value).lower() if isinstance(value, bool) else str(value)
-    return f'{wanted}; write it in quotes: "{written}"'
+def _mistyped(sentence: str, found: object, path: Path, model: type[Resource]) -> str:
+    """What the field must be, with an example; of a mapping that lacks its colon, where the colon goes."""
+    if names := one_of_fields(model, path):
+        sentence += f" with one of {listed(names)}"
+    sentence += _such_as(model, path)
+    field = _FIELD.fullmatch(found) if isinstance(found, str) else None
+    if field is not None and (name := close_to(field[1], known_fields(model, path))) is not None:
+        sentence += f"; did you mean {shown(f'{name}: {field[2]}')}, with a colon and a space?"
+    return sentence
+
+
+def _such_as(model: type[Resource], path: Path, before: str = "") -> str:
+    example = example_at(model, path)
+    if example is None:
+        return ""
+    return f", such as {before}{example}" + (" or {}" if may_be_empty(model, path) else "")
 
 
 def _unknown(path: Path, model: type[Resource]) -> str:
     """That the field is unknown, and which one may have been meant."""
-    close = difflib.get_close_matches(str(path[-1]), known_fields(model, path[:-1]), n=1)
-    meant = f"; did you mean {close[0]!r}?" if close else ""
+    known = known_fields(model, path[:-1])
+    meant = did_you_mean(str(path[-1]), known) or (f"; known are {listed(known)}" if known else "")
     return f"unknown field {shown(str(path[-1]))}{meant}"

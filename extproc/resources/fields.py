@@ -22,9 +22,9 @@ UPSTREAM_VARIABLES: Final = ("model", "version", "namespace", "name")
 """What an upstream template may name in braces."""
 
 FIELD_CODES: Final = frozenset(
-    {"invalid_value", "mistyped_value", "upstream_unknown_variable", "upstream_invalid_template"}
+    {"invalid_value", "missing_field", "mistyped_value", "upstream_unknown_variable", "upstream_invalid_template"}
 )
-"""The codes that the validators here raise."""
+"""The codes that validators raise."""
 
 _LABEL = r"^[a-z0-9]([-a-z0-9]{0,61}[a-z0-9])?$"
 _TOKEN = r"^[!#$%&'*+.^_`|~0-9A-Za-z-]{1,128}$"  # noqa: S105 - RFC 9110's token, not a secret
@@ -49,6 +49,8 @@ _UNIT_SECONDS: Final = {
 }
 _DURATION_PART = re.compile(r"([0-9]+(?:\.[0-9]+)?)(ns|us|µs|ms|s|m|h)")
 _LONGEST_DURATION_SECONDS: Final = 2**63 / 1e9  # Go's own limit
+_SHORTEST_TIMEOUT_SECONDS: Final = 0.001
+_LONGEST_TIMEOUT_SECONDS: Final = 365 * 24 * 3600
 _VARIABLE = re.compile(r"\{([^{}]*)\}")
 
 
@@ -112,32 +114,55 @@ def parse_duration(text: str) -> float:
     Raises:
         ValueError: when it is none, is zero, or is longer than 292 years.
     """
-    if len(text) > 64 or re.fullmatch(_DURATION.removesuffix("$"), text) is None:
-        raise invalid(f"{shown(text)} is not a duration such as 5ms, 10m or 1h30m")
-    seconds = float(sum(Decimal(number) * _UNIT_SECONDS[unit] for number, unit in _DURATION_PART.findall(text)))
+    seconds = _seconds(text)
     if not 0 < seconds < _LONGEST_DURATION_SECONDS:
         raise invalid(f"{shown(text)} is not a duration above zero and below 292 years")
     return seconds
 
 
+def parse_timeout(text: str) -> float:
+    """Seconds in a timeout of Envoy's, which counts milliseconds; 0 is none, as in Envoy and the Gateway API.
+
+    Raises:
+        ValueError: when it is no duration, is above zero and below a millisecond, or is longer than a year.
+    """
+    seconds = _seconds(text)
+    if seconds and not _SHORTEST_TIMEOUT_SECONDS <= seconds <= _LONGEST_TIMEOUT_SECONDS:
+        raise invalid(f"{shown(text)} is not 0s, for no limit, or a duration from 1ms to 8760h")
+    return seconds
+
+
+def _seconds(text: str) -> float:
+    if len(text) > 64 or re.fullmatch(_DURATION.removesuffix("$"), text) is None:
+        raise invalid(f"{shown(text)} is not a duration such as 5ms, 10m or 1h30m")
+    return float(sum(Decimal(number) * _UNIT_SECONDS[unit] for number, unit in _DURATION_PART.findall(text)))
+
+
 def format_duration(seconds: float) -> str:
     """``seconds`` as a whole number of the largest unit that allows it."""
     exact = Decimal(repr(seconds))
+    if not exact:
+        return "0s"
     for unit in ("h", "m", "s", "ms", "us", "ns"):
         if exact % _UNIT_SECONDS[unit] == 0:
             return f"{int(exact / _UNIT_SECONDS[unit])}{unit}"
     return f"{exact:f}s"
 
 
-def _duration(value: object) -> float:
-    if isinstance(value, str):
-        return parse_duration(value)
-    raise invalid("must be a duration with its unit, such as 5ms, 10m or 1h30m", "mistyped_value")
+def _duration(parse: Callable[[str], float]) -> Callable[[object], float]:
+    def check(value: object) -> float:
+        if isinstance(value, str):
+            return parse(value)
+        raise invalid("must be a duration with its unit, such as 5ms, 10m or 1h30m", "mistyped_value")
+
+    return check
 
 
 def _percent(value: object) -> int:
     if isinstance(value, bool) or not isinstance(value, int | float):
-        raise invalid("must be a number of percent, without quotes or a percent sign", "mistyped_value")
+        raise invalid(
+            "must be a number of percent, such as 5 or 12.5, without quotes or a percent sign", "mistyped_value"
+        )
     return parse_percent(value)
 
 
@@ -147,8 +172,8 @@ def format_percent(hundredths: int) -> int | float:
     return float(Decimal(hundredths) / 100) if rest else whole
 
 
-def _string(pattern: str, check: Callable[[str], str]) -> tuple[Any, Any]:
-    return AfterValidator(check), WithJsonSchema({"type": "string", "pattern": pattern})
+def _string(pattern: str, check: Callable[[str], str], *examples: str) -> tuple[Any, Any]:
+    return AfterValidator(check), WithJsonSchema({"type": "string", "pattern": pattern, "examples": list(examples)})
 
 
 _NAME_CHECK = _matching(_LABEL, "a name of at most 63 lower-case letters, digits and inner '-' (RFC 1123 label)")
@@ -161,29 +186,37 @@ _PATH_CHECK = _matching(
 _EXPRESSION_CHECK = _matching(_EXPRESSION, "an expression of 1 to 1000 characters")
 _RULE_CHECK = _matching(_RULE, "the path of a rule, such as routing/decision")
 
-Name = Annotated[str, *_string(_LABEL, _NAME_CHECK)]
-HeaderName = Annotated[str, *_string(_TOKEN, _header_name)]
-CookieName = Annotated[str, *_string(_TOKEN, _COOKIE_CHECK)]
-Value = Annotated[str, *_string(_VISIBLE, _visible)]
-Text = Annotated[str, *_string(_TEXT, _TEXT_CHECK)]
-Expression = Annotated[str, *_string(_EXPRESSION, _EXPRESSION_CHECK)]
-Seed = Annotated[str, *_string(_SEED, _SEED_CHECK)]
-PathValue = Annotated[str, *_string(_PATH, _PATH_CHECK)]
-Host = Annotated[str, *_string(_HOST.replace("a-z", "A-Za-z"), _host)]
-RulePath = Annotated[str, *_string(_RULE, _RULE_CHECK)]
-UpstreamTemplate = Annotated[str, *_string(_UPSTREAM, _upstream)]
+Name = Annotated[str, *_string(_LABEL, _NAME_CHECK, "fraud-detector")]
+HeaderName = Annotated[str, *_string(_TOKEN, _header_name, "x-user-id")]
+CookieName = Annotated[str, *_string(_TOKEN, _COOKIE_CHECK, "user")]
+Value = Annotated[str, *_string(_VISIBLE, _visible, "4")]
+Text = Annotated[str, *_string(_TEXT, _TEXT_CHECK, "0.02")]
+Expression = Annotated[str, *_string(_EXPRESSION, _EXPRESSION_CHECK, "result.canary.rate < 0.05")]
+Seed = Annotated[str, *_string(_SEED, _SEED_CHECK, "fraud-2026-11")]
+PathValue = Annotated[str, *_string(_PATH, _PATH_CHECK, "/v1/models/fraud-detector")]
+Host = Annotated[str, *_string(_HOST.replace("a-z", "A-Za-z"), _host, "api.example.com", "*.example.com")]
+RulePath = Annotated[str, *_string(_RULE, _RULE_CHECK, "routing/decision")]
+UpstreamTemplate = Annotated[str, *_string(_UPSTREAM, _upstream, "{model}-v{version}")]
 Duration = Annotated[
     float,
-    BeforeValidator(_duration),
+    BeforeValidator(_duration(parse_duration)),
     PlainSerializer(format_duration),
-    WithJsonSchema({"type": "string", "pattern": _DURATION, "examples": ["5ms", "10m", "1h30m"]}),
+    WithJsonSchema({"type": "string", "pattern": _DURATION, "examples": ["10m", "5ms", "1h30m"]}),
 ]
 """Seconds; written as Go writes durations."""
+
+Timeout = Annotated[
+    float,
+    BeforeValidator(_duration(parse_timeout)),
+    PlainSerializer(format_duration),
+    WithJsonSchema({"type": "string", "pattern": _DURATION, "examples": ["60s", "5m", "0s"]}),
+]
+"""Seconds, 0 for no limit; written as Go writes durations."""
 
 Percent = Annotated[
     int,
     BeforeValidator(_percent),
     PlainSerializer(format_percent),
-    WithJsonSchema({"type": "number", "minimum": 0, "maximum": 100}),
+    WithJsonSchema({"type": "number", "minimum": 0, "maximum": 100, "examples": [5, 12.5]}),
 ]
 """Hundredths of a percent, which are buckets; written as percent with two decimals at most."""

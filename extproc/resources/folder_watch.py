@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 
-from extproc.resources.folders import Listing
+from extproc.resources.folders import FolderListing
 
 
 class FolderWatch:
@@ -14,25 +14,25 @@ class FolderWatch:
     taken by itself, and the rest stays as it was taken; without it everything is waited for.
     """
 
-    def __init__(self, look: Callable[[], Listing], patience: int | None = None) -> None:
+    def __init__(self, look: Callable[[], FolderListing], patience: int | None = None) -> None:
         self._look = look
         self._patience = patience
-        self._seen: Listing | None = None
+        self._seen: FolderListing | None = None
         self._restless = 0
-        self.taken: Listing | None = None
+        self.taken: FolderListing | None = None
 
     @property
     def resting(self) -> bool:
         """Whether the last two looks saw the same."""
         return self._restless == 0
 
-    def now(self) -> Listing:
+    def now(self) -> FolderListing:
         """What there is, whether it rests or not."""
         before, self._seen = self._seen, self._look()
         self._restless = 0 if self._seen == before else self._restless + 1
         return self._seen
 
-    def changed(self) -> Listing | None:
+    def changed(self) -> FolderListing | None:
         """What there is to take in place of what was taken; None if there is nothing, or not yet."""
         before, found = self._seen, self.now()
         if not self.resting:
@@ -41,12 +41,12 @@ class FolderWatch:
             found = _at_rest(self.taken, before, found)
         return found if found != self.taken else None
 
-    def take(self, listing: Listing) -> None:
+    def take(self, listing: FolderListing) -> None:
         """This is what there is, until it changes."""
         self.taken = listing
 
 
-def _at_rest(taken: Listing, before: Listing, now: Listing) -> Listing:
+def _at_rest(taken: FolderListing, before: FolderListing, now: FolderListing) -> FolderListing:
     """``now``, with every file that was otherwise ``before`` as it was ``taken``."""
     files = {}
     for path in sorted(before.files.keys() | now.files.keys() | taken.files.keys()):
@@ -54,4 +54,4 @@ def _at_rest(taken: Listing, before: Listing, now: Listing) -> Listing:
         stamp = now.files.get(path) if steady else taken.files.get(path)
         if stamp is not None:
             files[path] = stamp
-    return Listing(files, now.folders, now.unreadable)
+    return FolderListing(files, now.folders, now.unreadable)

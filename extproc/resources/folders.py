@@ -21,14 +21,14 @@ class Stamp(NamedTuple):
     size: int
 
 
-class Identity(NamedTuple):
+class FolderIdentity(NamedTuple):
     """What tells a folder from another that took its place: a volume was mounted there, or is no more."""
 
     device: int
     inode: int
 
 
-class Unreadable(NamedTuple):
+class UnreadablePath(NamedTuple):
     """Why a part of a folder cannot be looked at: the number of the system's error, of a folder or of a file."""
 
     number: int
@@ -39,12 +39,12 @@ class Unreadable(NamedTuple):
 
 
 @dataclass(frozen=True, slots=True)
-class Listing:
+class FolderListing:
     """What a folder holds, by path: its files, in order; the folders, itself among them; what cannot be looked at."""
 
     files: Mapping[str, Stamp]
-    folders: Mapping[str, Identity]
-    unreadable: Mapping[str, Unreadable]
+    folders: Mapping[str, FolderIdentity]
+    unreadable: Mapping[str, UnreadablePath]
 
     def once(self) -> Iterator[tuple[str, Stamp]]:
         """The files, each of them once: by the first of the paths that lead to it."""
@@ -55,7 +55,7 @@ class Listing:
                 yield path, stamp
 
 
-def list_folder(root: str | Path, wanted: Callable[[str], bool]) -> Listing:
+def list_folder(root: str | Path, wanted: Callable[[str], bool]) -> FolderListing:
     """The files below ``root`` whose names are ``wanted``; links are followed, to files and to folders.
 
     Names that begin with a dot are passed over (a Kubernetes ConfigMap keeps its older self in ``..data``), and so is
@@ -71,10 +71,10 @@ class _Walk:
     def __init__(self, wanted: Callable[[str], bool]) -> None:
         self._wanted = wanted
         self._files: dict[str, Stamp] = {}
-        self._folders: dict[str, Identity] = {}
-        self._unreadable: dict[str, Unreadable] = {}
+        self._folders: dict[str, FolderIdentity] = {}
+        self._unreadable: dict[str, UnreadablePath] = {}
 
-    def of(self, root: str) -> Listing:
+    def of(self, root: str) -> FolderListing:
         entered = {str(parent) for parent in Path(os.path.realpath(root)).parents}
         waiting = [root]
         while waiting:
@@ -83,7 +83,7 @@ class _Walk:
             if real not in entered:
                 entered.add(real)
                 waiting += reversed(self._enter(folder, real))
-        return Listing(self._files, self._folders, self._unreadable)
+        return FolderListing(self._files, self._folders, self._unreadable)
 
     def _enter(self, folder: str, real: str) -> list[str]:
         """Take a folder's files; the paths of the folders in it."""
@@ -92,9 +92,9 @@ class _Walk:
                 found = sorted((entry for entry in entries if entry.name[0] != "."), key=lambda entry: entry.name)
             status = os.stat(folder)  # noqa: PTH116 - several times a second, as below
         except OSError as error:
-            self._unreadable[folder] = Unreadable(error.errno or errno.EIO, folder=True)
+            self._unreadable[folder] = UnreadablePath(error.errno or errno.EIO, folder=True)
             return []
-        self._folders[folder] = Identity(status.st_dev, status.st_ino)
+        self._folders[folder] = FolderIdentity(status.st_dev, status.st_ino)
         return [entry.path for entry in found if not self._take(entry, real)]
 
     def _take(self, entry: os.DirEntry[str], folder: str) -> bool:
@@ -108,7 +108,7 @@ class _Walk:
         except OSError as error:
             # A link that leads nowhere may have led to a folder, unless it is called as only files are.
             if (wanted or "." not in entry.name) and not _has_left(entry.path):
-                self._unreadable[entry.path] = Unreadable(error.errno or errno.EIO, folder=False)
+                self._unreadable[entry.path] = UnreadablePath(error.errno or errno.EIO, folder=False)
             return True
         if wanted and stat.S_ISREG(found.st_mode):
             real = os.path.realpath(entry.path) if linked else os.path.join(folder, entry.name)  # noqa: PTH118

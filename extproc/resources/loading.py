@@ -11,21 +11,23 @@ from hashlib import blake2b
 from itertools import islice
 from math import inf
 from pathlib import Path as FilePath
-from typing import Any, Final, Generic, TypeVar
+from typing import Any, Final
 
 from pydantic import ValidationError
 
 from extproc.errors import Fault, InvalidInput
 from extproc.resources.analysis_template import AnalysisTemplate
-from extproc.resources.checks import Placed, conflict_paths, find_conflicts
+from extproc.resources.checks import find_conflicts
 from extproc.resources.deadline import beyond_deadline
 from extproc.resources.document import API_VERSION, Resource
-from extproc.resources.faults import Problem, problems_of
+from extproc.resources.faults import Problem, problems_of, with_example
 from extproc.resources.file_names import is_unicode
-from extproc.resources.folders import Listing, list_folder
-from extproc.resources.kinds import KINDS, Kind
+from extproc.resources.folders import FolderListing, list_folder
+from extproc.resources.kinds import KINDS, DocumentKind
+from extproc.resources.loaded import LoadedDocument, R
 from extproc.resources.marked_yaml import Document, Path, dotted, read_documents, shown
 from extproc.resources.rollout import KIND, Rollout
+from extproc.suggestions import did_you_mean, listed
 
 MAX_FILE_BYTES: Final = 1024 * 1024
 MAX_FAULTS: Final = 1000
@@ -34,28 +36,6 @@ _ENOUGH: Final = MAX_FAULTS + 1
 SUFFIXES: Final = frozenset({".yaml", ".yml", ".json"})
 UNREAD_CODES: Final = frozenset({"file_not_found", "file_unreadable"})
 """Faults that say nothing of what a file holds: it may be another one at the next try."""
-
-
-R = TypeVar("R", bound=Resource)
-
-
-@dataclass(frozen=True, slots=True)
-class LoadedDocument(Generic[R]):
-    """An accepted document: the model, the body as written, and where it stands.
-
-    Lines count from 1; ``line`` is the document's, ``lines`` has those that a conflict with another may name.
-    """
-
-    resource: R
-    body: dict[str, Any]
-    file: str
-    line: int
-    lines: Mapping[Path, int]
-
-    @property
-    def placed(self) -> Placed:
-        """The document with its place, as ``checks`` wants it."""
-        return self.resource, self.file, self.line
 
 
 @dataclass(frozen=True, slots=True)
@@ -118,7 +98,7 @@ def load_valid(paths: Iterable[str | os.PathLike[str]], *, deadline: float = inf
     documents = loaded.documents
     faults = list(loaded.faults)
     for conflict in find_conflicts([document.placed for document in documents]):
-        faults.append(conflict.fault(documents[conflict.second].lines[conflict.path]))
+        faults.append(conflict.fault(documents[conflict.second].line_at(conflict.path)))
     faults.extend(beyond_deadline(documents, deadline))
     if faults:
         raise InvalidInput(faults)
@@ -191,10 +171,10 @@ def _parsed(body: object, model: type[R], file: str | None) -> R:
     if isinstance(outcome, model):
         return outcome
     assert isinstance(outcome, list)
-    raise InvalidInput(Fault(p.code, p.message, file=file, field=dotted(p.path)) for p in outcome)
+    raise InvalidInput(Fault(p.code, p.advice(None), file=file, field=dotted(p.path)) for p in outcome)
 
 
-def _check(body: object, kinds: Sequence[Kind] = tuple(KINDS.values())) -> Resource | list[Problem]:
+def _check(body: object, kinds: Sequence[DocumentKind] = tuple(KINDS.values())) -> Resource | list[Problem]:
     """The model of a document that is one of ``kinds``, or everything that is wrong with it."""
     if not isinstance(body, Mapping):
         return [Problem("mistyped_value", "a document is a mapping with apiVersion, kind, metadata and spec", ())]
@@ -202,30 +182,29 @@ def _check(body: object, kinds: Sequence[Kind] = tuple(KINDS.values())) -> Resou
         return foreign
     # One that does not say what it is is judged as the first.
     kind = next((kind for kind in kinds if kind.name == body.get("kind")), kinds[0])
-    problems = list(islice(kind.between(body), _ENOUGH))
+    problems = [with_example(problem, kind.model) for problem in islice(kind.between(body), _ENOUGH)]
     try:
         resource = kind.model.model_validate(dict(body))
     except ValidationError as error:
-        found = problems_of(error, kind.model, _ENOUGH)
-        known = {(problem.code, problem.path) for problem in found}
-        return found + [problem for problem in problems if (problem.code, problem.path) not in known]
+        found = [*problems_of(error, kind.model, _ENOUGH), *problems]
+        return list({(problem.code, problem.path): problem for problem in found}.values())
     return problems or list(kind.beyond(resource)) or resource
 
 
-def _foreign(body: Mapping[str, Any], kinds: Sequence[Kind]) -> Iterator[Problem]:
+def _foreign(body: Mapping[str, Any], kinds: Sequence[DocumentKind]) -> Iterator[Problem]:
     """What makes the document somebody else's: then its fields are not ours to judge."""
     kind, version = body.get("kind"), body.get("apiVersion")
     names = [kind.name for kind in kinds]
     if isinstance(kind, str) and kind not in names:
-        known = " and ".join(names) + (" is" if len(names) == 1 else " are")
-        yield Problem("unsupported_kind", f"kind {shown(kind)} is not known here; {known}", ("kind",))
+        known = did_you_mean(kind, names) or f"; {listed(names)} {'is' if len(names) == 1 else 'are'}"
+        yield Problem("unsupported_kind", f"kind {shown(kind)} is not known here{known}", ("kind",))
     if isinstance(version, str) and version != API_VERSION:
         yield Problem(
             "unsupported_api_version", f"{shown(version)} is not known here; {API_VERSION} is", ("apiVersion",)
         )
 
 
-def list_documents(folder: str | os.PathLike[str]) -> Listing:
+def list_documents(folder: str | os.PathLike[str]) -> FolderListing:
     """The files of ``folder`` and its sub-folders that may hold documents."""
     return list_folder(FilePath(folder), lambda name: os.path.splitext(name)[1] in SUFFIXES)  # noqa: PTH122 - a text
 
@@ -278,15 +257,16 @@ def _load(data: bytes, name: str, loaded: Loaded) -> None:
 def _load_document(document: Document, file: str) -> LoadedDocument[Any] | list[Fault]:
     """The document, or what is wrong with it by line."""
     node = document.node
-    outcome = _check(node.value)
+    outcome: Resource | list[Problem] = _check(node.value)
+    if not isinstance(outcome, list):
+        outcome = list(KINDS[outcome.kind].in_vain(outcome)) or outcome
     faults = list(document.faults)
     if isinstance(outcome, list):
-        faults.extend(
-            Fault(p.code, p.message, file=file, line=node.line_of(p.path), field=dotted(p.path)) for p in outcome
-        )
+        for p in outcome:
+            message, line = p.advice(node.written_at(p.path)), node.at(p.path).line
+            faults.append(Fault(p.code, message, file=file, line=line, field=dotted(p.path)))
     elif not faults:
-        lines = {path: node.line_of(path) for path in conflict_paths(outcome)}
-        return LoadedDocument(outcome, node.value, file, node.line, lines)
+        return LoadedDocument(outcome, node, file)
     return sorted(faults, key=lambda fault: fault.line or 0)
 
 

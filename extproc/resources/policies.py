@@ -14,11 +14,10 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Final, Self
 
-import yaml
-
 from extproc.errors import Fault, InvalidInput
 from extproc.resources.file_names import is_unicode
-from extproc.resources.folders import Listing, list_folder
+from extproc.resources.folders import FolderListing, list_folder
+from extproc.resources.marked_yaml import DATA, read_documents
 
 MAX_FILES: Final = 1_000
 MAX_FILE_BYTES: Final = 1_048_576
@@ -59,7 +58,7 @@ class PolicySources:
         return cls(document["files"], document["data"], document["revision"], origins)
 
 
-def list_policies(directory: str | Path, *, tests: bool = False) -> Listing:
+def list_policies(directory: str | Path, *, tests: bool = False) -> FolderListing:
     """The policy and data files of ``directory``; with ``tests`` the ``*_test.rego`` files too."""
 
     def wanted(name: str) -> bool:
@@ -188,7 +187,9 @@ def parse_data(text: str, suffix: str) -> dict[str, Any]:
     """The object in a data file. ``suffix`` is ``.json``, ``.yaml`` or ``.yml``.
 
     Raises:
-        DataError: it does not parse, is no object, names a key twice, or holds what JSON has no word for.
+        DataError: it does not parse, is no object, names a key twice, or holds what JSON has no word for. What OPA
+            refuses is refused, and what it reads is read as it does (but for keys that come twice, second documents,
+            and tags of other types than JSON's, which it takes without a word).
     """
     try:
         document = _parse_json(text) if suffix == ".json" else _parse_yaml(text)
@@ -196,10 +197,7 @@ def parse_data(text: str, suffix: str) -> dict[str, Any]:
         json.dumps(document, allow_nan=False, ensure_ascii=False).encode()
     except json.JSONDecodeError as error:
         raise DataError(f"not JSON: {error.msg}", error.lineno) from None
-    except yaml.MarkedYAMLError as error:
-        mark = error.problem_mark
-        raise DataError(f"not YAML: {error.problem}", mark.line + 1 if mark else None) from None
-    except (yaml.YAMLError, UnicodeEncodeError) as error:
+    except UnicodeEncodeError as error:
         raise DataError(f"not text: {str(error).splitlines()[0]}") from None
     except RecursionError:
         raise DataError("nested too deeply") from None
@@ -224,53 +222,14 @@ def _parse_json(text: str) -> Any:
     return json.loads(text, object_pairs_hook=unique)
 
 
-class _DataLoader(yaml.SafeLoader):
-    """YAML as JSON data: no timestamps, no aliases (which multiply), keys are strings and come once.
-
-    A tag says nothing but what JSON has a word for, and only of what is one.
-    """
-
-    def compose_node(self, parent: yaml.Node | None, index: int) -> yaml.Node | None:
-        if self.check_event(yaml.AliasEvent):
-            event = self.get_event()  # type: ignore[no-untyped-call]
-            raise DataError("YAML aliases are not supported", event.start_mark.line + 1)
-        return super().compose_node(parent, index)
-
-    def construct_object(self, node: yaml.Node, deep: bool = False) -> Any:
-        try:
-            return super().construct_object(node, deep)
-        except DataError:
-            raise
-        except (LookupError, ValueError):  # PyYAML's own, for what is not what its tag says
-            kind = node.tag.rpartition(":")[2]
-            raise DataError(f"this is no {kind}", node.start_mark.line + 1) from None
-
-    def construct_mapping(self, node: yaml.MappingNode, deep: bool = False) -> dict[Any, Any]:
-        found: dict[Any, Any] = {}
-        for key_node, value_node in node.value:
-            key = self.construct_object(key_node, deep=True)
-            line = key_node.start_mark.line + 1
-            if not isinstance(key, str):
-                raise DataError("keys are strings: put it in quotes", line)
-            if key in found:
-                raise DataError(f"the key {key!r} comes twice", line)
-            found[key] = self.construct_object(value_node, deep=True)
-        return found
-
-
-_DataLoader.yaml_implicit_resolvers = {
-    first: [(tag, pattern) for tag, pattern in resolvers if tag != "tag:yaml.org,2002:timestamp"]
-    for first, resolvers in yaml.SafeLoader.yaml_implicit_resolvers.items()
-}
-_DataLoader.yaml_constructors = {
-    tag: constructor
-    for tag, constructor in yaml.SafeLoader.yaml_constructors.items()
-    if tag is None or tag.rpartition(":")[2] in ("null", "bool", "int", "float", "str", "seq", "map")
-}
-
-
 def _parse_yaml(text: str) -> Any:
-    return yaml.load(text, Loader=_DataLoader)  # noqa: S506 - a SafeLoader
+    documents, ending = read_documents(text, dialect=DATA)
+    faults = [*(fault for document in documents for fault in document.faults), *ending]
+    if faults:
+        raise DataError(faults[0].message, faults[0].line)
+    if len(documents) > 1:
+        raise DataError("a data file holds one document", documents[1].node.line)
+    return documents[0].node.value if documents else None
 
 
 def _merge(data: dict[str, Any], where: tuple[str, ...], document: Mapping[str, Any]) -> tuple[str, ...] | None:

@@ -2,7 +2,11 @@
 
 from __future__ import annotations
 
+import re
+from collections.abc import Sequence
 from typing import Any, Final
+
+from extproc.suggestions import close_to
 
 JsonSchema = dict[str, Any]
 
@@ -48,6 +52,7 @@ _HTTP: Final = _object(
         "id": _string("The header x-request-id, if there is one."),
         "headers": {
             "type": "object",
+            "propertyNames": {"pattern": "^[^A-Z]*$"},
             "additionalProperties": {"type": "string"},
             "description": (
                 "By lower-case name, pseudo-headers such as :path included; repeated ones joined by a comma; bytes "
@@ -116,6 +121,15 @@ POLICY_INPUT_SCHEMA: Final[JsonSchema] = {
                 "anyOf": [{"type": "string"}, {"type": "null"}],
                 "description": "The unit that is assigned, null when the request names none (or names it twice).",
             },
+            "draw": {
+                "type": "integer",
+                "minimum": 0,
+                "maximum": 9999,
+                "description": (
+                    "A bucket of the unit's own that says nothing about its arm: below 1000 is a tenth of the units. "
+                    "It is not there when the request has no unit."
+                ),
+            },
             "features": {
                 "type": "object",
                 "additionalProperties": True,
@@ -174,3 +188,21 @@ POLICY_DECISION_SCHEMA: Final[JsonSchema] = {
         description="What the rule of a policy may answer.",
     ),
 }
+
+
+def misspelt(path: Sequence[str], schema: JsonSchema) -> str | None:
+    """What is wrong with ``input.<path>`` by a schema of the input: the first part that is not there.
+
+    The only names that the schemas have a pattern for are those of headers, which are in lower case.
+    """
+    for depth, part in enumerate(path):
+        known = schema.get("properties", {})
+        if part not in known and schema.get("additionalProperties") is False:
+            close = close_to(part, known)
+            hint = f"did you mean {close}?" if close is not None else f"{', '.join(known)} are there"
+            return f"there is no input.{'.'.join(path[: depth + 1])}; {hint}"
+        if not re.search(schema.get("propertyNames", {}).get("pattern", ""), part):
+            return f"there is no input.{'.'.join(path[: depth + 1])}, whose name is in lower case; write {part.lower()}"
+        below = known.get(part, schema.get("additionalProperties"))
+        schema = below if isinstance(below, dict) else {}
+    return None

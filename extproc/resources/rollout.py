@@ -13,7 +13,9 @@ from pydantic import ConfigDict, Field, Strict, ValidationInfo, field_validator
 
 from extproc.assignment import BUCKETS
 from extproc.errors import InvalidInput
-from extproc.resources.document import EXACTLY_ONE, Part, Resource, one_of, written
+from extproc.matching import MatchKey
+from extproc.resources.analysis_spec import BackgroundSpec
+from extproc.resources.document import Part, Resource, one_of, such_as, written
 from extproc.resources.fields import (
     CookieName,
     Duration,
@@ -25,10 +27,11 @@ from extproc.resources.fields import (
     RulePath,
     Seed,
     Text,
+    Timeout,
     UpstreamTemplate,
     Value,
 )
-from extproc.snapshot.matching import MatchKey
+from extproc.resources.steps import Step
 
 KIND: Final = "Rollout"
 DEFAULT_UPSTREAM: Final = "{model}-v{version}"
@@ -36,6 +39,9 @@ DEFAULT_UPSTREAM: Final = "{model}-v{version}"
 
 MAX_MATCHES: Final = 1000
 """Entries of ``match``. Every process compiles them in one go, and Envoy gets a route for each."""
+
+
+_FEATURES: Final = [["risk_score"]]
 
 
 class PathMatch(Part):
@@ -58,9 +64,9 @@ class PathMatch(Part):
 class HeaderMatch(Part):
     """A request header with exactly this value."""
 
-    name: HeaderName
+    name: Annotated[HeaderName, such_as("x-model")]
     """The header's name, in any case."""
-    value: Text
+    value: Annotated[Text, such_as("fraud-detector")]
     """The whole value, case-sensitive."""
 
 
@@ -100,23 +106,45 @@ class UnitSpec(Part):
 class VersionRef(Part):
     """A version, by its own name or by an alias."""
 
-    model_config = ConfigDict(json_schema_extra=one_of("alias", "version"))
+    model_config = ConfigDict(json_schema_extra=one_of("version", "alias"))
 
-    alias: Value | None = None
+    alias: Annotated[Value | None, such_as("champion")] = None
     """A key of spec.aliases."""
     version: Value | None = None
     """The version itself; a string, so a number is written in quotes."""
 
 
+class JoinKeySpec(Part):
+    """One of the keys that together name an entity."""
+
+    model_config = ConfigDict(json_schema_extra=one_of("header", "cookie"))
+
+    name: Annotated[Value, such_as("customer")]
+    """The join key's name in the feature store."""
+    header: HeaderName | None = None
+    """The request header that holds its value."""
+    cookie: CookieName | None = None
+    """The cookie that holds its value."""
+    type: Literal["string", "integer"] = "string"
+    """What the value is; a request with another has no features. Integers are of 64 bits."""
+
+
 class EntitySpec(Part):
     """Whose features are read."""
 
-    model_config = ConfigDict(json_schema_extra=one_of("header", "cookie"))
+    model_config = ConfigDict(json_schema_extra=one_of("header", "cookie", "keys"))
 
     header: HeaderName | None = None
     """The request header that holds the entity."""
     cookie: CookieName | None = None
     """The cookie that holds the entity."""
+    keys: Annotated[list[JoinKeySpec], Field(min_length=1, max_length=8)] | None = None
+    """The join keys, where the entity has several or one that is no text."""
+
+    @property
+    def join_keys(self) -> list[JoinKeySpec]:
+        """The join keys; a header or cookie is one by the name of entity."""
+        return self.keys or [JoinKeySpec(name="entity", header=self.header, cookie=self.cookie)]
 
 
 class FeaturesSpec(Part):
@@ -124,9 +152,9 @@ class FeaturesSpec(Part):
 
     entity: EntitySpec
     """Whose features are read."""
-    view: Value
+    view: Annotated[Value, such_as("user_risk")]
     """The feature view."""
-    names: Annotated[list[Value], Field(min_length=1, json_schema_extra={"uniqueItems": True})]
+    names: Annotated[list[Value], Field(min_length=1, examples=_FEATURES, json_schema_extra={"uniqueItems": True})]
     """The features of the view."""
     max_age: Duration | None = None
     """A feature older than this counts as missing; left out, any age will do."""
@@ -147,6 +175,8 @@ class PolicySpec(Part):
     no_answer: Literal["stable", "deny"] | None = None
     """What happens to a request that Envoy sends on without a decision: it goes to stable, or is answered 503. Left
     out, it is denied where onError is deny, and goes to stable otherwise."""
+    timeout: Annotated[Duration, written("10ms")] = 0.01
+    """How long a decision waits for the verdict of a policy engine that is asked over the network."""
 
     @property
     def denies_unanswered(self) -> bool:
@@ -159,62 +189,8 @@ class LogSpec(Part):
 
     headers: list[HeaderName] = []
     """Request headers."""
-    features: list[Value] = []
+    features: Annotated[list[Value], Field(examples=_FEATURES)] = []
     """Features."""
-
-
-class ShadowStep(Part):
-    """Mirror requests to the canary."""
-
-    percent: Percent
-    """Percent of the units whose requests are mirrored."""
-
-
-class PauseStep(Part):
-    """Wait."""
-
-    duration: Duration | None = None
-    """For how long; left out, until promoted."""
-
-
-class TemplateRef(Part):
-    """An AnalysisTemplate, by name."""
-
-    template_name: Name
-    """The name of the AnalysisTemplate."""
-
-
-class AnalysisArg(Part):
-    """An argument of the templates."""
-
-    name: Value
-    """The argument's name."""
-    value: Text
-    """Its value; a string, so a number is written in quotes."""
-
-
-class AnalysisSpec(Part):
-    """Measurements that a version must pass."""
-
-    templates: Annotated[list[TemplateRef], Field(min_length=1)]
-    """The templates to run."""
-    args: list[AnalysisArg] = []
-    """What the templates are given."""
-
-
-class Step(Part):
-    """One step of a rollout: exactly one of its fields."""
-
-    model_config = ConfigDict(json_schema_extra=EXACTLY_ONE)
-
-    shadow: ShadowStep | None = None
-    """Mirror requests to the canary, which answers nobody."""
-    pause: PauseStep | None = None
-    """Wait for a while, or with {} until promoted."""
-    set_weight: Percent | None = None
-    """Percent of the units that the canary serves from here on."""
-    analysis: AnalysisSpec | None = None
-    """Measure, and go on only if it passes."""
 
 
 class BreakerSpec(Part):
@@ -244,7 +220,7 @@ class Variant(Part):
 class HoldoutSpec(Part):
     """Units that are kept out of everything."""
 
-    name: Name
+    name: Annotated[Name, such_as("global-2026")]
     """Rollouts that name the same holdout keep the same units out."""
     percent: Percent
     """Percent of all units."""
@@ -253,10 +229,12 @@ class HoldoutSpec(Part):
 class LayerSpec(Part):
     """A share of a layer, in which experiments exclude one another."""
 
-    name: Name
+    name: Annotated[Name, such_as("checkout")]
     """The layer."""
     range: Annotated[
-        tuple[Annotated[int, Field(ge=0, lt=BUCKETS)], Annotated[int, Field(gt=0, le=BUCKETS)]], Strict(False)
+        tuple[Annotated[int, Field(ge=0, lt=BUCKETS)], Annotated[int, Field(gt=0, le=BUCKETS)]],
+        Strict(False),
+        such_as([0, 5000]),
     ]
     """First bucket, and the first that is no longer ours, between 0 and 10000."""
 
@@ -268,6 +246,21 @@ class ShadowSpec(VersionRef):
     """Percent of the units whose requests are mirrored."""
 
 
+class EndpointsSpec(Part):
+    """Where a version's servers are. Dropout then renders its Envoy cluster, so that a new version needs no other."""
+
+    host: Annotated[UpstreamTemplate, such_as("{model}-v{version}.models.svc")]
+    """A name that Envoy resolves, or an address, with {model}, {version}, {namespace} and {name}."""
+    port: Annotated[int, Field(ge=1, le=65535, examples=[8080])]
+    """Where they listen, for HTTP/1.1 in clear."""
+
+
+_VARIANTS: Final = [
+    {"name": "treatment", "version": "4", "weight": 50},
+    {"name": "control", "version": "3", "weight": 50},
+]
+
+
 class RolloutSpec(Part):
     """What is wanted: which model, which requests, which versions, how fast."""
 
@@ -275,19 +268,24 @@ class RolloutSpec(Part):
         json_schema_extra={
             "anyOf": [
                 {
+                    "required": ["stable", "canary"],
+                    "not": {"required": ["coverage"]},
+                    "properties": {"analysis": {"properties": {"onFailed": False}}},
+                },
+                {
                     "required": ["variants"],
                     "not": {"anyOf": [{"required": [n]} for n in ("stable", "canary", "steps")]},
                 },
-                {"required": ["stable", "canary"], "not": {"required": ["coverage"]}},
                 {
-                    "required": ["stable", "shadow"],
-                    "not": {"anyOf": [{"required": [n]} for n in ("coverage", "steps")]},
+                    "required": ["stable"],
+                    "not": {"anyOf": [{"required": [n]} for n in ("variants", "coverage", "steps", "analysis")]},
                 },
-            ]
+            ],
+            "dependentRequired": {"progressDeadline": ["steps"], "progressDeadlineAbort": ["progressDeadline"]},
         }
     )
 
-    model: Value
+    model: Annotated[Value, such_as("fraud-detector")]
     """The registered model."""
     match: Annotated[list[MatchEntry], Field(min_length=1, max_length=MAX_MATCHES)]
     """Which requests: those that fit any entry."""
@@ -295,14 +293,22 @@ class RolloutSpec(Part):
     """Who is randomised."""
     seed: Seed | None = None
     """What is hashed with the unit; by default namespace/name@canary-version, a new cohort for each version."""
-    stable: VersionRef | None = None
+    stable: Annotated[VersionRef | None, such_as({"version": "3"})] = None
     """The version that serves everybody else; read once, when the rollout is adopted."""
     canary: VersionRef | None = None
     """The version that is to become stable."""
-    aliases: dict[Value, Value] = {}
+    aliases: Annotated[dict[Value, Value], such_as({"champion": "3", "challenger": "4"})] = {}
     """Versions by alias, where there is no registry."""
     upstream: UpstreamTemplate = DEFAULT_UPSTREAM
     """The Envoy cluster of a version, with {model}, {version}, {namespace} and {name}."""
+    endpoints: EndpointsSpec | None = None
+    """Where the servers of a version are; left out, its cluster is in Envoy's own configuration."""
+    timeout: Timeout | None = None
+    """How long Envoy waits for a version's whole answer, the retry by stable included; 0s for as long as it takes. Left
+    out, it is Envoy's 15s."""
+    idle_timeout: Timeout | None = None
+    """How long Envoy lets a request be in which nothing moves; 0s for as long as it takes. Left out, it is
+    stream_idle_timeout of Envoy's configuration."""
     features: FeaturesSpec | None = None
     """Features that the decision reads."""
     policy: PolicySpec | None = None
@@ -311,11 +317,16 @@ class RolloutSpec(Part):
     """What the decision log may hold in clear."""
     steps: list[Step] = []
     """How the canary is raised, in order."""
-    analysis: AnalysisSpec | None = None
-    """Measured in the background, from the first setWeight on."""
+    progress_deadline: Duration | None = None
+    """For how long the canary may neither move nor wait for a person, a pause or an analysis; then the rollout is
+    Degraded. Left out, for ever."""
+    progress_deadline_abort: bool = False
+    """Whether the canary is taken away then."""
+    analysis: BackgroundSpec | None = None
+    """Measured in the background, from the first setWeight on; in an experiment each variant against the control."""
     breaker: BreakerSpec | None = None
     """When a version is taken away for failing."""
-    variants: Annotated[list[Variant], Field(json_schema_extra={"minItems": 2})] = []
+    variants: Annotated[list[Variant], Field(examples=[_VARIANTS], json_schema_extra={"minItems": 2})] = []
     """The arms of an experiment, in order; the last is the control."""
     coverage: Percent | None = None
     """Percent of the units enrolled in the experiment; by default all. The others get the control."""
@@ -364,8 +375,16 @@ class Rollout(Resource):
 
     def upstream_of(self, version: str) -> str:
         """The Envoy cluster that serves ``version``."""
+        return self._expanded(self.spec.upstream, version)
+
+    def address_of(self, version: str) -> tuple[str, int] | None:
+        """The host and port of the servers of ``version``, if the document says where they are."""
+        endpoints = self.spec.endpoints
+        return (self._expanded(endpoints.host, version), endpoints.port) if endpoints is not None else None
+
+    def _expanded(self, template: str, version: str) -> str:
         return expand_upstream(
-            self.spec.upstream,
+            template,
             model=self.spec.model,
             version=version,
             namespace=self.metadata.namespace,

@@ -5,6 +5,7 @@ The rules read the document as written rather than the models, so that a fault i
 
 from __future__ import annotations
 
+import re
 from collections.abc import Iterator, Mapping
 from typing import Any, Final
 
@@ -15,8 +16,11 @@ from extproc.resources.as_written import duplicates, exactly_one, given, items, 
 from extproc.resources.faults import Problem
 from extproc.resources.marked_yaml import Path, shown
 from extproc.resources.rollout import Rollout
+from extproc.resources.steps import STEP_FIELDS
 
 MAX_UPSTREAM_LENGTH: Final = 256
+_SERVER: Final = re.compile(r"(?=.{1,253}$)[A-Za-z0-9_]([A-Za-z0-9._-]*[A-Za-z0-9_])?|(?=[^:]*:[^:]*:)[0-9A-Fa-f:.]+")
+"""A name that DNS may have, or an address."""
 
 
 def problems_between(body: Mapping[str, Any]) -> Iterator[Problem]:
@@ -32,6 +36,7 @@ def problems_between(body: Mapping[str, Any]) -> Iterator[Problem]:
     yield from _choices(spec)
     yield from _aliases(spec)
     yield from _steps(spec)
+    yield from _deadline(spec)
     yield from _layer(spec)
     yield from duplicates("feature", items(mapping(spec.get("features")).get("names")), ("spec", "features", "names"))
 
@@ -63,18 +68,18 @@ def _experiment(spec: Mapping[str, Any]) -> Iterator[Problem]:
 
 
 def _versions(spec: Mapping[str, Any]) -> Iterator[Problem]:
-    """Without variants there is a stable version, and a canary or a shadow beside it."""
+    """Without variants there is a stable version, and maybe a canary or a shadow beside it."""
     if given(spec, "coverage"):
         yield Problem("conflicting_fields", "coverage is for experiments: it needs variants", ("spec", "coverage"))
+    if given(mapping(spec.get("analysis")), "onFailed"):
+        message = "onFailed is for experiments: a canary whose analysis fails is aborted"
+        yield Problem("conflicting_fields", message, ("spec", "analysis", "onFailed"))
     if not given(spec, "stable"):
-        message = "a rollout has stable and canary, or stable and shadow, or variants"
+        message = "a rollout has stable, with a canary or a shadow beside it or alone, or it has variants"
         yield Problem("missing_field", message, ("spec", "stable"))
         return
-    if not given(spec, "canary"):
-        if not given(spec, "shadow"):
-            yield Problem("missing_field", "beside stable there is a canary or a shadow", ("spec", "canary"))
-        elif given(spec, "steps"):
-            yield Problem("conflicting_fields", "steps move a canary, and there is none", ("spec", "steps"))
+    if given(spec, "steps") and not given(spec, "canary"):
+        yield Problem("conflicting_fields", "steps move a canary, and there is none", ("spec", "steps"))
 
 
 def _match(spec: Mapping[str, Any]) -> Iterator[Problem]:
@@ -92,10 +97,15 @@ def _match(spec: Mapping[str, Any]) -> Iterator[Problem]:
 
 
 def _choices(spec: Mapping[str, Any]) -> Iterator[Problem]:
-    """Units and entities are a header or a cookie; versions are named or aliased."""
+    """Units, entities and their join keys are a header or a cookie; versions are named or aliased."""
     yield from exactly_one(spec.get("unit"), ("header", "cookie"), ("spec", "unit"))
     entity = mapping(spec.get("features")).get("entity")
-    yield from exactly_one(entity, ("header", "cookie"), ("spec", "features", "entity"))
+    path: Path = ("spec", "features", "entity")
+    yield from exactly_one(entity, ("header", "cookie", "keys"), path)
+    keys = items(mapping(entity).get("keys"))
+    for index, key in enumerate(keys):
+        yield from exactly_one(key, ("header", "cookie"), (*path, "keys", index), "name", "type")
+    yield from duplicates("join key", [mapping(key).get("name") for key in keys], (*path, "keys"), "name")
     for name in ("stable", "canary", "shadow"):
         yield from exactly_one(spec.get(name), ("alias", "version"), ("spec", name))
 
@@ -110,16 +120,23 @@ def _aliases(spec: Mapping[str, Any]) -> Iterator[Problem]:
             yield Problem("alias_unresolved", message, ("spec", name, "alias"))
 
 
-_STEP_KEYS = ("shadow", "pause", "setWeight", "analysis")
-
-
 def _steps(spec: Mapping[str, Any]) -> Iterator[Problem]:
     """A step is one thing to do; what an analysis names has names of its own."""
     for index, step in enumerate(items(spec.get("steps"))):
         path: Path = ("spec", "steps", index)
-        yield from exactly_one(step, _STEP_KEYS, path)
+        yield from exactly_one(step, STEP_FIELDS, path)
         yield from _analysis(mapping(step).get("analysis"), (*path, "analysis"))
     yield from _analysis(spec.get("analysis"), ("spec", "analysis"))
+
+
+def _deadline(spec: Mapping[str, Any]) -> Iterator[Problem]:
+    """A deadline is for what moves by itself."""
+    if given(spec, "progressDeadline") and not spec.get("steps"):
+        message = "progressDeadline needs steps: nothing else moves by itself"
+        yield Problem("conflicting_fields", message, ("spec", "progressDeadline"))
+    if given(spec, "progressDeadlineAbort") and not given(spec, "progressDeadline"):
+        message = "progressDeadlineAbort needs progressDeadline"
+        yield Problem("conflicting_fields", message, ("spec", "progressDeadlineAbort"))
 
 
 def _analysis(analysis: Any, path: Path) -> Iterator[Problem]:
@@ -137,8 +154,14 @@ def _layer(spec: Mapping[str, Any]) -> Iterator[Problem]:
 
 
 def problems_beyond(rollout: Rollout) -> Iterator[Problem]:
-    """Clusters are short enough to be a header's value; their characters are legal by the fields' types."""
+    """Clusters are short enough to be a header's value, their characters legal by the fields' types; hosts are some."""
     longest = max((rollout.upstream_of(version) for version in rollout.spec.versions()), key=len)
     if len(longest) > MAX_UPSTREAM_LENGTH:
         message = f"the cluster {shown(longest)} would have more than {MAX_UPSTREAM_LENGTH} characters"
         yield Problem("invalid_value", message, ("spec", "upstream"))
+    for version in rollout.spec.versions():
+        address = rollout.address_of(version)
+        if address is not None and not _SERVER.fullmatch(address[0]):
+            message = f"the servers of version {shown(version)} would be at {shown(address[0])}, which is no host"
+            yield Problem("invalid_value", message, ("spec", "endpoints", "host"))
+            return

@@ -39,12 +39,23 @@ def schema_of(model: type[Resource]) -> dict[str, Any]:
     }
 
 
-def known_fields(model: type[Resource], path: Path) -> list[str]:
-    """The names that a mapping at ``path`` of a document may have; none where any name goes."""
+def schema_at(model: type[Resource], path: Path) -> dict[str, Any]:
+    """The schema of what stands at ``path`` of a document; empty where anything goes."""
     schema: dict[str, Any] = schema_of(model)
-    definitions = schema["$defs"]
     for step in path:
         schema = schema.get("items", {}) if isinstance(step, int) else schema.get("properties", {}).get(step, {})
-        if "$ref" in schema:
-            schema = definitions[schema["$ref"].rsplit("/", 1)[-1]]
-    return list(schema.get("properties", {}))
+        schema = resolved(model, schema)
+    return schema
+
+
+def resolved(model: type[Resource], schema: dict[str, Any]) -> dict[str, Any]:
+    """The schema that a reference in the schema of ``model`` refers to, with what stands beside the reference."""
+    if "$ref" not in schema:
+        return schema
+    definition = schema_of(model)["$defs"][schema["$ref"].rsplit("/", 1)[-1]]
+    return {**definition, **{key: value for key, value in schema.items() if key != "$ref"}}
+
+
+def known_fields(model: type[Resource], path: Path) -> list[str]:
+    """The names that a mapping at ``path`` of a document may have; none where any name goes."""
+    return list(schema_at(model, path).get("properties", {}))

@@ -5,18 +5,21 @@ Like ``rules``, they read the document as written, so that a fault in one field 
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from typing import Any
 
-from extproc.resources.analysis_template import CONDITION_FIELDS, EXAMPLE_RESULTS, MetricSpec
-from extproc.resources.as_written import duplicates, exactly_one, given, items, mapping
+from extproc.resources.analysis_template import CONDITION_FIELDS, AnalysisTemplate, MetricSpec
+from extproc.resources.as_written import duplicates, given, items, mapping
+from extproc.resources.condition_types import type_faults
 from extproc.resources.conditions import INVALID_CODE, faults_in
 from extproc.resources.faults import Problem
 from extproc.resources.marked_yaml import Path
+from extproc.resources.providers.chosen import example_results, problems_of_provider
+from extproc.resources.providers.kind import Arguments
 
-_PROVIDERS = tuple(EXAMPLE_RESULTS)
 _METRIC_FIELDS = frozenset(field.alias for field in MetricSpec.model_fields.values())
 _METRICS: Path = ("spec", "metrics")
+_Check = Callable[[str, Any, Arguments], list[str]]
 
 
 def problems_between(body: Mapping[str, Any]) -> Iterator[Problem]:
@@ -25,12 +28,13 @@ def problems_between(body: Mapping[str, Any]) -> Iterator[Problem]:
     args, metrics = items(spec.get("args")), items(spec.get("metrics"))
     yield from duplicates("argument", [mapping(arg).get("name") for arg in args], ("spec", "args"), "name")
     yield from duplicates("metric", [mapping(metric).get("name") for metric in metrics], _METRICS, "name")
+    arguments = {arg["name"]: arg.get("value") for arg in args if _named(arg)}
     for index, metric in enumerate(metrics):
         if isinstance(metric, dict):
             path = (*_METRICS, index)
             yield from _counts(metric, path)
-            yield from _provider(metric.get("provider"), (*path, "provider"))
-            yield from _conditions(metric, {arg["name"]: arg.get("value") for arg in args if _named(arg)}, path)
+            yield from problems_of_provider(metric.get("provider"), arguments, (*path, "provider"))
+            yield from _conditions(metric, arguments, path)
 
 
 def _named(arg: Any) -> bool:
@@ -47,46 +51,35 @@ def _counts(metric: Mapping[str, Any], path: Path) -> Iterator[Problem]:
     for name in ("failureLimit", "inconclusiveLimit"):
         limit = metric.get(name)
         if isinstance(limit, int) and limit > count:
-            message = f"of {count} measurements no more than {limit} can be; the limit would never be exceeded"
+            message = f"of {count} measurements no more than {limit} can be; raise count, or write {count} at most"
             yield Problem("invalid_value", message, (*path, name))
 
 
-def _provider(provider: Any, path: Path) -> Iterator[Problem]:
-    """One provider, and only what its metric takes."""
-    yield from exactly_one(provider, _PROVIDERS, path)
-    observed = mapping(mapping(provider).get("observed"))
-    yield from _only_for(observed, "quantile", ("latency",), (*path, "observed"))
-    yield from _only_for(observed, "alpha", ("error_rate", "abandoned"), (*path, "observed"))
-    feedback = mapping(mapping(provider).get("feedback"))
-    yield from _only_for(feedback, "outcome", ("mean",), (*path, "feedback"))
-    if feedback.get("metric") == "mean" and not given(feedback, "outcome"):
-        yield Problem("missing_field", "mean needs the name of an outcome", (*path, "feedback", "outcome"))
-
-
-def _only_for(provider: Mapping[str, Any], name: str, metrics: tuple[str, ...], path: Path) -> Iterator[Problem]:
-    metric = provider.get("metric")
-    if given(provider, name) and isinstance(metric, str) and metric not in metrics:
-        yield Problem("conflicting_fields", f"{name} is for {' and '.join(metrics)}", (*path, name))
-
-
-def _conditions(metric: Mapping[str, Any], args: Mapping[str, str | None], path: Path) -> Iterator[Problem]:
+def _conditions(metric: Mapping[str, Any], args: Arguments, path: Path) -> Iterator[Problem]:
     """There is a condition, or a field that may be one misspelt, and what it names exists."""
     if not any(given(metric, name) for name in CONDITION_FIELDS) and metric.keys() <= _METRIC_FIELDS:
         yield Problem("missing_field", f"needs {' or '.join(CONDITION_FIELDS)}, or both", path)
-    result = _example_result(metric.get("provider"))
-    if result is None:
-        return
+    results = example_results(metric.get("provider"))
     for name in CONDITION_FIELDS:
         condition = metric.get(name)
         if isinstance(condition, str) and condition:
-            for fault in faults_in(condition, result, args):
+            for fault in _faults(faults_in, condition, results, args):
                 yield Problem(INVALID_CODE, fault, (*path, name))
 
 
-def _example_result(provider: Any) -> Mapping[str, Any] | None:
-    """What results of the metric look like; None if it is not clear which one is meant."""
-    for name, by_metric in EXAMPLE_RESULTS.items():
-        metric = mapping(mapping(provider).get(name)).get("metric")
-        if isinstance(metric, str) and metric in by_metric:
-            return by_metric[metric]
-    return None
+def ill_typed(template: AnalysisTemplate) -> Iterator[Problem]:
+    """Conditions that can only be errors, or are true of the worst canary: what their types make of them."""
+    args = {arg.name: arg.value for arg in template.spec.args}
+    for index, metric in enumerate(template.spec.metrics):
+        results = example_results({metric.provider.name: metric.provider.spec.model_dump(by_alias=True)})
+        conditions = (metric.success_condition, metric.failure_condition)
+        for name, condition in zip(CONDITION_FIELDS, conditions, strict=True):
+            if condition is not None:
+                for fault in _faults(type_faults, condition, results, args):
+                    yield Problem(INVALID_CODE, fault, (*_METRICS, index, name))
+
+
+def _faults(check: _Check, condition: str, results: Iterable[Any], args: Arguments) -> list[str]:
+    """What is wrong with a condition on the first of ``results``; nothing where there is one that it fits, or none."""
+    found = [check(condition, result, args) for result in results]
+    return found[0] if found and all(found) else []

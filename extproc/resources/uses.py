@@ -8,9 +8,11 @@ from __future__ import annotations
 from collections.abc import Iterator, Mapping, Sequence
 from typing import Final, NamedTuple
 
+from extproc.resources.analysis_spec import AnalysisSpec
 from extproc.resources.analysis_template import AnalysisTemplate
 from extproc.resources.marked_yaml import Path, shown
-from extproc.resources.rollout import AnalysisSpec, Rollout
+from extproc.resources.rollout import Rollout
+from extproc.resources.steps import analysis_of
 
 UNKNOWN_ARGUMENT: Final = "argument_unknown"
 
@@ -36,25 +38,10 @@ class Misuse(NamedTuple):
 def uses(rollout: Rollout) -> Iterator[Use]:
     """Every analysis of ``rollout``."""
     for index, step in enumerate(rollout.spec.steps):
-        if step.analysis is not None:
-            yield Use(step.analysis, ("spec", "steps", index, "analysis"), in_step=True)
+        if (analysis := analysis_of(step)) is not None:
+            yield Use(analysis, ("spec", "steps", index, "analysis"), in_step=True)
     if rollout.spec.analysis is not None:
         yield Use(rollout.spec.analysis, ("spec", "analysis"), in_step=False)
-
-
-def use_paths(rollout: Rollout) -> Iterator[Path]:
-    """The fields of ``rollout`` that a misuse may name."""
-    for analysis, path, _ in uses(rollout):
-        yield path
-        yield from ((*path, "templates", index) for index in range(len(analysis.templates)))
-        yield from ((*path, "args", index, "name") for index in range(len(analysis.args)))
-
-
-def template_paths(template: AnalysisTemplate) -> Iterator[Path]:
-    """The fields of ``template`` that a misuse may name."""
-    yield ("spec", "args")
-    yield from (("spec", "args", index) for index in range(len(template.spec.args)))
-    yield from (("spec", "metrics", index) for index in range(len(template.spec.metrics)))
 
 
 def given_args(analysis: AnalysisSpec, template: AnalysisTemplate) -> dict[str, str | None]:

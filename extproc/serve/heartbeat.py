@@ -15,14 +15,18 @@ import time
 from dataclasses import dataclass
 from typing import Final
 
+from extproc.serve.memory import Memory
+
 BEAT_SECONDS: Final = 0.05
 """How often a worker writes its heartbeat, and how often the supervisor looks at it."""
 
 _PAGE_BYTES: Final = 16384
 _BEAT: Final = struct.Struct("<Q")  # at 0: monotonic ns of the last turn of the loop
 _EVALUATION: Final = struct.Struct("<QI")  # at 8: monotonic ns since when (0: not) a rule is evaluated, its path
+_MEMORY: Final = struct.Struct("<QQQ")  # at 24: what the worker held with its last heartbeat, a ``Memory``
 _PATH_LENGTH: Final = struct.Struct("<H")
 _EVALUATION_AT: Final = 8
+_MEMORY_AT: Final = 24
 _PATHS_AT: Final = 64
 _MAX_PATH: Final = 1024
 
@@ -35,11 +39,13 @@ ANY_PATH: Final = "*"
 
 @dataclass(frozen=True, slots=True)
 class Beat:
-    """What the page says: the last heartbeat, the evaluation under way (0: none), in the worker's ns, and its rule."""
+    """What the page says: the last heartbeat and what the worker held at it, the evaluation under way (0: none) and its
+    rule. Times are the worker's ns."""
 
     at: int
     evaluating_since: int
     path: str | None
+    memory: Memory = Memory()  # noqa: RUF009 - immutable
 
 
 class HeartbeatPage:
@@ -61,9 +67,10 @@ class HeartbeatPage:
         os.ftruncate(fd, _PAGE_BYTES)
         return cls(fd)
 
-    def beat(self) -> None:
-        """The loop ran."""
+    def beat(self, memory: Memory = Memory()) -> None:  # noqa: B008 - immutable
+        """The loop ran, and the worker holds ``memory``."""
         _BEAT.pack_into(self._memory, 0, time.monotonic_ns())
+        _MEMORY.pack_into(self._memory, _MEMORY_AT, *memory)
 
     def begin(self, path: str) -> None:
         """The evaluation of the rule at ``path`` begins."""
@@ -80,7 +87,8 @@ class HeartbeatPage:
         """What the worker wrote last."""
         (at,) = _BEAT.unpack_from(self._memory, 0)
         since, offset = _EVALUATION.unpack_from(self._memory, _EVALUATION_AT)
-        return Beat(at, since, self._read_path(offset) if since else None)
+        memory = Memory(*_MEMORY.unpack_from(self._memory, _MEMORY_AT))
+        return Beat(at, since, self._read_path(offset) if since else None, memory)
 
     def close(self) -> None:
         """Let go of the memory."""
@@ -109,13 +117,3 @@ class HeartbeatPage:
             return bytes(self._memory[start : start + length]).decode() or ANY_PATH
         except UnicodeDecodeError:
             return ANY_PATH
-
-
-def arm_dead_man_switch(seconds: float) -> None:
-    """Have the kernel end this process unless this is called again before it has used so many seconds of a processor.
-
-    The last resort, for an evaluation without end when the supervisor is dead as well: SIGPROF's default action needs
-    no interpreter. Time in which a process does not run is not counted: all workers of a container that was paused
-    would end the moment it goes on.
-    """
-    signal.setitimer(signal.ITIMER_PROF, seconds)

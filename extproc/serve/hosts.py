@@ -7,33 +7,33 @@ import socket
 from collections.abc import Mapping
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
-from typing import Any, Final, NamedTuple
+from typing import Any, Final, Literal
 
+import msgspec
 import orjson
 
-from extproc.serve.credentials import peer_of
-from extproc.serve.host_socket import MAX_BYTES, ROOT, SUFFIX, reachable
-from extproc.snapshot.held import HeldKill
+from extproc.control.unmet import HostLacks
+from extproc.net.credentials import peer_of
+from extproc.serve.supervisor.host_socket import (
+    MAX_BYTES,
+    ROOT,
+    SUFFIX,
+    KillHere,
+    KillsHere,
+    Question,
+    RestoreHere,
+    UnmetHere,
+    UnmetThere,
+    reachable,
+)
+from extproc.snapshot.held import Answers, HeldKill
 
 ANSWER_SECONDS: Final = 3.5
 MAX_SERVES: Final = 64
 """Sockets that are tried: more than anybody runs of them."""
 
 
-class Answers(NamedTuple):
-    """What those said that were reached. ``silent`` are there and gave no answer.
-
-    ``kills`` are the kills that they hold, or the ids that they ended; ``kept`` is how many have them in their file.
-    """
-
-    reached: int = 0
-    silent: int = 0
-    kept: int = 0
-    kills: tuple[HeldKill, ...] = ()
-    ended: tuple[str, ...] = ()
-
-
-class Hosts:
+class HostSockets:
     """All those with a socket in ``folder``; a folder or a socket that somebody else put there is not asked."""
 
     def __init__(self, folder: Path) -> None:
@@ -43,19 +43,29 @@ class Hosts:
         """Whether there may be any."""
         return bool(self._names())
 
+    def alive(self) -> bool:
+        """Whether one is there, answers or not."""
+        answers = self.kills("-")
+        return bool(answers.reached or answers.silent)
+
     def kill(self, kill: HeldKill) -> Answers:
         """Leave only stable of a rollout, everywhere on this host; the kills that hold there."""
-        body = {"id": kill.id, "actor": kill.actor, "at": kill.at, "stored": kill.stored}
-        return self._ask({"do": "kill", "rollout": kill.rollout, **body})
+        return self._ask(KillHere(kill.rollout, kill.id, kill.actor, kill.at, kill.stored))
 
     def kills(self, rollout: str) -> Answers:
         """The kills of ``rollout`` that are in force on this host."""
-        return self._ask({"do": "kills", "rollout": rollout})
+        return self._ask(KillsHere(rollout))
 
     def restore(self, rollout: str, kills: tuple[str, ...], actor: str, at: float, *, stored: bool) -> Answers:
         """End ``kills``, by their ids, on this host; ``stored``: the store has it already that they are over."""
-        body = {"kills": list(kills), "actor": actor, "at": at, "stored": stored}
-        return self._ask({"do": "restore", "rollout": rollout, **body})
+        return self._ask(RestoreHere(rollout, list(kills), actor, at, stored))
+
+    def unmet(self) -> Mapping[str, HostLacks | None]:
+        """What each lacks, by its socket; None for one that gives no answer, or does not know yet.
+
+        One of an earlier version, which does not know the question, lacks nothing that it could say.
+        """
+        return {name: _lacks(answer) for name, answer in self._answers(UnmetHere()).items()}
 
     def _names(self) -> list[str]:
         try:
@@ -66,26 +76,43 @@ class Hosts:
         except OSError:
             return []
 
-    def _ask(self, question: Mapping[str, Any]) -> Answers:
-        names, line = self._names(), orjson.dumps(question) + b"\n"
-        if not names:
-            return Answers()
-        with reachable(self._folder) as folder, ThreadPoolExecutor(len(names)) as threads:
-            answers = list(threads.map(lambda name: _answer(f"{folder}/{name}", line), names))
-        given = [answer for answer in answers if isinstance(answer, dict)]
+    def _ask(self, question: Question) -> Answers:
+        answers = self._answers(question).values()
+        given = [answer for answer in answers if answer is not None and "error" not in answer]
         rows = (kill for answer in given for kill in answer.get("kills", ()))
         kills = {kill[0]: HeldKill(*kill[: len(HeldKill._fields)]) for kill in rows}  # a newer serve tells more of each
         ended = dict.fromkeys(kill for answer in given for kill in answer.get("ended", ()))
         return Answers(
             len(given),
-            sum(answer is False for answer in answers),
+            len(answers) - len(given),
             sum(answer["kept"] for answer in given),
             tuple(kills.values()),
             tuple(ended),
         )
 
+    def _answers(self, question: Question) -> Mapping[str, dict[str, Any] | None]:
+        """What each that is there says, by its socket; None for one that says nothing."""
+        names, line = self._names(), msgspec.json.encode(question) + b"\n"
+        if not names:
+            return {}
+        with reachable(self._folder) as folder, ThreadPoolExecutor(len(names)) as threads:
+            answers = list(threads.map(lambda name: _answer(f"{folder}/{name}", line), names))
+        return {name: answer or None for name, answer in zip(names, answers, strict=True) if answer is not None}
 
-def _answer(path: str, line: bytes) -> dict[str, Any] | bool | None:
+
+def _lacks(answer: dict[str, Any] | None) -> HostLacks | None:
+    if answer is None:
+        return None
+    if "error" in answer:
+        return HostLacks("", ())
+    try:
+        there = msgspec.convert(answer, UnmetThere)
+    except msgspec.ValidationError:
+        return None
+    return HostLacks(there.host, there.unmet) if there.unmet is not None else None
+
+
+def _answer(path: str, line: bytes) -> dict[str, Any] | Literal[False] | None:
     """What is answered; None when nobody is there, False when somebody is who gives none."""
     with socket.socket(socket.AF_UNIX) as client:
         client.settimeout(ANSWER_SECONDS)
@@ -104,4 +131,4 @@ def _answer(path: str, line: bytes) -> dict[str, Any] | bool | None:
                 answer = orjson.loads(answers.readline(MAX_BYTES))
         except (OSError, ValueError):
             return False
-    return answer if isinstance(answer, dict) and "error" not in answer else False
+    return answer if isinstance(answer, dict) and answer else False

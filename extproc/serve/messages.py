@@ -1,99 +1,235 @@
-"""The pipe between the supervisor and a worker: one JSON object a line, both ways, over a socket pair.
+"""What the supervisor and its processes say to one another, over a ``channel``.
 
-The supervisor says                     the worker answers
-  start    what to serve, what is held    ready, or failed with its faults
-  policies new sources, their revision    swapped, or policies_refused
-  trials   before policies are tried      trials: an input for each rule that a rollout asks
-  quarantine  paths of a revision         quarantined
-  metrics  for /metrics                   metrics
-  describe for /snapshot                  description
-  held     trips and kills in force now
-  listening  an observer began            decided, each second: counts and units, see ``datapath.tally``
-  reload   on SIGHUP
-  drain    on SIGTERM                     draining, at last metrics once more, then it exits
-
-The supervisor says                     the observer answers
-  start    what to observe, trips         ready, or failed with its faults
-  decided  what a worker said
-  metrics  for /metrics                   metrics
-  trips    another serve's, to adopt      trips: all that are in force now, those lifted
-                                          alive, several times a second
-A trip is a row of ``snapshot.trips.LocalTrip``. A question carries an ``id`` and its answer carries the same. A pipe
-that closes is a message too: the other is gone.
+Each direction is a union of messages, told apart by their ``kind``; whoever takes one matches all of them. A question
+carries an ``id`` and its answer carries the same. A pipe that closes is a message too: the other is gone.
 """
 
 from __future__ import annotations
 
-import asyncio
-import logging
-from collections.abc import Callable, Iterable
-from itertools import islice
 from typing import Any, Final
 
-import orjson
+import msgspec
+from msgspec.json import Decoder
 
-logger = logging.getLogger(__name__)
-
-Message = dict[str, Any]
-
-_PART: Final = 100
-"""Items that are written in one turn of the loop: about as long as a request takes."""
-
-
-async def written_between(items: Iterable[Any]) -> orjson.Fragment:
-    """The JSON array of ``items``, for a message, made bit by bit while the loop does what else it has to do."""
-    remaining = iter(items)
-    parts: list[bytes] = []
-    while part := list(islice(remaining, _PART)):
-        parts.append(orjson.dumps(part)[1:-1])
-        await asyncio.sleep(0)
-    return orjson.Fragment(b"[%b]" % b",".join(parts))
+from extproc.errors import Fault
+from extproc.metrics.counting import Dump
+from extproc.serve.channel import Message
+from extproc.serve.worker_config import ObserverConfig, WorkerConfig
+from extproc.snapshot.trips import LocalTrip
 
 
-class Channel(asyncio.Protocol):
-    """One end of the pipe. ``on_message`` gets every message, ``on_closed`` the end, once."""
+class Question(Message, frozen=True, kw_only=True):
+    """Wants an answer, which has its ``id``; with 0 nobody waits for it."""
 
-    def __init__(self, on_message: Callable[[Message], None], on_closed: Callable[[], None]) -> None:
-        self._on_message = on_message
-        self._on_closed = on_closed
-        self._partial: list[bytes] = []
-        self._transport: asyncio.WriteTransport | None = None
+    id: int = 0
 
-    def connection_made(self, transport: asyncio.BaseTransport) -> None:
-        """asyncio's word that the pipe is open."""
-        assert isinstance(transport, asyncio.WriteTransport) or hasattr(transport, "write")
-        self._transport = transport  # type: ignore[assignment]  # uvloop's transports share no base class
 
-    def data_received(self, data: bytes) -> None:
-        """Cut the bytes into lines; a message may come in any number of pieces."""
-        *lines, rest = data.split(b"\n")
-        for line in lines:
-            self._partial.append(line)
-            whole = b"".join(self._partial)
-            self._partial.clear()
-            self._take(orjson.loads(whole))
-        if rest:
-            self._partial.append(rest)
+class Answer(Message, frozen=True, kw_only=True):
+    """To the question that has its ``id``."""
 
-    def _take(self, message: Message) -> None:
-        try:
-            self._on_message(message)
-        except Exception:  # asyncio would close the pipe, which tells the other side that this one is gone
-            logger.exception("a message (%s) could not be taken, which is a bug; the next one is", message.get("kind"))
+    id: int
 
-    def connection_lost(self, exc: Exception | None) -> None:
-        """asyncio's word that the other end is gone."""
-        self._transport = None
-        self._on_closed()
 
-    def send(self, kind: str, **body: Any) -> bool:
-        """Send a message; False when the other end is gone, which is never an error of the sender."""
-        if self._transport is None or self._transport.is_closing():
-            return False
-        self._transport.write(orjson.dumps({"kind": kind, **body}, option=orjson.OPT_NON_STR_KEYS) + b"\n")
-        return True
+# -- the supervisor to a worker
 
-    def close(self) -> None:
-        """Send what is still to be sent, then close."""
-        if self._transport is not None:
-            self._transport.close()
+
+class TakenAway(Message, frozen=True, tag="held"):
+    """The trips and the killed rollouts that are in force on this host now, all of them."""
+
+    trips: list[LocalTrip]
+    killed: list[str]
+
+
+class StartWorker(Message, frozen=True, tag="start"):
+    """What to serve, with what is held now; on ``trial`` every policy is tried before. ``policies`` are JSON text."""
+
+    config: WorkerConfig
+    trial: bool
+    policies: str | None
+    quarantined: list[str]
+    held: TakenAway
+
+
+class SwapPolicies(Question, frozen=True, tag="policies"):
+    """Decide by other policies, if they can be loaded."""
+
+    sources: str
+
+
+class Quarantine(Question, frozen=True, tag="quarantine"):
+    """Evaluate the rules at ``paths`` no more, while the policies are of this ``revision``."""
+
+    revision: str | None
+    paths: list[str]
+
+
+class WantTrials(Question, frozen=True, tag="trials"):
+    """Before policies are tried: on what?"""
+
+
+class WantUnanswered(Question, frozen=True, tag="unanswered"):
+    """What do rollouts ask for that it does not have?"""
+
+
+class WantMetrics(Question, frozen=True, tag="metrics"):
+    """For /metrics."""
+
+
+class WantDescription(Question, frozen=True, tag="describe"):
+    """For /snapshot."""
+
+
+class ObserverListens(Message, frozen=True, tag="listening"):
+    """An observer began, which has heard of nothing yet."""
+
+
+class Reload(Message, frozen=True, tag="reload"):
+    """Open again what was opened by name: on SIGHUP."""
+
+
+class Drain(Message, frozen=True, tag="drain"):
+    """Finish what was begun, and end: on SIGTERM."""
+
+
+QuestionToWorker = SwapPolicies | Quarantine | WantTrials | WantUnanswered | WantMetrics | WantDescription
+ToWorker = StartWorker | QuestionToWorker | TakenAway | ObserverListens | Reload | Drain
+
+
+# -- a worker to the supervisor
+
+
+class WorkerReady(Message, frozen=True, tag="ready"):
+    """It serves."""
+
+    revision: int
+    policy_revision: str
+
+
+class Failed(Message, frozen=True, tag="failed"):
+    """It cannot start, and ends."""
+
+    faults: list[Fault]
+    exit_code: int
+
+
+class Swapped(Answer, frozen=True, tag="swapped"):
+    """It decides by the policies of this revision."""
+
+    policy_revision: str
+
+
+class PoliciesRefused(Answer, frozen=True, tag="policies_refused"):
+    """It decides by those that it had."""
+
+    faults: list[Fault]
+
+
+class Quarantined(Answer, frozen=True, tag="quarantined"):
+    """It is done."""
+
+
+class Trials(Answer, frozen=True, tag="trials"):
+    """An input for each rule that a rollout asks."""
+
+    trials: dict[str, Any]
+
+
+class Unanswered(Answer, frozen=True, tag="unanswered"):
+    """Faults as JSON, each with the first rollout that has it, as they stand in a description too."""
+
+    errors: list[dict[str, Any]]
+
+
+class Counted(Answer, frozen=True, tag="metrics"):
+    """What was counted."""
+
+    dump: Dump
+
+
+class WorkerCounted(Counted, frozen=True, tag="metrics"):
+    """Of a worker, with its revision; and the keys of all rollouts, when they may have changed since."""
+
+    revision: int
+    rollouts: list[str] | None
+
+
+class Description(Answer, frozen=True, tag="description"):
+    """What is served, and what is wrong with it. ``rollouts`` are a list of objects that nobody on the way reads."""
+
+    worker: int
+    revision: int
+    errors: list[dict[str, Any]]
+    rollouts: msgspec.Raw
+
+
+class DecisionCounts(Message, frozen=True, tag="decided"):
+    """What was decided in the last second, see ``datapath.sinks.tally.Tallied``; nobody on the way reads it."""
+
+    counts: msgspec.Raw
+    units: msgspec.Raw
+
+
+class Draining(Message, frozen=True, tag="draining"):
+    """It takes no new connections; what it counted comes once more, then it ends."""
+
+
+FromWorker = (
+    WorkerReady
+    | Failed
+    | Swapped
+    | PoliciesRefused
+    | Quarantined
+    | Trials
+    | Unanswered
+    | WorkerCounted
+    | Description
+    | DecisionCounts
+    | Draining
+)
+
+
+# -- the supervisor to the observer, and back
+
+
+class StartObserver(Message, frozen=True, tag="start"):
+    """What to observe, and what is tripped."""
+
+    config: ObserverConfig
+    trips: list[LocalTrip]
+
+
+class AdoptTrips(Message, frozen=True, tag="trips"):
+    """What another ``serve`` of this host took away."""
+
+    trips: list[LocalTrip]
+
+
+ToObserver = StartObserver | DecisionCounts | AdoptTrips | WantMetrics
+
+
+class ObserverReady(Message, frozen=True, tag="ready"):
+    """It listens."""
+
+
+class TripsInForce(Message, frozen=True, tag="trips"):
+    """All trips that are in force now, and those that probes lifted."""
+
+    trips: list[LocalTrip]
+    lifted: list[LocalTrip]
+
+
+class Alive(Message, frozen=True, tag="alive"):
+    """Several times a second. ``surpluses``: rollout, version, and how many ends more than decisions."""
+
+    surpluses: list[tuple[str, str, int]]
+
+
+FromObserver = ObserverReady | Failed | TripsInForce | Alive | Counted
+
+# -- what else runs beside the workers tells what it counted, and is told nothing
+
+TO_WORKER: Final[Decoder[ToWorker]] = Decoder(ToWorker)
+FROM_WORKER: Final[Decoder[FromWorker]] = Decoder(FromWorker)
+TO_OBSERVER: Final[Decoder[ToObserver]] = Decoder(ToObserver)
+FROM_OBSERVER: Final[Decoder[FromObserver]] = Decoder(FromObserver)
+FROM_BESIDE: Final[Decoder[Counted]] = Decoder(Counted)

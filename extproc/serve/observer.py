@@ -12,16 +12,28 @@ from collections.abc import Callable, Sequence
 from contextlib import suppress
 from functools import partial
 from itertools import count
-from typing import Any, Final, Protocol
+from typing import Any, Final, Protocol, assert_never
 
-import grpc.aio
 import uvloop
 
 from extproc.errors import DropoutError
+from extproc.net.grpc_service import GrpcService
 from extproc.protect.access_log import AccessLogService, server_options
-from extproc.serve.endpoints import UnixEndpoint
-from extproc.serve.grpc_server import bind
-from extproc.serve.messages import Channel, Message
+from extproc.serve.channel import Channel, faults_of
+from extproc.serve.messages import (
+    TO_OBSERVER,
+    AdoptTrips,
+    Alive,
+    Counted,
+    DecisionCounts,
+    Failed,
+    FromObserver,
+    ObserverReady,
+    StartObserver,
+    ToObserver,
+    TripsInForce,
+    WantMetrics,
+)
 from extproc.serve.tasks import Tasks
 from extproc.serve.worker_config import ObserverConfig
 from extproc.snapshot.trips import LocalTrip
@@ -39,8 +51,13 @@ class ObserverApplication(Protocol):
         """What takes the access log."""
         ...
 
-    def decided(self, message: Message) -> None:
-        """A worker tells what it decided, see ``datapath.tally``."""
+    @property
+    def surpluses(self) -> Sequence[tuple[str, str, int]]:
+        """The versions, after their rollouts, of which the log told more ends than there were decisions; how many."""
+        ...
+
+    def decided(self, decided: DecisionCounts) -> None:
+        """A worker tells what it decided, see ``datapath.sinks.tally``."""
         ...
 
     def adopt(self, trips: Sequence[LocalTrip]) -> None:
@@ -93,8 +110,8 @@ class ObserverProcess:
     def __init__(self, pipe: socket.socket, assemble: Assemble) -> None:
         self._pipe = pipe
         self._assemble = assemble
-        self._channel = Channel(self._received, self._closed)
-        self._started: asyncio.Future[Message] = asyncio.Future()
+        self._channel = Channel[FromObserver, ToObserver](TO_OBSERVER, self._received, self._closed)
+        self._started: asyncio.Future[StartObserver] = asyncio.Future()
         self._stop = asyncio.Event()
         self._app: ObserverApplication | None = None
 
@@ -109,7 +126,7 @@ class ObserverProcess:
         except ConnectionError:
             return 0
         except DropoutError as error:
-            self._channel.send("failed", faults=[fault.as_dict() for fault in error.faults])
+            self._channel.send(Failed(faults_of(error), error.exit_code))
             self._channel.close()
             await asyncio.sleep(0)
             return error.exit_code
@@ -123,42 +140,41 @@ class ObserverProcess:
         await app.close()
         return 0
 
-    async def _start(self, start: Message) -> tuple[grpc.aio.Server, ObserverApplication]:
+    async def _start(self, start: StartObserver) -> tuple[GrpcService, ObserverApplication]:
         """Listen; the socket takes its place when there is somebody behind it."""
-        config = ObserverConfig(**start["config"])
-        app = self._assemble(config, [LocalTrip(*trip) for trip in start["trips"]], self._tell_trips)
-        server = grpc.aio.server(options=server_options())
-        server.add_generic_rpc_handlers((app.service.handler(),))
-        endpoint = config.endpoint
-        unix = isinstance(endpoint, UnixEndpoint)
-        bind(server, f"unix:{endpoint.temporary}" if unix else endpoint.target, "--access-log-listen")  # type: ignore[union-attr]
-        await server.start()
-        if isinstance(endpoint, UnixEndpoint):
-            endpoint.temporary.rename(endpoint.path)
+        app = self._assemble(start.config, start.trips, self._tell_trips)
+        server = GrpcService(start.config.listening, (app.service.handler(),), server_options())
+        await server.start(first=False)  # the supervisor has seen that nobody else listens there
         self._app = app
-        self._channel.send("ready")
+        self._channel.send(ObserverReady())
         return server, app
 
     async def _turn(self, app: ObserverApplication) -> None:
         for turn in count():
             app.tick()
             if turn % _TICKS_A_BEAT == 0:
-                self._channel.send("alive")
+                self._channel.send(Alive(list(app.surpluses)))
             await asyncio.sleep(TICK_SECONDS)
 
     def _tell_trips(self, trips: Sequence[LocalTrip], lifted: Sequence[LocalTrip]) -> None:
-        self._channel.send("trips", trips=[list(trip) for trip in trips], lifted=[list(trip) for trip in lifted])
+        self._channel.send(TripsInForce(list(trips), list(lifted)))
 
-    def _received(self, message: Message) -> None:
-        kind, app = message["kind"], self._app
-        if kind == "start" and not self._started.done():
-            self._started.set_result(message)
-        elif kind == "decided" and app is not None:
-            app.decided(message)
-        elif kind == "trips" and app is not None:
-            app.adopt([LocalTrip(*trip) for trip in message["trips"]])
-        elif kind == "metrics" and app is not None:
-            self._channel.send("metrics", id=message["id"], dump=app.dump())
+    def _received(self, message: ToObserver) -> None:
+        app = self._app
+        match message:
+            case StartObserver():
+                if not self._started.done():
+                    self._started.set_result(message)
+            case _ if app is None:
+                pass  # it hears of all again when it is ready
+            case DecisionCounts():
+                app.decided(message)
+            case AdoptTrips():
+                app.adopt(message.trips)
+            case WantMetrics():
+                self._channel.send(Counted(app.dump(), id=message.id))
+            case _:
+                assert_never(message)
 
     def _closed(self) -> None:
         self._stop.set()

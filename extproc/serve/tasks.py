@@ -8,7 +8,7 @@ import time
 from collections.abc import Awaitable, Callable, Coroutine
 from typing import Any, Final
 
-from extproc.serve.children import Backoff
+from extproc.serve.supervisor.children import Backoff
 
 logger = logging.getLogger(__name__)
 

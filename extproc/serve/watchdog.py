@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import Any, Final, NamedTuple
 
 from extproc.datapath.model import PolicyVerdict
-from extproc.datapath.ports import InputReads, PolicyEngine
+from extproc.datapath.ports import EmbeddedEngine, InputReads
 from extproc.names import Reason
 from extproc.serve.heartbeat import ANY_PATH, BEAT_SECONDS, Beat, HeartbeatPage
 
@@ -24,7 +24,7 @@ class WatchedEngine:
     policies and ends with it.
     """
 
-    def __init__(self, engine: PolicyEngine, page: HeartbeatPage) -> None:
+    def __init__(self, engine: EmbeddedEngine, page: HeartbeatPage) -> None:
         self._evaluate = engine.evaluate
         self._engine = engine
         self._begin = page.begin
@@ -36,10 +36,9 @@ class WatchedEngine:
         """The fingerprint of the policies."""
         return self._engine.revision
 
-    @property
-    def paths(self) -> tuple[str, ...]:
-        """The rules that can be evaluated."""
-        return self._engine.paths
+    def has(self, path: str) -> bool:
+        """Whether anything gives ``path`` a value."""
+        return self._engine.has(path)
 
     @property
     def quarantined(self) -> frozenset[str]:
@@ -56,7 +55,7 @@ class WatchedEngine:
             return PolicyVerdict(
                 allow=not self.can_deny(path),
                 fault=Reason.POLICY_QUARANTINED,
-                message="an evaluation of this rule did not end; it waits for an edit",
+                message="an evaluation of this rule did not end, or ended its worker; the rule waits for an edit",
             )
         self._begin(path)
         try:
@@ -74,7 +73,7 @@ class WatchedEngine:
 
 
 @dataclass(frozen=True, slots=True)
-class Limits:
+class HangLimits:
     """Seconds: of one evaluation, and without any heartbeat."""
 
     evaluation: float
@@ -140,7 +139,7 @@ class Watchdog:
     supervisor was held up itself, or its clock jumped, everybody's time begins anew.
     """
 
-    limits: Limits
+    limits: HangLimits
     look_at: Callable[[int], ProcessState]
     _seen: dict[int, _Seen] = field(default_factory=dict)
     _last_look: int = 0

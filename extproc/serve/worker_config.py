@@ -7,8 +7,9 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Final
 
-from extproc.serve.endpoints import FolderLock, TcpEndpoint, UnixEndpoint
-from extproc.serve.tls import TlsFiles
+from extproc.net.endpoints import FolderLock, TcpEndpoint, UnixEndpoint
+from extproc.net.listening import ACCESS_LOG, Listening
+from extproc.net.tls import TlsFiles
 
 GRPC: Final = "grpc"
 HTTP: Final = "http"
@@ -18,22 +19,28 @@ TRANSPORTS: Final = (GRPC, HTTP)
 
 @dataclass(frozen=True, slots=True)
 class WorkerConfig:
-    """What a worker is told to serve; travels as JSON. Paths are absolute or relative to the supervisor's folder."""
+    """What a worker is told to serve; travels as JSON. Paths are absolute or relative to the supervisor's folder.
+
+    ``state`` is the prefix of the ``StateFolder``; ``memory`` are the bytes that it may hold, 0 for no limit.
+    """
 
     index: int
     store: str
+    state: str
     unix: str | None = None
     lock: str | None = None
     host: str | None = None
     port: int = 0
     features: str | None = None
-    decision_log: str | None = None
+    policy_engine: str | None = None
+    sinks: Sequence[str] = ()
     tls_certificate: str | None = None
     tls_key: str | None = None
     tls_client_ca: str | None = None
     drain_timeout: float = 10.0
     decision_deadline: float = 4.0
     observed: bool = False
+    memory: int = 0
 
     @property
     def endpoint(self) -> UnixEndpoint | TcpEndpoint:
@@ -43,26 +50,39 @@ class WorkerConfig:
     @property
     def tls(self) -> TlsFiles | None:
         """The certificates to serve with."""
-        if self.tls_certificate is None or self.tls_key is None:
-            return None
-        return TlsFiles(
-            Path(self.tls_certificate), Path(self.tls_key), Path(self.tls_client_ca) if self.tls_client_ca else None
-        )
+        return _tls(self.tls_certificate, self.tls_key, self.tls_client_ca)
 
 
 @dataclass(frozen=True, slots=True)
 class ObserverConfig:
-    """What the observer is told; travels as JSON. Paths as in ``WorkerConfig``."""
+    """What the observer is told; travels as JSON. Paths and ``state`` as in ``WorkerConfig``."""
 
     store: str
+    state: str
     unix: str | None = None
     host: str | None = None
     port: int = 0
+    tls_certificate: str | None = None
+    tls_key: str | None = None
+    tls_client_ca: str | None = None
+    tokens: str | None = None
+    open_to_all: bool = False
 
     @property
     def endpoint(self) -> UnixEndpoint | TcpEndpoint:
         """Where Envoy sends its access log."""
         return _endpoint(self.unix, self.host, self.port)
+
+    @property
+    def listening(self) -> Listening:
+        """How it is taken there."""
+        return Listening(
+            self.endpoint,
+            ACCESS_LOG.flag,
+            tls=_tls(self.tls_certificate, self.tls_key, self.tls_client_ca),
+            tokens=Path(self.tokens) if self.tokens is not None else None,
+            open_to_all=self.open_to_all,
+        )
 
 
 @dataclass(frozen=True, slots=True)
@@ -83,10 +103,24 @@ class SafetyPlan:
 
 
 def as_config(endpoint: UnixEndpoint | TcpEndpoint) -> dict[str, Any]:
-    """``endpoint`` as the arguments of either config."""
+    """``endpoint`` as the arguments of either config; see ``of_tls``."""
     if isinstance(endpoint, UnixEndpoint):
         return {"unix": str(endpoint.path)}
     return {"host": endpoint.host, "port": endpoint.port}
+
+
+def of_tls(tls: TlsFiles | None) -> dict[str, Any]:
+    """``tls`` as the arguments of either config."""
+    if tls is None:
+        return {}
+    authority = str(tls.client_ca) if tls.client_ca is not None else None
+    return {"tls_certificate": str(tls.certificate), "tls_key": str(tls.key), "tls_client_ca": authority}
+
+
+def _tls(certificate: str | None, key: str | None, client_ca: str | None) -> TlsFiles | None:
+    if certificate is None or key is None:
+        return None
+    return TlsFiles(Path(certificate), Path(key), Path(client_ca) if client_ca else None)
 
 
 def _endpoint(unix: str | None, host: str | None, port: int) -> UnixEndpoint | TcpEndpoint:

@@ -10,21 +10,25 @@ from typing import Any, Final, TypeVar, cast
 import orjson
 
 from extproc.assignment import BUCKETS, BucketRange, canary_range, variant_ranges
-from extproc.decision_id import arm_codes, epoch_number
+from extproc.decision_id import arm_codes
 from extproc.resources.loading import parse_rollout, rollout_body
-from extproc.resources.rollout import BreakerSpec, EntitySpec, FeaturesSpec, PolicySpec, Rollout, RolloutSpec, UnitSpec
+from extproc.resources.rollout import BreakerSpec, FeaturesSpec, PolicySpec, Rollout, RolloutSpec, UnitSpec
 from extproc.snapshot.model import (
     ArmRange,
-    Breaker,
+    BreakerLimits,
     CompiledRollout,
     FeatureNeed,
+    FeatureView,
     Holdout,
+    JoinKey,
     Layer,
     PolicyUse,
     Shadow,
+    Timeouts,
     UnitSource,
 )
-from extproc.snapshot.store import Status
+from extproc.store.epochs import number_of
+from extproc.store.status import Status
 
 _SHARED_KEPT: Final = 4096
 _DENY_ON_ERROR: Final = {None: None, "stable": False, "deny": True}
@@ -56,7 +60,8 @@ def compile_rollout(rollout: Rollout, status: Status, now: float) -> CompiledRol
         model=spec.model,
         match=tuple(dict.fromkeys(key for entry in spec.match for key in entry.match_keys())),
         epoch=status.epoch,
-        number=epoch_number(key, status.epoch),
+        number=number_of(key, status, status.epoch),
+        epoch_id=status.epoch_id_at(now),
         attempt=status.attempt,
         unit=_shared(_unit_source(spec.unit)),
         seed=(spec.seed or default_seed(key, status.canary)).encode(),
@@ -88,6 +93,12 @@ def compile_rollout(rollout: Rollout, status: Status, now: float) -> CompiledRol
         },
         plan=_plan(rollout, status),
         lifted=status.lifted,
+        addresses={
+            upstream: address
+            for version, upstream in upstreams.items()
+            if (address := rollout.address_of(version)) is not None
+        },
+        timeouts=_shared(Timeouts(spec.timeout, spec.idle_timeout)),
     )
 
 
@@ -102,7 +113,8 @@ def compile_with_less(rollout: CompiledRollout, status: Status, now: float) -> C
     known = status.canary == plan["status"]["canary"]
     weight = min(status.weight_at(now), rollout.weight) if known else 0
     less = replace(in_force(status, now), weight=weight, previous_weight=weight)
-    return replace(compile_rollout(before, less, now), breaker=rollout.breaker)
+    compiled = compile_rollout(before, less, now)
+    return replace(compiled, breaker=rollout.breaker, addresses=rollout.addresses, timeouts=rollout.timeouts)
 
 
 def compile_stable(rollout: Rollout, status: Status, now: float) -> CompiledRollout:
@@ -113,7 +125,7 @@ def compile_stable(rollout: Rollout, status: Status, now: float) -> CompiledRoll
 def _shared(value: T) -> T:
     """An equal value from before, if there is one.
 
-    The rollouts of a house are much alike. What thousands of them have in common is then read again and again, and
+    The rollouts of one store are much alike. What thousands of them have in common is then read again and again, and
     stays in the processor's caches, where a copy for each would be read anew whenever its rollout is asked for.
     """
     return cast(T, _from_before(value))
@@ -175,24 +187,20 @@ def _shadow(spec: RolloutSpec, status: Status, canary: str | None) -> Shadow | N
     return Shadow(spec.resolve(spec.shadow), spec.shadow.percent) if spec.shadow is not None else None
 
 
-def limits_of(breaker: BreakerSpec) -> Breaker:
+def limits_of(breaker: BreakerSpec) -> BreakerLimits:
     """The limits of a document's breaker."""
-    return Breaker(breaker.window, breaker.min_requests, breaker.error_rate, breaker.consecutive)
+    return BreakerLimits(breaker.window, breaker.min_requests, breaker.error_rate, breaker.consecutive)
 
 
 def _unit_source(unit: UnitSpec) -> UnitSource:
     return UnitSource(unit.header, unit.cookie, unit.missing == "request")
 
 
-def _entity_source(entity: EntitySpec) -> UnitSource:
-    return UnitSource(entity.header, entity.cookie)
-
-
 def _feature_need(features: FeaturesSpec) -> FeatureNeed:
+    keys = features.entity.join_keys
     return FeatureNeed(
-        entity=_entity_source(features.entity),
-        view=features.view,
-        names=tuple(features.names),
+        entity=tuple(JoinKey(UnitSource(key.header, key.cookie), key.type == "integer") for key in keys),
+        view=FeatureView(features.view, tuple(features.names), tuple(key.name for key in keys)),
         max_age=features.max_age,
         timeout=features.timeout,
         missing_is_stable=features.on_missing == "stable",
@@ -200,13 +208,19 @@ def _feature_need(features: FeaturesSpec) -> FeatureNeed:
 
 
 def _policy_use(policy: PolicySpec) -> PolicyUse:
-    return PolicyUse(policy.path, _DENY_ON_ERROR[policy.on_error], policy.denies_unanswered)
+    return PolicyUse(policy.path, _DENY_ON_ERROR[policy.on_error], policy.denies_unanswered, policy.timeout)
 
 
 def _plan(rollout: Rollout, status: Status) -> bytes:
     """What a decision can be computed again from: the deciding part of the spec, and the status in force."""
     spec: dict[str, Any] = rollout.spec.model_dump(
-        mode="json", by_alias=True, exclude_unset=True, exclude={"steps", "analysis", "breaker"}
+        mode="json",
+        by_alias=True,
+        exclude_unset=True,
+        exclude={
+            *("steps", "progress_deadline", "progress_deadline_abort", "analysis", "breaker"),
+            *("timeout", "idle_timeout", "endpoints"),
+        },
     )
     plan = orjson.dumps({"spec": spec, "status": replace(status, message="", conditions=(), analysis={}).as_dict()})
     return bytes(memoryview(plan))  # a copy of its own length: orjson leaves kilobytes of room behind its result

@@ -72,6 +72,19 @@ class HeldKill(NamedTuple):
         return not self.stored or self.ended_at > 0
 
 
+class Answers(NamedTuple):
+    """What those said that were asked to hold or to end a kill, and reached. ``silent`` are there and gave no answer.
+
+    ``kills`` are the kills that they hold, or the ids that they ended; ``kept`` is how many have them in their file.
+    """
+
+    reached: int = 0
+    silent: int = 0
+    kept: int = 0
+    kills: tuple[HeldKill, ...] = ()
+    ended: tuple[str, ...] = ()
+
+
 Entry = HeldTrip | HeldKill
 Key = TripKey | str
 Held = Mapping[Key, Entry]

@@ -17,23 +17,15 @@ from dataclasses import replace
 
 from extproc.clock import Clock
 from extproc.errors import DropoutError, Fault, Unreachable
+from extproc.matching import MatchKey, MatchTable
 from extproc.resources.loading import parse_known, parse_rollout
 from extproc.snapshot.compile import compile_rollout, compile_stable, compile_with_less
-from extproc.snapshot.matching import MatchKey, MatchTable
 from extproc.snapshot.model import NO_OVERLAY, CompiledRollout, Overlay, Snapshot
 from extproc.snapshot.stops import over, with_stops, without_aborted
-from extproc.snapshot.store import (
-    NO_STOPS,
-    POLL_SECONDS,
-    REPLACED_CODES,
-    Changes,
-    RolloutStore,
-    Stops,
-    StopsAt,
-    StoredRollout,
-    UnreadableRollout,
-)
 from extproc.snapshot.trips import LocalTrip, with_held
+from extproc.store.ports import POLL_SECONDS, ChangeFeed
+from extproc.store.records import Changes, StoredRollout, UnreadableRollout
+from extproc.store.status import NO_STOPS, Stops, StopsAt
 
 logger = logging.getLogger(__name__)
 
@@ -52,8 +44,8 @@ class SnapshotHolder:
     called on the event loop with each new snapshot.
     """
 
-    def __init__(self, store: RolloutStore, clock: Clock) -> None:
-        self._store = store
+    def __init__(self, feed: ChangeFeed, clock: Clock) -> None:
+        self._feed = feed
         self._clock = clock
         self._pending: dict[str, StoredRollout] = {}
         self._trips: Sequence[LocalTrip] = ()
@@ -74,7 +66,7 @@ class SnapshotHolder:
         Raises:
             Unreachable: when the store cannot be read.
         """
-        changes = self._store.changes(0)
+        changes = self._feed.changes(0)
         if changes is not None:
             self._swap(self._rebuild(changes))
         self.confirmed_at = self._clock.monotonic()
@@ -108,7 +100,7 @@ class SnapshotHolder:
             self.store_fault = error.faults[0]
             return None
         except Exception as error:  # a bug must not cost what is being served
-            fault = Fault("snapshot_failed", f"The changes cannot be taken over: {error!r}.")
+            fault = Fault("snapshot_failed", f"the changes cannot be taken over: {error!r}")
             if fault != self.store_fault:
                 logger.exception("the changes of the store cannot be taken over; what was served is served on")
             self.store_fault = fault
@@ -118,14 +110,12 @@ class SnapshotHolder:
         return snapshot
 
     def _changes(self) -> Changes | None:
-        try:
-            return self._store.changes(self.current.revision)
-        except Unreachable as error:
-            if error.code not in REPLACED_CODES:
-                raise
-            # Deleted, or made again in its place. An empty one is refused: it must not clear what is being served.
-            self._store.reopen()
-            return self._store.changes(0)
+        before = self.current.revision
+        self._stops_seen = max(self._stops_seen, before)
+        changes = self._feed.changes(before)
+        if changes is not None and changes.complete:
+            self._look_for_stops_anew()
+        return changes
 
     def _until_next_look(self) -> float:
         """Seconds until the next poll, or until the next rise falls due if that is sooner."""
@@ -138,11 +128,20 @@ class SnapshotHolder:
 
     def _look_for_stops(self) -> None:
         """Let what stops hold before what is being compiled; on the thread that compiles."""
-        found = self._store.stops(max(self._stops_seen, self.current.revision))
-        if not found or self._loop is None:
+        if self._loop is None:  # nobody is served by it yet
             return
-        self._stops_seen = max(at.revision for at in found)
-        self._loop.call_soon_threadsafe(self._stop, found)
+        self._stops_seen, found = self._feed.stops(self._stops_seen)
+        if found:
+            self._loop.call_soon_threadsafe(self._stop, found)
+
+    def _look_for_stops_anew(self) -> None:
+        """What was found ahead may stand in a store that is no more, whose place one of other revisions took."""
+        self._stops_seen = 0
+        if self._loop is not None:
+            self._loop.call_soon_threadsafe(self._stop_no_more)
+
+    def _stop_no_more(self) -> None:
+        self._stops = {}
 
     def _stop(self, found: Sequence[StopsAt]) -> None:
         self._stops.update({at.key: at for at in found})
@@ -214,7 +213,7 @@ class _Draft:
         except DropoutError as error:
             self._take_less(row, error.faults[0], now)
         except Exception as error:  # whatever a row holds, it must not hold up another's change
-            self._take_less(row, Fault("rollout_unreadable", f"The rollout cannot be compiled: {error!r}."), now)
+            self._take_less(row, Fault("rollout_unreadable", f"the rollout cannot be compiled: {error!r}"), now)
             logger.exception("the rollout %s cannot be compiled", row.key)
 
     def _take(self, row: StoredRollout, compiled: CompiledRollout, now: float) -> None:

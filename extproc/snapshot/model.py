@@ -11,7 +11,7 @@ from typing import Any, NamedTuple
 
 from extproc.assignment import BucketRange
 from extproc.clock import Clock
-from extproc.snapshot.matching import NOTHING_REPEATED, MatchKey, MatchTable, Repeated
+from extproc.matching import NOTHING_REPEATED, MatchKey, MatchTable, Repeated
 
 
 class ArmRange(NamedTuple):
@@ -35,13 +35,30 @@ class UnitSource:
     per_request: bool = False
 
 
+class FeatureView(NamedTuple):
+    """What is read of an entity: features of a view, and the names of the join keys that say which entity."""
+
+    name: str
+    features: tuple[str, ...]
+    join_keys: tuple[str, ...] = ("entity",)
+
+
+class JoinKey(NamedTuple):
+    """Where the value of one join key is read from, and whether it is a whole number."""
+
+    source: UnitSource
+    is_integer: bool = False
+
+
 @dataclass(frozen=True, slots=True)
 class FeatureNeed:
-    """The features that a rollout reads. Times are in seconds; ``max_age`` None accepts any age."""
+    """The features that a rollout reads, and a source for each of the view's join keys.
 
-    entity: UnitSource
-    view: str
-    names: tuple[str, ...]
+    Times are in seconds; ``max_age`` None accepts any age.
+    """
+
+    entity: tuple[JoinKey, ...]
+    view: FeatureView
     max_age: float | None
     timeout: float
     missing_is_stable: bool
@@ -53,11 +70,13 @@ class PolicyUse:
 
     ``deny_on_error`` is whether a fault of the rule is a denial; None: where the rule can deny.
     ``deny_unanswered`` is whether a request that got no decision is denied, by the rendered routes.
+    ``timeout`` is for how long a verdict is waited for that somebody else gives, in seconds.
     """
 
     path: str
     deny_on_error: bool | None
     deny_unanswered: bool = False
+    timeout: float = 0.01
 
 
 class Holdout(NamedTuple):
@@ -81,7 +100,7 @@ class Shadow(NamedTuple):
     percent: int
 
 
-class Breaker(NamedTuple):
+class BreakerLimits(NamedTuple):
     """When a version is taken away for failing.
 
     Within ``window`` seconds: at least ``min_requests`` of which more than ``error_rate`` (0 to 1) failed, or
@@ -94,6 +113,13 @@ class Breaker(NamedTuple):
     consecutive: int
 
 
+class Timeouts(NamedTuple):
+    """How long Envoy waits for an answer's end, and while nothing moves: seconds, 0 for ever, None for its own."""
+
+    answer: float | None = None
+    idle: float | None = None
+
+
 @dataclass(frozen=True, slots=True)
 class CompiledRollout:
     """One rollout, ready to decide with: its accepted spec and its status, in slots.
@@ -104,7 +130,9 @@ class CompiledRollout:
     status.stable, for an experiment the last variant's version. ``aborted`` holds the versions with a tombstone.
     ``upstreams`` maps every version, the shadow's too, to its Envoy cluster; names and versions in it are legal
     header values. ``weight`` is the canary's in hundredths of a percent.
-    ``number`` and ``arm_codes`` are what decision ids carry of the epoch and the arm. A trip counts in the ``attempt``
+    ``addresses`` maps those clusters that are rendered to the host and port of their servers.
+    ``number`` and ``arm_codes`` are what decision ids carry of the epoch and the arm; what is counted of the epoch is
+    kept by ``epoch_id``. A trip counts in the ``attempt``
     in which it was, see ``Status``, and for a variant not if it was before the version was ``lifted`` (Unix seconds).
     ``successor`` is the rollout from ``successor_at`` (Unix seconds) on, while a rise is pending.
     ``policy_input`` is the constant ``input.rollout``; ``plan`` is the JSON object ``{"spec", "status"}`` from which
@@ -118,6 +146,7 @@ class CompiledRollout:
     match: tuple[MatchKey, ...]
     epoch: int
     number: int
+    epoch_id: int
     attempt: int
     unit: UnitSource
     seed: bytes
@@ -130,7 +159,7 @@ class CompiledRollout:
     upstreams: Mapping[str, str]
     aborted: frozenset[str]
     arm_codes: Mapping[str, int]
-    breaker: Breaker | None
+    breaker: BreakerLimits | None
     holdout: Holdout | None
     layer: Layer | None
     shadow: Shadow | None
@@ -142,6 +171,8 @@ class CompiledRollout:
     policy_input: Mapping[str, Any]
     plan: bytes
     lifted: Mapping[str, float] = field(default_factory=dict)
+    addresses: Mapping[str, tuple[str, int]] = field(default_factory=dict)
+    timeouts: Timeouts = Timeouts()  # noqa: RUF009 - immutable
     successor: CompiledRollout | None = None
     successor_at: float = 0.0
 

@@ -6,7 +6,7 @@ from collections.abc import Iterable
 from dataclasses import replace
 
 from extproc.snapshot.model import NO_OVERLAY, CompiledRollout, Overlay, Snapshot
-from extproc.snapshot.store import Stops, StopsAt
+from extproc.store.status import Stops, StopsAt
 
 
 def with_stops(snapshot: Snapshot, stops: Iterable[StopsAt]) -> Snapshot:

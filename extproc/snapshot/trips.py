@@ -8,6 +8,7 @@ from math import inf, nextafter
 from typing import Final, NamedTuple
 
 from extproc.snapshot.model import NO_OVERLAY, CompiledRollout, Overlay, Snapshot
+from extproc.store.status import Status
 
 _NEVER: Final = -inf
 
@@ -28,8 +29,8 @@ class LocalTrip(NamedTuple):
     why: str = ""
 
 
-def is_void(trip: LocalTrip, rollout: CompiledRollout) -> bool:
-    """Whether ``trip`` was of another attempt, or was lifted since."""
+def is_void(trip: LocalTrip, rollout: CompiledRollout | Status) -> bool:
+    """Whether ``trip`` was of another attempt of its rollout, or was lifted since."""
     return trip.attempt != rollout.attempt or trip.at <= rollout.lifted.get(trip.version, _NEVER)
 
 
@@ -49,10 +50,10 @@ def with_held(snapshot: Snapshot, trips: Iterable[LocalTrip], killed: Set[str] =
         if rollout is None or is_void(trip, rollout) or trip.version not in rollout.versions - {rollout.stable}:
             continue
         before = local.get(trip.rollout) or snapshot.overlay.get(trip.rollout, NO_OVERLAY)
-        local[trip.rollout] = Overlay(
-            before.killed,
-            before.tripped | {trip.version},
-            before.probing | {trip.version} if trip.probing else before.probing,
+        local[trip.rollout] = replace(
+            before,
+            tripped=before.tripped | {trip.version},
+            probing=before.probing | {trip.version} if trip.probing else before.probing,
         )
     for key in snapshot.rollouts.keys() & killed:
         local[key] = replace(local.get(key) or snapshot.overlay.get(key, NO_OVERLAY), killed=True)

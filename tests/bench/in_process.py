@@ -20,15 +20,16 @@ from typing import Any
 import orjson
 import uvloop
 
-from extproc.adapters.regorus_policy import RegorusEngine
-from extproc.cli.worker import RouterApplication
-from extproc.datapath.ports import PolicyEngine
+from extproc.adapters.regorus.policy import RegorusEngine
+from extproc.datapath.ports import EmbeddedEngine
 from extproc.datapath.transports import http_codec
 from extproc.datapath.transports.exchange import Exchange
 from extproc.resources.policies import PolicySources, read_sources
+from extproc.run.worker import DecisionApplication
 from extproc.serve.heartbeat import HeartbeatPage
-from extproc.serve.worker import PolicySlot
+from extproc.serve.worker.policy_slot import PolicySlot
 from extproc.serve.worker_config import WorkerConfig
+from extproc.state import StateFolder
 from tests.bench.load import HEADERS
 from tests.bench.stack import FULL_POLICY, POLICIES, Case, paths
 from tests.support.policies import RecordingEngine
@@ -85,7 +86,7 @@ async def measure(store: str, features: str, log: Path) -> dict[str, float]:
             figures.append(await decider.decide(messages))
         evaluation.append(_evaluate(engine, inputs))
     for decider in (plain, observed):
-        decider.close(decided=len(messages) * (2 + BLOCKS * TIMES))
+        await decider.close(decided=len(messages) * (2 + BLOCKS * TIMES))
     return {
         "decision_us": round(statistics.median(whole), 2),
         "observed_decision_us": round(statistics.median(counted), 2),
@@ -104,8 +105,9 @@ class _Decider:
     def __init__(self, store: str, features: str, log: Path, *, on: bool = False) -> None:
         self._log = log
         self._slot = PolicySlot(HeartbeatPage.create())
-        config = WorkerConfig(0, store, features=features, decision_log=str(log), observed=on)
-        self._app = RouterApplication(config, self._slot)
+        state = StateFolder.of(store, None).prefix
+        config = WorkerConfig(0, store, state, features=features, sinks=[f"file:{log}"], observed=on)
+        self._app = DecisionApplication(config, self._slot)
         self._slot.swap(self._app.engine(read_sources(POLICIES).to_json()))
         self._app.load()
         self._exchange = Exchange(http_codec, self._app.process, on_fault=_fail)
@@ -121,9 +123,9 @@ class _Decider:
         told = time.process_time() - before
         return await _decide(self._exchange, messages) + told / (TIMES * len(messages)) * 1e6
 
-    def close(self, *, decided: int) -> None:
+    async def close(self, *, decided: int) -> None:
         """Close it, and see that all was logged."""
-        self._app.close()
+        await self._app.close(LOG_SECONDS)
         assert _lines(self._log) == decided, f"the decision log has {_lines(self._log)} lines of {decided}"
 
 
@@ -153,7 +155,7 @@ async def _decide(exchange: Exchange, messages: list[bytes]) -> float:
     return (time.process_time() - before) / (TIMES * len(messages)) * 1e6
 
 
-def _evaluate(engine: PolicyEngine, inputs: list[Mapping[str, Any]]) -> float:
+def _evaluate(engine: EmbeddedEngine, inputs: list[Mapping[str, Any]]) -> float:
     """Microseconds for each of the inputs."""
     before = time.process_time()
     for _ in range(TIMES):
@@ -163,7 +165,7 @@ def _evaluate(engine: PolicyEngine, inputs: list[Mapping[str, Any]]) -> float:
 
 
 def _lines(log: Path) -> int:
-    return log.read_bytes().count(b"\n")
+    return log.read_bytes().count(b'"result":{"decision_id"')
 
 
 def _fail(fault: str) -> None:

@@ -17,7 +17,7 @@ from pathlib import Path
 from typing import Any
 
 from extproc.envoy.bootstrap import PROCESSOR_CLUSTER, bootstrap, connection_manager
-from extproc.serve.children import GRPC_SETTINGS
+from extproc.serve.supervisor.children import GRPC_SETTINGS
 from tests.support.dropout import children_of
 from tests.support.envoy import TEMPLATES, EnvoyProcess, free_port
 from tests.support.paths import ROOT

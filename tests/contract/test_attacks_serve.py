@@ -40,7 +40,7 @@ def test_a_supervisor_without_descriptors_goes_on_and_catches_up() -> None:
         with no_more_descriptors(server.process.pid):
             server.write_policy(POLICY + "# edited\n")
             os.kill(first, signal.SIGKILL)
-            wait_for(lambda: "worker 0 cannot be started" in server.log(), "a try to replace the worker")
+            wait_for(lambda: "worker 0: it cannot be started" in server.log(), "a try to replace the worker")
             wait_for(lambda: "policy_" in server.log(), "a try of the policies")
             assert server.process.poll() is None
             assert server.ask(worker=1)["x-model-version"] == "3"

@@ -2,9 +2,7 @@
 
 from __future__ import annotations
 
-import json
 import socket
-import time
 from collections.abc import Iterator, Sequence
 from contextlib import ExitStack, suppress
 from pathlib import Path
@@ -15,9 +13,11 @@ import pytest
 
 from extproc._gen.envoy.config.core.v3 import base_pb2
 from extproc._gen.envoy.service.ext_proc.v3 import external_processor_pb2 as ext_proc
-from extproc.adapters.sqlite_features import FeatureRecord, SqliteFeatureStore
+from extproc.adapters.sqlite.features import FeatureRecord, SqliteFeatureStore
 from extproc.datapath.transports.grpc import StreamLimits
+from tests.support.decisions import decisions_in
 from tests.support.dropout import PROCESS, REQUEST_PATH, DropoutServer, headers_of, wait_for
+from tests.support.process import PATIENCE
 
 Pairs = Sequence[tuple[str, bytes]]
 
@@ -84,7 +84,7 @@ def request(pairs: Pairs) -> ext_proc.ProcessingRequest:
 def exchange(channel: grpc.Channel, *messages: bytes) -> Iterator[bytes]:
     """The replies to raw messages on one stream."""
     call = channel.stream_stream(PROCESS, request_serializer=None, response_deserializer=None)
-    replies: Iterator[bytes] = call(iter(messages), timeout=30)
+    replies: Iterator[bytes] = call(iter(messages), timeout=PATIENCE)
     return replies
 
 
@@ -95,14 +95,12 @@ def channel(server: DropoutServer) -> Iterator[grpc.Channel]:
 
 
 def logged(server: DropoutServer) -> list[dict[str, Any]]:
-    lines = (server.folder / "decisions.jsonl").read_bytes().splitlines(keepends=True)
-    return [json.loads(line) for line in lines if line.endswith(b"\n")]
+    return decisions_in((server.folder / "decisions.jsonl").read_bytes())
 
 
 def answers(server: DropoutServer) -> bool:
-    """Whether an ordinary request is decided, and soon."""
-    asked = time.monotonic()
-    return server.ask()["x-model-version"] == "3" and time.monotonic() - asked < 2
+    """Whether an ordinary request is decided."""
+    return server.ask()["x-model-version"] == "3"
 
 
 @pytest.mark.parametrize(("pairs", "reason"), [odd[1:] for odd in ODD], ids=[odd[0] for odd in ODD])
@@ -177,7 +175,7 @@ def test_a_message_of_ten_megabytes_is_refused(server: DropoutServer, channel: g
 
 def test_an_unknown_method_is_refused(server: DropoutServer, channel: grpc.Channel) -> None:
     with pytest.raises(grpc.RpcError) as error:
-        list(channel.stream_stream("/a.B/C", None, None)(iter([b""]), timeout=5))
+        list(channel.stream_stream("/a.B/C", None, None)(iter([b""]), timeout=PATIENCE))
     assert error.value.code() is grpc.StatusCode.UNIMPLEMENTED
     assert answers(server)
 
@@ -227,18 +225,14 @@ def resident(server: DropoutServer) -> int:
 def test_ten_thousand_streams_that_say_nothing_keep_nobody_waiting(server: DropoutServer) -> None:
     limits = StreamLimits()
     pid, before = server.worker_pids(), server.metric("dropout_stream_errors_total")
-    slowest = 0.0
     with ExitStack() as stack:
         clients = [stack.enter_context(SilentClient(server.socket())) for _ in range(50)]
         for _ in range(20):
             for client in clients:
                 client.open_streams(10)
-            asked = time.monotonic()
             assert server.ask()["x-model-version"] == "3"
-            slowest = max(slowest, time.monotonic() - asked)
         cut_off = before + 10_000 - limits.silent_streams
-        wait_for(lambda: server.metric("dropout_stream_errors_total") >= cut_off, "the oldest to be cut off", 5)
-        assert slowest < 2
+        wait_for(lambda: server.metric("dropout_stream_errors_total") >= cut_off, "the oldest to be cut off")
         assert server.get("/readyz")[0] == 200
     assert (answers(server), server.worker_pids()) == (True, pid)
 
@@ -247,7 +241,7 @@ def test_a_client_that_opens_more_streams_than_it_may_is_refused_those(server: D
     most = StreamLimits().streams_per_connection
     with SilentClient(server.socket()) as client:
         client.open_streams(most + 100)
-        wait_for(lambda: client.refused() == 100, "100 refusals", 5)
+        wait_for(lambda: client.refused() == 100, "100 refusals")
         assert answers(server)
 
 
@@ -260,7 +254,7 @@ class SilentClient:
     def __init__(self, address: str) -> None:
         self._received = b""
         self._connection = socket.socket(socket.AF_UNIX)
-        self._connection.settimeout(10)
+        self._connection.settimeout(PATIENCE)
         self._connection.connect(address.removeprefix("unix:"))
         self._connection.sendall(b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n" + self._frame(4, 0, 0, b""))
         self._connection.recv(1 << 16)  # its settings; until they are acknowledged it takes few streams

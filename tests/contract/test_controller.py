@@ -7,27 +7,33 @@ import json
 import os
 import re
 import signal
+import socket
+import sqlite3
 import subprocess
 import sys
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
+from contextlib import closing
 from pathlib import Path
 from typing import Any
 
 import pytest
 import yaml
 
-from extproc.adapters.sqlite_feedback import SqliteFeedback
-from extproc.adapters.sqlite_observations import ObservationsWriter, observed
-from extproc.adapters.sqlite_store import SqliteStore
+from extproc.adapters.sqlite.feedback import SqliteFeedback
+from extproc.adapters.sqlite.observations import ObservationsWriter, observed
+from extproc.adapters.sqlite.store import SqliteStore
 from extproc.clock import SystemClock
-from extproc.control.actions import Abort, Apply, act
+from extproc.control.acting import act
+from extproc.control.actions import Abort, Apply
 from extproc.control.analysis.sample_ratio import FEWEST_UNITS
-from extproc.control.api.client import RemoteControl
-from extproc.decision_id import DecisionIds, KeyFile, arm_codes, epoch_number
-from extproc.errors import DropoutError, Refused
+from extproc.control.api.client import Credentials, RemoteControl
+from extproc.decision_id import DecisionIds, KeyFile, arm_codes
+from extproc.errors import DropoutError, InvalidInput, Refused, Unreachable
 from extproc.measure import ArmTotals, EpochTotals
 from extproc.resources.loading import load_paths
-from extproc.snapshot.store import StoredRollout
+from extproc.store.epoch_records import EpochRecord
+from extproc.store.records import StoredRollout
+from tests.support.certificates import identity
 from tests.support.dropout import DropoutServer, alive, wait_for
 from tests.support.rollouts import CANARY, document
 from tests.support.templates import metric, template
@@ -104,15 +110,86 @@ def test_it_moves_rollouts_and_takes_commands(folder: Path) -> None:
         assert remote.get(*NAME).status.phase == "Degraded"
         remote.close()
         log = controller.says("paused by step 1")
-    assert [line for line in log.splitlines() if line.startswith("dropout: rollout ")] == [
-        "dropout: rollout payments/fraud-detector: weight 0 to 5",
-        "dropout: rollout payments/fraud-detector: paused by step 1 until promoted",
+    assert re.findall(r" info controller: (rollout .*)", log) == [
+        "rollout payments/fraud-detector: weight 0 to 5",
+        "rollout payments/fraud-detector: paused by step 1 until promoted",
     ]
+
+
+def test_a_controller_is_reached_from_elsewhere_by_a_token_or_a_certificate(folder: Path) -> None:
+    authority = identity("authority")
+    identity("controller", authority).write(folder)
+    (folder / "ca.crt").write_bytes(authority.pem)
+    (folder / "tokens").write_text(f"{'t' * 40} ci-bot deployers\n")
+    (folder / "tokens").chmod(0o600)
+    (folder / "policies" / "control").mkdir(parents=True)
+    (folder / "policies" / "control" / "d.rego").write_text(
+        'package control\nimport rego.v1\ndecision := {"allow": allowed}\n'
+        'default allowed := false\nallowed if "deployers" in input.groups\n'
+    )
+    tls = ("--tls-cert", str(folder / "tls.crt"), "--tls-key", str(folder / "tls.key"))
+    by_token = (*tls, "--control-tokens", str(folder / "tokens"), "--policies", str(folder / "policies"))
+
+    def target(controller: ControllerProcess) -> str:
+        return f"https://{re.findall(r'control API on (.*)', controller.log())[-1]}"
+
+    with ControllerProcess(folder, "--listen", "127.0.0.1:0", *by_token) as controller:
+        stranger = RemoteControl(target(controller), Credentials(authority=folder / "ca.crt"))
+        with closing(stranger) as nobody, pytest.raises(Refused) as refused:
+            nobody.kill(*NAME)
+        assert refused.value.code == "unauthorized"
+        command = [
+            sys.executable,
+            "-m",
+            "extproc.cli",
+            "kill",
+            "payments/fraud-detector",
+            "--control",
+            target(controller),
+        ]
+        command += ["--control-token", str(folder / "tokens")]
+        environment = {**os.environ, "DROPOUT_CONTROL_CA": str(folder / "ca.crt")}
+        killed = subprocess.run(command, env=environment, capture_output=True, text=True, timeout=100)
+        assert killed.returncode == 0, killed.stderr
+    client = identity("carol", authority)
+    (folder / "client.crt").write_bytes(client.pem)
+    (folder / "client.key").write_bytes(client.key_pem)
+    pair = (folder / "ca.crt", folder / "client.crt", folder / "client.key")
+    by_certificate = (*tls, "--tls-client-ca", str(folder / "ca.crt"))
+    with ControllerProcess(folder, "--listen", "127.0.0.1:0", *by_certificate, name="d") as controller:
+        stranger = RemoteControl(target(controller), Credentials(None, folder / "ca.crt"))
+        with closing(stranger) as nobody, pytest.raises(Unreachable):
+            nobody.restore(*NAME)
+        with closing(RemoteControl(target(controller), Credentials(None, *pair))) as carol:
+            carol.restore(*NAME)
+    with pytest.raises(InvalidInput) as incomplete:
+        RemoteControl("https://127.0.0.1:1", Credentials(None, *pair[:2]))
+    assert incomplete.value.code == "tls_incomplete"
+    store = SqliteStore(folder / "dropout.db")
+    acted = [(entry.actor, entry.action) for entry in store.history(*NAME, 10)]
+    assert [each for each in acted if each[1] in ("kill", "restore")] == [
+        ("ci-bot", "kill"),
+        ("certificate:carol", "restore"),
+    ]
+    store.close()
+
+
+def test_a_controller_beside_workers_is_given_what_its_own_listeners_need(tmp_path: Path) -> None:
+    authority = identity("authority")
+    identity("controller", authority).write(tmp_path)
+    tls = ("--tls-cert", str(tmp_path / "tls.crt"), "--tls-key", str(tmp_path / "tls.key"))
+    options = ("--with-controller", "--control-listen", "127.0.0.1:0", "--control-tokens", str(tmp_path / "tokens"))
+    server = DropoutServer(*tls, *options, "--feedback-listen", "https://127.0.0.1:0", workers=1)
+    server.write_rollout()
+    with server:
+        wait_for(lambda: re.search(r"feedback https://127\.0\.0\.1:\d+/", server.log()), "feedback over TLS")
+        wait_for(lambda: re.search(r"control API on 127\.0\.0\.1:\d+", server.log()), "control over TLS")
 
 
 def test_labels_of_what_stable_answered_in_the_versions_place_are_not_the_versions(folder: Path) -> None:
     ids = DecisionIds(KeyFile(folder / "dropout.db.ids", SystemClock()), 0, SystemClock())
-    number, canary = epoch_number("payments/fraud-detector", 1), arm_codes([])["canary"]
+    (epoch,) = epochs(folder)
+    number, canary = epoch.number, arm_codes([])["canary"]
     fallen, served = (ids.seal(ids.nonce(), number, canary, group) for group in (1, 2))
     observations = ObservationsWriter(folder / "dropout.db.observed", "a-run")
     observations.write([], [fallen], SystemClock().now())
@@ -127,7 +204,7 @@ def test_labels_of_what_stable_answered_in_the_versions_place_are_not_the_versio
             "a fallback that is known",
         )
     counts = SqliteFeedback(folder / "dropout.db.feedback")
-    assert counts.labels("payments/fraud-detector", 1)["canary"].confusion == {2: [0, 1, 0, 0]}
+    assert counts.labels("payments/fraud-detector", epoch.id)["canary"].confusion == {2: [0, 1, 0, 0]}
     counts.close()
 
 
@@ -136,7 +213,7 @@ def test_a_canary_that_fails_on_two_hosts_is_taken_away_by_what_both_saw(folder:
     with ControllerProcess(folder) as controller:
         controller.says("paused by step 1")
         for host in ("one", "two"):
-            totals = EpochTotals("payments/fraud-detector", row(folder).status.epoch)
+            totals = EpochTotals("payments/fraud-detector", row(folder).status.epoch_id_at(SystemClock().now()))
             totals.arms = {"canary": ArmTotals(6, requests=6, failures=6), "control": ArmTotals(500, requests=500)}
             observe(folder, host, totals)
         status = wait_for_phase(folder, "Degraded").status
@@ -145,14 +222,15 @@ def test_a_canary_that_fails_on_two_hosts_is_taken_away_by_what_both_saw(folder:
 
 def test_units_that_are_not_split_as_the_weight_says_pause_a_rollout(folder: Path) -> None:
     apply(folder, steps=[{"setWeight": 5}, {"analysis": {"templates": [{"templateName": "health"}]}}])
-    for epoch in range(1, 4):  # whichever is that of the weight: they are counted at its first moment
-        lopsided = EpochTotals("payments/fraud-detector", epoch)
-        for unit in range(FEWEST_UNITS):
-            lopsided.units.add(unit, "canary" if unit % 2 else "control")
-        observe(folder, "one", lopsided)
+    with ControllerProcess(folder) as controller:
+        controller.says("the analysis of step 1 begins")
+    lopsided = EpochTotals("payments/fraud-detector", epochs(folder)[-1].id)
+    for unit in range(FEWEST_UNITS):
+        lopsided.units.add(unit, "canary" if unit % 2 else "control")
+    observe(folder, "one", lopsided)
     with ControllerProcess(folder):
         status = wait_for_phase(folder, "Paused").status
-    assert (status.reason, status.weight, status.epoch in range(1, 4)) == ("sample_ratio_mismatch", 500, True)
+    assert (status.reason, status.weight) == ("sample_ratio_mismatch", 500)
 
 
 def apply(folder: Path, **spec: Any) -> None:
@@ -162,6 +240,15 @@ def apply(folder: Path, **spec: Any) -> None:
     store = SqliteStore(folder / "dropout.db", create=True)
     act(store, "alice", Apply(load_paths([folder / "a.yaml"]).documents), SystemClock())
     store.close()
+
+
+def epochs(folder: Path) -> Sequence[EpochRecord]:
+    """The rollout's epochs."""
+    store = SqliteStore(folder / "dropout.db")
+    try:
+        return store.epochs_of(*NAME)
+    finally:
+        store.close()
 
 
 def observe(folder: Path, host: str, totals: EpochTotals) -> None:
@@ -177,7 +264,7 @@ def _feed_back(controller: ControllerProcess, record: dict[str, Any]) -> str:
     found = re.search(r"feedback http://([\d.]+):(\d+)", controller.log())
     assert found is not None
     token = (controller.folder / "dropout.db.token").read_text().strip()
-    connection = http.client.HTTPConnection(found[1], int(found[2]), timeout=5)
+    connection = http.client.HTTPConnection(found[1], int(found[2]), timeout=60)
     try:
         connection.request("POST", "/v1/feedback", json.dumps(record), {"authorization": f"Bearer {token}"})
         answer = json.loads(connection.getresponse().read())
@@ -242,7 +329,7 @@ def test_its_pages_say_whether_it_leads(folder: Path) -> None:
 def _page(controller: ControllerProcess, path: str) -> tuple[int, str]:
     found = re.search(r"admin http://([\d.]+):(\d+)", controller.log())
     assert found is not None
-    connection = http.client.HTTPConnection(found[1], int(found[2]), timeout=5)
+    connection = http.client.HTTPConnection(found[1], int(found[2]), timeout=60)
     try:
         connection.request("GET", path)
         answer = connection.getresponse()
@@ -268,18 +355,26 @@ def test_a_policy_on_control_actions_holds_for_commands_and_for_the_controller(f
 @pytest.mark.parametrize(
     ("options", "code"),
     [
-        (("--listen", "127.0.0.1:7000"), "address_invalid"),
+        (("--listen", "127.0.0.1:7000"), "callers_unknown"),
+        (("--listen", "0.0.0.0:7000", "--control-tokens", "{folder}/tokens"), "insecure_listen"),
+        (("--admin-tokens", "{folder}/tokens"), "listener_missing"),
         (("--listen", "unix:" + "x" * 200), "socket_path_too_long"),
         (("--envoy-admin", "nowhere"), "address_invalid"),
+        (("--envoy-dir", "/tmp"), "listener_missing"),
         (("--feedback-listen", "1:2:3:x"), "address_invalid"),
         (("--feedback-listen", "0.0.0.0:0"), "insecure_listen"),
         (("--admin", "x"), "address_invalid"),
-        (("--store", "redis:x"), "store_url"),
+        (("--store", "redis:x"), "state_needed"),
+        (("--store", "redis:x", "--state", "{folder}/state"), "store_url"),
     ],
 )
 def test_what_cannot_be_is_a_sentence(tmp_path: Path, options: tuple[str, ...], code: str) -> None:
     command = [sys.executable, "-m", "extproc.cli", "controller", "--listen", f"unix:{tmp_path}/run/c.sock"]
-    command += ["--store", f"sqlite:{tmp_path}/dropout.db", *options]
+    command += [
+        "--store",
+        f"sqlite:{tmp_path}/dropout.db",
+        *(option.replace("{folder}", str(tmp_path)) for option in options),
+    ]
     done = subprocess.run(command, capture_output=True, text=True, timeout=60)
     assert done.returncode == 2, done.stderr
     assert f"({code})" in done.stderr
@@ -303,7 +398,7 @@ def test_serve_runs_one_and_replaces_it(server: DropoutServer) -> None:
     wait_for(lambda: server.metric("dropout_controller_transitions_total") == 2, "the controller's counts")
     killed = server.controller_pid()
     os.kill(killed, signal.SIGKILL)
-    wait_for(lambda: f"controller (pid {killed}) ended with status -9" in server.log(), "a word about it")
+    wait_for(lambda: f"controller: pid {killed} ended with status -9" in server.log(), "a word about it")
     wait_for(lambda: server.controller_pid() != killed, "another controller")
     remote = RemoteControl(f"unix:{server.sockets}/control.sock")
     wait_for(lambda: _answers(remote), "its control API")
@@ -317,6 +412,46 @@ def _answers(remote: RemoteControl) -> bool:
         return bool(remote.rollouts().rollouts)
     except DropoutError:
         return False
+
+
+def test_a_kill_by_the_control_api_is_in_force_while_somebody_holds_the_store(server: DropoutServer) -> None:
+    def version(user: int) -> str:
+        return server.ask({"x-user-id": f"user-{user}"})["x-model-version"]
+
+    wait_for_phase(server.folder, "Paused")
+    wait_for(lambda: any(version(user) == "4" for user in range(100)), "the canary")
+    of_canary = next(user for user in range(100) if version(user) == "4")
+    with (
+        closing(RemoteControl(f"unix:{server.sockets}/control.sock")) as remote,
+        closing(sqlite3.connect(server.folder / "dropout.db", isolation_level=None)) as somebody,
+    ):
+        somebody.execute("BEGIN IMMEDIATE")
+        killed = remote.kill(*NAME)
+        assert version(of_canary) == "3"
+        assert killed.fault is not None
+        assert (killed.result, killed.fault.code) == (None, "store_locked")
+        assert (killed.serves, killed.unkept, killed.silent) == (1, 0, 0)
+        assert not remote.get(*NAME).status.killed
+        somebody.execute("ROLLBACK")
+        wait_for(lambda: remote.get(*NAME).status.kills == killed.kills, "the kill in the store")
+
+
+def test_what_serve_lacks_is_a_condition_until_it_is_started_with_it(server: DropoutServer) -> None:
+    def unmet() -> list[tuple[str, str]]:
+        with closing(SqliteStore(server.folder / "dropout.db")) as store:
+            conditions = store.get(*NAME).status.conditions  # type: ignore[union-attr]
+        return [(one["reason"], one["message"]) for one in conditions if one["type"] == "Unmet"]
+
+    server.write_rollout(steps=STEPS, breaker={})
+    wait_for(unmet, "the condition")
+    ((reason, message),) = unmet()
+    assert reason == "observer_missing"
+    assert message.startswith(f"on {socket.gethostname()} a breaker is asked for, but serve has no --access-log-listen")
+    server.stop()
+    assert unmet() == [(reason, message)], "nobody says that it is over"
+    server.options += ("--access-log-listen", f"unix:{server.sockets}/observer.sock")
+    server.start()
+    wait_for(lambda: not unmet(), "the end of it")
 
 
 def test_it_ends_with_serve(server: DropoutServer) -> None:
@@ -341,7 +476,7 @@ def test_one_that_cannot_start_holds_up_no_request() -> None:
     (server.folder / "not-a-folder").write_text("")
     server.write_rollout(steps=STEPS)
     with server:
-        wait_for(lambda: server.log().count("controller (pid") >= 2, "two tries")
+        wait_for(lambda: server.log().count("controller: pid") >= 2, "two tries")
         assert server.ask()["x-model-version"] == "3"
         assert server.stop() == 0
 
@@ -349,12 +484,12 @@ def test_one_that_cannot_start_holds_up_no_request() -> None:
 @pytest.mark.parametrize(
     ("options", "code"),
     [
-        (("--control-listen", "unix:/tmp/x/c.sock"), "controller_missing"),
-        (("--envoy-admin", "127.0.0.1:9901"), "controller_missing"),
-        (("--feedback-listen", "127.0.0.1:9903"), "controller_missing"),
+        (("--control-listen", "unix:/tmp/x/c.sock"), "controller_flag_unused"),
+        (("--envoy-admin", "127.0.0.1:9901"), "envoy_admin_unused"),
+        (("--feedback-listen", "127.0.0.1:9903"), "controller_flag_unused"),
         (("--with-controller", "--envoy-admin", "x"), "address_invalid"),
         (("--with-controller", "--feedback-listen", "0.0.0.0:0"), "insecure_listen"),
-        (("--with-controller", "--control-listen", "127.0.0.1:1"), "address_invalid"),
+        (("--with-controller", "--control-listen", "127.0.0.1:1"), "callers_unknown"),
     ],
 )
 def test_flags_of_a_controller_that_cannot_be_are_refused_before_anything_is_served(

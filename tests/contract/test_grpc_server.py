@@ -13,8 +13,8 @@ import grpc.aio
 import pytest
 from grpc_health.v1 import health_pb2, health_pb2_grpc
 
-from extproc.serve import grpc_server
-from extproc.serve.grpc_server import ALIVE_SERVICE, GrpcServer
+from extproc.serve.worker import grpc_server
+from extproc.serve.worker.grpc_server import ALIVE_SERVICE, GrpcServer
 from extproc.serve.worker_config import WorkerConfig
 from tests.support.stripping import Stripping
 
@@ -23,13 +23,13 @@ class Checked:
     """A server, which each test stops, and one who asks whether it is alive, over a connection that stays."""
 
     def __init__(self, path: Path) -> None:
-        self.server = GrpcServer(WorkerConfig(0, "", unix=str(path)), Stripping(), lambda fault: None)
+        self.server = GrpcServer(WorkerConfig(0, "", "", unix=str(path)), Stripping(), lambda fault: None)
         self.channel = grpc.aio.insecure_channel(f"unix:{path}", options=[("grpc.use_local_subchannel_pool", 1)])
 
     async def check(self) -> Any:
         """What a health check as Envoy sends it is told."""
         asked = health_pb2.HealthCheckRequest(service=ALIVE_SERVICE)
-        return (await health_pb2_grpc.HealthStub(self.channel).Check(asked, timeout=10)).status
+        return (await health_pb2_grpc.HealthStub(self.channel).Check(asked, timeout=60)).status
 
 
 @pytest.fixture
@@ -49,7 +49,7 @@ async def test_a_server_stops_right_after_a_health_check_so_that_none_is_under_w
 ) -> None:
     monkeypatch.setattr(grpc_server, "_CHECK_SECONDS", 60.0)
     assert await checked.check() == health_pb2.HealthCheckResponse.SERVING
-    stopping = asyncio.create_task(checked.server.stop(10))
+    stopping = asyncio.create_task(checked.server.stop(60))
     await asyncio.sleep(0)
     assert await checked.check() == health_pb2.HealthCheckResponse.SERVING
     await stopping
@@ -60,9 +60,9 @@ async def test_a_server_that_is_asked_no_more_stops_all_the_same(
 ) -> None:
     monkeypatch.setattr(grpc_server, "_CHECK_SECONDS", 0.01)
     await checked.check()
-    await asyncio.wait_for(checked.server.stop(10), 10)
+    await asyncio.wait_for(checked.server.stop(60), 60)
 
 
 async def test_a_server_that_nobody_asked_waits_for_no_check(checked: Checked, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(grpc_server, "_CHECK_SECONDS", 60.0)
-    await asyncio.wait_for(checked.server.stop(10), 10)
+    await asyncio.wait_for(checked.server.stop(60), 60)

@@ -18,11 +18,12 @@ import pytest
 
 from extproc.datapath.model import Mutation, Request
 from extproc.datapath.mutation import STRIPPED
-from extproc.datapath.transports.exchange import Process
+from extproc.datapath.transports.exchange import RequestHandler
 from extproc.errors import InvalidInput
-from extproc.serve.http_protocol import HttpLimits
-from extproc.serve.http_server import HttpServer
+from extproc.net.http_protocol import HttpLimits
+from extproc.serve.worker.http_server import HttpServer
 from extproc.serve.worker_config import WorkerConfig
+from tests.support.process import PATIENCE
 from tests.support.stripping import Stripping
 
 
@@ -69,7 +70,7 @@ class Client:
     async def answer(self, *, head_only: bool = False) -> tuple[int, Any]:
         """Status and JSON body of the next answer; 0 where there is none."""
         try:
-            head = (await asyncio.wait_for(self.reader.readuntil(b"\r\n\r\n"), 10)).lower()
+            head = (await asyncio.wait_for(self.reader.readuntil(b"\r\n\r\n"), PATIENCE)).lower()
         except (asyncio.IncompleteReadError, ConnectionError):
             return 0, None
         status = int(head.split(b" ")[1])
@@ -85,7 +86,7 @@ class Client:
     async def closed(self) -> bool:
         """Whether the server closes, with nothing more to say."""
         try:
-            return await asyncio.wait_for(self.reader.read(), 10) == b""
+            return await asyncio.wait_for(self.reader.read(), PATIENCE) == b""
         except ConnectionError:
             return True
 
@@ -93,10 +94,10 @@ class Client:
 class Served:
     """A server on a socket of its own, and the faults that it reported."""
 
-    def __init__(self, folder: Path, process: Process, limits: HttpLimits) -> None:
+    def __init__(self, folder: Path, process: RequestHandler, limits: HttpLimits) -> None:
         self.path = folder / "s"
         self.faults: list[str] = []
-        config = WorkerConfig(index=0, store="", unix=str(self.path))
+        config = WorkerConfig(index=0, store="", state="", unix=str(self.path))
         self.server = HttpServer(config, process, self.faults.append, limits)
 
     async def connect(self) -> Client:
@@ -118,7 +119,7 @@ class Served:
 
 
 @asynccontextmanager
-async def serve(process: Process = echo, **limits: Any) -> AsyncIterator[Served]:
+async def serve(process: RequestHandler = echo, **limits: Any) -> AsyncIterator[Served]:
     """A server, gone afterwards."""
     folder = Path(tempfile.mkdtemp(prefix="dr-"))
     served = Served(folder, process, HttpLimits(**limits))
@@ -141,7 +142,7 @@ def version_in(reply: Any) -> bytes:
 
 
 @pytest.mark.parametrize("process", [echo, slow])
-async def test_requests_on_one_connection_are_decided_one_after_the_other(process: Process) -> None:
+async def test_requests_on_one_connection_are_decided_one_after_the_other(process: RequestHandler) -> None:
     async with serve(process) as served:
         client = await served.connect()
         for number in range(5):
@@ -152,7 +153,7 @@ async def test_requests_on_one_connection_are_decided_one_after_the_other(proces
 
 
 @pytest.mark.parametrize("process", [echo, slow])
-async def test_pipelined_requests_are_answered_in_order(process: Process) -> None:
+async def test_pipelined_requests_are_answered_in_order(process: RequestHandler) -> None:
     async with serve(process) as served:
         client = await served.connect()
         requests = [post(message(("x-user-id", str(number).encode()))) for number in range(20)]
@@ -191,14 +192,23 @@ async def test_health_is_said_to_be_gone_before_anything_is(caplog: pytest.LogCa
 
 
 async def test_a_request_in_flight_is_answered_by_a_server_that_stops() -> None:
-    async with serve(slow) as served:
+    begun, goes_on = asyncio.Event(), asyncio.Event()
+
+    async def held(request: Request) -> Mutation:
+        begun.set()
+        await goes_on.wait()
+        return await echo(request)
+
+    async with serve(held) as served:
         client, idle = await served.connect(), await served.connect()
         client.writer.write(chunked(message(("x-user-id", b"4"))))
-        await asyncio.sleep(0.005)
-        stopping = asyncio.ensure_future(served.server.stop(5))
+        await begun.wait()
+        stopping = asyncio.ensure_future(served.server.stop(PATIENCE))
+        await asyncio.sleep(0)
+        goes_on.set()
         assert version_in((await client.answer())[1]) == b"4"
         assert await idle.closed()
-        await asyncio.wait_for(stopping, 5)
+        await asyncio.wait_for(stopping, PATIENCE)
 
 
 async def test_the_socket_is_private_and_takes_the_place_of_another_in_one_step() -> None:
@@ -216,7 +226,9 @@ async def test_the_socket_is_private_and_takes_the_place_of_another_in_one_step(
 async def test_an_address_in_use_is_said() -> None:
     listener = await asyncio.start_server(lambda _reader, _writer: None, "127.0.0.1", 0)
     port = listener.sockets[0].getsockname()[1]
-    server = HttpServer(WorkerConfig(index=0, store="", host="127.0.0.1", port=port), echo, lambda _fault: None)
+    server = HttpServer(
+        WorkerConfig(index=0, store="", state="", host="127.0.0.1", port=port), echo, lambda _fault: None
+    )
     with pytest.raises(InvalidInput) as refused:
         await server.start()
     assert [fault.code for fault in refused.value.faults] == ["address_in_use"]
@@ -335,7 +347,7 @@ async def test_a_drop_at_a_time_is_slow_too() -> None:
 
 
 async def test_idle_connections_are_kept_for_their_time() -> None:
-    async with serve(request_seconds=0.1, idle_seconds=0.5) as served:
+    async with serve(request_seconds=0.1, idle_seconds=2) as served:
         client = await served.connect()
         for _ in range(3):
             assert (await client.ask(HEALTH))[0] == 200
@@ -367,17 +379,22 @@ async def test_the_oldest_connection_that_waits_makes_room() -> None:
 
 
 async def test_where_every_connection_is_busy_one_more_is_told_so() -> None:
-    async def long(request: Request) -> Mutation:
-        await asyncio.sleep(0.3)
+    begun, goes_on = asyncio.Semaphore(0), asyncio.Event()
+
+    async def held(request: Request) -> Mutation:
+        begun.release()
+        await goes_on.wait()
         return await echo(request)
 
-    async with serve(long, connections=5) as served:
+    async with serve(held, connections=5) as served:
         busy = [await served.connect() for _ in range(5)]
         for client in busy:
             client.writer.write(post(message(("x-user-id", b"4"))))
-        await asyncio.sleep(0.05)
+        for _ in busy:
+            await begun.acquire()
         status, body = await (await served.connect()).answer()
         assert (status, body["code"]) == (503, "too_many_connections")
+        goes_on.set()
         assert [version_in((await client.answer())[1]) for client in busy] == [b"4"] * 5
 
 

@@ -8,19 +8,20 @@ import subprocess
 import sys
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
-from dataclasses import asdict
 from pathlib import Path
 
-import orjson
+import msgspec
 import pytest
 import yaml
 
 from extproc.adapters.stores import open_store
-from extproc.cli.serve import _WORKER
 from extproc.clock import SystemClock
-from extproc.control.actions import Apply, act
+from extproc.control.acting import act
+from extproc.control.actions import Apply
 from extproc.resources.loading import load_valid
-from extproc.serve.children import spawn
+from extproc.run.processes import WORKER
+from extproc.serve.messages import StartWorker, TakenAway
+from extproc.serve.supervisor.children import spawn
 from extproc.serve.worker_config import GRPC, WorkerConfig
 from tests.support.dropout import wait_for
 from tests.support.paths import ROOT
@@ -35,34 +36,51 @@ ENDLESS = """package {package}
 numbers_there_are := numbers.range(1, 20000)
 
 decision := {{"allow": count([1 | some a in numbers_there_are; some b in numbers_there_are; a * b == -1]) == 0}}
+
+test_it if decision.allow
 """
 
 TRIES = """
 import asyncio, sys
 from pathlib import Path
-from extproc.cli.serve import _POLICY_TRIAL, _read_sources
-from extproc.serve.policy_trial import Trial
-asyncio.run(Trial(_POLICY_TRIAL, 60).run(_read_sources(Path(sys.argv[1])), {"routing/decision": {}}))
+from extproc.run.processes import POLICY_TRIAL
+from extproc.run.serve import read_sources
+from extproc.serve.supervisor.policy_trial import Trial
+asyncio.run(Trial(POLICY_TRIAL, 60).run(read_sources(Path(sys.argv[1])), {"routing/decision": {}}))
 """
 
 ASKS = """
 import sys
-from extproc.adapters import control_policy
-control_policy.ControlPolicies(sys.argv[1], answer_seconds=60).decide({})
+from extproc.adapters.regorus.control import ControlPolicies
+ControlPolicies(sys.argv[1], answer_seconds=60).decide({})
 """
 
 CHECKS = """
 import sys
-from extproc.adapters.regorus_policy import check_sources
+from extproc.adapters.regorus.policy import check_sources
 from extproc.resources.policies import PolicySources
 nested = "package a\\n\\ndecision := " + "[" * 40 + "1" + "]" * 40
 check_sources(PolicySources({"a.rego": nested}, {}, "r"), cpu_seconds=60)
 """
 
+RUNS_TESTS = """
+import sys
+from pathlib import Path
+from extproc.adapters.regorus.rego_tests import run_tests
+from extproc.resources.policies import read_sources
+run_tests(read_sources(Path(sys.argv[1]), tests=True), limit=60)
+"""
+
+COMMAND = """
+import sys
+from extproc.cli.main import main
+main(["policy", "test", sys.argv[1]])
+"""
+
 
 @contextmanager
 def started(program: str, policies: Path) -> Iterator[subprocess.Popen[bytes]]:
-    process = subprocess.Popen([sys.executable, "-c", program, str(policies)], cwd=ROOT)
+    process = subprocess.Popen([sys.executable, "-c", program, str(policies)], cwd=ROOT, stderr=subprocess.PIPE)
     try:
         yield process
     finally:
@@ -85,8 +103,8 @@ def cpu_seconds(pid: int) -> float:
 
 @pytest.mark.parametrize(
     ("program", "package"),
-    [(TRIES, "routing"), (ASKS, "control"), (CHECKS, "routing")],
-    ids=["a trial of policies", "a decision on control", "a check of policies"],
+    [(TRIES, "routing"), (ASKS, "control"), (CHECKS, "routing"), (RUNS_TESTS, "routing")],
+    ids=["a trial of policies", "a decision on control", "a check of policies", "a test of policies"],
 )
 def test_a_helper_that_spins_ends_with_the_process_that_started_it(program: str, package: str, tmp_path: Path) -> None:
     (tmp_path / "policy.rego").write_text(ENDLESS.format(package=package))
@@ -95,6 +113,17 @@ def test_a_helper_that_spins_ends_with_the_process_that_started_it(program: str,
         helpers = children(parent.pid)
         parent.kill()
         parent.wait()
+        wait_for(lambda: not any(map(cpu_seconds, helpers)), "they end")
+
+
+def test_ctrl_c_ends_a_test_of_policies_that_spins_and_no_word_is_said(tmp_path: Path) -> None:
+    (tmp_path / "policy.rego").write_text(ENDLESS.format(package="routing"))
+    command = f"import signal; signal.signal(signal.SIGINT, signal.default_int_handler)\n{COMMAND}"
+    with started(command, tmp_path) as dropout:
+        wait_for(lambda: any(cpu_seconds(child) > BUSY_SECONDS for child in children(dropout.pid)), "it is busy")
+        helpers = children(dropout.pid)
+        dropout.send_signal(signal.SIGINT)
+        assert (dropout.communicate(timeout=60)[1].strip(), dropout.returncode) == (b"", 130)
         wait_for(lambda: not any(map(cpu_seconds, helpers)), "they end")
 
 
@@ -107,20 +136,12 @@ def test_a_worker_that_spins_before_it_serves_ends_without_its_supervisor(
     store = open_store(url, create=True)
     act(store, "alice", Apply(load_valid([tmp_path])), SystemClock())
     store.close()
-    worker = spawn(0, (*_WORKER, GRPC))
+    worker = spawn(0, (*WORKER, GRPC))
     try:
-        config = asdict(WorkerConfig(0, url, unix=str(tmp_path / "w.sock")))
+        config = WorkerConfig(0, url, f"{tmp_path}/", unix=str(tmp_path / "w.sock"))
         policies = sources_of(ENDLESS.format(package="routing")).to_json()
-        start = {
-            "kind": "start",
-            "config": config,
-            "policies": policies,
-            "quarantined": (),
-            "trips": (),
-            "killed": (),
-            "trial": True,
-        }
-        worker.pipe.sendall(orjson.dumps(start) + b"\n")
+        start = StartWorker(config, True, policies, [], TakenAway([], []))
+        worker.pipe.sendall(msgspec.json.encode(start) + b"\n")
         wait_for(lambda: worker.page.read().evaluating_since, "it evaluates")
         worker.pipe.close()
         assert worker.process.wait(60) == -signal.SIGPROF

@@ -9,7 +9,6 @@ import signal
 import socket
 import stat
 import threading
-import time
 from collections import Counter
 from collections.abc import Iterator
 from pathlib import Path
@@ -18,7 +17,9 @@ import grpc
 import orjson
 import pytest
 
+from tests.support.decisions import decisions_in
 from tests.support.dropout import PROCESS, DropoutServer, alive, children_of, headers_of, request_of, wait_for
+from tests.support.process import PATIENCE
 
 ALLOW = """package routing
 
@@ -32,7 +33,7 @@ POLICY = {"path": "routing/decision", "onError": "stable"}
 
 
 @pytest.fixture(scope="module")
-def house() -> Iterator[DropoutServer]:
+def environment() -> Iterator[DropoutServer]:
     """A server that only tests use that leave it as it was."""
     with fresh() as server:
         yield server
@@ -47,19 +48,19 @@ def fresh(*options: str, **settings: str) -> DropoutServer:
 # -- endpoints
 
 
-def test_each_worker_answers_on_a_private_socket_of_its_own(house: DropoutServer) -> None:
-    assert stat.S_IMODE(house.sockets.stat().st_mode) == 0o700
+def test_each_worker_answers_on_a_private_socket_of_its_own(environment: DropoutServer) -> None:
+    assert stat.S_IMODE(environment.sockets.stat().st_mode) == 0o700
     for worker in (0, 1):
-        mode = (house.sockets / f"w-{worker}.sock").stat().st_mode
+        mode = (environment.sockets / f"w-{worker}.sock").stat().st_mode
         assert stat.S_ISSOCK(mode)
         assert stat.S_IMODE(mode) == 0o600
-        assert house.ask(worker=worker)["x-model-version"] == "3"
-        assert house.health(worker) == "SERVING"
+        assert environment.ask(worker=worker)["x-model-version"] == "3"
+        assert environment.health(worker) == "SERVING"
 
 
-def test_workers_are_the_direct_children_of_serve(house: DropoutServer) -> None:
-    assert house.process is not None
-    assert sorted(children_of(house.process.pid)) == sorted(house.worker_pids())
+def test_workers_are_the_direct_children_of_serve(environment: DropoutServer) -> None:
+    assert environment.process is not None
+    assert sorted(children_of(environment.process.pid)) == sorted(environment.worker_pids())
 
 
 def test_grpcs_threads_wait_for_the_event_loop_and_no_thread_of_ours_waits(tmp_path: Path) -> None:
@@ -80,14 +81,14 @@ def test_grpcs_threads_wait_for_the_event_loop_and_no_thread_of_ours_waits(tmp_p
     assert {each for each, name in zip(policies, names, strict=True) if name != pythons_name} == {os.SCHED_BATCH}
 
 
-def test_a_second_server_does_not_take_the_sockets_of_the_first(house: DropoutServer) -> None:
+def test_a_second_server_does_not_take_the_sockets_of_the_first(environment: DropoutServer) -> None:
     second = fresh()
-    second.listen = house.listen
+    second.listen = environment.listen
     status, said = second.refused()
     assert status == 2
     assert "(address_in_use)" in said
     assert "Traceback" not in said
-    assert house.ask()["x-model-version"] == "3"
+    assert environment.ask()["x-model-version"] == "3"
 
 
 def test_a_socket_that_something_else_listens_on_is_left_alone() -> None:
@@ -177,14 +178,14 @@ def test_a_draining_worker_says_so_finishes_its_streams_and_takes_no_new_ones() 
         go = threading.Event()
 
         def requests() -> Iterator[object]:
-            go.wait(10)
+            go.wait(PATIENCE)
             yield request_of({})
 
         call = channel.stream_stream(
             PROCESS,
             request_serializer=lambda message: message.SerializeToString(),
             response_deserializer=headers_reader,
-        )(requests(), timeout=10)
+        )(requests(), timeout=PATIENCE)
         watch = server.health()
         server.process.send_signal(signal.SIGTERM)
         wait_for(lambda: server.health() != "SERVING", "a worker that says it is draining")
@@ -193,7 +194,7 @@ def test_a_draining_worker_says_so_finishes_its_streams_and_takes_no_new_ones() 
         go.set()
         assert next(call)["x-model-version"] == "3"
         call.cancel()
-        assert server.process.wait(10) == 0
+        assert server.process.wait(PATIENCE) == 0
         assert watch == "SERVING"
 
 
@@ -206,35 +207,35 @@ def headers_reader(data: bytes) -> dict[str, str]:
 def test_a_stream_that_never_ends_is_cut_when_the_drain_is_over() -> None:
     with fresh("--drain-timeout", "0.5") as server, grpc.insecure_channel(server.socket()) as channel:
         assert server.process is not None
-        held = threading.Event()
+        begun, held = threading.Event(), threading.Event()
 
         def silence() -> Iterator[bytes]:
-            held.wait(20)
+            begun.set()
+            held.wait()
             yield b""
 
-        channel.stream_stream(PROCESS)(silence(), timeout=20)
-        time.sleep(0.2)
-        begun = time.monotonic()
+        channel.stream_stream(PROCESS)(silence())
+        assert begun.wait(PATIENCE)
         assert server.stop(signal.SIGTERM) == 0
-        assert time.monotonic() - begun < 5
         held.set()
 
 
 def test_a_second_signal_does_not_wait() -> None:
-    with fresh("--drain-timeout", "30") as server, grpc.insecure_channel(server.socket()) as channel:
+    with fresh("--drain-timeout", "600") as server, grpc.insecure_channel(server.socket()) as channel:
         assert server.process is not None
-        held = threading.Event()
+        begun, held = threading.Event(), threading.Event()
 
         def silence() -> Iterator[bytes]:
-            held.wait(30)
+            begun.set()
+            held.wait()
             yield b""
 
-        channel.stream_stream(PROCESS)(silence(), timeout=30)
-        time.sleep(0.2)
+        channel.stream_stream(PROCESS)(silence())
+        assert begun.wait(PATIENCE)
         server.process.send_signal(signal.SIGINT)
-        time.sleep(0.3)
+        wait_for(lambda: server.health() != "SERVING", "a worker that says it is draining")
         server.process.send_signal(signal.SIGINT)
-        assert server.process.wait(5) == 0
+        assert server.process.wait(PATIENCE) == 0
         held.set()
 
 
@@ -270,7 +271,7 @@ def test_a_stopped_worker_is_replaced() -> None:
 
 def test_a_worker_that_hangs_outside_of_any_policy_says_where_before_it_is_ended() -> None:
     # No policy is ever to blame here, so what hangs in one hangs for reasons unknown.
-    with with_policy(BURNS, DROPOUT_EVALUATION_LIMIT="60", DROPOUT_HANG_LIMIT="0.5") as server:
+    with with_policy(BURNS, DROPOUT_EVALUATION_LIMIT="60") as server:
         with pytest.raises(grpc.RpcError):
             server.ask({"x-burn": "yes"}, worker=0)
         wait_for(lambda: "ended with status -9" in server.log(), "its end")
@@ -284,11 +285,12 @@ def test_workers_end_when_their_supervisor_is_killed() -> None:
     with fresh(DROPOUT_ORPHAN_GRACE="0.5") as server:
         pids = server.worker_pids()
         server.stop(signal.SIGKILL)
-        wait_for(lambda: not any(alive(pid) for pid in pids), "the end of the workers", within=10)
+        wait_for(lambda: not any(alive(pid) for pid in pids), "the end of the workers")
 
 
 def test_a_successor_takes_over_from_a_killed_supervisor_without_a_gap() -> None:
-    with fresh() as server:
+    # The grace is for a successor that comes in time; here it comes when the machine lets it.
+    with fresh(DROPOUT_ORPHAN_GRACE=str(PATIENCE)) as server:
         orphans = server.worker_pids()
         answers: Counter[str] = Counter()
         done = threading.Event()
@@ -319,7 +321,7 @@ def test_a_worker_for_whom_a_smaller_successor_has_no_place_leaves_as_soon_as_an
         server.stop(signal.SIGKILL)
         server.workers = 1
         server.start()
-        wait_for(lambda: not any(alive(pid) for pid in orphans), "the end of the orphans", within=10)
+        wait_for(lambda: not any(alive(pid) for pid in orphans), "the end of the orphans")
         assert server.ask()["x-model-version"] == "3"
 
 
@@ -334,7 +336,7 @@ def test_a_hung_orphan_is_ended_by_the_kernel() -> None:
         with pytest.raises(grpc.RpcError):
             server.ask({"x-burn": "yes"}, timeout=0.5)
         server.stop(signal.SIGKILL)
-        wait_for(lambda: not any(alive(pid) for pid in pids), "the end of the workers", within=10)
+        wait_for(lambda: not any(alive(pid) for pid in pids), "the end of the workers")
 
 
 # -- policies
@@ -422,7 +424,7 @@ def test_bad_policies_keep_serve_from_starting(text: str, code: str) -> None:
 
 
 def test_a_bad_edit_leaves_the_last_good_policy_deciding() -> None:
-    with with_policy(PINNED, DROPOUT_TRIAL_LIMIT="0.5") as server:
+    with with_policy(PINNED) as server:
         revision = server.snapshot()["policy_revision"]
         for text, code in (("package routing\n\ndecision := {", "policy_syntax"), (NEVER_ENDS, "policy_too_slow")):
             server.write_policy(text)
@@ -489,16 +491,16 @@ def test_the_metrics_of_a_deleted_rollout_go() -> None:
 # -- pages and signals
 
 
-def test_the_pages_answer(house: DropoutServer) -> None:
-    assert house.get("/healthz") == (200, b"ok\n")
-    assert house.get("/readyz") == (200, b"ok\n")
-    assert house.get("/nothing")[0] == 404
-    assert house.get("/metrics", "POST")[0] == 405
-    assert house.get("/healthz", "HEAD") == (200, b"")
+def test_the_pages_answer(environment: DropoutServer) -> None:
+    assert environment.get("/healthz") == (200, b"ok\n")
+    assert environment.get("/readyz") == (200, b"ok\n")
+    assert environment.get("/nothing")[0] == 404
+    assert environment.get("/metrics", "POST")[0] == 405
+    assert environment.get("/healthz", "HEAD") == (200, b"")
 
 
-def test_the_snapshot_page_says_what_workers_decide_from(house: DropoutServer) -> None:
-    page = house.snapshot()
+def test_the_snapshot_page_says_what_workers_decide_from(environment: DropoutServer) -> None:
+    page = environment.snapshot()
     (rollout,) = page["rollouts"]
     assert rollout["key"] == "payments/fraud-detector"
     assert (rollout["stable"], rollout["canary"], rollout["weight"]) == ("3", "4", 0)
@@ -507,42 +509,57 @@ def test_the_snapshot_page_says_what_workers_decide_from(house: DropoutServer) -
     assert page["errors"] == []
 
 
-def test_a_client_that_says_nothing_does_not_stop_the_admin_endpoint(house: DropoutServer) -> None:
-    silent = [socket.create_connection(("127.0.0.1", house.admin_port)) for _ in range(20)]
+def test_what_a_rollout_asks_for_and_nobody_does_is_told_by_the_log_and_the_page() -> None:
+    server = DropoutServer()
+    features = {"entity": {"header": "x-user-id"}, "view": "user_risk", "names": ["risk_score"]}
+    server.write_rollout(breaker={}, features=features, policy={"path": "routing/nowhere"})
+    with server:
+        for told in ("a breaker is asked for", "features are asked for", "the rule routing/nowhere is asked"):
+            wait_for(lambda told=told: f"rollout payments/fraud-detector: {told}" in server.log(), told)  # type: ignore[misc]
+        wait_for(lambda: len(server.snapshot()["errors"]) == 3, "the page")
+        found = {error["code"] for error in server.snapshot()["errors"]}
+        assert found == {"observer_missing", "feature_store_missing", "policy_rule_missing"}
+
+
+def test_a_client_that_says_nothing_does_not_stop_the_admin_endpoint(environment: DropoutServer) -> None:
+    silent = [socket.create_connection(("127.0.0.1", environment.admin_port)) for _ in range(20)]
     try:
-        assert house.get("/readyz")[0] == 200
+        assert environment.get("/readyz")[0] == 200
     finally:
         for connection in silent:
             connection.close()
 
 
-def test_an_admin_port_in_use_is_a_sentence(house: DropoutServer) -> None:
+def test_an_admin_port_in_use_is_a_sentence(environment: DropoutServer) -> None:
     server = fresh()
-    server.admin_port = house.admin_port
+    server.admin_port = environment.admin_port
     status, said = server.refused()
     assert status == 2
     assert "(address_in_use)" in said
     assert "Traceback" not in said
 
 
-def test_sighup_opens_the_decision_log_again() -> None:
+def test_the_decision_log_goes_to_every_sink_and_sighup_opens_it_again() -> None:
     server = fresh()
-    log = server.folder / "decisions.jsonl"
-    server.options = ("--decision-log", str(log))
+    log, other = server.folder / "decisions.jsonl", server.folder / "other.jsonl"
+    server.options = ("--decision-log", str(log), "--sink", f"file:{other}")
     with server:
         assert server.process is not None
         server.ask()
-        wait_for(lambda: lines(log) == 1, "the first line")
+        wait_for(lambda: (decided(log), decided(other)) == (1, 1), "the first line")
+        assert server.metric("dropout_decision_log_drops_total", sink="file") == 0
         log.rename(log.with_suffix(".1"))
         server.process.send_signal(signal.SIGHUP)
-        wait_for(lambda: server.ask() and lines(log), "a line in the new file")
+        wait_for(lambda: server.ask() and decided(log), "a line in the new file")
         assert b"reloading" in server.log_file.read_bytes()
         assert stat.S_IMODE(log.stat().st_mode) == 0o600
-        assert orjson.loads(log.read_bytes().splitlines()[0])["result"]["rollout"] == "payments/fraud-detector"
+        first, second, *_ = map(orjson.loads, log.read_bytes().splitlines())
+        assert (first["kind"], first["id"]) == ("plan", second["input"]["plan"])  # each file stands alone
+        assert second["result"]["rollout"] == first["rollout"] == "payments/fraud-detector"
 
 
-def lines(file: Path) -> int:
-    return len(file.read_bytes().splitlines()) if file.exists() else 0
+def decided(file: Path) -> int:
+    return len(decisions_in(file.read_bytes())) if file.exists() else 0
 
 
 def test_a_terminals_signals_to_the_whole_group_are_the_supervisors_alone_from_the_first_instant_on() -> None:

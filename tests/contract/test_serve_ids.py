@@ -7,8 +7,9 @@ import stat
 from contextlib import suppress
 from pathlib import Path
 
+from extproc.adapters.stores import open_store
 from extproc.clock import SystemClock
-from extproc.decision_id import IdKeys, KeyFile, Opened, epoch_number, open_id
+from extproc.decision_id import IdKeys, KeyFile, Opened, open_id
 from tests.support.dropout import DropoutServer, wait_for
 
 
@@ -35,10 +36,11 @@ def test_ids_name_their_worker_epoch_and_arm_and_keys_change_on_sighup() -> None
         file = key_file(server)
         assert stat.S_IMODE(file.stat().st_mode) == 0o600
         keys = KeyFile(file, SystemClock())
+        (epoch,) = open_store(server.store).epochs_of("payments", "fraud-detector")
         for worker in (0, 1):
             said = keys.open(server.ask(worker=worker)["x-decision-id"])
             assert isinstance(said, Opened)
-            assert (said.worker, said.number, said.arm) == (worker, epoch_number("payments/fraud-detector", 1), 1)
+            assert (said.worker, said.number, said.arm) == (worker, epoch.number, 1)
         key = another_key(file)
         server.write(file, f"{key}\n{file.read_text()}")
         server.process.send_signal(signal.SIGHUP)

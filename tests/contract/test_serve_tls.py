@@ -48,7 +48,7 @@ def served_name(server: DropoutServer) -> str:
     context.set_alpn_protocols(["h2"])
     host, _, port = server.socket().partition(":")
     with (
-        socket.create_connection((host, int(port)), timeout=5) as plain,
+        socket.create_connection((host, int(port)), timeout=60) as plain,
         context.wrap_socket(plain, server_hostname=host) as connection,
     ):
         certificate = connection.getpeercert()

@@ -18,7 +18,7 @@ from hypothesis import strategies as st
 from extproc._gen.envoy.data.accesslog.v3 import accesslog_pb2
 from extproc._gen.envoy.service.accesslog.v3 import als_pb2
 from extproc.protect.access_log import METHOD, SERVICE, LogEntry, decode
-from extproc.protect.outcome import CLIENT_LEFT, UPSTREAM_FAULTS, Answer
+from extproc.protect.outcome import CLIENT_LEFT, UPSTREAM_FAULTS, RequestEnd
 
 NAMES = {
     "HTTPAccessLogEntry": "HttpAccessLogEntry",
@@ -76,7 +76,7 @@ def test_every_flag_that_means_something_is_one_of_envoys() -> None:
 
 texts = st.text(max_size=30)
 answers = st.builds(
-    Answer,
+    RequestEnd,
     st.integers(0, 599),
     st.lists(st.sampled_from(FLAGS), unique=True, max_size=4),
     texts,
@@ -124,7 +124,8 @@ def test_what_envoy_logs_is_read_as_it_is(batch: list[LogEntry]) -> None:
     assert len(read) == len(batch)
     for found, sent in zip(read, batch, strict=True):
         assert found[:3] == sent[:3]
-        assert found.answer[:-1] == (sent.answer.status, sorted(sent.answer.flags, key=FLAGS.index), *sent.answer[2:5])
+        assert found.answer[:5] == (sent.answer.status, sorted(sent.answer.flags, key=FLAGS.index), *sent.answer[2:5])
+        assert found.answer.grpc is None
         assert found.answer.milliseconds == pytest.approx(sent.answer.milliseconds, abs=1e-6)
 
 
@@ -134,7 +135,9 @@ def test_what_envoy_logs_is_read_as_it_is(batch: list[LogEntry]) -> None:
 def test_only_what_is_written_at_the_end_of_a_request_is_its_end(
     kind: data.AccessLogType, *, intermediate: bool
 ) -> None:
-    entry = as_envoy_sends(LogEntry("a", "b", "c", Answer(200, [], "", "", 1, 1.0)), kind, intermediate=intermediate)
+    entry = as_envoy_sends(
+        LogEntry("a", "b", "c", RequestEnd(200, [], "", "", 1, 1.0)), kind, intermediate=intermediate
+    )
     logs = als.StreamAccessLogsMessageHttpAccessLogEntries(log_entry=[entry])
     (read,) = decode(bytes(als.StreamAccessLogsMessage(http_logs=logs)))
     assert read.ended is (kind in (END, data.AccessLogType.NotSet) and not intermediate)
@@ -150,7 +153,7 @@ def test_entries_of_tcp_and_empty_messages_hold_nothing() -> None:
 def test_an_entry_that_says_nothing_is_one() -> None:
     entry = als.StreamAccessLogsMessageHttpAccessLogEntries(log_entry=[data.HttpAccessLogEntry()])
     (read,) = decode(bytes(als.StreamAccessLogsMessage(http_logs=entry)))
-    assert read == LogEntry("", "", "", Answer(0, [], "", "", 0, 0.0))
+    assert read == LogEntry("", "", "", RequestEnd(0, [], "", "", 0, 0.0))
 
 
 @given(st.binary(max_size=300))

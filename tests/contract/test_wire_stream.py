@@ -308,11 +308,11 @@ async def test_a_stream_that_says_nothing_is_ended(metadata: Metadata) -> None:
 
 
 async def test_a_stream_that_has_spoken_may_be_silent() -> None:
-    async with serve(first_message_seconds=0.02) as served:
+    async with serve(first_message_seconds=0.5) as served:
         stream = served.open()
         await stream.write(headers(("x-user-id", b"4")))
         await stream.read()
-        await asyncio.sleep(0.1)
+        await asyncio.sleep(1)
         await stream.write(bytes(ext_proc.ProcessingRequest(response_headers=ext_proc.HttpHeaders())))
         assert ext_proc.ProcessingResponse.parse(await stream.read()).response_headers is not None
         await stream.done_writing()
@@ -347,10 +347,10 @@ async def test_of_too_many_streams_between_two_messages_the_oldest_go_first() ->
 @either
 async def test_a_process_that_takes_longer_than_silence_may_is_not_cut_off(metadata: Metadata) -> None:
     async def slow(request: Request) -> Mutation:
-        await asyncio.sleep(0.1)
+        await asyncio.sleep(1)
         return await echo(request)
 
-    async with serve(slow, first_message_seconds=0.02, next_message_seconds=0.02, metadata=metadata) as served:
+    async with serve(slow, first_message_seconds=0.5, next_message_seconds=0.5, metadata=metadata) as served:
         assert version_in(await served.ask(headers(("x-user-id", b"4")))) == b"4"
 
 
@@ -377,7 +377,7 @@ async def test_ten_thousand_silent_streams_hurt_nobody(caplog: pytest.LogCapture
         silent = [served.open(mute[number % len(mute)]) for number in range(10_000)]
         await asyncio.sleep(0.2)
         for _ in range(50):
-            assert version_in(await asyncio.wait_for(served.ask(headers(("x-user-id", b"4"))), 5)) == b"4"
+            assert version_in(await served.ask(headers(("x-user-id", b"4")))) == b"4"
         for stream in silent:
             stream.cancel()
         for channel in mute:

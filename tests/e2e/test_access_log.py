@@ -7,6 +7,7 @@ import json
 from collections.abc import Iterator, Mapping
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import suppress
+from http import HTTPStatus
 from pathlib import Path
 from threading import Event
 from typing import Any
@@ -17,11 +18,11 @@ import pytest
 from extproc.envoy.bootstrap import bootstrap, connection_manager
 from extproc.envoy.files import write_envoy_dir
 from extproc.protect.access_log import METHOD, SERVICE, LogEntry, decode, server_options
-from extproc.protect.outcome import Outcome, outcome_of
+from extproc.protect.outcome import RequestOutcome, outcome_of
 from extproc.resources.loading import parse_rollout
 from extproc.snapshot.compile import compile_rollout
 from extproc.snapshot.model import CompiledRollout
-from extproc.snapshot.store import Status
+from extproc.store.status import Status
 from tests.support.envoy import TEMPLATE, EnvoyProcess, Upstreams, free_port, wait_until
 from tests.support.rollouts import CANARY, MARKS, document
 
@@ -101,7 +102,7 @@ class Logged:
 
     def outcome(
         self, version: str, *, patience: float = 5.0, asks_for: Mapping[str, str] | None = None
-    ) -> tuple[Outcome, LogEntry]:
+    ) -> tuple[RequestOutcome, LogEntry]:
         """What a request for ``version`` comes to, and its entry."""
         assert self.envoy is not None
         key, self.entries = f"payments/r{'4' if version == '8' else version}", []
@@ -110,7 +111,10 @@ class Logged:
         connection = http.client.HTTPConnection("127.0.0.1", self.envoy.port, timeout=patience)
         with suppress(OSError, http.client.HTTPException):
             connection.request("GET", "/4", headers=headers)
-            connection.getresponse().read()
+            response = connection.getresponse()
+            response.read()
+            if response.status == HTTPStatus.SWITCHING_PROTOCOLS and connection.sock is not None:
+                connection.sock.recv(1)  # until its other side has ended it, lest we did
         connection.close()
         wait_until(lambda: bool(self.entries), "an entry")
         (entry,) = self.entries
@@ -137,11 +141,11 @@ def well(logged: Logged) -> None:
 def test_a_version_answers_for_itself_whatever_its_address_and_its_name_in_stats(logged: Logged) -> None:
     for version in ("4", "7"):
         outcome, entry = logged.outcome(version)
-        assert (outcome, entry.answer.status, entry.answer.attempts) == (Outcome.SUCCESS, 200, 1)
+        assert (outcome, entry.answer.status, entry.answer.attempts) == (RequestOutcome.SUCCESS, 200, 1)
         assert entry.answer.cluster == f"fraud-detector-v{version}"
         assert 0 < entry.answer.milliseconds < 1000
     logged.upstreams.broken.add("fraud-detector-v4")
-    assert logged.outcome("4")[0] is Outcome.FAILURE
+    assert logged.outcome("4")[0] is RequestOutcome.FAILURE
 
 
 @pytest.mark.parametrize("stable", ["well", "broken", "failing"])
@@ -150,7 +154,7 @@ def test_after_a_retry_the_cluster_is_stables_and_the_failure_the_versions(logge
     if stable != "well":
         getattr(logged.upstreams, stable).add(STABLE)
     outcome, entry = logged.outcome("4")
-    assert (outcome, entry.answer.cluster, entry.answer.attempts) == (Outcome.FALLBACK, STABLE, 2)
+    assert (outcome, entry.answer.cluster, entry.answer.attempts) == (RequestOutcome.FALLBACK, STABLE, 2)
 
 
 @pytest.mark.parametrize("version", ["5", "6"])
@@ -158,38 +162,42 @@ def test_a_cluster_that_is_empty_or_missing_is_passed_over_without_counting_an_a
     logged: Logged, version: str
 ) -> None:
     outcome, entry = logged.outcome(version)
-    assert (outcome, entry.answer.cluster, entry.answer.attempts) == (Outcome.FALLBACK, STABLE, 1)
+    assert (outcome, entry.answer.cluster, entry.answer.attempts) == (RequestOutcome.FALLBACK, STABLE, 1)
 
 
 def test_a_version_without_a_route_goes_to_stable_and_that_says_nothing_of_it(logged: Logged) -> None:
     outcome, entry = logged.outcome("8")
-    assert (outcome, entry.answer.route) == (Outcome.UNROUTED, "payments/r4@default")
+    assert (outcome, entry.answer.route) == (RequestOutcome.UNROUTED, "payments/r4@default")
 
 
 def test_a_version_that_hangs_fails_when_the_routes_time_is_up(logged: Logged) -> None:
     logged.upstreams.hanging.add("fraud-detector-v4")
     outcome, entry = logged.outcome("4")
-    assert (outcome, entry.answer.status, entry.answer.flags) == (Outcome.FAILURE, 504, ["upstream_request_timeout"])
+    assert (outcome, entry.answer.status, entry.answer.flags) == (
+        RequestOutcome.FAILURE,
+        504,
+        ["upstream_request_timeout"],
+    )
     assert entry.answer.milliseconds > 900 * TIMEOUT_SECONDS
 
 
 def test_a_client_that_leaves_is_told_apart_from_a_version_that_does_not_answer(logged: Logged) -> None:
     logged.upstreams.hanging.add("fraud-detector-v4")
     outcome, entry = logged.outcome("4", patience=0.1)
-    assert (outcome, entry.answer.flags) == (Outcome.ABANDONED, ["downstream_connection_termination"])
+    assert (outcome, entry.answer.flags) == (RequestOutcome.ABANDONED, ["downstream_connection_termination"])
 
 
 def test_a_websocket_that_its_version_closes_is_no_failure(logged: Logged) -> None:
     logged.upstreams.failing.add("fraud-detector-v4")  # it accepts the upgrade and ends it
     outcome, entry = logged.outcome("4", asks_for={"connection": "upgrade", "upgrade": "websocket"})
     assert (entry.answer.status, entry.answer.flags) == (101, ["upstream_connection_termination"])
-    assert outcome is Outcome.SUCCESS
+    assert outcome is RequestOutcome.SUCCESS
 
 
 def test_requests_without_a_decision_are_not_sent(logged: Logged) -> None:
     assert logged.envoy is not None
     logged.entries = []
-    connection = http.client.HTTPConnection("127.0.0.1", logged.envoy.port, timeout=5)
+    connection = http.client.HTTPConnection("127.0.0.1", logged.envoy.port, timeout=60)
     connection.request("GET", "/4")
     assert json.loads(connection.getresponse().read())["upstream"] == STABLE
     connection.close()
@@ -202,7 +210,7 @@ def test_what_waits_for_an_observer_that_takes_nothing_is_bounded_and_the_rest_c
     assert logged.envoy is not None
     before, logged.entries = logged.envoy.stats("access_logs."), []
     headers = {"x-model-rollout": "payments/r4", "x-decision-id": "d" * 32, "x-model-arm": "a" * 4000, **MARKED}
-    connection = http.client.HTTPConnection("127.0.0.1", logged.envoy.port, timeout=5)
+    connection = http.client.HTTPConnection("127.0.0.1", logged.envoy.port, timeout=60)
     logged.taking.clear()
     try:
         for _ in range(1000):  # four times what may wait

@@ -17,7 +17,7 @@ from extproc.decision_id import KeyFile
 from extproc.envoy.bootstrap import connection_manager
 from extproc.envoy.files import write_envoy_dir
 from extproc.names import OWN_HEADERS
-from tests.e2e.house import KEY, Answer, House
+from tests.e2e.environment import KEY, Answer, Environment
 from tests.support.envoy import TEMPLATES, wait_until
 from tests.support.load import Answered, Load, under_load
 from tests.support.raw_http import RawHeaders, http1, http2
@@ -66,62 +66,62 @@ FORGED = dict.fromkeys(OWN_HEADERS, "forged")
 
 
 @pytest.fixture(scope="module", params=TEMPLATES)
-def house(request: pytest.FixtureRequest) -> Iterator[House]:
+def environment(request: pytest.FixtureRequest) -> Iterator[Environment]:
     """Over either transport: what a request meets does not depend on it."""
-    house = House(POLICY, SPEC, transport=request.param)
+    environment = Environment(POLICY, SPEC, transport=request.param)
     mirrored = [{"path": {"type": "PathPrefix", "value": "/v1/models/mirrored"}}]
-    house.dropout.write_rollout("mirrored", match=mirrored, canary=None, shadow={"version": "5", "percent": 100})
+    environment.dropout.write_rollout("mirrored", match=mirrored, canary=None, shadow={"version": "5", "percent": 100})
     for name, entry in ASKED_FOR.items():
-        house.dropout.write_rollout(name, match=[entry], policy=SPEC["policy"])
+        environment.dropout.write_rollout(name, match=[entry], policy=SPEC["policy"])
     now = time.strftime("%Y-%m-%dT%H:%M:%SZ", time.gmtime())
     rows = [("risky", "risk_score", 0.97), ("calm", "risk_score", 0.1), ("tester", "beta", True)]
-    house.load_features(
+    environment.load_features(
         {"entity": entity, "view": "users", "name": name, "value": value, "event_time": now}
         for entity, name, value in rows
     )
     try:
-        yield house.start()
+        yield environment.start()
     finally:
-        house.stop()
+        environment.stop()
 
 
-def _of_user(house: House, user: str) -> Answer:
-    answer = house.ask(x_user_id=user)
+def _of_user(environment: Environment, user: str) -> Answer:
+    answer = environment.ask(x_user_id=user)
     assert answer.status == 200
     return answer
 
 
-def test_every_unit_is_served_by_the_version_that_its_bucket_names(house: House) -> None:
-    house.set_weight(30)
+def test_every_unit_is_served_by_the_version_that_its_bucket_names(environment: Environment) -> None:
+    environment.set_weight(30)
     for number in range(300):
         user = f"user-{number}"
         version = "4" if bucket_of(SEED.encode(), user.encode()) < 3000 else "3"
-        answer = _of_user(house, user)
+        answer = _of_user(environment, user)
         assert answer.upstream == f"fraud-detector-v{version}"
         assert answer.sent["x-model-version"] == version
         assert answer.sent["x-model-cluster"] == answer.upstream
         assert answer.sent["x-model-arm"] == ("canary" if version == "4" else "control")
         assert answer.sent["x-model-rollout"] == KEY
         assert answer.sent["x-decision-id"]
-    assert house.failed_open() == 0
+    assert environment.failed_open() == 0
 
 
-@pytest.mark.parametrize("house", ["grpc"], indirect=True)
-def test_a_stream_ends_with_its_reply(house: House) -> None:
+@pytest.mark.parametrize("environment", ["grpc"], indirect=True)
+def test_a_stream_ends_with_its_reply(environment: Environment) -> None:
     ended = "cluster.dropout.http2.rx_reset"  # what is left of a stream when its server has ended it first
-    before = house.envoy.stat(ended)
+    before = environment.envoy.stat(ended)
     for number in range(20):
-        _of_user(house, f"user-{number}")
-    wait_until(lambda: house.envoy.stat(ended) >= before + 20, "streams that Dropout ended")
-    assert house.failed_open() == 0
+        _of_user(environment, f"user-{number}")
+    wait_until(lambda: environment.envoy.stat(ended) >= before + 20, "streams that Dropout ended")
+    assert environment.failed_open() == 0
 
 
-def test_a_weight_moved_live_takes_no_unit_to_the_other_side_twice(house: House) -> None:
-    house.set_weight(0)
-    with under_load(house.port, rate=150, headers=lambda number: {"x-user-id": f"u{number % USERS}"}) as load:
+def test_a_weight_moved_live_takes_no_unit_to_the_other_side_twice(environment: Environment) -> None:
+    environment.set_weight(0)
+    with under_load(environment.port, rate=150, headers=lambda number: {"x-user-id": f"u{number % USERS}"}) as load:
         _every_user_asks(load)
         for percent in (1, 10, 25, 50, 75, 100):
-            house.set_weight(percent)
+            environment.set_weight(percent)
             _every_user_asks(load)
     assert load.failed() == []
     for answers in _by_user(load).values():
@@ -134,7 +134,7 @@ def test_a_weight_moved_live_takes_no_unit_to_the_other_side_twice(house: House)
         )
         later = [v for answer, v in zip(answers, versions, strict=True) if answer.sent_at > moved_at]
         assert set(later) <= {"4"}
-    assert house.failed_open() == 0
+    assert environment.failed_open() == 0
 
 
 def _every_user_asks(load: Load) -> None:
@@ -154,52 +154,52 @@ def _by_user(load: Load) -> dict[int, list[Answered]]:
     return answers
 
 
-def test_policy_keeps_a_high_risk_user_on_stable(house: House) -> None:
-    house.set_weight(100)
-    assert _of_user(house, "calm").upstream == "fraud-detector-v4"
-    risky = _of_user(house, "risky")
+def test_policy_keeps_a_high_risk_user_on_stable(environment: Environment) -> None:
+    environment.set_weight(100)
+    assert _of_user(environment, "calm").upstream == "fraud-detector-v4"
+    risky = _of_user(environment, "risky")
     assert (risky.upstream, risky.sent["x-model-arm"]) == ("fraud-detector-v3", "excluded")
 
 
-def test_a_feature_steers_a_user_to_the_canary_at_weight_zero(house: House) -> None:
-    house.set_weight(0)
-    assert _of_user(house, "calm").upstream == "fraud-detector-v3"
-    assert _of_user(house, "tester").upstream == "fraud-detector-v4"
+def test_a_feature_steers_a_user_to_the_canary_at_weight_zero(environment: Environment) -> None:
+    environment.set_weight(0)
+    assert _of_user(environment, "calm").upstream == "fraud-detector-v3"
+    assert _of_user(environment, "tester").upstream == "fraud-detector-v4"
 
 
-def test_a_shadow_gets_a_copy_and_the_client_does_not_notice(house: House) -> None:
-    before = house.upstreams.seen["fraud-detector-v5"]
-    answer = house.ask("/v1/models/mirrored", x_user_id="alice")
+def test_a_shadow_gets_a_copy_and_the_client_does_not_notice(environment: Environment) -> None:
+    before = environment.upstreams.seen["fraud-detector-v5"]
+    answer = environment.ask("/v1/models/mirrored", x_user_id="alice")
     assert answer.upstream == "fraud-detector-v3"
     assert answer.sent["x-model-shadow"] == "fraud-detector-v5"
-    wait_until(lambda: house.upstreams.seen["fraud-detector-v5"] == before + 1, "a shadow copy")
+    wait_until(lambda: environment.upstreams.seen["fraud-detector-v5"] == before + 1, "a shadow copy")
 
 
-def test_a_forged_header_never_reaches_a_version_or_a_route(house: House) -> None:
-    house.set_weight(0)
+def test_a_forged_header_never_reaches_a_version_or_a_route(environment: Environment) -> None:
+    environment.set_weight(0)
     aimed = {**FORGED, "x-model-version": "4", "x-model-rollout": KEY, "x-model-cluster": "fraud-detector-v4"}
     for forged in (FORGED, aimed, {name.title(): value for name, value in aimed.items()}):
-        answer = house.ask(x_user_id="alice", **forged)
+        answer = environment.ask(x_user_id="alice", **forged)
         assert answer.upstream == "fraud-detector-v3"
         assert "forged" not in answer.sent.values()
         assert answer.sent["x-model-version"] == "3"
         assert "x-model-shadow" not in answer.sent
 
 
-def test_the_mark_of_decisions_reaches_no_version_and_no_client(house: House) -> None:
-    house.set_weight(100)
-    (mark,) = KeyFile(house.folder / "dropout.db.ids", SystemClock()).current.marks
+def test_the_mark_of_decisions_reaches_no_version_and_no_client(environment: Environment) -> None:
+    environment.set_weight(100)
+    (mark,) = KeyFile(environment.folder / "dropout.db.ids", SystemClock()).current.marks
     for path in ("/v1/models/fraud-detector", "/v1/models/mirrored", "/elsewhere"):
-        answer = house.ask(path, x_user_id="calm")
-        assert mark not in f"{answer} {house.upstreams.last}"
-    assert mark not in house.envoy.output.read_text()
+        answer = environment.ask(path, x_user_id="calm")
+        assert mark not in f"{answer} {environment.upstreams.last}"
+    assert mark not in environment.envoy.output.read_text()
 
 
-def test_a_denied_request_gets_the_policys_status_and_body(house: House) -> None:
-    before = dict(house.upstreams.seen)
-    answer = house.ask(x_user_id="alice", x_role="blocked")
+def test_a_denied_request_gets_the_policys_status_and_body(environment: Environment) -> None:
+    before = dict(environment.upstreams.seen)
+    answer = environment.ask(x_user_id="alice", x_role="blocked")
     assert (answer.status, answer.body) == (451, b"not here")
-    assert house.upstreams.seen == before
+    assert environment.upstreams.seen == before
 
 
 @pytest.mark.parametrize(
@@ -218,14 +218,14 @@ def test_a_denied_request_gets_the_policys_status_and_body(house: House) -> None
         "/v1/Models/fraud-detector/internal",
     ],
 )
-def test_another_spelling_of_a_path_does_not_walk_around_the_policy(house: House, path: str) -> None:
-    before = dict(house.upstreams.seen)
-    answer = house.ask(path, x_user_id="alice")
+def test_another_spelling_of_a_path_does_not_walk_around_the_policy(environment: Environment, path: str) -> None:
+    before = dict(environment.upstreams.seen)
+    answer = environment.ask(path, x_user_id="alice")
     for _ in range(3):
         if answer.status == 307:
-            answer = house.ask(answer.headers["location"].removeprefix("http://models"), x_user_id="alice")
+            answer = environment.ask(answer.headers["location"].removeprefix("http://models"), x_user_id="alice")
     assert answer.status in (404, 451)
-    assert house.upstreams.seen == before
+    assert environment.upstreams.seen == before
 
 
 @pytest.mark.parametrize(
@@ -243,19 +243,19 @@ def test_another_spelling_of_a_path_does_not_walk_around_the_policy(house: House
     ],
 )
 def test_a_repeated_header_or_an_odd_host_does_not_walk_around_the_policy(
-    house: House, host: bytes, headers: RawHeaders, theirs: bool
+    environment: Environment, host: bytes, headers: RawHeaders, theirs: bool
 ) -> None:
     for role, status in ((b"blocked", 451), (b"user", 200)):
         sent = [*headers, (b"x-role", role)]
         pseudo = [(b":method", b"GET"), (b":scheme", b"http"), (b":authority", host), (b":path", b"/v1/hdr")]
-        over_1 = http1(house.port, b"GET", b"/v1/hdr", [(b"host", host), *sent])
-        over_2 = http2(house.port, [*pseudo, *sent])
+        over_1 = http1(environment.port, b"GET", b"/v1/hdr", [(b"host", host), *sent])
+        over_2 = http2(environment.port, [*pseudo, *sent])
         for answer in (over_1, over_2):
             assert answer.status == (status if theirs else 404)
             assert (b"x-decision-id" in answer.headers) is theirs
 
 
-def test_what_belongs_to_no_rollout_is_stripped_and_left_alone(house: House, tmp_path: Path) -> None:
+def test_what_belongs_to_no_rollout_is_stripped_and_left_alone(environment: Environment, tmp_path: Path) -> None:
     def to_one_cluster(config: dict[str, Any]) -> None:
         manager = connection_manager(config)
         del manager["rds"]
@@ -268,18 +268,20 @@ def test_what_belongs_to_no_rollout_is_stripped_and_left_alone(house: House, tmp
         # Even where Envoy was not told to strip.
         del manager["early_header_mutation_extensions"]
 
-    envoy = house.new_envoy(tmp_path, to_one_cluster)
+    envoy = environment.new_envoy(tmp_path, to_one_cluster)
     try:
-        answer = house.ask("/elsewhere", through=envoy, x_user_id="alice", **FORGED)
+        answer = environment.ask("/elsewhere", through=envoy, x_user_id="alice", **FORGED)
     finally:
         envoy.stop()
     assert answer.upstream == "other-v1"
     assert not set(OWN_HEADERS) & set(answer.sent)
 
 
-def test_what_dropout_saw_to_be_nobodys_is_no_rollouts_whatever_the_routes_say(house: House, tmp_path: Path) -> None:
+def test_what_dropout_saw_to_be_nobodys_is_no_rollouts_whatever_the_routes_say(
+    environment: Environment, tmp_path: Path
+) -> None:
     """As if the two disagreed: the routes know a rollout that Dropout does not."""
-    keys = KeyFile(house.folder / "dropout.db.ids", SystemClock())
+    keys = KeyFile(environment.folder / "dropout.db.ids", SystemClock())
     unknown = [canary(match=[{"path": {"value": "/elsewhere"}}])]
     write_envoy_dir(tmp_path, unknown, keys.current.marks)
 
@@ -288,68 +290,68 @@ def test_what_dropout_saw_to_be_nobodys_is_no_rollouts_whatever_the_routes_say(h
         source = connection_manager(config)["rds"]["config_source"]
         source["path_config_source"] = {"path": str(tmp_path / "rds.json")}
 
-    envoy = house.new_envoy(tmp_path, by_those_routes)
+    envoy = environment.new_envoy(tmp_path, by_those_routes)
     try:
-        assert house.ask("/elsewhere", through=envoy).status == 404
-        assert house.ask("/elsewhere", through=envoy, x_model_rollout=KEY).status == 404
-        assert house.ask("/elsewhere", through=envoy, x_long="a" * 60_600).status == 431
-        with house.without_dropout():
-            assert house.ask("/elsewhere", through=envoy).upstream == "fraud-detector-v3"
+        assert environment.ask("/elsewhere", through=envoy).status == 404
+        assert environment.ask("/elsewhere", through=envoy, x_model_rollout=KEY).status == 404
+        assert environment.ask("/elsewhere", through=envoy, x_long="a" * 60_600).status == 431
+        with environment.without_dropout():
+            assert environment.ask("/elsewhere", through=envoy).upstream == "fraud-detector-v3"
     finally:
         envoy.stop()
 
 
-def test_envoy_answers_404_for_what_belongs_to_no_rollout(house: House) -> None:
-    assert house.ask("/elsewhere").status == 404
+def test_envoy_answers_404_for_what_belongs_to_no_rollout(environment: Environment) -> None:
+    assert environment.ask("/elsewhere").status == 404
 
 
-def test_failing_open_serves_stable_and_believes_no_client(house: House) -> None:
-    house.set_weight(100)
-    with house.without_dropout():
+def test_failing_open_serves_stable_and_believes_no_client(environment: Environment) -> None:
+    environment.set_weight(100)
+    with environment.without_dropout():
         for forged in ({}, {**FORGED, "x-model-version": "4", "x-model-rollout": KEY}):
-            answer = house.ask(x_user_id="calm", **forged)
+            answer = environment.ask(x_user_id="calm", **forged)
             assert answer.upstream == "fraud-detector-v3"
             assert not set(OWN_HEADERS) & set(answer.sent)
 
 
-def test_requests_do_not_wait_for_a_dropout_that_stays_away(house: House) -> None:
+def test_requests_do_not_wait_for_a_dropout_that_stays_away(environment: Environment) -> None:
     def waited() -> float:
         asked = time.monotonic()
-        assert house.ask(x_user_id="calm").status == 200
+        assert environment.ask(x_user_id="calm").status == 200
         return time.monotonic() - asked
 
-    with house.without_dropout():
+    with environment.without_dropout():
         wait_until(lambda: max(waited() for _ in range(5)) < 0.5, "requests that wait for nobody")
-    wait_until(lambda: "x-model-version" in house.ask(x_user_id="calm").sent, "decisions again", within=2)
+    wait_until(lambda: "x-model-version" in environment.ask(x_user_id="calm").sent, "decisions again")
 
 
-def test_no_request_is_held_for_ever_when_nobody_is_left_to_answer(house: House, tmp_path: Path) -> None:
+def test_no_request_is_held_for_ever_when_nobody_is_left_to_answer(environment: Environment, tmp_path: Path) -> None:
     def without_last_resort(config: dict[str, Any]) -> None:
         """As if Envoy had ejected the host that answers when no worker does."""
         cluster = next(each for each in config["static_resources"]["clusters"] if each["name"] == "dropout")
         del cluster["load_assignment"]["endpoints"][1:]
 
-    envoy = house.new_envoy(tmp_path, without_last_resort)
+    envoy = environment.new_envoy(tmp_path, without_last_resort)
     try:
-        assert "x-model-version" in house.ask(x_user_id="calm", through=envoy).sent
-        with house.without_dropout():
+        assert "x-model-version" in environment.ask(x_user_id="calm", through=envoy).sent
+        with environment.without_dropout():
             wait_until(lambda: envoy.stat("cluster.dropout.membership_healthy") == 0, "workers that are given up")
-            answers = [house.ask(x_user_id="calm", through=envoy) for _ in range(3)]
+            answers = [environment.ask(x_user_id="calm", through=envoy) for _ in range(3)]
     finally:
         envoy.stop()
     assert {answer.upstream for answer in answers} == {"fraud-detector-v3"}
 
 
-def test_failing_open_after_a_promotion_serves_the_new_stable(house: House) -> None:
-    house.set_weight(0)
-    house.dropout.write_rollout(**SPEC, stable={"version": "4"}, canary={"version": "5"})
-    wait_until(lambda: "StableDrift" in house.run("rollout", "get", KEY, "-o", "json"), "a reported drift")
-    assert house.ask(x_user_id="calm").upstream == "fraud-detector-v3"
-    house.run("rollout", "adopt", KEY)
-    wait_until(lambda: house.ask(x_user_id="calm").upstream == "fraud-detector-v4", "the adopted stable")
+def test_failing_open_after_a_promotion_serves_the_new_stable(environment: Environment) -> None:
+    environment.set_weight(0)
+    environment.dropout.write_rollout(**SPEC, stable={"version": "4"}, canary={"version": "5"})
+    wait_until(lambda: "StableDrift" in environment.run("rollout", "get", KEY, "-o", "json"), "a reported drift")
+    assert environment.ask(x_user_id="calm").upstream == "fraud-detector-v3"
+    environment.run("rollout", "adopt", KEY)
+    wait_until(lambda: environment.ask(x_user_id="calm").upstream == "fraud-detector-v4", "the adopted stable")
     to_stable = f'{KEY}@default","route":{{"cluster":"fraud-detector-v4"'
-    wait_until(lambda: to_stable in (house.envoy_dir / "rds.json").read_text(), "rendered routes")
-    with house.without_dropout():
-        answer = house.ask(x_user_id="calm")
+    wait_until(lambda: to_stable in (environment.envoy_dir / "rds.json").read_text(), "rendered routes")
+    with environment.without_dropout():
+        answer = environment.ask(x_user_id="calm")
         assert answer.upstream == "fraud-detector-v4"
         assert "x-model-version" not in answer.sent

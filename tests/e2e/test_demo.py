@@ -9,12 +9,13 @@ import socket
 import subprocess
 import sys
 import tempfile
-import time
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
 import pytest
+
+from tests.support.process import wait_for
 
 pytestmark = [pytest.mark.e2e, pytest.mark.timeout(360)]
 
@@ -231,10 +232,7 @@ def test_a_demo_that_is_killed_takes_everything_with_it(home: Path) -> None:
     read_until(process, "set-weight")
     process.kill()
     process.communicate(timeout=SECONDS)
-    deadline = time.monotonic() + 20
-    while processes_of(home) and time.monotonic() < deadline:
-        time.sleep(0.1)
-    assert processes_of(home) == []
+    wait_for(lambda: processes_of(home) == [], "the end of all that it started")
 
 
 def test_a_port_in_use_is_a_sentence(home: Path) -> None:

@@ -10,7 +10,7 @@ from typing import Any
 
 import pytest
 
-from tests.e2e.house import KEY, House
+from tests.e2e.environment import KEY, Environment
 from tests.support.dropout import wait_for
 from tests.support.load import under_load
 
@@ -21,56 +21,59 @@ SAVES = 40
 
 
 @pytest.fixture(scope="module")
-def house() -> Iterator[House]:
+def environment() -> Iterator[Environment]:
     """Version 4 was promoted, and the document still says 3; 3 is retired."""
-    house = House(DROPOUT_DELETE_MANY_AFTER=MISSING_SECONDS)
+    environment = Environment(DROPOUT_DELETE_MANY_AFTER=MISSING_SECONDS)
     try:
-        house.start().set_weight(50)
-        house.run("rollout", "promote", KEY, "--full")
-        wait_for(lambda: status(house)["stable"] == "4", "the promotion")
-        wait_for(lambda: house.ask(x_user_id="u").upstream == "fraud-detector-v4", "the promotion in force")
-        house.upstreams.stop("fraud-detector-v3")
-        yield house
+        environment.start().set_weight(50)
+        environment.run("rollout", "promote", KEY, "--full")
+        wait_for(lambda: status(environment)["stable"] == "4", "the promotion")
+        wait_for(lambda: environment.ask(x_user_id="u").upstream == "fraud-detector-v4", "the promotion in force")
+        environment.upstreams.stop("fraud-detector-v3")
+        yield environment
     finally:
-        house.stop()
+        environment.stop()
 
 
-def status(house: House) -> dict[str, Any]:
-    found: dict[str, Any] = json.loads(house.run("rollout", "get", KEY, "-o", "json"))
+def status(environment: Environment) -> dict[str, Any]:
+    found: dict[str, Any] = json.loads(environment.run("rollout", "get", KEY, "-o", "json"))
     return found
 
 
-def actions(house: House) -> list[str]:
-    return [entry["action"] for entry in json.loads(house.run("rollout", "history", KEY, "-o", "json"))["history"]]
+def actions(environment: Environment) -> list[str]:
+    return [
+        entry["action"] for entry in json.loads(environment.run("rollout", "history", KEY, "-o", "json"))["history"]
+    ]
 
 
-def file_of(house: House) -> Path:
-    return house.dropout.rollouts / "fraud-detector.yaml"
+def file_of(environment: Environment) -> Path:
+    return environment.dropout.rollouts / "fraud-detector.yaml"
 
 
-def test_a_folder_that_is_saved_without_pause_deletes_nothing(house: House) -> None:
-    file, done = file_of(house), actions(house)
+def test_a_folder_that_is_saved_without_pause_deletes_nothing(environment: Environment) -> None:
+    file, done = file_of(environment), actions(environment)
     text = file.read_text()
-    with under_load(house.port, rate=100) as load:
+    with under_load(environment.port, rate=100) as load:
         for number in range(SAVES):
             file.rename(file.with_name("fraud-detector.yaml~"))  # as editors may save
             time.sleep(0.003)
             file.write_text(f"{text}# {number}\n")
             time.sleep(0.087)
     assert set(load.statuses()) == {200}
-    assert (actions(house), status(house)["stable"]) == (done, "4")
+    assert (actions(environment), status(environment)["stable"]) == (done, "4")
 
 
-def test_what_was_promoted_is_stable_again_when_its_document_is_back(house: House) -> None:
-    file = file_of(house)
+def test_what_was_promoted_is_stable_again_when_its_document_is_back(environment: Environment) -> None:
+    file = file_of(environment)
     text = file.read_text()
     file.unlink()
-    errors = wait_for(lambda: house.dropout.snapshot()["errors"], "what is said of the document")
+    errors = wait_for(lambda: environment.dropout.snapshot()["errors"], "what is said of the document")
     assert [(error["code"], error["file"]) for error in errors] == [("document_missing", str(file))]
-    assert house.dropout.metric("dropout_documents_missing") == 1
-    assert house.ask(x_user_id="u").upstream == "fraud-detector-v4"
-    wait_for(lambda: house.ask(x_user_id="u").status == 404, "the end of the wait")
-    assert actions(house)[-1] == "delete"
+    assert environment.dropout.metric("dropout_documents_missing") == 1
+    assert environment.ask(x_user_id="u").upstream == "fraud-detector-v4"
+    wait_for(lambda: environment.ask(x_user_id="u").status == 404, "the end of the wait")
+    assert actions(environment)[-1] == "delete"
     file.write_text(text)
-    wait_for(lambda: house.ask(x_user_id="u").status == 200, "the document back")
-    assert (house.ask(x_user_id="u").upstream, status(house)["stable"]) == ("fraud-detector-v4", "4")
+    wait_for(lambda: None not in environment.weights(KEY), "the document back in every worker")
+    wait_for(lambda: environment.ask(x_user_id="u").status == 200, "its route in Envoy")
+    assert (environment.ask(x_user_id="u").upstream, status(environment)["stable"]) == ("fraud-detector-v4", "4")

@@ -14,7 +14,7 @@ from typing import Any
 import pytest
 
 from extproc.envoy.bootstrap import connection_manager
-from tests.e2e.house import House
+from tests.e2e.environment import Environment
 from tests.support.dropout import children_of
 from tests.support.envoy import TEMPLATES, EnvoyProcess
 
@@ -35,14 +35,16 @@ decision := {"allow": true} if input.attributes.request.http.headers["x-tenant"]
 
 
 @pytest.fixture(scope="module", params=TEMPLATES)
-def house(request: pytest.FixtureRequest) -> Iterator[House]:
-    house = House(POLICY, {"policy": {"path": "routing/decision", "onError": "deny"}}, transport=request.param)
+def environment(request: pytest.FixtureRequest) -> Iterator[Environment]:
+    environment = Environment(
+        POLICY, {"policy": {"path": "routing/decision", "onError": "deny"}}, transport=request.param
+    )
     open_to_all = [{"path": {"value": "/v1/open"}}]
-    house.dropout.write_rollout("open", match=open_to_all, policy={"noAnswer": "stable"})
+    environment.dropout.write_rollout("open", match=open_to_all, policy={"noAnswer": "stable"})
     try:
-        yield house.start()
+        yield environment.start()
     finally:
-        house.stop()
+        environment.stop()
 
 
 def hasty(seconds: float) -> Any:
@@ -55,20 +57,20 @@ def hasty(seconds: float) -> Any:
 
 
 @contextmanager
-def envoy_of(house: House, directory: Path, wait_seconds: float) -> Iterator[EnvoyProcess]:
-    envoy = house.new_envoy(directory, hasty(wait_seconds))
+def envoy_of(environment: Environment, directory: Path, wait_seconds: float) -> Iterator[EnvoyProcess]:
+    envoy = environment.new_envoy(directory, hasty(wait_seconds))
     try:
         yield envoy
     finally:
         envoy.stop()
 
 
-def denied_without_a_word(house: House, envoy: EnvoyProcess) -> Counter[int]:
+def denied_without_a_word(environment: Environment, envoy: EnvoyProcess) -> Counter[int]:
     """Ask much at once as somebody whom the policy denies; how often each status came. No version hears of it."""
-    before = house.upstreams.seen["fraud-detector-v3"], house.upstreams.seen["fraud-detector-v4"]
+    before = environment.upstreams.seen["fraud-detector-v3"], environment.upstreams.seen["fraud-detector-v4"]
     with ThreadPoolExecutor(AT_ONCE) as pool:
-        answers = list(pool.map(lambda number: house.ask(through=envoy, x_user_id=f"u{number}"), range(REQUESTS)))
-    assert (house.upstreams.seen["fraud-detector-v3"], house.upstreams.seen["fraud-detector-v4"]) == before
+        answers = list(pool.map(lambda number: environment.ask(through=envoy, x_user_id=f"u{number}"), range(REQUESTS)))
+    assert (environment.upstreams.seen["fraud-detector-v3"], environment.upstreams.seen["fraud-detector-v4"]) == before
     for answer in answers:
         if answer.status == 503:
             assert answer.body["code"] == "undecided"
@@ -77,10 +79,10 @@ def denied_without_a_word(house: House, envoy: EnvoyProcess) -> Counter[int]:
 
 
 @contextmanager
-def stopped(house: House) -> Iterator[None]:
+def stopped(environment: Environment) -> Iterator[None]:
     """Neither the workers nor the supervisor, which would replace them, get any further."""
-    assert house.dropout.process is not None
-    pids = [house.dropout.process.pid, *children_of(house.dropout.process.pid)]
+    assert environment.dropout.process is not None
+    pids = [environment.dropout.process.pid, *children_of(environment.dropout.process.pid)]
     for pid in pids:
         os.kill(pid, signal.SIGSTOP)
     try:
@@ -91,27 +93,29 @@ def stopped(house: House) -> Iterator[None]:
 
 
 @pytest.mark.parametrize("path", ["/v1/models/fraud-detector", "/v1/open"])
-def test_a_request_too_full_for_an_answer_is_refused_only_where_no_answer_is_a_denial(house: House, path: str) -> None:
-    answer = house.ask(path, x_tenant="acme", x_long="a" * 60_600)
+def test_a_request_too_full_for_an_answer_is_refused_only_where_no_answer_is_a_denial(
+    environment: Environment, path: str
+) -> None:
+    answer = environment.ask(path, x_tenant="acme", x_long="a" * 60_600)
     assert answer.status == (200 if path == "/v1/open" else 431)
 
 
-def test_hung_workers_let_nobody_through(house: House, tmp_path: Path) -> None:
-    with envoy_of(house, tmp_path, 0.1) as envoy, stopped(house):
-        assert denied_without_a_word(house, envoy) == {503: REQUESTS}
-        assert house.ask("/v1/open", through=envoy).status == 200
+def test_hung_workers_let_nobody_through(environment: Environment, tmp_path: Path) -> None:
+    with envoy_of(environment, tmp_path, 0.1) as envoy, stopped(environment):
+        assert denied_without_a_word(environment, envoy) == {503: REQUESTS}
+        assert environment.ask("/v1/open", through=envoy).status == 200
 
 
-def test_overloaded_workers_let_nobody_through(house: House, tmp_path: Path) -> None:
-    with envoy_of(house, tmp_path, 0.01) as envoy:
-        statuses = denied_without_a_word(house, envoy)
+def test_overloaded_workers_let_nobody_through(environment: Environment, tmp_path: Path) -> None:
+    with envoy_of(environment, tmp_path, 0.01) as envoy:
+        statuses = denied_without_a_word(environment, envoy)
         assert envoy.failed_open() == statuses[503] > 0
     assert set(statuses) <= {403, 503}
 
 
-def test_a_dropout_that_is_gone_lets_nobody_through(house: House, tmp_path: Path) -> None:
-    assert house.ask(x_tenant="acme").status == 200
-    assert house.ask().status == 403
-    with envoy_of(house, tmp_path, 0.1) as envoy, house.without_dropout():
-        assert denied_without_a_word(house, envoy) == {503: REQUESTS}
-        assert house.ask("/v1/open", through=envoy).upstream == "fraud-detector-v3"
+def test_a_dropout_that_is_gone_lets_nobody_through(environment: Environment, tmp_path: Path) -> None:
+    assert environment.ask(x_tenant="acme").status == 200
+    assert environment.ask().status == 403
+    with envoy_of(environment, tmp_path, 0.1) as envoy, environment.without_dropout():
+        assert denied_without_a_word(environment, envoy) == {503: REQUESTS}
+        assert environment.ask("/v1/open", through=envoy).upstream == "fraud-detector-v3"

@@ -81,7 +81,7 @@ def test_envoy_puts_every_vector_into_the_bucket_that_python_computes(tmp_path: 
     wrong = []
     try:
         with running(envoy):
-            connection = http.client.HTTPConnection("127.0.0.1", envoy.port, timeout=10)
+            connection = http.client.HTTPConnection("127.0.0.1", envoy.port, timeout=60)
             for vector in vectors:
                 path = f"/{seeds.index(vector['seed'])}/"
                 connection.request("GET", path, headers={"x-user-id": vector["unit"]})

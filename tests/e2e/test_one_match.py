@@ -20,7 +20,8 @@ from hypothesis import strategies as st
 from extproc.datapath.model import Mutation, Request
 from extproc.envoy.bootstrap import PROCESSOR_CLUSTER, bootstrap, connection_manager
 from extproc.envoy.files import ROUTES_FILE, write_envoy_dir
-from extproc.serve.server import Server, server_maker
+from extproc.resources.match_paths import normal_form
+from extproc.serve.worker.server import Server, server_maker
 from extproc.serve.worker_config import WorkerConfig
 from extproc.snapshot.model import Snapshot
 from tests.support.envoy import TEMPLATES, EnvoyProcess, Upstreams, envoy_binary, free_port
@@ -170,7 +171,7 @@ class Asked:
         self._thread.start()
         self._upstreams.start()
         socket = self.folder / "w.sock"
-        self._call(self._serve(WorkerConfig(0, "", unix=str(socket))))
+        self._call(self._serve(WorkerConfig(0, "", "", unix=str(socket))))
         write_envoy_dir(self.folder, self._table.rollouts.values(), MARKS)
         self._have_routes_say_their_names()
         config = bootstrap(
@@ -269,3 +270,80 @@ def test_dropout_and_the_rendered_routes_take_a_request_for_the_same_rollouts(as
     event("nobody's" if by_dropout is None else f"{by_dropout}'s")
     if not (odd.repeats and joins_repeated_headers()):
         assert by_dropout == by_routes
+
+
+class Normalised:
+    """An Envoy as it is shipped, in front of a rollout that every path belongs to."""
+
+    def __init__(self) -> None:
+        self.folder = Path(tempfile.mkdtemp(prefix="dr-"))
+        self._upstreams = Upstreams("echo").start()
+        config = bootstrap(
+            TEMPLATES["grpc"],
+            listen_port=free_port(),
+            admin_port=free_port(),
+            worker_sockets=[self.folder / "nobody.sock"],
+            envoy_dir=self.folder,
+            models=self._upstreams.ports,
+        )
+        manager = connection_manager(config)
+        manager["http_filters"] = manager["http_filters"][1:]
+        manager["delayed_close_timeout"] = "0.02s"
+        write_envoy_dir(self.folder, _rollouts({"path": {"value": "/"}}).rollouts.values(), MARKS)
+        self._envoy = EnvoyProcess(config, self.folder)
+
+    def start(self) -> Normalised:
+        self._envoy.start()
+        return self
+
+    def stop(self) -> None:
+        self._envoy.stop()
+        self._upstreams.stop()
+        shutil.rmtree(self.folder)
+
+    def handed_on(self, path: str) -> str | None:
+        """What a version sees of a request for ``path``, or what Envoy redirects it to; None if it is refused."""
+        answer = http1(self._envoy.port, b"GET", path.encode(), [(b"host", b"models")])
+        if answer.status == 200:
+            return str(orjson.loads(answer.body)["path"])
+        return answer.headers[b"location"].decode() if answer.status == 307 else None
+
+    def in_the_end(self, path: str) -> str | None:
+        """The same for whoever goes on asking for what it was told."""
+        while (handed_on := self.handed_on(path)) not in (path, None):
+            assert handed_on is not None
+            path = handed_on
+        return handed_on
+
+
+@pytest.fixture(scope="module")
+def normalised() -> Iterator[Normalised]:
+    envoy = Normalised()
+    try:
+        yield envoy.start()
+    finally:
+        envoy.stop()
+
+
+ODD_PIECES = r"/ / / . . .. %2e %2E. ; a b v1 : % %2 %zz %41 %7E %7e %2F %2f %5c %25 %20 %3b %e4 %0a %7f"
+pieces = [*ODD_PIECES.split(), *r"""\{}"<>^|`!$&'()*+,-=@[]_~"""]
+written_paths = st.lists(st.sampled_from(pieces), max_size=8).map(lambda parts: "/" + "".join(parts))
+
+
+@settings(max_examples=EXAMPLES, phases=[Phase.explicit, Phase.generate])
+@given(path=written_paths)
+@example(path="/a/%00")
+@example(path="/a%2%65")
+@example(path="//")
+@example(path="//.")
+@example(path="/a//../b/..;x/.;")
+def test_a_path_that_is_taken_is_one_that_envoy_hands_on_and_any_other_is_not(
+    normalised: Normalised, path: str
+) -> None:
+    normal = normal_form(path)
+    event("taken" if normal == path else "without advice" if normal is None else "with advice")
+    if normal is None:
+        assert normalised.handed_on(path) != path
+    else:
+        assert normalised.in_the_end(path) == normal
+        assert (normalised.handed_on(path) == path) is (normal == path)

@@ -14,7 +14,7 @@ from tests.support.process import found, in_venv
 
 MINORS = sorted(file.stem.removeprefix("envoy-") for file in (ROOT / "tests" / "systems" / "wheels").glob("envoy-*.in"))
 ON_A_REAL_ENVOY = ("tests/unit/envoy", "tests/e2e")
-SLOW = ("tests/e2e/test_demo.py", "tests/e2e/test_faults.py", "tests/e2e/test_readme_examples.py")
+SLOW = ("tests/e2e/test_demo.py", "tests/e2e/test_faults.py", "tests/e2e/test_docs_examples.py")
 """Of them, those that ask Envoy for nothing that the others do not."""
 ONLY_SINCE_1_40 = (
     "test_a_version_without_a_cluster_or_a_route_is_served_by_stable",

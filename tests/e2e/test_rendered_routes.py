@@ -6,6 +6,8 @@ import http.client
 import json
 import random
 from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -14,12 +16,14 @@ import pytest
 
 from extproc.envoy.bootstrap import bootstrap, connection_manager
 from extproc.envoy.files import write_envoy_dir
+from extproc.envoy.render import DEFAULT_REPLAY_BYTES
 from extproc.names import OWN_HEADERS
 from extproc.resources.loading import parse_rollout
 from extproc.snapshot.compile import compile_rollout
 from extproc.snapshot.model import CompiledRollout
-from extproc.snapshot.store import Status
+from extproc.store.status import Status
 from tests.support.envoy import TEMPLATE, EnvoyProcess, Upstreams, free_port, wait_until
+from tests.support.raw_http import http1
 from tests.support.rollouts import CANARY, MARKS, canary, document, snapshot
 
 pytestmark = pytest.mark.e2e
@@ -27,12 +31,13 @@ pytestmark = pytest.mark.e2e
 PATHS = ["/v1", "/v1/models", "/v1/models/a", "/v1/models/a/b", "/v1/models/a-b", "/V1/models", "/v1/models/a:b", "/"]
 HOSTS = ["", "a.example.com", "*.example.com", "*.eu.example.com"]
 BY_ROLLOUT = {"x-model-rollout": "payments/fraud-detector", "x-model-mark": MARKS[0]}
+AS_4 = {**BY_ROLLOUT, "x-model-version": "4"}
 HEADERS: list[dict[str, str]] = [{}, {"x-model": "a"}, {"x-model": "a", "x-tenant": "t"}, {"x-tenant": "t"}]
 
 
 def _call(port: int, path: str, host: str = "h", headers: dict[str, str] | None = None) -> tuple[int, Any, Any]:
     """Status, headers and JSON body of a GET; no client of the standard library changes what is asked for."""
-    connection = http.client.HTTPConnection("127.0.0.1", port, timeout=10)
+    connection = http.client.HTTPConnection("127.0.0.1", port, timeout=60)
     try:
         connection.putrequest("GET", path, skip_host=True)
         connection.putheader("host", host)
@@ -85,9 +90,11 @@ def undecided(tmp_path: Path) -> Iterator[EnvoyProcess]:
         upstreams.stop()
 
 
-def _rewrite(directory: Path, envoy: EnvoyProcess, rollouts: list[CompiledRollout]) -> None:
+def _rewrite(
+    directory: Path, envoy: EnvoyProcess, rollouts: list[CompiledRollout], replay_bytes: int = DEFAULT_REPLAY_BYTES
+) -> None:
     before = envoy.stat("http.ingress.rds.models.config_reload")
-    write_envoy_dir(directory, rollouts, MARKS)
+    assert write_envoy_dir(directory, rollouts, MARKS, replay_bytes)
     wait_until(lambda: envoy.stat("http.ingress.rds.models.config_reload") > before, "reload of the routes")
 
 
@@ -206,3 +213,72 @@ def test_no_version_and_no_shadow_is_told_the_mark(undecided: EnvoyProcess) -> N
         for sent in (answer[2]["headers"], upstreams.last[shadow]):
             assert sent["x-model-rollout"] == "payments/fraud-detector"
             assert "x-model-mark" not in sent
+
+
+@dataclass(frozen=True, slots=True)
+class Body:
+    """How a request's body is sent."""
+
+    chunked: bool = False
+    asks_first: bool = False
+
+    def send(self, port: int, size: int) -> tuple[int, dict[str, Any]]:
+        """POST so many bytes for version 4; the status, and what the version that answered says."""
+        framing = (b"transfer-encoding", b"chunked") if self.chunked else (b"content-length", b"%d" % size)
+        headers = [(b"host", b"h"), framing, *((name.encode(), value.encode()) for name, value in AS_4.items())]
+        body = b"x" * size
+        if self.chunked:
+            parts = (body[at : at + 65536] for at in range(0, size, 65536))
+            body = b"".join(b"%x\r\n%s\r\n" % (len(part), part) for part in parts) + b"0\r\n\r\n"
+        if self.asks_first:
+            headers.append((b"expect", b"100-continue"))
+        answer = http1(port, b"POST", b"/v1/models/fraud-detector", headers, body, after_continue=self.asks_first)
+        return answer.status, json.loads(answer.body) if answer.status == 200 else {}
+
+
+BODIES = [Body(), Body(chunked=True), Body(asks_first=True)]
+
+
+@pytest.mark.parametrize("limit", [DEFAULT_REPLAY_BYTES, 3 << 20])
+def test_a_body_up_to_the_limit_is_answered_by_stable_when_its_version_cannot(
+    undecided: EnvoyProcess, tmp_path: Path, limit: int
+) -> None:
+    upstreams: Upstreams = undecided.upstreams  # type: ignore[attr-defined]
+    _rewrite(tmp_path, undecided, [canary(timeout="20s")], limit)
+
+    def served(size: int) -> list[tuple[int, dict[str, Any]]]:
+        answers = [body.send(undecided.port, size) for body in BODIES]
+        return [(status, said.get("upstream"), said.get("received")) for status, said in answers]
+
+    upstreams.failing.add("fraud-detector-v4")
+    assert served(limit) == [(200, "fraud-detector-v3", limit)] * len(BODIES)
+    assert served(limit + 1) == [(503, None, None)] * len(BODIES)
+    upstreams.failing.clear()
+    assert served(limit + 1) == [(200, "fraud-detector-v4", limit + 1)] * len(BODIES)
+    # A version that refuses before it has read everything, and one that is not there: the request is sent meanwhile.
+    upstreams.hasty.add("fraud-detector-v4")
+    assert served(limit) == [(200, "fraud-detector-v3", limit)] * len(BODIES)
+    upstreams.stop("fraud-detector-v4")
+    assert served(limit) == [(200, "fraud-detector-v3", limit)] * len(BODIES)
+
+
+def test_an_answer_has_the_time_that_its_rollout_gives_it(undecided: EnvoyProcess, tmp_path: Path) -> None:
+    upstreams: Upstreams = undecided.upstreams  # type: ignore[attr-defined]
+    upstreams.dribbling.add("fraud-detector-v4")
+
+    def cut_off(**timeouts: str) -> None:
+        _rewrite(tmp_path, undecided, [canary(**timeouts)])
+        with pytest.raises((http.client.IncompleteRead, ConnectionResetError)):
+            _call(undecided.port, "/v1/models/fraud-detector", headers=AS_4)
+
+    cut_off(timeout="0.2s")
+    cut_off(timeout="0s", idleTimeout="0.2s")
+    _rewrite(tmp_path, undecided, [canary(timeout="0s", idleTimeout="0s")])
+    with ThreadPoolExecutor(1) as elsewhere:
+        seen = upstreams.seen["fraud-detector-v4"]
+        unlimited = elsewhere.submit(_call, undecided.port, "/v1/models/fraud-detector", headers=AS_4)
+        wait_until(lambda: upstreams.seen["fraud-detector-v4"] > seen, "an answer that has begun")
+        cut_off(timeout="0.2s")  # by then the other one has been under way for longer
+        assert not unlimited.done()
+        upstreams.dribbling.clear()
+        assert unlimited.result()[2]["upstream"] == "fraud-detector-v4"

@@ -9,8 +9,8 @@ import orjson
 
 from extproc.assignment import BucketRange
 from extproc.datapath.model import Buckets, Decision, Facts, Features, FeatureValue, PolicyVerdict, Request, Unit
-from extproc.datapath.ports import Decided
-from extproc.decision_id import arm_codes, epoch_number
+from extproc.datapath.ports import DecisionRecord
+from extproc.decision_id import arm_codes, hashed_number
 from extproc.names import Reason
 from extproc.snapshot.model import NO_OVERLAY, CompiledRollout, PolicyUse, UnitSource
 
@@ -26,7 +26,8 @@ def make_rollout(**changes: Any) -> CompiledRollout:
         model="fraud-detector",
         match=(),
         epoch=1,
-        number=epoch_number("payments/fraud-detector", 1),
+        number=hashed_number("payments/fraud-detector", 1),
+        epoch_id=1,
         attempt=1,
         unit=UnitSource(header="x-user-id"),
         seed=b"payments/fraud-detector@4",
@@ -107,7 +108,13 @@ def make_request(**changes: Any) -> Request:
     return dataclasses.replace(made, **changes)
 
 
-def make_decided(**changes: Any) -> Decided:
+def make_decided(**changes: Any) -> DecisionRecord:
     """A decision and what it was made from, each as the functions above make it unless ``changes`` has it."""
-    made = Decided(make_decision(), make_request(), make_facts(), make_rollout(), NO_OVERLAY)
+    made = DecisionRecord(make_decision(), make_request(), make_facts(), make_rollout(), NO_OVERLAY)
     return made._replace(**changes)
+
+
+def decisions_in(log: bytes) -> list[dict[str, Any]]:
+    """The decisions in a log, whole lines alone, without the plans that they refer to."""
+    events = [orjson.loads(line) for line in log.splitlines(keepends=True) if line.endswith(b"\n")]
+    return [event for event in events if event.get("kind") != "plan"]

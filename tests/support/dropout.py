@@ -23,7 +23,7 @@ from grpc_health.v1 import health_pb2, health_pb2_grpc
 
 from extproc._gen.envoy.config.core.v3 import base_pb2
 from extproc._gen.envoy.service.ext_proc.v3 import external_processor_pb2 as ext_proc
-from tests.support.process import end, wait_for
+from tests.support.process import PATIENCE, end, wait_for
 from tests.support.rollouts import CANARY, document
 
 PROCESS = "/envoy.service.ext_proc.v3.ExternalProcessor/Process"
@@ -139,7 +139,7 @@ class DropoutServer:
 
     def get(self, path: str, method: str = "GET") -> tuple[int, bytes]:
         """A page of the admin endpoint: status and body; 0 when nobody answers."""
-        connection = http.client.HTTPConnection("127.0.0.1", self.admin_port, timeout=5)
+        connection = http.client.HTTPConnection("127.0.0.1", self.admin_port, timeout=PATIENCE)
         try:
             connection.request(method, path)
             answer = connection.getresponse()
@@ -197,7 +197,7 @@ class DropoutServer:
         *,
         worker: int = 0,
         channel: grpc.Channel | None = None,
-        timeout: float = 5.0,
+        timeout: float = PATIENCE,
     ) -> dict[str, str]:
         """What one request gets: the headers that are set, ``:status`` for a denial.
 
@@ -221,7 +221,7 @@ class DropoutServer:
         """What grpc.health.v1 says, or the status code of the failure."""
         with grpc.insecure_channel(self.socket(worker), options=[("grpc.use_local_subchannel_pool", 1)]) as channel:
             try:
-                answer = health_pb2_grpc.HealthStub(channel).Check(health_pb2.HealthCheckRequest(), timeout=2)
+                answer = health_pb2_grpc.HealthStub(channel).Check(health_pb2.HealthCheckRequest(), timeout=PATIENCE)
             except grpc.RpcError as error:
                 return str(error.code().name)
             return str(health_pb2.HealthCheckResponse.ServingStatus.Name(answer.status))

@@ -1,6 +1,9 @@
 """A controller on the real store that kills itself at its n-th write, for tests of what is left then.
 
-    python -m tests.support.dying_controller STORE TICKS NUMBER before|after OUTCOME
+    python -m tests.support.dying_controller
+
+reads a life from each line of its input, ``["STORE", "TICKS", NUMBER, "before|after", "OUTCOME"]``, and writes its exit
+status. Each life is a process of its own, but has nothing to import, which costs ten times what it does.
 
 Every measurement that is due comes to OUTCOME. Time is counted in ticks of a second and kept in the file TICKS, which
 outlives the process: a controller that is started again goes on at the tick at which the last one died.
@@ -8,23 +11,31 @@ outlives the process: a controller that is started again goes on at the tick at 
 
 from __future__ import annotations
 
+import json
 import os
 import signal
 import sys
 from collections.abc import Iterable, Sequence
+from importlib import import_module
 from pathlib import Path
 from typing import Any
 
-from extproc.adapters.sqlite_store import SqliteStore
+from extproc.adapters.sqlite.store import SqliteStore
+from extproc.control.active_rollouts import ActiveRollout
 from extproc.control.analysis.runs import Measured, Outcome
-from extproc.control.following import Followed
 from extproc.control.reconciler import Reconciler
 from extproc.control.rollout import Observations, due
-from extproc.snapshot.store import Lease, StoredRollout, Write
+from extproc.store.records import Lease, StoredRollout, Write
+from extproc.store.status import Status
 from tests.support.clock import FakeClock
 
 MOST_TICKS = 200
-OVER = ("Healthy", "Degraded")
+
+
+def is_over(status: Status) -> bool:
+    """Whether it has come to its end; an experiment has once what was measured of it is told."""
+    decided = status.canary is not None or bool(status.conditions)
+    return status.phase == "Degraded" or (status.phase == "Healthy" and decided)
 
 
 class DyingStore(SqliteStore):
@@ -60,13 +71,13 @@ class Script:
     def __init__(self, outcome: Outcome) -> None:
         self._outcome = outcome
 
-    def look(self, under_way: Iterable[Followed], now: float) -> None:
+    def look(self, under_way: Iterable[ActiveRollout], now: float) -> None:
         """Nobody else saw anything."""
 
     def begin(self, now: float) -> None:
         """There is nothing to get ready."""
 
-    def observe(self, followed: Followed, now: float) -> Observations:
+    def observe(self, followed: ActiveRollout, now: float) -> Observations:
         wanted = due(followed.plan, followed.row.status, now)
         return Observations(
             measured={
@@ -76,12 +87,13 @@ class Script:
         )
 
 
-def main(store: str, ticks: str, at: str, when: str, outcome: str) -> None:
+def live(store: str, ticks: str, at: int, when: str, outcome: str) -> None:
+    """Tick until the rollout is at its end, or the write number ``at`` comes."""
     counter = Path(ticks)
     clock = FakeClock()
     clock.advance(int(counter.read_text()))
     reconciler = Reconciler(
-        DyingStore(Path(store), clock, int(at), when),
+        DyingStore(Path(store), clock, at, when),
         clock,
         Script(Outcome(outcome)),
         holder=str(os.getpid()),
@@ -89,12 +101,22 @@ def main(store: str, ticks: str, at: str, when: str, outcome: str) -> None:
         lease_seconds=3.0,
     )
     done = SqliteStore(Path(store), clock=clock)
-    while done.documents().rollouts[0].status.phase not in OVER and int(counter.read_text()) < MOST_TICKS:
+    while not is_over(done.documents().rollouts[0].status) and int(counter.read_text()) < MOST_TICKS:
         reconciler.tick()
         clock.advance(1)
         counter.write_text(str(int(counter.read_text()) + 1))
     reconciler.release()
 
 
+def main() -> None:
+    import_module("cel")  # costs more than the rest together, and is imported when it is needed
+    for line in sys.stdin:
+        pid = os.fork()
+        if pid == 0:
+            live(*json.loads(line))
+            os._exit(0)  # to clean up costs more than the whole life
+        print(os.waitstatus_to_exitcode(os.waitpid(pid, 0)[1]), flush=True)
+
+
 if __name__ == "__main__":
-    main(*sys.argv[1:])
+    main()

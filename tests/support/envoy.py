@@ -17,7 +17,7 @@ from typing import Any
 from extproc.demo.processes import free_ports
 from extproc.envoy import bootstrap
 from tests.support.paths import ROOT
-from tests.support.process import Process, found, wait_for
+from tests.support.process import PATIENCE, Process, found, wait_for
 
 TEMPLATES = {transport: ROOT / "envoy" / name for transport, name in bootstrap.TEMPLATES.items()}
 TEMPLATE = TEMPLATES["grpc"]
@@ -34,9 +34,9 @@ def free_port() -> int:
     return free_ports(1)[0]
 
 
-def wait_until(holds: Callable[[], bool], what: str, within: float = 20.0) -> None:
+def wait_until(holds: Callable[[], bool], what: str) -> None:
     """Wait for ``holds``, or fail with ``what`` did not happen."""
-    wait_for(holds, what, within)
+    wait_for(holds, what)
 
 
 def validate(config: Mapping[str, Any], directory: Path) -> str:
@@ -87,7 +87,7 @@ class EnvoyProcess(Process):
 
     def admin(self, path: str) -> str:
         """What the admin endpoint answers."""
-        with urllib.request.urlopen(f"http://127.0.0.1:{self.admin_port}{path}", timeout=5) as answer:
+        with urllib.request.urlopen(f"http://127.0.0.1:{self.admin_port}{path}", timeout=PATIENCE) as answer:
             text: str = answer.read().decode()
             return text
 
@@ -97,19 +97,23 @@ class EnvoyProcess(Process):
 
 
 class Upstreams:
-    """Model versions on one event loop in a thread; each answers with its name and the headers it was sent.
+    """Model versions on one event loop in a thread; each answers with its name and what it was sent: the headers,
+    and how many bytes of a body. ``hosts`` are the addresses of those that are not at 127.0.0.1.
 
-    ``seen[name]`` counts the requests of each; ``failing`` holds names that answer 503, ``broken`` those that answer
-    500, ``hanging`` those that do not answer; ``said`` are headers that all add to their answers, ``last[name]`` those
-    that each was sent last. An upgrade is accepted and stays open, but with those that are ``failing``; who is in
-    ``dribbling`` begins an answer and ends it when it is there no more.
+    ``seen[name]`` counts the requests of each; ``failing`` holds names that answer 503, ``hasty`` those that do so
+    before they have read a body, ``broken`` those that answer 500, ``hanging`` those that do not answer; ``said`` are
+    headers that all add to their answers, ``last[name]`` those that each was sent last. An upgrade is accepted and
+    stays open, but with those that are ``failing``; who is in ``dribbling`` begins an answer and ends it when it is
+    there no more.
     """
 
-    def __init__(self, *names: str) -> None:
+    def __init__(self, *names: str, hosts: Mapping[str, str] | None = None) -> None:
         self.ports: dict[str, int] = {}
+        self._hosts = hosts or {}
         self.seen: dict[str, int] = dict.fromkeys(names, 0)
         self.failing: set[str] = set()
         self.broken: set[str] = set()
+        self.hasty: set[str] = set()
         self.hanging: set[str] = set()
         self.dribbling: set[str] = set()
         self.said: dict[str, str] = {}
@@ -133,7 +137,7 @@ class Upstreams:
         if not names:
             self._call(_cancel_all())
             self._loop.call_soon_threadsafe(self._loop.stop)
-            self._thread.join(5)
+            self._thread.join(60)
             self._loop.close()
 
     def restart(self, name: str) -> None:
@@ -141,12 +145,12 @@ class Upstreams:
         self._call(self._listen(name))
 
     def _call(self, coroutine: Any) -> Any:
-        return asyncio.run_coroutine_threadsafe(coroutine, self._loop).result(10)
+        return asyncio.run_coroutine_threadsafe(coroutine, self._loop).result(PATIENCE)
 
     async def _listen(self, name: str) -> None:
         server = await asyncio.start_server(
             lambda reader, writer: self._serve(name, reader, writer),
-            "127.0.0.1",
+            self._hosts.get(name, "127.0.0.1"),
             self.ports.get(name, 0),
             backlog=4096,
         )
@@ -165,10 +169,14 @@ class Upstreams:
                 head = (await reader.readuntil(b"\r\n\r\n")).decode("latin-1").split("\r\n")
                 headers = [line.partition(": ")[::2] for line in head[1:] if line]
                 fields = {key.lower(): value for key, value in headers}
-                await reader.readexactly(int(fields.get("content-length", 0)))
+                if name in self.hasty:
+                    writer.write(b"HTTP/1.1 503 Service Unavailable\r\ncontent-length: 0\r\n\r\n")
+                received = len(await reader.readexactly(int(fields.get("content-length", 0))))
                 if fields.get("transfer-encoding") == "chunked":
-                    await reader.readuntil(b"0\r\n\r\n")
+                    received = await _chunked(reader)
                 self.seen[name] += 1
+                if name in self.hasty:
+                    continue
                 self.last[name] = fields
                 while name in self.hanging:  # noqa: ASYNC110 - tests change it from another thread
                     await asyncio.sleep(0.05)
@@ -180,16 +188,27 @@ class Upstreams:
                         await reader.read()
                     break
                 line = head[0].split(" ")
-                body = json.dumps({"upstream": name, "method": line[0], "path": line[1], "headers": fields}).encode()
+                said = {"upstream": name, "method": line[0], "path": line[1], "headers": fields, "received": received}
+                body = json.dumps(said).encode()
                 status = b"503 Service Unavailable" if name in self.failing else b"200 OK"
                 status = b"500 Internal Server Error" if name in self.broken else status
-                said = "".join(f"{key}: {value}\r\n" for key, value in self.said.items()).encode()
-                writer.write(b"HTTP/1.1 %s\r\n%scontent-length: %d\r\n\r\n" % (status, said, len(body)))
+                more = "".join(f"{key}: {value}\r\n" for key, value in self.said.items()).encode()
+                writer.write(b"HTTP/1.1 %s\r\n%scontent-length: %d\r\n\r\n" % (status, more, len(body)))
                 while name in self.dribbling:  # noqa: ASYNC110
                     await asyncio.sleep(0.05)
                 writer.write(body)
                 await writer.drain()
         writer.close()
+
+
+async def _chunked(reader: asyncio.StreamReader) -> int:
+    """Take a chunked body without trailers; how many bytes it has."""
+    received = 0
+    while size := int(await reader.readuntil(b"\r\n"), 16):
+        received += len(await reader.readexactly(size))
+        await reader.readexactly(2)
+    await reader.readexactly(2)
+    return received
 
 
 async def _cancel_all() -> None:

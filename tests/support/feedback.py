@@ -4,8 +4,8 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
-from extproc.decision_id import epoch_number
-from extproc.snapshot.store import EpochArm, EpochRecord
+from extproc.decision_id import hashed_number
+from extproc.store.epoch_records import EpochArm, EpochRecord
 
 KEY = "payments/fraud-detector"
 EXCLUDED, CONTROL, CANARY = EpochArm(0, "excluded", ""), EpochArm(1, "control", "3"), EpochArm(2, "canary", "4")
@@ -22,22 +22,22 @@ def epoch_of(
 ) -> EpochRecord:
     """An epoch; ``number`` is what its ids carry, if not what they do."""
     namespace, _, name = rollout.partition("/")
-    number = epoch_number(rollout, epoch) if number is None else number
+    number = hashed_number(rollout, epoch) if number is None else number
     return EpochRecord(number, namespace, name, epoch, began, tuple(arms))
 
 
 class FakeEpochs:
-    """An ``EpochSource``; ``asked`` counts the questions."""
+    """``Epochs``; ``asked`` counts the questions."""
 
     def __init__(self, *epochs: EpochRecord) -> None:
         self.known = list(epochs)
         self.asked = 0
 
     def epochs(self, number: int) -> Sequence[EpochRecord]:
-        """See ``RolloutStore``."""
+        """See ``Epochs``."""
         self.asked += 1
         return sorted((one for one in self.known if one.number == number), key=lambda one: one.began)
 
     def epochs_of(self, namespace: str, name: str) -> Sequence[EpochRecord]:
-        """See ``RolloutStore``."""
+        """See ``Epochs``."""
         return [one for one in self.known if (one.namespace, one.name) == (namespace, name)]

@@ -14,18 +14,22 @@ from typing import Any, Self
 
 import grpc.aio
 
-from extproc.adapters.sqlite_store import SqliteStore
-from extproc.cli.feedback_parts import feedback_service
+from extproc.adapters.sqlite.store import SqliteStore
 from extproc.clock import SystemClock
 from extproc.decision_id import DecisionIds, KeyFile
-from extproc.snapshot.store import Status, Write
+from extproc.net.endpoints import TcpEndpoint
+from extproc.net.listening import Listening
+from extproc.run.feedback import feedback_service
+from extproc.state import StateFolder
+from extproc.store.records import Write
+from extproc.store.status import Status
 from tests.support.rollouts import CANARY, document
 
 
 class ServedFeedback:
     """The feedback of a real store with one canary at weight 50, over HTTP and gRPC, on a thread of its own.
 
-    ``counted`` is what became of records. ``ids`` makes ids that are this store's.
+    ``counted`` is what became of records, ``epoch`` the rollout's only one.
     """
 
     def __init__(self, folder: Path) -> None:
@@ -33,9 +37,10 @@ class ServedFeedback:
         store = SqliteStore(folder / "dropout.db", create=True)
         status = Status(stable="3", canary="4", weight=5000)
         store.write([Write("payments", "fraud-detector", None, document(CANARY), status)])
+        (self.epoch,) = store.epochs_of("payments", "fraud-detector")
         store.close()
         self.counted: Counter[str] = Counter()
-        self.ids = DecisionIds(KeyFile(folder / "dropout.db.ids", SystemClock()), 0, SystemClock())
+        self._ids = DecisionIds(KeyFile(folder / "dropout.db.ids", SystemClock()), 0, SystemClock())
         self.token_file = folder / "dropout.db.token"
         self.socket = f"unix:{folder / 'c.sock'}"
         self.loop = asyncio.new_event_loop()
@@ -44,7 +49,9 @@ class ServedFeedback:
     def __enter__(self) -> Self:
         self._thread.start()
         self._stack = ExitStack()
-        self.service = self._stack.enter_context(feedback_service(self.url, SystemClock(), self._count))
+        self.service = self._stack.enter_context(
+            feedback_service(self.url, StateFolder.of(self.url, None), SystemClock(), self._count)
+        )
         self.call(self._start())
         self.token = self.token_file.read_text().strip()
         return self
@@ -53,17 +60,21 @@ class ServedFeedback:
         self.call(self._stop())
         self._stack.close()
         self.loop.call_soon_threadsafe(self.loop.stop)
-        self._thread.join(5)
+        self._thread.join(60)
         self.loop.close()
 
     def call(self, coroutine: Coroutine[Any, Any, Any]) -> Any:
         """Run ``coroutine`` on the server's loop and wait for it."""
         return asyncio.run_coroutine_threadsafe(coroutine, self.loop).result(30)
 
+    def make_id(self, arm: int = 2) -> str:
+        """The id of a decision for ``arm``, the canary's by default."""
+        return self._ids.seal(self._ids.nonce(), self.epoch.number, arm, 0)
+
     def connect(self) -> HTTPConnection:
         """A connection."""
-        host, _, port = self.service.address.rpartition(":")
-        return HTTPConnection(host, int(port), timeout=20)
+        host, _, port = self.address.rpartition(":")
+        return HTTPConnection(host, int(port), timeout=60)
 
     def post(self, body: Any, token: str | None = None, **headers: str) -> tuple[int, Any]:
         """Post ``body``, as JSON unless it is bytes, with the right token unless another is given."""
@@ -81,11 +92,16 @@ class ServedFeedback:
         self.counted[code] += records
 
     async def _start(self) -> None:
-        await self.service.start("127.0.0.1", 0)
+        await self.listen(0)
         self._grpc = grpc.aio.server()
         self._grpc.add_generic_rpc_handlers((self.service.handler(),))
         self._grpc.add_insecure_port(self.socket)
         await self._grpc.start()
+
+    async def listen(self, port: int) -> None:
+        """Take feedback over HTTP at ``port``."""
+        listening = Listening(TcpEndpoint("127.0.0.1", port), "--feedback-listen", tokens=self.token_file)
+        self.address = (await self.service.start(listening)).listener.endpoint.target
 
     async def _stop(self) -> None:
         await self._grpc.stop(0)

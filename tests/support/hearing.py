@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Collection, Sequence
 
-from extproc.control.hearing import Hearing, Report
+from extproc.control.observer_reports import Hearing, ObserverReport
 from extproc.errors import Unreachable
 from extproc.snapshot.trips import LocalTrip
 from tests.support.clock import FakeClock
@@ -16,7 +16,7 @@ class Observers:
 
     def __init__(self, clock: FakeClock, *hosts: str) -> None:
         self.clock = clock
-        self.told: dict[str, Report] = {}
+        self.told: dict[str, ObserverReport] = {}
         self.watched: set[tuple[str, int]] = {(KEY, 1)}
         self.away = False
         for host in hosts:
@@ -25,7 +25,7 @@ class Observers:
     def report(self, *hosts: str, trips: Sequence[LocalTrip] | None = None, over: bool = False) -> None:
         """A report of each of ``hosts``; ``trips`` are those in force from now on, if they changed."""
         for host in hosts:
-            before = self.told.get(host, Report(host, host, "unix:observer.sock", 0, over=False))
+            before = self.told.get(host, ObserverReport(host, host, "unix:observer.sock", 0, over=False))
             in_force = before.trips if trips is None else tuple(trips)
             self.told[host] = before._replace(number=before.number + 1, over=over, trips=in_force)
 
@@ -37,7 +37,7 @@ class Observers:
         """A new listener."""
         return Hearing(self, self.clock.monotonic)
 
-    def reports(self) -> Sequence[Report]:
+    def reports(self) -> Sequence[ObserverReport]:
         """See ``ReportSource``."""
         self._check()
         return list(self.told.values())

@@ -17,7 +17,7 @@ def ask(url: str, body: Any = None, *, method: str | None = None, content_type: 
     """
     data = None if body is None else (body if isinstance(body, str) else json.dumps(body)).encode()
     request = urllib.request.Request(url, data, {"content-type": content_type}, method=method)
-    with urllib.request.urlopen(request, timeout=10) as answer:
+    with urllib.request.urlopen(request, timeout=60) as answer:
         text = answer.read().decode()
     try:
         return json.loads(text)

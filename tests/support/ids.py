@@ -5,7 +5,7 @@ from __future__ import annotations
 from types import SimpleNamespace
 
 from extproc.clock import Clock
-from extproc.decision_id import DecisionIds, IdKeys, Opened, epoch_number, open_id
+from extproc.decision_id import DecisionIds, IdKeys, Opened, hashed_number, open_id
 from tests.support.clock import FakeClock
 
 ID_KEYS = IdKeys([bytes(range(32))])
@@ -27,4 +27,4 @@ def make_id(
     ids: DecisionIds, arm: int = 2, *, rollout: str = "payments/fraud-detector", epoch: int = 1, group: int = 0
 ) -> str:
     """The id of a decision for ``arm``, the canary's by default, of an epoch of a rollout."""
-    return ids.seal(ids.nonce(), epoch_number(rollout, epoch), arm, group)
+    return ids.seal(ids.nonce(), hashed_number(rollout, epoch), arm, group)

@@ -11,6 +11,8 @@ from dataclasses import dataclass, field
 from threading import Thread
 from typing import Any
 
+from tests.support.process import PATIENCE, wait_for
+
 
 @dataclass(frozen=True, slots=True)
 class Answered:
@@ -33,7 +35,7 @@ class Load:
 
     port: int
     rate: float = 200.0
-    patience: float = 15.0
+    patience: float = PATIENCE
     path: str = "/v1/models/fraud-detector:predict"
     headers: Callable[[int], Mapping[str, str]] = lambda number: {"x-user-id": f"user-{number % 500}"}
     answered: list[Answered] = field(default_factory=list)
@@ -49,7 +51,7 @@ class Load:
     def stop(self) -> None:
         """Send no more and wait for what is under way."""
         self._stopping = True
-        self._thread.join(30)
+        self._thread.join(PATIENCE)
 
     def failed(self, after: float = 0.0) -> list[Answered]:
         """Requests sent after ``after`` that got no answer or another status than 200."""
@@ -58,6 +60,11 @@ class Load:
     def statuses(self) -> Counter[int]:
         """How often each status came."""
         return Counter(answer.status for answer in self.answered)
+
+    def go_on(self, count: int) -> None:
+        """Wait until ``count`` more requests were answered, or left."""
+        wanted = len(self.answered) + count
+        wait_for(lambda: len(self.answered) >= wanted, f"{count} more answers")
 
     async def _run(self) -> None:
         tasks: set[asyncio.Task[None]] = set()
@@ -71,7 +78,7 @@ class Load:
             task.add_done_callback(tasks.discard)
             number += 1
         if tasks:
-            await asyncio.wait(tasks, timeout=20)
+            await asyncio.wait(tasks, timeout=PATIENCE)
         for _, writer in self._idle:
             writer.close()
 

@@ -7,8 +7,8 @@ from collections.abc import Iterable, Sequence
 
 from extproc.decision_id import IdFault, Opened, open_id, sealed_code
 from extproc.protect.access_log import LogEntry
-from extproc.protect.observer import Decided, Observer
-from extproc.protect.outcome import Answer, Outcome
+from extproc.protect.observer import Observer, Requests
+from extproc.protect.outcome import RequestEnd, RequestOutcome
 from extproc.snapshot.model import CompiledRollout, Overlay
 from extproc.snapshot.trips import LocalTrip
 from tests.support.clock import FakeClock
@@ -35,6 +35,7 @@ class Watching:
         self.ids = make_ids(self.clock)
         self.outcomes: Counter[tuple[str, str]] = Counter()
         self.drops: Counter[str] = Counter()
+        self.surpluses: Counter[str] = Counter()
         self.reasons: list[tuple[str, str]] = []
         self.told: list[list[LocalTrip]] = []
         self.lifted: list[tuple[str, float]] = []
@@ -67,7 +68,7 @@ class Watching:
             "milliseconds": 12.0,
             **changes,
         }
-        return LogEntry(decision_id, rollout.key, version, Answer(**answer), ended)  # type: ignore[arg-type]
+        return LogEntry(decision_id, rollout.key, version, RequestEnd(**answer), ended)  # type: ignore[arg-type]
 
     def ended(self, version: str = "4", status: int = 200, *flags: str, times: int = 1, **changes: object) -> None:
         """``times`` requests for ``version`` ended so, one after another."""
@@ -81,7 +82,7 @@ class Watching:
         rollout = self.rollouts[0]
         arm = arm or ("control" if version == rollout.stable else "canary")
         second = int(self.clock.now()) - seconds_ago
-        self.observer.decided([Decided(rollout.key, rollout.epoch, arm, version, second, requests, stream)])
+        self.observer.decided([Requests(rollout.key, rollout.epoch_id, arm, version, second, requests, stream)])
 
     def wait(self, seconds: float) -> None:
         """Time passes, with ticks."""
@@ -92,13 +93,17 @@ class Watching:
 
     # -- what it tells
 
-    def outcome(self, rollout: str, version: str, outcome: Outcome, count: int) -> None:
+    def outcome(self, rollout: str, version: str, outcome: RequestOutcome, count: int) -> None:
         """See ``Events``."""
         self.outcomes[(version, outcome)] += count
 
     def dropped(self, why: str, count: int) -> None:
         """See ``Events``."""
         self.drops[why] += count
+
+    def surplus(self, rollout: str, version: str, count: int) -> None:
+        """See ``Events``."""
+        self.surpluses[version] += count
 
     def tripped(self, rollout: CompiledRollout, version: str, why: str) -> None:
         """See ``Events``."""

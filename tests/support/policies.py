@@ -7,9 +7,10 @@ import re
 from collections.abc import Mapping
 from typing import Any, NamedTuple
 
-from extproc.adapters.regorus_policy import RegorusEngine
+from extproc.adapters.regorus.policy import RegorusEngine
+from extproc.datapath.embedded_policy import EngineWrapper
 from extproc.datapath.model import PolicyVerdict
-from extproc.datapath.ports import InputReads, PolicyEngine
+from extproc.datapath.ports import EmbeddedEngine
 from extproc.resources.policies import PolicySources
 from tests.support.paths import POLICIES
 
@@ -25,26 +26,12 @@ def engine_of(text: str | Mapping[str, str], data: Mapping[str, Any] | None = No
     return RegorusEngine(sources_of(text, data))
 
 
-class RecordingEngine:
+class RecordingEngine(EngineWrapper):
     """A policy engine that keeps the ``inputs`` that it was asked about."""
 
-    def __init__(self, engine: PolicyEngine) -> None:
-        self._engine = engine
-        self.revision = engine.revision
+    def __init__(self, engine: EmbeddedEngine) -> None:
+        super().__init__(engine)
         self.inputs: list[Mapping[str, Any]] = []
-
-    def reads(self, path: str) -> InputReads:
-        """The engine's."""
-        return self._engine.reads(path)
-
-    def can_deny(self, path: str) -> bool:
-        """The engine's."""
-        return self._engine.can_deny(path)
-
-    @property
-    def paths(self) -> tuple[str, ...]:
-        """The engine's."""
-        return self._engine.paths
 
     def evaluate(self, path: str, document: Mapping[str, Any]) -> PolicyVerdict:
         """The engine's."""
@@ -67,6 +54,13 @@ class Example(NamedTuple):
             for number, (given, decision) in enumerate(self.cases)
         ]
         return f"package {self.package}_test\n\n" + "\n".join(rules)
+
+
+def shown_tests() -> dict[str, str]:
+    """The Rego tests that ``policies/README.md`` shows, by the package that they test."""
+    text = (POLICIES / "README.md").read_text()
+    blocks = re.findall(r"```rego\n(package (\w+)_test\n.*?)```", text, re.DOTALL)
+    return {package: block for block, package in blocks}
 
 
 def examples() -> list[Example]:

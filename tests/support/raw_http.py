@@ -25,11 +25,27 @@ class RawAnswer(NamedTuple):
 NO_ANSWER = RawAnswer(0, {}, b"")
 
 
-def http1(port: int, method: bytes, target: bytes, headers: RawHeaders) -> RawAnswer:
-    """One request on a connection of its own; the headers, host among them, in this order."""
+def http1(
+    port: int,
+    method: bytes,
+    target: bytes,
+    headers: RawHeaders,
+    body: bytes = b"",
+    *,
+    after_continue: bool = False,
+) -> RawAnswer:
+    """One request on a connection of its own; the headers, host among them, in this order.
+
+    The body is sent as it is, ``after_continue`` once it was asked for.
+    """
     lines = [b"%s %s HTTP/1.1" % (method, target), *(b"%s: %s" % pair for pair in headers), b"connection: close"]
-    with socket.create_connection(("127.0.0.1", port), timeout=10) as client:
+    with socket.create_connection(("127.0.0.1", port), timeout=60) as client:
         client.sendall(b"\r\n".join(lines) + b"\r\n\r\n")
+        if after_continue:
+            said = client.recv(1 << 16)
+            assert said == b"HTTP/1.1 100 Continue\r\n\r\n", said
+        with suppress(ConnectionResetError, BrokenPipeError):  # who has answered already may hear no more
+            client.sendall(body)
         head, _, body = _until_closed(client).partition(b"\r\n\r\n")
     if not head:
         return NO_ANSWER
@@ -46,7 +62,7 @@ def http2(port: int, headers: RawHeaders) -> RawAnswer:
     connection.initiate_connection()
     connection.send_headers(1, list(headers), end_stream=True)
     answer = NO_ANSWER
-    with socket.create_connection(("127.0.0.1", port), timeout=10) as client, suppress(ConnectionResetError):
+    with socket.create_connection(("127.0.0.1", port), timeout=60) as client, suppress(ConnectionResetError):
         client.sendall(connection.data_to_send())
         while data := client.recv(1 << 16):
             for event in connection.receive_data(data):

@@ -8,13 +8,14 @@ from typing import Any
 
 import yaml
 
-from extproc.adapters.sqlite_store import SqliteStore
-from extproc.control.actions import Apply, act
-from extproc.control.following import Followed
+from extproc.control.acting import act
+from extproc.control.actions import Apply
+from extproc.control.active_rollouts import ActiveRollout
 from extproc.control.reconciler import Reconciler
 from extproc.control.rollout import Observations
 from extproc.resources.loading import load_paths
-from extproc.snapshot.store import HistoryEntry, StoredRollout
+from extproc.store.records import HistoryEntry, StoredRollout
+from extproc.testing.memory_store import MemoryStore
 from tests.support.clock import FakeClock
 from tests.support.rollouts import CANARY, document
 
@@ -35,13 +36,13 @@ class Seen:
     def __init__(self) -> None:
         self.observations = Observations()
 
-    def look(self, under_way: Iterable[Followed], now: float) -> None:
+    def look(self, under_way: Iterable[ActiveRollout], now: float) -> None:
         """There is nothing new."""
 
     def begin(self, now: float) -> None:
         """There is nothing to get ready."""
 
-    def observe(self, followed: Followed, now: float) -> Observations:
+    def observe(self, followed: ActiveRollout, now: float) -> Observations:
         return self.observations
 
 
@@ -55,37 +56,40 @@ class Clusters:
         return "" if cluster in self.known else f"cluster {cluster} is not known"
 
 
-class House:
-    """The store in ``folder``."""
+class Environment:
+    """A store, and ``folder`` for what people write."""
 
     def __init__(self, folder: Path) -> None:
         self.folder = folder
         self.clock = FakeClock()
         self.seen = Seen()
         self.said: list[str] = []
-        self.store = SqliteStore(folder / "dropout.db", create=True, clock=self.clock, wait=0.1)
+        self.store = MemoryStore(clock=self.clock)
+        self.place = self.store.place
 
     def apply_template(self, body: dict[str, Any]) -> None:
         file = self.folder / "template.yaml"
         file.write_text(yaml.safe_dump(body))
         act(self.store, "alice", Apply(load_paths([file]).documents), self.clock)
 
-    def apply(self, name: str = NAME[1], steps: Sequence[dict[str, Any]] = STEPS, **spec: Any) -> None:
-        body = {**CANARY, "match": [{"path": {"value": f"/{name}"}}], "steps": list(steps), **spec}
+    def apply(self, name: str = NAME[1], steps: Sequence[dict[str, Any]] | None = STEPS, **spec: Any) -> None:
+        """Apply the usual canary with ``spec`` over it; a field of None is left out."""
+        body = {**CANARY, "match": [{"path": {"value": f"/{name}"}}], "steps": steps and [*steps], **spec}
         file = self.folder / "document.yaml"
-        file.write_text(yaml.safe_dump(document(body, name)))
+        given = {field: value for field, value in body.items() if value is not None}
+        file.write_text(yaml.safe_dump(document(given, name)))
         act(self.store, "alice", Apply(load_paths([file]).documents), self.clock)
 
     def controller(self, holder: str = "a", **options: Any) -> Reconciler:
-        store = SqliteStore(self.folder / "dropout.db", clock=self.clock, wait=0.1)
         return Reconciler(
-            store,
+            MemoryStore(self.place, clock=self.clock),
             self.clock,
             options.pop("observe", self.seen),
             holder=holder,
             actor=f"controller@{holder}",
             lease_seconds=LEASE_SECONDS,
             say=self.said.append,
+            warn=self.said.append,
             **options,
         )
 

@@ -4,11 +4,11 @@ from __future__ import annotations
 
 from typing import Any
 
+from extproc.matching import MatchTable
 from extproc.resources.loading import parse_rollout
 from extproc.snapshot.compile import compile_rollout
-from extproc.snapshot.matching import MatchTable
 from extproc.snapshot.model import CompiledRollout, Overlay, Snapshot
-from extproc.snapshot.store import Status
+from extproc.store.status import Status
 
 CANARY: dict[str, Any] = {
     "model": "fraud-detector",

@@ -6,8 +6,8 @@ from collections.abc import Mapping
 from typing import Any
 
 from extproc.control.analysis.runs import Metric, run_plan
+from extproc.resources.analysis_spec import AnalysisSpec
 from extproc.resources.loading import parse_template
-from extproc.resources.rollout import AnalysisSpec
 
 ERRORS: dict[str, Any] = {
     "name": "errors",

@@ -62,7 +62,7 @@ class Etcd(Process):
     def watch(self, key: str) -> Iterator[Iterator[tuple[str, str]]]:
         """What is written to ``key`` from now on: pairs of PUT or DELETE and the value."""
         create = json.dumps({"create_request": {"key": _encoded(key)}}).encode()
-        with urllib.request.urlopen(f"{self.url}/v3/watch", create, timeout=10) as stream:
+        with urllib.request.urlopen(f"{self.url}/v3/watch", create, timeout=60) as stream:
             answers = (json.loads(line)["result"] for line in stream)
             assert next(answers)["created"]
             yield (

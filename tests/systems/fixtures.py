@@ -13,6 +13,7 @@ from tests.systems.etcd import Etcd
 from tests.systems.opa import Opa
 from tests.systems.otlp import Otlp
 from tests.systems.postgres import Database, Postgres
+from tests.systems.prometheus import ScrapingPrometheus
 from tests.systems.resp import Redis, Valkey
 
 System = TypeVar("System")
@@ -77,6 +78,12 @@ def valkey(servers: Servers) -> Valkey:
 def etcd(servers: Servers) -> Etcd:
     """etcd without a key."""
     return _emptied(servers.get(Etcd))
+
+
+@pytest.fixture
+def prometheus(servers: Servers) -> ScrapingPrometheus:
+    """Prometheus with what its one page says."""
+    return servers.get(ScrapingPrometheus)
 
 
 @pytest.fixture

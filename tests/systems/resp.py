@@ -38,7 +38,7 @@ class Redis(Process):
             AssertionError: with its error, when it refuses.
         """
         words = b"".join(b"$%d\r\n%s\r\n" % (len(word), word) for word in (part.encode() for part in command))
-        with socket.create_connection(("127.0.0.1", self.port), timeout=10) as connection:
+        with socket.create_connection(("127.0.0.1", self.port), timeout=60) as connection:
             connection.sendall(b"*%d\r\n%s" % (len(command), words))
             with connection.makefile("rb") as answer:
                 return _read(answer)

@@ -69,7 +69,7 @@ def test_its_children_are_ended_with_it_whatever_they_ignore() -> None:
         child = int(fake.log().split()[0])
         assert alive(child)
         folder = fake.folder
-    wait_for(lambda: not alive(child), "the end of the child", 5)
+    wait_for(lambda: not alive(child), "the end of the child")
     assert not folder.exists()
 
 
@@ -135,9 +135,16 @@ sys.stdin.read()
         assert tests.stdout is not None
         pid, folder = tests.stdout.readline().split()
         tests.send_signal(signal.SIGKILL)
-    wait_for(lambda: not alive(int(pid)), "the end of what the tests started", 5)
+    wait_for(lambda: not alive(int(pid)), "the end of what the tests started")
     (Path(folder) / "sleeper.log").unlink()
     Path(folder).rmdir()
+
+
+def test_what_starts_only_when_its_tests_are_gone_ends_at_once(monkeypatch: pytest.MonkeyPatch) -> None:
+    with monkeypatch.context() as patched:
+        patched.setattr(process.os, "getpid", lambda: 2**30)
+        with pytest.raises(AssertionError, match="fake ended with 1 at its start"):
+            Fake("import time", WAIT).__enter__()
 
 
 # -- what is not there

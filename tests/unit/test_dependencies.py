@@ -73,9 +73,23 @@ def distributions(module: str) -> set[str]:
     return found | {PARTS[name] for name in found if name in PARTS}
 
 
-def code(*, demo: bool) -> list[Path]:
-    package = ROOT / "extproc"
-    return [file for file in package.rglob("*.py") if ((package / "demo") in file.parents) == demo]
+PACKAGE = ROOT / "extproc"
+SYSTEMS = {extra: f"adapters/{extra}" for extra in sorted(EXTRAS) if (PACKAGE / "adapters" / extra).is_dir()} | {
+    "rego": "adapters/regorus/builtins/jose.py"
+}
+"""Whose adapters import what comes with the extra of their folder's name; those of the others do with the base.
+
+A module of its own has what needs an extra of an adapter that needs none otherwise.
+"""
+
+
+def code(place: str) -> list[Path]:
+    path = PACKAGE / place
+    return [path] if path.is_file() else sorted(path.rglob("*.py"))
+
+
+def of_serve() -> list[Path]:
+    return sorted(set(code("")) - set(chain(code("demo"), *map(code, SYSTEMS.values()))))
 
 
 @pytest.mark.parametrize("python", PYTHONS)
@@ -100,21 +114,30 @@ def test_the_lock_is_good_for_any_index() -> None:
 def test_every_declared_dependency_says_why() -> None:
     lines = (ROOT / "pyproject.toml").read_text().splitlines()
     for requirement in DECLARED:
-        (line,) = (line for line in lines if re.match(rf'    "{re.escape(requirement.name)}[\[<>=]', line))
-        assert re.search(r"# .{8}", line), line
+        declared = [line for line in lines if re.match(rf'    "{re.escape(requirement.name)}[\[<>=]', line)]
+        assert declared, requirement
+        assert [line for line in declared if not re.search(r"# .{8}", line)] == []
 
 
 def test_what_serve_imports_is_declared_and_nothing_else() -> None:
-    needed = {module: distributions(module) for module in imports(*code(demo=False))}
+    needed = {module: distributions(module) for module in imports(*of_serve())}
     base = {canonicalize_name(requirement.name) for requirement in BASE}
     assert {module for module, names in needed.items() if not names & base} == set()
     assert base - set(chain.from_iterable(needed.values())) == set()
 
 
 def test_what_the_demo_imports_comes_with_its_extra() -> None:
-    needed = {module: distributions(module) for module in imports(*code(demo=True))}
+    needed = {module: distributions(module) for module in imports(*code("demo"))}
     given = {canonicalize_name(requirement.name) for requirement in (*BASE, *EXTRAS["demo"])}
     assert {module for module, names in needed.items() if not names & given} == set()
+
+
+@pytest.mark.parametrize("system", SYSTEMS)
+def test_what_the_adapters_of_a_system_import_comes_with_its_extra_and_nothing_else_does(system: str) -> None:
+    needed = {module: distributions(module) for module in imports(*code(SYSTEMS[system]))}
+    base, extra = ({canonicalize_name(each.name) for each in of} for of in (BASE, EXTRAS[system]))
+    assert {module for module, names in needed.items() if not names & (base | extra)} == set()
+    assert extra - set(chain.from_iterable(needed.values())) == set()
 
 
 def test_protobuf_is_not_older_than_the_generated_code() -> None:

@@ -15,14 +15,14 @@ import yaml
 from hypothesis import example, given
 from hypothesis import strategies as st
 
-from extproc.adapters.feature_files import read_feature_file
-from extproc.control.api.tokens import load_token
+from extproc.adapters.file.features import read_feature_file
 from extproc.datapath.pseudonym import load_or_create_key
 from extproc.decision_id import KeyFile
 from extproc.errors import DropoutError
+from extproc.net.tls import TlsFiles
+from extproc.net.tokens import load_tokens
 from extproc.resources.loading import load_paths
 from extproc.resources.policies import read_sources
-from extproc.serve.tls import TlsFiles
 from tests.support.certificates import identity
 from tests.support.clock import FakeClock
 from tests.support.rollouts import CANARY, document
@@ -66,18 +66,18 @@ FILES = {
     "data of policies": Read("data.json", b'{"a": {"b": [1, 2.5, "x", null]}}', read_policies),
     "data of policies in YAML": Read("data.yaml", b"a:\n  b: [1, 2.5, x]\nc: null\n", read_policies),
     "features": Read(
-        "a.csv", b"entity,view,name,value,event_time\nu,v,n,0.5,1700000000\n", lambda f: read_feature_file(f, 0)
+        "a.csv", b"entity,view,name,value,event_time\nu,v,n,0.5,1700000000\n", lambda f: read_feature_file(f, 2e9)
     ),
     "features in JSON": Read(
         "a.jsonl",
         b'{"entity": "u", "view": "v", "name": "n", "value": [1], "event_time": "2026-11-29T00:00:00Z"}\n',
-        lambda file: read_feature_file(file, 0),
+        lambda file: read_feature_file(file, 2e9),
     ),
     "keys of ids": Read(
         "ids", b"00112233445566778899aabbccddeeff" * 2 + b"\n", lambda file: KeyFile(file, FakeClock())
     ),
     "a key for pseudonyms": Read("key", b"k" * 32, load_or_create_key),
-    "a token": Read("token", b"0123456789abcdefghij\n", load_token),
+    "a token": Read("token", b"0123456789abcdefghij\n", lambda file: load_tokens(file, "the token")),
     "a certificate": Read("c.pem", PEM, read_certificate),
     "an authority": Read("c.pem", PEM, read_authority),
 }

@@ -1,4 +1,4 @@
-"""Who may import whom: the rules of the house, read from every import statement of the package."""
+"""Who may import whom: the rules of the environment, read from every import statement of the package."""
 
 from __future__ import annotations
 
@@ -6,7 +6,8 @@ import ast
 import re
 import sys
 import tomllib
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
+from collections.abc import Set as AbstractSet
 from pathlib import Path
 from typing import NamedTuple
 
@@ -19,6 +20,8 @@ PACKAGE = ROOT / "extproc"
 LOOPS = ("datapath", "protect", "control")
 SHARED = (
     "assignment",
+    "matching",
+    "store",
     "snapshot",
     "resources",
     "measure",
@@ -27,11 +30,13 @@ SHARED = (
     "key_files",
     "errors",
     "names",
+    "suggestions",
     "clock",
+    "trouble",
 )
-SPEAK_ENVOY = ("datapath.transports", "serve", "protect", "control.api", "_gen")
+SPEAK_ENVOY = ("datapath.transports", "serve", "net", "protect", "control.api", "_gen")
 ENVOY_MESSAGES = ("grpc", "grpc_health", "grpc_status", "google.protobuf", "envoy_data_plane", "extproc._gen.envoy")
-SERVE_HTTP = ("datapath.transports", "serve", "demo")
+SERVE_HTTP = ("net", "demo")
 HTTP_SERVERS = ("uvicorn", "httptools")
 OF_THE_DEMO = ("httpx", "matplotlib", "rich", "sklearn", "numpy")
 
@@ -76,8 +81,14 @@ def broken_rule(found: Import) -> str | None:
     for loop in LOOPS:
         if within(by, *ours(loop)) and within(of, *ours(*(other for other in LOOPS if other != loop))):
             return "datapath, protect and control never import each other"
-    if within(of, *ours("adapters")) and not within(by, *ours("cli", "adapters")):
-        return "only cli imports adapters"
+    if within(by, *ours(*LOOPS)) and within(of, *ours("serve")):
+        return "serve runs the loops, which know nothing of it"
+    if within(by, *ours("net")) and within(of, "extproc") and not within(of, *ours("net", *SHARED)):
+        return "net stands on what every loop shares alone"
+    if within(of, *ours("adapters")) and not within(by, *ours("cli", "run", "adapters")):
+        return "only run and cli import adapters"
+    if within(of, *ours("run")) and not within(by, *ours("cli", "run")):
+        return "only cli knows what processes are put together from"
     if within(of, *ours("cli")) and not within(by, *ours("cli")):
         return "nothing imports cli"
     if within(of, *ENVOY_MESSAGES) and not within(by, *ours(*SPEAK_ENVOY)):
@@ -114,28 +125,82 @@ def test_no_module_imports_what_is_not_its_to_import() -> None:
     assert [broken for module, file in found.items() for broken in broken_in(file.read_text(), module)] == []
 
 
+def cycles_in(packages: Mapping[str, AbstractSet[str]]) -> set[frozenset[str]]:
+    """The packages that reach each other by their imports, however long the way; each circle once."""
+
+    def reached(start: str) -> frozenset[str]:
+        found: set[str] = set()
+        ahead = [start]
+        while ahead:
+            new = packages.get(ahead.pop(), set()) - found
+            found |= new
+            ahead.extend(new)
+        return frozenset(found)
+
+    reach = {package: reached(package) for package in packages}
+    return {
+        frozenset(other for other in reach[package] if package in reach.get(other, ())) | {package}
+        for package in packages
+        if package in reach[package]
+    }
+
+
+def test_no_two_packages_import_each_other() -> None:
+    """Directly or by way of others; a module of its own beside the packages counts as one."""
+    packages: dict[str, set[str]] = {}
+    for module, file in modules().items():
+        package = module.split(".")[1]
+        for found in imports_of(file.read_text(), module):
+            path = found.of.split(".")
+            if path[0] == "extproc" and len(path) > 1 and path[1] != package:
+                packages.setdefault(package, set()).add(path[1])
+    assert cycles_in(packages) == set()
+
+
+def test_no_two_modules_import_each_other() -> None:
+    """Directly or by way of others, in functions and for type checkers too: each can be read before those above it."""
+    found = modules()
+    imported: dict[str, set[str]] = {}
+    for module, file in found.items():
+        for each in imports_of(file.read_text(), module):
+            of = each.of if each.of in found else each.of.rpartition(".")[0]
+            if of in found and of != module:
+                imported.setdefault(module, set()).add(of)
+    assert cycles_in(imported) == set()
+
+
+def test_a_circle_of_packages_is_found() -> None:
+    packages = {"control": {"store"}, "store": {"names", "errors"}, "errors": {"control"}, "names": {"clock"}}
+    assert cycles_in(packages) == {frozenset({"control", "store", "errors"})}
+
+
 @pytest.mark.parametrize(
     ("module", "statement"),
     [
         ("extproc.datapath.decide", "from extproc.control import actions"),
-        ("extproc.control.actions", "import extproc.datapath.model"),
+        ("extproc.control.acting", "import extproc.datapath.model"),
         ("extproc.protect.observer", "from extproc.control.transitions import abort"),
         ("extproc.control.actions", "from extproc import protect"),
         ("extproc.datapath.gather", "from ..control import actions"),
-        ("extproc.serve.worker", "from extproc.adapters.stores import open_store"),
+        ("extproc.serve.worker.worker", "from extproc.adapters.stores import open_store"),
         ("extproc.control.folder", "def f():\n    from extproc import adapters"),
-        ("extproc.serve.worker", "from extproc.cli.output import print_json"),
+        ("extproc.serve.worker.worker", "from extproc.cli.output import print_json"),
         ("extproc.datapath.mutation", "import grpc"),
         ("extproc.datapath.pipeline", "from extproc._gen.envoy.service.ext_proc.v3 import external_processor_pb2"),
-        ("extproc.cli.worker", "import grpc.aio"),
+        ("extproc.run.worker", "import grpc.aio"),
         ("extproc.control.actions", "from grpc_health.v1 import health"),
         ("extproc.envoy.render", "from envoy_data_plane.envoy.config.route import v3"),
         ("extproc.snapshot.holder", "from extproc.datapath.model import Request"),
-        ("extproc.resources.rollout", "if TYPE_CHECKING:\n    from extproc.serve import tls"),
+        ("extproc.resources.rollout", "if TYPE_CHECKING:\n    from extproc.net import tls"),
         ("extproc.errors", "from extproc.settings import settings"),
+        ("extproc.serve.supervisor.supervisor", "from extproc.run import serve"),
+        ("extproc.run.serve", "from extproc.cli.options import store_option"),
         ("extproc.cli.demo", "import rich"),
-        ("extproc.cli.worker", "import uvicorn"),
+        ("extproc.run.worker", "import uvicorn"),
         ("extproc.datapath.pipeline", "import httptools"),
+        ("extproc.control.api.server", "from extproc.serve.tasks import Tasks"),
+        ("extproc.net.tls", "from extproc.serve import hosts"),
+        ("extproc.net.asgi", "from extproc.control.access import this_user"),
     ],
 )
 def test_a_forbidden_import_is_found(module: str, statement: str) -> None:
@@ -145,12 +210,12 @@ def test_a_forbidden_import_is_found(module: str, statement: str) -> None:
 @pytest.mark.parametrize(
     ("module", "statement"),
     [
-        ("extproc.cli.worker", "from extproc.adapters.stores import open_store"),
+        ("extproc.run.worker", "from extproc.adapters.stores import open_store"),
         ("extproc.datapath.transports.grpc", "import grpc.aio"),
         ("extproc.control.api.service", "import grpc"),
-        ("extproc.adapters.sqlite_features", "from extproc.datapath.ports import FeatureRow"),
+        ("extproc.adapters.sqlite.features", "from extproc.datapath.ports import FeatureRow"),
         ("extproc.datapath.replay", "from extproc.snapshot.compile import compile_rollout"),
-        ("extproc.serve.http_server", "import uvicorn"),
+        ("extproc.net.asgi", "import uvicorn"),
         ("extproc.demo.screen", "from rich.console import Console"),
     ],
 )
@@ -158,13 +223,55 @@ def test_an_allowed_import_is_left_alone(module: str, statement: str) -> None:
     assert broken_in(statement, module) == []
 
 
-def test_outside_the_demo_only_what_pip_install_brings_is_imported() -> None:
+LISTENS = {
+    "start_server",
+    "start_unix_server",
+    "create_server",
+    "create_unix_server",
+    "add_insecure_port",
+    "add_secure_port",
+    "connect_accepted_socket",
+}
+MAY_LISTEN = {
+    "extproc.serve.worker.grpc_server": "a request's own path",
+    "extproc.serve.supervisor.host_socket": "one question a connection, of this user's and root's processes",
+    "extproc.demo.environment": "looks for a port",
+}
+
+
+def test_nobody_listens_for_others_but_the_one_listener() -> None:
+    """Who accepts connections by themselves has to bound them, encrypt them and know who calls once more."""
+    found = {
+        module
+        for module, file in modules().items()
+        for node in ast.walk(ast.parse(file.read_text()))
+        if isinstance(node, ast.Call) and isinstance(node.func, ast.Attribute) and node.func.attr in LISTENS
+    }
+    assert {module for module in found if not within(module, *ours("net"))} == set(MAY_LISTEN)
+
+
+PLACES_OF_EXTRAS = {"rego": "adapters.regorus.builtins.jose"}
+"""Extras that are for a module of an adapter whose system needs none, in place of the folder of their name."""
+
+
+def brought(module: str) -> set[str]:
+    """The packages that ``module`` may import: the base's, in a system's folder of adapters its extra's too."""
     project = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]
-    brought = {re.split(r"[<>=~!\[]", requirement)[0] for requirement in project["dependencies"]}
+    extras = project["optional-dependencies"]
+    places = {extra: PLACES_OF_EXTRAS.get(extra, f"adapters.{extra}") for extra in extras}
+    system = next((extra for extra, place in places.items() if within(module, *ours(place))), None)
+    requirements = [*project["dependencies"], *(extras[system] if system else [])]
+    return {re.split(r"[<>=~!\[]", requirement)[0] for requirement in requirements}
+
+
+def test_outside_the_demo_only_what_pip_install_brings_is_imported() -> None:
+    """And by the adapters of a system what the extra of its name brings."""
     by_import = {
         "cel": "common-expression-language",
+        "jwt": "pyjwt",
         "regorus": "gordon-to-regorus",
         "grpc": "grpcio",
+        "opa_client": "opa-python-client",
         "grpc_health": "grpcio-health-checking",
         "google": "protobuf",
         "prometheus_client": "prometheus-client",
@@ -178,6 +285,6 @@ def test_outside_the_demo_only_what_pip_install_brings_is_imported() -> None:
         for found in imports_of(file.read_text(), module)
         if (name := found.of.partition(".")[0]) not in sys.stdlib_module_names
         and name != "extproc"
-        and by_import.get(name, name) not in brought
+        and by_import.get(name, name) not in brought(module)
     }
     assert unknown == set()

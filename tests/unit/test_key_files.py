@@ -9,16 +9,16 @@ from pathlib import Path
 import pytest
 
 from extproc import key_files
-from extproc.control.api.tokens import load_token
 from extproc.datapath.pseudonym import load_or_create_key
 from extproc.decision_id import KeyFile
 from extproc.errors import DropoutError
+from extproc.net.tokens import load_tokens
 from tests.support.clock import FakeClock
 
 NOBODY, ME = 65534, os.geteuid()
 
 LOADERS: dict[str, Callable[[Path], object]] = {
-    "a token": load_token,
+    "a token": lambda path: load_tokens(path, "the token"),
     "a key for pseudonyms": load_or_create_key,
     "keys of ids": lambda path: KeyFile(path, FakeClock()),
 }

@@ -1,33 +1,29 @@
-"""Measuring a metric, and judging what was measured: providers know numbers, ``judge`` knows conditions.
+"""Measuring what is embedded, and judging what was measured: providers know numbers, ``judge`` knows conditions.
 
-A provider compares the arms as they were randomised, within one epoch: whatever version served a request, and whatever
-else the policy or a breaker did, it counts for the arm that its unit drew (intention to treat).
+An embedded provider compares the arms as they were randomised, within one epoch: whatever version served a request,
+and whatever else the policy or a breaker did, it counts for the arm that its unit drew (intention to treat).
 """
 
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass
-from math import copysign, inf, isfinite
-from typing import Any, Final, Protocol
+from math import inf, isfinite
+from typing import Any, Final
 
 from extproc.control.analysis.ends import is_left_more, left, with_abandoned, with_missing
+from extproc.control.analysis.ports import LabelSource, ObservationSource, Reading, Subject
 from extproc.control.analysis.runs import Measured, Metric, Outcome
-from extproc.control.analysis.sequential import Comparison, Groups, compare
+from extproc.control.analysis.sequential import Comparison, Groups, compare, ratio
 from extproc.control.analysis.windows import Windows
 from extproc.errors import DropoutError
 from extproc.measure import (
-    FALSE_NEGATIVE,
-    FALSE_POSITIVE,
-    TRUE_NEGATIVE,
-    TRUE_POSITIVE,
     ArmTotals,
-    EpochTotals,
     LabelTotals,
 )
 from extproc.measure.outcomes import Counts
-from extproc.resources.analysis_template import FeedbackSpec, ObservedSpec
 from extproc.resources.conditions import Condition, ConditionError
+from extproc.resources.providers.feedback import FeedbackSpec
+from extproc.resources.providers.observed import ObservedSpec
 
 STALE_SECONDS: Final = 10.0
 """Older observations say nothing about now."""
@@ -35,69 +31,15 @@ STALE_SECONDS: Final = 10.0
 UNHEARD_SHARE: Final = 0.10
 """With more decisions than this of which nothing is known, outcomes are not those of the arm."""
 
+SURPLUS_SHARE: Final = 0.10
+"""With more ends than this told of beyond the decisions, others write to the log, and what they said first counted."""
+
 FALLBACK_SHARE: Final = 0.05
 """With more of the canary's requests than this answered by another version, its arm is not the canary."""
 
-
-@dataclass(frozen=True, slots=True)
-class Subject:
-    """What is measured: an epoch of a rollout (``namespace/name``), at ``now`` (Unix seconds), and its two arms."""
-
-    rollout: str
-    epoch: int
-    now: float
-    canary: str
-    control: str
-
-    def arms(self) -> tuple[tuple[str, str], tuple[str, str]]:
-        """What results call the arms, and what the rollout does."""
-        return ("canary", self.canary), ("control", self.control)
-
-
-@dataclass(frozen=True, slots=True)
-class Reading:
-    """What a provider found: a result, as conditions see it; or why it says nothing; or why there is none."""
-
-    result: Mapping[str, Any] | None = None
-    inconclusive: str = ""
-    error: str = ""
-
-
-class MetricProvider(Protocol):
-    """Where measurements come from. Raises nothing: what goes wrong is in the reading."""
-
-    def measure(self, metric: Metric, of: Subject) -> Reading:
-        """Measure ``metric``."""
-        ...
-
-
-class ObservationSource(Protocol):
-    """What the observers of all hosts counted."""
-
-    def totals(self, rollout: str, epoch: int) -> EpochTotals | None:
-        """The counts of an epoch, since it began; None if none were reported. Raises ``Unreachable``."""
-        ...
-
-
-class LabelSource(Protocol):
-    """The labels that came."""
-
-    def labels(self, rollout: str, epoch: int) -> Mapping[str, LabelTotals]:
-        """The labels of an epoch by arm. Raises ``Unreachable``."""
-        ...
-
-
-class AllMetrics:
-    """The provider of every metric: each is measured where its template says."""
-
-    def __init__(self, observed: MetricProvider, feedback: MetricProvider) -> None:
-        self._observed = observed
-        self._feedback = feedback
-
-    def measure(self, metric: Metric, of: Subject) -> Reading:
-        """Measure ``metric``, whatever its provider."""
-        provider = self._observed if isinstance(metric.provider, ObservedSpec) else self._feedback
-        return provider.measure(metric, of)
+_SHOWN: Final = 5
+_KEPT: Final = 100
+"""How many numbers of a list are shown in a line, and how many are kept with a measurement."""
 
 
 def judge(metric: Metric, reading: Reading, now: float) -> Measured:
@@ -116,7 +58,7 @@ def judge(metric: Metric, reading: Reading, now: float) -> Measured:
     return Measured(metric.name, now, outcome, value, f"{why} ({described(reading.result)})")
 
 
-def _holds(condition: Condition | None, metric: Metric, result: Mapping[str, Any]) -> bool | None:
+def _holds(condition: Condition | None, metric: Metric, result: Any) -> bool | None:
     return None if condition is None else condition.holds(result, metric.args)
 
 
@@ -133,13 +75,23 @@ def _verdict(metric: Metric, success: bool | None, failure: bool | None) -> tupl
     return Outcome.INCONCLUSIVE, "neither successCondition nor failureCondition is true"
 
 
-def described(result: Mapping[str, Any]) -> str:
+def described(result: Any) -> str:
     """A result in a line: ``canary requests 1200, rate 0.0702; control ...; difference 0.0202; ...``."""
+    if not isinstance(result, Mapping):
+        return f"result {_listed(result)}"
     parts = []
     for name, value in result.items():
         numbers = value.items() if isinstance(value, Mapping) else [("", value)]
         parts.append(f"{name} " + ", ".join(f"{field} {_number(number)}".strip() for field, number in numbers))
     return "; ".join(parts)
+
+
+def _listed(result: Any) -> str:
+    """Of many numbers the first few."""
+    if not isinstance(result, list):
+        return _number(result)
+    numbers = [_number(number) for number in result[:_SHOWN]]
+    return f"[{', '.join(numbers)}{', ...' if len(result) > _SHOWN else ''}]"
 
 
 def _number(value: float) -> str:
@@ -150,6 +102,8 @@ def _as_json(value: Any) -> Any:
     """The value as JSON has it; a bound that is infinite is null."""
     if isinstance(value, Mapping):
         return {name: _as_json(inner) for name, inner in value.items()}
+    if isinstance(value, list):
+        return [_as_json(inner) for inner in value[:_KEPT]]
     return value if not isinstance(value, float) or isfinite(value) else None
 
 
@@ -165,7 +119,7 @@ class ObservedMetrics:
 
     def measure(self, metric: Metric, of: Subject) -> Reading:
         """Measure ``metric``, whose provider is ``observed``."""
-        spec = metric.provider
+        spec = metric.provider.spec
         assert isinstance(spec, ObservedSpec)
         try:
             totals = self._source.totals(of.rollout, of.epoch)
@@ -180,7 +134,7 @@ class ObservedMetrics:
             return Reading(inconclusive=f"nothing was heard of what was decided in the last {silent:.0f} s")
         arms = [totals.arms.get(arm, ArmTotals()) for _, arm in of.arms()]
         if spec.window is not None:
-            arms = self._windows.within(spec.window, of.rollout, of.epoch, of.now, arms)
+            arms = self._windows.within(spec.window, (of.rollout, of.canary), of.epoch, of.now, arms)
         blamed = spec.metric == "error_rate" and is_left_more(*arms)
         if reason := _not_comparable(arms[0], arms[1], spec, blamed=blamed):
             return Reading(inconclusive=reason)
@@ -198,7 +152,16 @@ def _not_comparable(canary: ArmTotals, control: ArmTotals, spec: ObservedSpec, *
             return f"{counted} requests in the {name} arm, fewer than {at_least}"
         if (unheard := arm.decided - arm.ends.left.requests) > UNHEARD_SHARE * arm.decided:
             return f"{unheard} of {arm.decided} decisions of the {name} arm have no outcome"
+        if doubt := surplus_of(name, arm):
+            return doubt
     return _not_the_canarys(canary)
+
+
+def surplus_of(name: str, arm: ArmTotals) -> str:
+    """Why what the log told of an arm is in doubt; empty if it is not."""
+    if arm.surplus <= SURPLUS_SHARE * arm.decided:
+        return ""
+    return f"the access log told of {arm.surplus} ends beside those of the {arm.decided} decisions of the {name} arm"
 
 
 def _counted_of(arm: ArmTotals, spec: ObservedSpec, *, blamed: bool) -> int:
@@ -241,14 +204,7 @@ def _share(counts: Counts, name: str) -> dict[str, Any]:
 
 
 def _differing(canary: float, control: float) -> dict[str, float]:
-    return {"difference": canary - control, "ratio": _times(canary, control)}
-
-
-def _times(canary: float, control: float) -> float:
-    """How many times the control's value the canary's is: infinitely many where the control's is 0 and it is not."""
-    if control == 0:
-        return 1.0 if canary == 0 else copysign(inf, canary)
-    return canary / control
+    return {"difference": canary - control, "ratio": ratio(canary, control)}
 
 
 def _bounds(found: Comparison | None) -> dict[str, float]:
@@ -268,7 +224,7 @@ class FeedbackMetrics:
 
     def measure(self, metric: Metric, of: Subject) -> Reading:
         """Measure ``metric``, whose provider is ``feedback``."""
-        spec = metric.provider
+        spec = metric.provider.spec
         assert isinstance(spec, FeedbackSpec)
         try:
             totals = self._source.totals(of.rollout, of.epoch)
@@ -295,20 +251,10 @@ def _of_labels(groups: Mapping[str, Groups], spec: FeedbackSpec) -> Reading:
     return Reading({**result, **_differing(*values), **_bounds(found)})
 
 
-_OF_CONFUSION: Final = {
-    "false_positive_rate": (FALSE_POSITIVE, (FALSE_POSITIVE, TRUE_NEGATIVE)),
-    "false_negative_rate": (FALSE_NEGATIVE, (FALSE_NEGATIVE, TRUE_POSITIVE)),
-    "precision": (TRUE_POSITIVE, (TRUE_POSITIVE, FALSE_POSITIVE)),
-    "recall": (TRUE_POSITIVE, (TRUE_POSITIVE, FALSE_NEGATIVE)),
-}
-"""By metric: what is looked for, and among what."""
-
-
 def _counted(labels: LabelTotals | None, spec: FeedbackSpec) -> Groups:
     """By group of units: how many labels the metric is about, and how much of them it looks for."""
     if labels is None:
         return {}
     if spec.metric == "mean":
         return labels.outcomes.get(spec.outcome or "", {})
-    part, among = _OF_CONFUSION[spec.metric]
-    return {group: (sum(counts[place] for place in among), counts[part]) for group, counts in labels.confusion.items()}
+    return labels.of_rate(spec.metric)

@@ -13,10 +13,14 @@ from enum import StrEnum
 from math import inf
 from typing import Any, Final
 
+import orjson
+from xxhash import xxh64_hexdigest
+
 from extproc.errors import InvalidInput
-from extproc.resources.analysis_template import AnalysisTemplate, FeedbackSpec, MetricSpec, ObservedSpec
+from extproc.resources.analysis_spec import AnalysisSpec
+from extproc.resources.analysis_template import AnalysisTemplate, MetricSpec
 from extproc.resources.conditions import Condition, compile_condition
-from extproc.resources.rollout import AnalysisSpec
+from extproc.resources.providers.chosen import ChosenProvider
 from extproc.resources.uses import UNKNOWN_ARGUMENT, given_args, misuses
 
 KEPT_MEASUREMENTS: Final = 10
@@ -44,7 +48,8 @@ class Outcome(StrEnum):
 class Metric:
     """A metric of a run, with all that judging it takes. Durations are seconds.
 
-    ``count`` is None for a metric that is measured until the run is stopped.
+    ``count`` is None for a metric that is measured until the run is stopped. ``meaning`` fingerprints what it measures
+    and by what it judges: measurements of another one say nothing about it.
     """
 
     name: str
@@ -58,8 +63,15 @@ class Metric:
     dry_run: bool
     success: Condition | None
     failure: Condition | None
-    provider: ObservedSpec | FeedbackSpec
+    provider: ChosenProvider
+    timeout: float
     args: Mapping[str, str]
+    meaning: str
+
+    @property
+    def overdue_after(self) -> float:
+        """How long after it is due a measurement may come at most."""
+        return (self.interval or 0.0) + self.timeout
 
 
 @dataclass(frozen=True, slots=True)
@@ -107,8 +119,6 @@ def run_plan(
 def _metrics(analysis: AnalysisSpec, template: AnalysisTemplate, background: bool) -> Iterator[Metric]:
     args = {name: value for name, value in given_args(analysis, template).items() if value is not None}
     for spec in template.spec.metrics:
-        provider = spec.provider.observed or spec.provider.feedback
-        assert provider is not None  # the document's rules
         yield Metric(
             name=spec.name,
             interval=spec.interval,
@@ -121,9 +131,17 @@ def _metrics(analysis: AnalysisSpec, template: AnalysisTemplate, background: boo
             dry_run=spec.dry_run,
             success=_condition(spec.success_condition),
             failure=_condition(spec.failure_condition),
-            provider=provider,
+            provider=spec.provider,
+            timeout=spec.timeout,
             args=args,
+            meaning=_meaning(spec, args),
         )
+
+
+def _meaning(spec: MetricSpec, args: Mapping[str, str]) -> str:
+    asked = spec.provider.spec.model_dump(mode="json", exclude_unset=True)
+    said = [spec.provider.name, asked, spec.success_condition, spec.failure_condition, dict(args)]
+    return xxh64_hexdigest(orjson.dumps(said, option=orjson.OPT_SORT_KEYS))
 
 
 def _condition(source: str | None) -> Condition | None:
@@ -135,9 +153,22 @@ def _count(spec: MetricSpec) -> int | None:
     return 1 if spec.interval is None else spec.count
 
 
-def start(plan: RunPlan, now: float) -> dict[str, Any]:
-    """The state of a run that begins at ``now`` (Unix seconds): JSON, bounded by the number of metrics."""
-    return {"started": now, "metrics": {metric.name: _unmeasured(metric, now) for metric in plan.metrics}}
+def start(plan: RunPlan, now: float, step: int = 0) -> Mapping[str, Any]:
+    """The state of a run that begins at ``now`` (Unix seconds), at ``step``: JSON, bounded by the number of metrics."""
+    return looked_at(plan, {"started": now, "metrics": {}}, now, step)
+
+
+def looked_at(plan: RunPlan, run: Mapping[str, Any], now: float, step: int) -> Mapping[str, Any]:
+    """The state of the run when it is looked at: what is to be measured from now on begins.
+
+    That is what waited for its step, what its template has only now, and what means something else than it did.
+    """
+    begun = {
+        metric.name: _begun(metric, run["started"], now)
+        for metric in plan.metrics
+        if step >= metric.starting_step and not _means_the_same(metric, run["metrics"].get(metric.name))
+    }
+    return {**run, "metrics": {**run["metrics"], **begun}} if begun else run
 
 
 def due(plan: RunPlan, run: Mapping[str, Any], now: float, step: int) -> list[Metric]:
@@ -151,12 +182,12 @@ def record(plan: RunPlan, run: Mapping[str, Any], measured: Sequence[Measured], 
     """The state of the run after these measurements; a decided run, or metric, takes no more of them."""
     if outcome(plan, run)[0] is not None:
         return dict(run)
-    states = {metric.name: _state(metric, run) for metric in plan.metrics}
     metrics = {metric.name: metric for metric in plan.metrics}
+    states = {name: state for name, state in run["metrics"].items() if name in metrics}
     for one in measured:
         metric = metrics.get(one.metric)
-        if metric is not None and not _has_ended(metric, states[metric.name]):
-            states[metric.name] = _after(metric, states[metric.name], one, now)
+        if metric is not None and not _has_ended(metric, state := states.get(metric.name) or _state(metric, run)):
+            states[metric.name] = _after(metric, state, one, now)
     return {"started": run["started"], "metrics": states}
 
 
@@ -170,35 +201,63 @@ def outcome(plan: RunPlan, run: Mapping[str, Any]) -> tuple[Outcome | None, str]
         for metric in deciding:
             if _exceeds(metric, states[metric.name], bad):
                 return bad, _because(metric, states[metric.name], bad)
-    if not all(_has_ended(metric, states[metric.name]) for metric in plan.metrics):
+    going_on = [metric for metric in plan.metrics if not _has_ended(metric, states[metric.name])]
+    if any(metric.count is not None for metric in going_on):
         return None, ""
     for metric in deciding:
-        if not states[metric.name]["counts"][Outcome.SUCCESSFUL]:
-            return Outcome.INCONCLUSIVE, f"metric {metric.name} was never Successful"
+        if metric not in going_on and not states[metric.name]["counts"][Outcome.SUCCESSFUL]:
+            return Outcome.INCONCLUSIVE, _never(metric, states[metric.name])
+    if going_on:
+        return None, ""
     if not deciding:
         return Outcome.INCONCLUSIVE, "there are only metrics that never decide (dryRun)"
     return Outcome.SUCCESSFUL, "; ".join(_because(metric, states[metric.name]) for metric in deciding)
 
 
-def never_measured(plan: RunPlan, run: Mapping[str, Any], step: int) -> list[Metric]:
-    """The metrics that may decide at ``step`` and of which nothing is known yet, good or bad; Errors are nothing."""
+def never_successful(plan: RunPlan, run: Mapping[str, Any], step: int) -> list[Metric]:
+    """The metrics that may decide at ``step`` and of which nothing good is known yet, whatever their limits allow."""
     deciding = (metric for metric in plan.metrics if not metric.dry_run and step >= metric.starting_step)
-    return [metric for metric in deciding if not _taken(_state(metric, run))]
+    return [metric for metric in deciding if not _state(metric, run)["counts"][Outcome.SUCCESSFUL]]
 
 
-def _unmeasured(metric: Metric, started: float) -> dict[str, Any]:
+def overdue(plan: RunPlan, run: Mapping[str, Any], now: float, step: int) -> list[Metric]:
+    """The metrics that may decide at ``step`` and should have been measured by ``now``; Errors are no measurements."""
+    states = run["metrics"]
+    begun = [metric for metric in plan.metrics if step >= metric.starting_step and metric.name in states]
+    return [metric for metric in begun if not metric.dry_run and _is_overdue(metric, states[metric.name], now)]
+
+
+def _is_overdue(metric: Metric, state: Mapping[str, Any], now: float) -> bool:
+    return not _has_ended(metric, state) and now > _overdue_at(metric, state)
+
+
+def _overdue_at(metric: Metric, state: Mapping[str, Any]) -> float:
+    at: float | None = state.get("overdueAt")
+    return state["due"] + metric.overdue_after if at is None else at
+
+
+def _begun(metric: Metric, started: float, now: float) -> dict[str, Any]:
+    """A metric of a run that was ``started`` before, to be measured from ``now`` on."""
+    due = started + metric.initial_delay
     return {
+        "of": metric.meaning,
         "counts": {str(kind): 0 for kind in Outcome},
         "consecutiveErrors": 0,
-        "due": started + metric.initial_delay,
+        "due": due,
+        "overdueAt": max(due, now) + metric.overdue_after,
         "measurements": [],
     }
 
 
-def _state(metric: Metric, run: Mapping[str, Any]) -> dict[str, Any]:
-    """Where a metric of the run stands; one that its template has only since the run began begins now."""
-    state: dict[str, Any] = run["metrics"].get(metric.name) or _unmeasured(metric, run["started"])
-    return state
+def _means_the_same(metric: Metric, state: Mapping[str, Any] | None) -> bool:
+    """Whether what was measured is what the metric is now; of what an older Dropout wrote nobody can say more."""
+    return state is not None and state.get("of", metric.meaning) == metric.meaning
+
+
+def _state(metric: Metric, run: Mapping[str, Any]) -> Mapping[str, Any]:
+    """Where a metric of the run stands, one that has not begun too."""
+    state: Mapping[str, Any] | None = run["metrics"].get(metric.name)
+    return _begun(metric, run["started"], run["started"]) if state is None else state
 
 
 def _is_due(metric: Metric, run: Mapping[str, Any], now: float) -> bool:
@@ -218,12 +277,16 @@ def _after(metric: Metric, state: Mapping[str, Any], measured: Measured, now: fl
     one = {"at": measured.at, "outcome": str(measured.outcome), "value": measured.value, "message": measured.message}
     wait = ERROR_RETRY_SECONDS if failed else metric.interval or 0.0
     counts = state["counts"]
-    return {
+    after: dict[str, Any] = {
+        "of": metric.meaning,
         "counts": {**counts, str(measured.outcome): counts[measured.outcome] + 1},
         "consecutiveErrors": state["consecutiveErrors"] + 1 if failed else 0,
         "due": now + max(wait - EARLY_SECONDS, 0.0),
         "measurements": [*state["measurements"], one][-KEPT_MEASUREMENTS:],
     }
+    if failed:
+        return {**after, "overdueAt": _overdue_at(metric, state)}
+    return {**after, "overdueAt": None if _has_ended(metric, after) else after["due"] + metric.overdue_after}
 
 
 def _exceeds(metric: Metric, state: Mapping[str, Any], bad: Outcome) -> bool:
@@ -246,6 +309,12 @@ def _taken(state: Mapping[str, Any]) -> int:
     """How many measurements there were; Errors are none."""
     taken: int = sum(state["counts"].values()) - state["counts"][Outcome.ERROR]
     return taken
+
+
+def _never(metric: Metric, state: Mapping[str, Any]) -> str:
+    """That the metric ended without a Successful measurement, and what the last one said."""
+    last = state["measurements"][-1]["message"] if state["measurements"] else ""
+    return f"metric {metric.name} was never Successful" + (f"; measured last: {last}" if last else "")
 
 
 def _because(metric: Metric, state: Mapping[str, Any], kind: Outcome = Outcome.SUCCESSFUL) -> str:

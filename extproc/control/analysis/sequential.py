@@ -24,7 +24,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from math import inf, log, sqrt
+from math import ceil, copysign, inf, log, sqrt
 from typing import Final, NamedTuple
 
 TUNED_FOR: Final = 1000
@@ -32,6 +32,11 @@ TUNED_FOR: Final = 1000
 
 FEWEST_GROUPS: Final = 8
 """With fewer groups of units in an arm nothing is said about it."""
+
+MOST_NEEDED: Final = 10_000.0
+"""A difference that would show only with more than so many times the counts is none that is waited for."""
+
+_BISECTIONS: Final = 40
 
 Groups = Mapping[int, Sequence[float]]
 """By group of units: how much was counted, and how much of it was what is looked for: [requests, failures]."""
@@ -55,6 +60,13 @@ class _Arm(NamedTuple):
     squares: float
 
 
+def ratio(canary: float, control: float) -> float:
+    """How many times the control's value the canary's is: infinitely many where the control's is 0 and it is not."""
+    if control == 0:
+        return 1.0 if canary == 0 else copysign(inf, canary)
+    return canary / control
+
+
 def compare(canary: Groups, control: Groups, alpha: float, *, share: bool) -> Comparison | None:
     """Compare the ratios of two arms, which hold at least one count each; None if one holds none.
 
@@ -67,6 +79,30 @@ def compare(canary: Groups, control: Groups, alpha: float, *, share: bool) -> Co
     difference = arms[0].ratio - arms[1].ratio
     width = _half_width(arms[0], arms[1], alpha)
     return Comparison(difference, difference - width, difference + width)
+
+
+def needed(canary: Groups, control: Groups, alpha: float, *, share: bool) -> int | None:
+    """About how many more counts, of both arms together, the bounds need to leave out 0 if the difference stays so.
+
+    With ``f`` times as many of both, ``se`` is divided by ``sqrt(f)`` and ``n`` multiplied by ``f``: the smallest ``f``
+    at which ``se / sqrt(f)`` times the boundary at ``f n`` is no wider than the difference, by bisection, gives
+    ``(f - 1)`` times the counts that there are. None where nothing can be said: no difference, too few groups of units,
+    or more than ``MOST_NEEDED`` times as many. 0: the bounds leave out 0 already. Arguments as for ``compare``.
+    """
+    arms = (_arm(canary, share), _arm(control, share))
+    if arms[0] is None or arms[1] is None:
+        return None
+    difference = abs(arms[0].ratio - arms[1].ratio)
+    if not _half_width(arms[0], arms[1], alpha, MOST_NEEDED) < difference:
+        return None
+    low, high = 1.0, 1.0
+    while _half_width(arms[0], arms[1], alpha, high) >= difference:
+        low, high = high, 2 * high
+    for _ in range(_BISECTIONS):
+        middle = (low + high) / 2
+        too_wide = _half_width(arms[0], arms[1], alpha, middle) >= difference
+        low, high = (middle, high) if too_wide else (low, middle)
+    return ceil((high - 1) * (arms[0].size + arms[1].size))
 
 
 def _arm(groups: Groups, share: bool) -> _Arm | None:
@@ -88,13 +124,17 @@ def _arm(groups: Groups, share: bool) -> _Arm | None:
     return _Arm(ratio, size, variance, squares)
 
 
-def _half_width(one: _Arm, other: _Arm, alpha: float) -> float:
-    """How far the bounds are from the difference; infinite where a variance is unknown, or nothing varied."""
-    variance = one.variance + other.variance
-    if not 0 < variance < inf:
+def _half_width(one: _Arm, other: _Arm, alpha: float, times: float = 1.0) -> float:
+    """How far the bounds are from the difference; infinite where a variance is unknown, or nothing varied.
+
+    So little that its square is 0 is nothing. With so many ``times`` the counts; from how many users they come is taken
+    to stay as it is.
+    """
+    variance, squares = one.variance + other.variance, one.squares + other.squares
+    if not (squares > 0 and variance < inf):
         return inf
-    normal = boundary(one.size * other.size / (one.size + other.size), alpha)
-    return sqrt(variance) * _student(normal, variance * variance / (one.squares + other.squares))
+    normal = boundary(times * one.size * other.size / (one.size + other.size), alpha)
+    return sqrt(variance / times) * _student(normal, variance * variance / squares)
 
 
 def boundary(n: float, alpha: float) -> float:

@@ -7,7 +7,7 @@ start or in a new epoch, the window reaches back to where the epoch began.
 from __future__ import annotations
 
 from collections import deque
-from collections.abc import Sequence
+from collections.abc import Hashable, Sequence
 from dataclasses import dataclass, field
 from typing import Final
 
@@ -36,17 +36,20 @@ class Windows:
     """The counts of windows. Use it from one thread."""
 
     def __init__(self) -> None:
-        self._windows: dict[tuple[str, float], _Window] = {}
+        self._windows: dict[tuple[Hashable, float], _Window] = {}
 
     def within(
-        self, seconds: float, rollout: str, epoch: int, now: float, arms: Sequence[ArmTotals]
+        self, seconds: float, compared: Hashable, epoch: int, now: float, arms: Sequence[ArmTotals]
     ) -> list[ArmTotals]:
-        """What of ``arms``, which count since the epoch began, is of the last ``seconds`` before ``now``."""
-        window = self._windows.pop((rollout, seconds), None)
+        """What of ``arms``, which count since the epoch began, is of the last ``seconds`` before ``now``.
+
+        ``compared`` says which arms of which rollout they are, in every epoch.
+        """
+        window = self._windows.pop((compared, seconds), None)
         before = [] if window is None else _last_before(window, now - seconds)
         if window is None or window.epoch != epoch or _went_back(window, now, arms, before):
             window, before = _Window(epoch), []
-        self._windows[rollout, seconds] = window
+        self._windows[compared, seconds] = window
         if len(self._windows) > MOST_WINDOWS:
             del self._windows[next(iter(self._windows))]
         snapshots = window.snapshots
@@ -85,6 +88,7 @@ def _since(arm: ArmTotals, before: ArmTotals) -> ArmTotals:
         failures=arm.failures - before.failures,
         fallbacks=arm.fallbacks - before.fallbacks,
         missing=arm.missing - before.missing,
+        surplus=arm.surplus - before.surplus,
         abandoned=arm.abandoned - before.abandoned,
         latency=LatencySketch((bucket, count) for bucket, count in latency if count > 0),
         groups={group: counts for group, counts in groups.items() if counts[0] > 0},

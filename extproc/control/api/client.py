@@ -3,44 +3,73 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
+from dataclasses import dataclass
+from pathlib import Path
 from typing import Any, Final, TypeVar, cast
 
 import grpc
 from google.protobuf.message import Message
 
 from extproc._gen.dropout.v1 import control_pb2 as pb
-from extproc.control.access import Listing
-from extproc.control.actions import Change, Promote, Result, SetWeight
-from extproc.control.api.codec import from_entry, from_reached, from_result, from_rollout, from_unreadable, to_error
-from extproc.control.api.service import CALL_SECONDS, SERVICE
+from extproc.control.access import RolloutListing
+from extproc.control.actions import Command, Kill, Restore
+from extproc.control.api.codec import (
+    SERVICE,
+    from_entry,
+    from_reached,
+    from_result,
+    from_rollout,
+    from_unreadable,
+    to_error,
+    to_request,
+)
+from extproc.control.api.service import CALL_SECONDS
 from extproc.control.emergency import Reached
+from extproc.control.result import ActionResult
 from extproc.errors import InvalidInput, Unreachable
-from extproc.snapshot.store import HistoryEntry, StoredRollout
+from extproc.files import read_regular
+from extproc.net.endpoints import TcpEndpoint, parse_host_port
+from extproc.store.records import HistoryEntry, StoredRollout
 
 MESSAGE_BYTES: Final = 256 * 1024 * 1024
 """What an answer may have: a list of ten thousand rollouts with long analyses."""
 
+MAX_FILE_BYTES: Final = 1 << 20
+
+Metadata = tuple[tuple[str, str | bytes], ...]
+
 _T = TypeVar("_T", bound=Message)
 
 
-class RemoteControl:
-    """A ``Control`` at ``target``: ``unix:PATH``.
+@dataclass(frozen=True, slots=True)
+class Credentials:
+    """How a caller over TCP shows who they are, and knows the controller: files of theirs, each None without one.
 
-    Raises:
-        InvalidInput: ``control_invalid``, for any other address.
+    ``token`` has a token first on its first line, ``authority`` what the controller's certificate is checked with
+    (default: the system's authorities), ``certificate`` and ``key`` are the caller's own (PEM).
     """
 
-    def __init__(self, target: str) -> None:
-        if not target.removeprefix("unix:") or not target.startswith("unix:"):
-            raise InvalidInput.of("control_invalid", f"{target!r} is not unix:PATH", field="--control")
-        options = [("grpc.max_receive_message_length", MESSAGE_BYTES), ("grpc.use_local_subchannel_pool", 1)]
-        self._channel = grpc.insecure_channel(target, options=options)
+    token: Path | None = None
+    authority: Path | None = None
+    certificate: Path | None = None
+    key: Path | None = None
 
-    def rollouts(self) -> Listing:
+
+class RemoteControl:
+    """A ``Control`` at ``target``: ``unix:PATH`` or ``https://HOST:PORT``; ``http://`` on this machine alone.
+
+    Raises:
+        InvalidInput: ``control_invalid``, for any other address, and for files that cannot be used.
+    """
+
+    def __init__(self, target: str, credentials: Credentials | None = None) -> None:
+        self._metadata, self._channel = _connected(target, credentials or Credentials())
+
+    def rollouts(self) -> RolloutListing:
         """See ``Control``."""
         answer = self._call("List", pb.ListRequest(), pb.ListResponse)
-        return Listing(
+        return RolloutListing(
             [from_rollout(rollout) for rollout in answer.rollouts],
             [from_unreadable(rollout) for rollout in answer.unreadable],
         )
@@ -60,7 +89,7 @@ class RemoteControl:
             f"/{SERVICE}/Watch",
             request_serializer=pb.RolloutName.SerializeToString,
             response_deserializer=pb.Rollout.FromString,
-        )(pb.RolloutName(namespace=namespace, name=name), timeout=seconds)
+        )(pb.RolloutName(namespace=namespace, name=name), timeout=seconds, metadata=self._metadata)
         try:
             with _errors():
                 for rollout in call:
@@ -71,25 +100,24 @@ class RemoteControl:
         finally:
             call.cancel()
 
-    def act(self, action: Change) -> Result:
+    def act(self, action: Command) -> ActionResult:
         """See ``Control``."""
-        method = type(action).__name__
-        answer = self._call(method, _request(action), pb.ActionResult)
+        answer = self._call(type(action).__name__, to_request(action), pb.ActionResult)
         if answer.reached.store_code:
             raise Unreachable.of(answer.reached.store_code, answer.reached.store_message)
         return from_result(answer)
 
     def kill(self, namespace: str, name: str) -> Reached:
         """See ``Control``."""
-        return self._stopping("Kill", namespace, name)
+        return self._stopping(Kill(namespace, name))
 
     def restore(self, namespace: str, name: str) -> Reached:
         """See ``Control``."""
-        return self._stopping("Restore", namespace, name)
+        return self._stopping(Restore(namespace, name))
 
-    def _stopping(self, method: str, namespace: str, name: str) -> Reached:
-        request = pb.RolloutName(namespace=namespace, name=name)
-        return from_reached(namespace, name, self._call(method, request, pb.ActionResult))
+    def _stopping(self, action: Kill | Restore) -> Reached:
+        answer = self._call(type(action).__name__, to_request(action), pb.ActionResult)
+        return from_reached(action.namespace, action.name, answer)
 
     def close(self) -> None:
         """Close the connection."""
@@ -102,18 +130,58 @@ class RemoteControl:
             response_deserializer=answer.FromString,
         )
         with _errors():
-            found: _T = call(request, timeout=CALL_SECONDS + 1)
+            found: _T = call(request, timeout=CALL_SECONDS + 1, metadata=self._metadata)
         return found
 
 
-def _request(action: Change) -> Message:
-    match action:
-        case SetWeight(namespace, name, weight):
-            return pb.SetWeightRequest(namespace=namespace, name=name, weight=weight)
-        case Promote(namespace, name, full, without):
-            return pb.PromoteRequest(namespace=namespace, name=name, full=full, without=without)
-        case _:
-            return pb.RolloutName(namespace=action.namespace, name=action.name)
+def _connected(target: str, credentials: Credentials) -> tuple[Metadata, grpc.Channel]:
+    """What goes with each call, and the channel."""
+    options = [("grpc.max_receive_message_length", MESSAGE_BYTES), ("grpc.use_local_subchannel_pool", 1)]
+    metadata: Metadata = ()
+    if credentials.token is not None:
+        metadata = (("authorization", f"Bearer {_token(credentials.token)}"),)
+    scheme, _, address = target.partition(":")
+    if scheme == "unix" and address:
+        return metadata, grpc.insecure_channel(target, options=options)
+    endpoint = _endpoint(address)
+    if scheme == "https" and endpoint is not None:
+        return metadata, grpc.secure_channel(endpoint.target, _encrypted(credentials), options=options)
+    if scheme == "http" and endpoint is not None and endpoint.loopback:
+        return metadata, grpc.insecure_channel(endpoint.target, options=options)
+    message = f"{target!r} is not unix:PATH or https://HOST:PORT, or http:// with an address of this machine"
+    raise InvalidInput.of("control_invalid", message, field="--control")
+
+
+def _endpoint(address: str) -> TcpEndpoint | None:
+    """What is behind ``https:`` in a URL without a path."""
+    with suppress(InvalidInput):
+        if address.startswith("//"):
+            return TcpEndpoint(*parse_host_port(address.removeprefix("//").removesuffix("/"), "--control"))
+    return None
+
+
+def _encrypted(credentials: Credentials) -> grpc.ChannelCredentials:
+    authority, key, certificate = map(_content, (credentials.authority, credentials.key, credentials.certificate))
+    if (key is None) != (certificate is None):
+        missing = "--control-key" if key is None else "--control-cert"
+        raise InvalidInput.of("tls_incomplete", "a certificate and its key go together", field=missing)
+    return grpc.ssl_channel_credentials(authority, key, certificate)
+
+
+def _token(path: Path) -> str:
+    """The token in a file of theirs, as the controller's own file has it."""
+    words = (_content(path) or b"").split()
+    if not words or not words[0].isascii():
+        raise InvalidInput.of("token_invalid", "there is no token in it", file=str(path))
+    return words[0].decode()
+
+
+def _content(path: Path | None) -> bytes | None:
+    try:
+        return read_regular(path, MAX_FILE_BYTES) if path is not None else None
+    except OSError as error:
+        message = f"it cannot be read: {error.strerror}"
+        raise InvalidInput.of("control_invalid", message, file=str(path)) from error
 
 
 @contextmanager

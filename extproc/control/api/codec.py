@@ -7,12 +7,18 @@ from typing import Any, Final
 
 import grpc
 import orjson
+from google.protobuf.message import Message
 
 from extproc._gen.dropout.v1 import control_pb2 as pb
-from extproc.control.actions import Result
+from extproc.control.actions import Command
 from extproc.control.emergency import Reached
+from extproc.control.result import ActionResult
 from extproc.errors import DropoutError, Fault, InvalidInput, Refused, Unreachable
-from extproc.snapshot.store import STATUS_FIELDS, HistoryEntry, Status, StoredRollout, UnreadableRollout
+from extproc.store.records import HistoryEntry, StoredRollout, UnreadableRollout
+from extproc.store.status import STATUS_FIELDS, Status
+
+_SERVICE: Final = pb.DESCRIPTOR.services_by_name["Control"]
+SERVICE: Final = _SERVICE.full_name
 
 FAULTS_TRAILER: Final = "dropout-faults-bin"
 """The faults of a refusal, as JSON; ``-bin`` keeps gRPC from reading anything into the bytes."""
@@ -20,7 +26,7 @@ FAULTS_TRAILER: Final = "dropout-faults-bin"
 MAX_FAULTS_BYTES: Final = 4096
 """gRPC drops answers whose trailers exceed 8 KiB; what is longer is told by the status alone."""
 
-_AS_JSON: Final = ("conditions", "analysis", "lifted", "previous")
+_AS_JSON: Final = ("conditions", "analysis", "lifted", "previous", "numbers", "applied")
 _AS_TUPLE: Final = ("aborted", "tripped", "kills", "restored", "without")
 
 _STATUS_CODES: Final[Mapping[type[DropoutError], grpc.StatusCode]] = {
@@ -32,7 +38,7 @@ _CODES_OF_ITS_OWN: Final = {
     "not_found": grpc.StatusCode.NOT_FOUND,
     "conflict": grpc.StatusCode.ABORTED,
     "control_denied": grpc.StatusCode.PERMISSION_DENIED,
-    "peer_unknown": grpc.StatusCode.UNAUTHENTICATED,
+    "unauthorized": grpc.StatusCode.UNAUTHENTICATED,
 }
 _ERRORS: Final[Mapping[grpc.StatusCode, type[DropoutError]]] = {
     **{status: kind for kind, status in _STATUS_CODES.items()},
@@ -43,8 +49,12 @@ _ERRORS: Final[Mapping[grpc.StatusCode, type[DropoutError]]] = {
 }
 
 
-def to_rollout(row: StoredRollout, *, document: bool = True) -> pb.Rollout:
-    """A row as a message; its document only if asked for."""
+def to_rollout(row: StoredRollout, *, listed: bool = False) -> pb.Rollout:
+    """A row as a message; of the document of one that is ``listed``, what a list shows: its variants."""
+    document = row.document
+    if listed:
+        variants = document.get("spec", {}).get("variants")
+        document = {"spec": {"variants": variants}} if variants else {}
     return pb.Rollout(
         namespace=row.namespace,
         name=row.name,
@@ -52,7 +62,7 @@ def to_rollout(row: StoredRollout, *, document: bool = True) -> pb.Rollout:
         source=row.source,
         deleted=row.deleted,
         status=_to_status(row.status),
-        document_json=orjson.dumps(row.document).decode() if document else "",
+        document_json=orjson.dumps(document).decode() if document else "",
     )
 
 
@@ -105,9 +115,28 @@ def _from_status(message: pb.Status) -> Status:
         else:
             values[name] = getattr(message, name)
     values |= {name: tuple(values[name] or ()) for name in (*_AS_TUPLE, "conditions")}
-    values |= {name: values[name] or {} for name in ("analysis", "lifted", "previous")}
+    values |= {name: values[name] or {} for name in ("analysis", "lifted", "previous", "numbers", "applied")}
     values["canary"] = message.canary if message.HasField("canary") else None
     return Status(**values)
+
+
+def request_of(kind: type[Command]) -> type[Message]:
+    """What the RPC for a ``kind`` of actions takes: it is called as they are."""
+    request: type[Message] = getattr(pb, _SERVICE.methods_by_name[kind.__name__].input_type.name)
+    return request
+
+
+def to_request(action: Command) -> Message:
+    """An action as a message, whose fields have the names of its own."""
+    request = request_of(type(action))
+    return request(**{name: getattr(action, name) for name in request.DESCRIPTOR.fields_by_name})
+
+
+def from_request(kind: type[Command], request: Message) -> Command:
+    """The reverse of ``to_request``; the namespace may be left out."""
+    values = {name: getattr(request, name) for name in request.DESCRIPTOR.fields_by_name}
+    values = {name: value if isinstance(value, (str, int)) else tuple(value) for name, value in values.items()}
+    return kind(**values | {"namespace": values["namespace"] or "default"})
 
 
 def to_entry(entry: HistoryEntry) -> pb.HistoryEntry:
@@ -120,6 +149,8 @@ def to_entry(entry: HistoryEntry) -> pb.HistoryEntry:
         action=entry.action,
         message=entry.message,
         detail_json=orjson.dumps(entry.detail).decode(),
+        count=entry.count,
+        first_at=entry.first_at,
     )
 
 
@@ -133,17 +164,19 @@ def from_entry(message: pb.HistoryEntry) -> HistoryEntry:
         action=message.action,
         message=message.message,
         detail=orjson.loads(message.detail_json or "{}"),
+        count=message.count or 1,
+        first_at=message.first_at if message.HasField("first_at") else None,
     )
 
 
-def to_result(result: Result) -> pb.ActionResult:
+def to_result(result: ActionResult) -> pb.ActionResult:
     """What became of an action as a message."""
     return pb.ActionResult(rollout=to_rollout(result.row), result=result.result, message=result.message)
 
 
-def from_result(message: pb.ActionResult) -> Result:
+def from_result(message: pb.ActionResult) -> ActionResult:
     """The reverse of ``to_result``."""
-    return Result(from_rollout(message.rollout), message.result, message.message)
+    return ActionResult(from_rollout(message.rollout), message.result, message.message)
 
 
 def to_reached(reached: Reached) -> pb.ActionResult:
@@ -185,7 +218,8 @@ def to_error(code: grpc.StatusCode, details: str, trailers: Iterable[tuple[str, 
     """The error that a call ended with.
 
     One without faults did not come from the service: nobody listens (``control_unreachable``), nobody answered in
-    time (``control_timeout``), or it is something else that speaks gRPC (``control_failed``).
+    time (``control_timeout``), the listener does not know who calls (``unauthorized``), or it is something else that
+    speaks gRPC (``control_failed``).
     """
     for name, value in trailers:
         if name == FAULTS_TRAILER and code in _ERRORS:
@@ -194,4 +228,6 @@ def to_error(code: grpc.StatusCode, details: str, trailers: Iterable[tuple[str, 
         return Unreachable.of("control_unreachable", f"no controller answers: {details}", field="--control")
     if code == grpc.StatusCode.DEADLINE_EXCEEDED:
         return Unreachable.of("control_timeout", "the controller did not answer in time", field="--control")
+    if code == grpc.StatusCode.UNAUTHENTICATED:
+        return Refused.of("unauthorized", f"the controller does not know who calls: {details}", field="--control")
     return Unreachable.of("control_failed", f"the controller answered {code.name}: {details}", field="--control")

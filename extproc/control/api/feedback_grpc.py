@@ -1,4 +1,4 @@
-"""The service ``dropout.v1.Feedback``: feedback over gRPC, for who may open the controller's socket."""
+"""The service ``dropout.v1.Feedback``: feedback over gRPC, for who may call the controller."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from google.protobuf.message import DecodeError
 from extproc._gen.dropout.v1 import feedback_pb2 as pb
 from extproc.control.api.codec import status_code, to_trailer
 from extproc.control.api.feedback_thread import FeedbackThread
-from extproc.control.feedback import FeedbackRecord, Result, check_count
+from extproc.control.feedback import FeedbackRecord, RecordResult, check_count
 from extproc.errors import DropoutError, InvalidInput
 
 SERVICE: Final = pb.DESCRIPTOR.services_by_name["Feedback"].full_name
@@ -60,6 +60,6 @@ def _read(message: pb.FeedbackRecord) -> FeedbackRecord:
     )
 
 
-def _response(results: list[Result]) -> pb.RecordResponse:
+def _response(results: list[RecordResult]) -> pb.RecordResponse:
     shown = [pb.RecordResult(decision_id=id_, code=code, message=message) for id_, code, message in results]
     return pb.RecordResponse(results=shown, counts=Counter(result.code.value for result in results))

@@ -1,7 +1,7 @@
 """``POST /v1/feedback``: feedback as JSON, one record or ``{"records": [...]}``, as a raw ASGI callable.
 
-Callers show a token. A request that is no feedback gets a 4xx with ``{"code", "message"}``; one that is gets 200, with
-a code for each of its records. The server below holds the limits on bytes and time (``serve/http_protocol.py``).
+A request that is no feedback gets a 4xx with ``{"code", "message"}``; one that is gets 200, with a code for each of its
+records. The server below asks who calls, and holds the limits on bytes and time (``net/http_service.py``).
 """
 
 from __future__ import annotations
@@ -9,26 +9,36 @@ from __future__ import annotations
 from collections import Counter
 from collections.abc import Awaitable, Callable, Mapping, Sequence
 from functools import partial
-from hmac import compare_digest
 from typing import Any, Final
 
 import orjson
 from pydantic import BaseModel, ConfigDict, ValidationError
 
 from extproc.control.api.feedback_thread import Read
-from extproc.control.feedback import MAX_OUTCOMES, MAX_RECORDS, FeedbackRecord, Result, Unreadable, check_count
+from extproc.control.feedback import (
+    MAX_OUTCOMES,
+    MAX_RECORDS,
+    FeedbackRecord,
+    RecordResult,
+    UnreadableRecord,
+    check_count,
+)
 from extproc.errors import DropoutError, InvalidInput
 
 PATH: Final = "/v1/feedback"
-AUTHORIZATION: Final = b"authorization"
 
 Receive = Callable[[], Awaitable[Mapping[str, Any]]]
 Send = Callable[[Mapping[str, Any]], Awaitable[None]]
-Record = Callable[[Read], Awaitable[list[Result]]]
-Headers = Sequence[tuple[bytes, bytes]]
+Record = Callable[[Read], Awaitable[list[RecordResult]]]
 
 _MAX_OPENED: Final = 16 * MAX_RECORDS
 """Lists and objects in a body, or what looks like one: reading hundreds of thousands would hold everybody up."""
+
+_MESSAGES: Final = {
+    "bool_type": "must be true or false; a number is one of the outcomes",
+    "extra_forbidden": "there is decision_id, prediction, label, outcomes and version",
+    "missing": "is required",
+}
 
 _JSON: Final = (b"content-type", b"application/json")
 
@@ -46,11 +56,10 @@ class _Record(BaseModel):
 
 
 class FeedbackApplication:
-    """Hands what is posted to ``record``, unread, if the caller shows ``token``."""
+    """Hands what is posted to ``record``, unread. Who may post is the listener's business."""
 
-    def __init__(self, record: Record, token: bytes) -> None:
+    def __init__(self, record: Record) -> None:
         self._record = record
-        self._token = token
 
     async def __call__(self, scope: Mapping[str, Any], receive: Receive, send: Send) -> None:
         """One request, as ASGI has it."""
@@ -58,19 +67,8 @@ class FeedbackApplication:
             await _refuse(send, 404, "not_found", f"there is {PATH}")
         elif scope["method"] != "POST":
             await _refuse(send, 405, "method_not_allowed", f"{PATH} takes POST", (b"allow", b"POST"))
-        elif not self.knows(scope["headers"]):
-            challenge = (b"www-authenticate", b'Bearer realm="dropout"')
-            await _refuse(send, 401, "unauthorized", "show the token: 'Authorization: Bearer TOKEN'", challenge)
         else:
             await self._take((await receive())["body"], send)
-
-    def knows(self, headers: Headers) -> bool:
-        """Whether there is one token and it is ours; how long that takes says nothing about it."""
-        given = [value for name, value in headers if name == AUTHORIZATION]
-        if len(given) != 1:
-            return False
-        scheme, _, token = given[0].partition(b" ")
-        return scheme.lower() == b"bearer" and compare_digest(token.strip(b" "), self._token)
 
     async def _take(self, body: bytes, send: Send) -> None:
         try:
@@ -82,7 +80,7 @@ class FeedbackApplication:
             await _answer(send, 200, {"results": [_shown(result) for result in results], "counts": _counts(results)})
 
 
-def parse_records(body: bytes) -> list[FeedbackRecord | Unreadable]:
+def parse_records(body: bytes) -> list[FeedbackRecord | UnreadableRecord]:
     """The records of a request's body. One that is none does not keep the others from being counted.
 
     What it costs is bounded by the limits on a batch and a record, whatever the body holds.
@@ -107,15 +105,16 @@ def parse_records(body: bytes) -> list[FeedbackRecord | Unreadable]:
     return [_parsed(record) for record in records]
 
 
-def _parsed(given: Any) -> FeedbackRecord | Unreadable:
+def _parsed(given: Any) -> FeedbackRecord | UnreadableRecord:
     if (too_large := _too_large(given)) is not None:
-        return Unreadable(_named(given), too_large)
+        return UnreadableRecord(_named(given), too_large)
     try:
         record = _Record.model_validate(given)
     except ValidationError as error:
         first = error.errors(include_url=False, include_input=False, include_context=False)[0]
         where = ".".join(str(part) for part in first["loc"])
-        return Unreadable(_named(given), f"{where}: {first['msg']}" if where else first["msg"])
+        message = _MESSAGES.get(first["type"], first["msg"].replace("Input should be", "must be", 1))
+        return UnreadableRecord(_named(given), f"{where}: {message}" if where else message)
     return FeedbackRecord(record.decision_id, record.prediction, record.label, record.outcomes, record.version)
 
 
@@ -137,12 +136,12 @@ def _named(given: Any) -> str | None:
     return named if isinstance(named, str) else None
 
 
-def _shown(result: Result) -> dict[str, Any]:
+def _shown(result: RecordResult) -> dict[str, Any]:
     shown = {"decision_id": result.decision_id, "code": result.code}
     return {**shown, "message": result.message} if result.message else shown
 
 
-def _counts(results: Sequence[Result]) -> dict[str, int]:
+def _counts(results: Sequence[RecordResult]) -> dict[str, int]:
     return dict(Counter(result.code.value for result in results))
 
 

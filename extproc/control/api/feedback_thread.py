@@ -9,9 +9,9 @@ from concurrent.futures import ThreadPoolExecutor
 from functools import partial
 from typing import Final, TypeVar
 
-from extproc.control.feedback import Code, Feedback, FeedbackRecord, Result, Unreadable
+from extproc.control.feedback import Code, Feedback, FeedbackRecord, RecordResult, UnreadableRecord
 from extproc.errors import Unreachable
-from extproc.snapshot.store import EpochRecord
+from extproc.store.epoch_records import EpochRecord
 
 MAX_WAITING: Final = 64
 """Batches that may wait for their turn; one more is refused."""
@@ -19,7 +19,7 @@ MAX_WAITING: Final = 64
 CALL_SECONDS: Final = 15.0
 """What a batch may take with its wait. One that takes longer may still count: an id that is sent again counts once."""
 
-Read = Callable[[], Sequence[FeedbackRecord | Unreadable]]
+Read = Callable[[], Sequence[FeedbackRecord | UnreadableRecord]]
 """Reads a batch from what was sent, within bounds; raises ``InvalidInput``."""
 
 _T = TypeVar("_T")
@@ -37,7 +37,7 @@ class FeedbackThread:
         self._thread = ThreadPoolExecutor(1, "feedback")
         self._waiting = 0
 
-    async def record(self, read: Read) -> list[Result]:
+    async def record(self, read: Read) -> list[RecordResult]:
         """Count what ``read`` gives, which is called on the thread when its turn has come. See ``Feedback``.
 
         Raises:

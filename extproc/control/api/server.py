@@ -1,19 +1,19 @@
-"""The gRPC server of a controller, on one Unix socket."""
+"""The gRPC server of a controller."""
 
 from __future__ import annotations
 
-import os
 from collections.abc import Callable, Sequence
 from typing import Final
 
 import grpc
-import grpc.aio
 
-from extproc.control.access import DirectControl, user_name
-from extproc.control.api.peers import PeerRelay, hide
-from extproc.control.api.service import ControlService, unknown_peer
-from extproc.errors import InvalidInput
-from extproc.serve.endpoints import UnixEndpoint, prepare_folder, private_sockets, probe_unix
+from extproc.control.access import DirectControl
+from extproc.control.actions import Lane
+from extproc.control.api.service import ControlService
+from extproc.net.actor import Actor
+from extproc.net.grpc_service import GrpcService, actor
+from extproc.net.listener import Listener
+from extproc.net.listening import Listening
 
 MESSAGE_BYTES: Final = 64 * 1024
 """What a request may have; answers may be longer."""
@@ -26,63 +26,34 @@ _OPTIONS: Final = (
 
 
 class ControlServer:
-    """Serves control, and what else is given as ``handlers``, at ``endpoint``.
+    """Serves control, and what else is given as ``handlers``, as ``listening`` says.
 
-    ``control_in_the_name_of`` gives the control of a user; it is called on the event loop, and used on a thread.
+    ``control_in_the_name_of`` gives the control of somebody for a lane, on a store of that lane's; it is called on the
+    event loop, and used on the lane's thread.
+
+    Raises:
+        InvalidInput: as ``GrpcService``.
     """
 
     def __init__(
         self,
-        endpoint: UnixEndpoint,
-        control_in_the_name_of: Callable[[str], DirectControl],
+        listening: Listening,
+        control_in_the_name_of: Callable[[Actor, Lane], DirectControl],
         handlers: Sequence[grpc.GenericRpcHandler] = (),
     ) -> None:
-        self._endpoint = endpoint
-        self._control_in_the_name_of = control_in_the_name_of
-        self._service = ControlService(self._control_of)
-        self._server = grpc.aio.server(options=_OPTIONS)
-        self._server.add_generic_rpc_handlers((self._service.handler(), *handlers))
-        self._relay: PeerRelay | None = None
-        self._hidden = -1
-        self.hindrance = ""
-        """Why clients do not find it at its endpoint at the moment; empty while they do."""
+        self._service = ControlService(lambda lane: control_in_the_name_of(actor(), lane))
+        self._server = GrpcService(listening, (self._service.handler(), *handlers), _OPTIONS)
+
+    @property
+    def listener(self) -> Listener:
+        """Where it listens."""
+        return self._server.listener
 
     async def start(self) -> None:
-        """Listen.
-
-        Raises:
-            InvalidInput: ``address_in_use``, ``socket_path_taken``, ``socket_folder_open`` and its like.
-        """
-        prepare_folder(self._endpoint.path.parent)
-        probe_unix(self._endpoint, frozenset())
-        try:
-            with private_sockets():
-                self._server.add_insecure_port(f"unix:{self._endpoint.temporary}")
-        except RuntimeError as error:
-            raise InvalidInput.of("address_in_use", f"{self._endpoint.target} cannot be bound") from error
-        self._hidden = hide(self._endpoint.temporary)
+        """Listen. Raises as ``GrpcService.start``."""
         await self._server.start()
-        self._relay = PeerRelay(self._endpoint, self._hidden)
-        await self._relay.start()
-
-    async def look(self) -> None:
-        """See whether clients find it at its endpoint, and listen there anew if somebody took the socket away."""
-        if self._relay is not None:
-            self.hindrance = await self._relay.look()
 
     async def stop(self, grace: float) -> None:
         """Take no more calls, and give those under way ``grace`` seconds."""
-        if self._relay is not None:
-            self._relay.close()
         await self._server.stop(grace)
-        if self._relay is not None:
-            await self._relay.end()
         self._service.close()
-        if self._hidden >= 0:
-            os.close(self._hidden)
-
-    def _control_of(self, peer: str) -> DirectControl:
-        known = self._relay.peer(peer) if self._relay is not None else None
-        if known is None:
-            raise unknown_peer()
-        return self._control_in_the_name_of(user_name(known.uid))

@@ -5,7 +5,7 @@ that comes after its prediction comes with it, in one record: the first record o
 """
 
 from extproc.control.feedback.attribution import Attributed, Attribution
-from extproc.control.feedback.ports import EpochSource, FeedbackStore
+from extproc.control.feedback.ports import FeedbackStore
 from extproc.control.feedback.recorder import Feedback
 from extproc.control.feedback.records import (
     MAX_OUTCOME_NAMES,
@@ -13,11 +13,12 @@ from extproc.control.feedback.records import (
     MAX_RECORDS,
     MESSAGES,
     Code,
-    Entry,
     FeedbackRecord,
-    Result,
-    Tally,
-    Unreadable,
+    LabelEntry,
+    LabelTally,
+    Recorded,
+    RecordResult,
+    UnreadableRecord,
     check_count,
 )
 
@@ -29,13 +30,13 @@ __all__ = [
     "Attributed",
     "Attribution",
     "Code",
-    "Entry",
-    "EpochSource",
     "Feedback",
     "FeedbackRecord",
     "FeedbackStore",
-    "Result",
-    "Tally",
-    "Unreadable",
+    "LabelEntry",
+    "LabelTally",
+    "RecordResult",
+    "Recorded",
+    "UnreadableRecord",
     "check_count",
 ]

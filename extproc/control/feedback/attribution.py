@@ -8,10 +8,10 @@ from __future__ import annotations
 from collections.abc import Callable, Sequence
 from typing import Final, NamedTuple
 
-from extproc.control.feedback.ports import EpochSource
 from extproc.control.feedback.records import Code
 from extproc.decision_id import IdFault, Opened, arm_and_stream
-from extproc.snapshot.store import EpochArm, EpochRecord
+from extproc.store.epoch_records import EpochArm, EpochRecord
+from extproc.store.ports import Epochs
 
 SKEW_SECONDS: Final = 60.0
 """How far the clocks of the workers and of what writes the store may be apart."""
@@ -37,7 +37,7 @@ class Attribution:
     ``open_id`` opens an id, as ``KeyFile.open`` does. Ids made before ``keep_from`` (Unix seconds) have expired.
     """
 
-    def __init__(self, open_id: Callable[[str], Opened | IdFault], epochs: EpochSource, keep_from: float) -> None:
+    def __init__(self, open_id: Callable[[str], Opened | IdFault], epochs: Epochs, keep_from: float) -> None:
         self._open_id = open_id
         self._epochs = epochs
         self._keep_from = keep_from
@@ -47,7 +47,7 @@ class Attribution:
         """What ``decision_id`` stands for, or why it stands for nothing.
 
         Raises:
-            Unreachable: as ``RolloutStore``.
+            Unreachable: as ``store.ports`` says.
         """
         opened = self._open_id(decision_id)
         if isinstance(opened, IdFault):

@@ -1,14 +1,13 @@
-"""What feedback asks of the outside: a place for counts, and the epochs that there were."""
+"""What feedback asks of the outside beside the epochs that there were: a place for counts."""
 
 from __future__ import annotations
 
-from collections.abc import Collection, Mapping, Sequence
+from collections.abc import Collection, Iterator, Mapping, Sequence
 from typing import Protocol
 
-from extproc.control.feedback.records import Code, Entry
+from extproc.control.feedback.records import Code, LabelEntry, Recorded
 from extproc.decision_id import Opened
 from extproc.measure import LabelTotals
-from extproc.snapshot.store import EpochRecord
 
 
 class FeedbackStore(Protocol):
@@ -18,7 +17,7 @@ class FeedbackStore(Protocol):
     then half done. What was answered survives a loss of power.
     """
 
-    def record(self, entries: Sequence[Entry], keep_from: float) -> Sequence[Code]:
+    def record(self, entries: Sequence[LabelEntry], keep_from: float) -> Sequence[Code]:
         """Count what was not counted before, in one transaction; what became of each.
 
         ``RECORDED``, ``DUPLICATE``, ``SERVED_BY_FALLBACK``, ``FALLBACKS_UNCLEAR``, ``INVALID`` when an epoch has all
@@ -37,21 +36,20 @@ class FeedbackStore(Protocol):
         ...
 
     def labels(self, rollout: str, epoch: int) -> Mapping[str, LabelTotals]:
-        """What was counted in an epoch of ``namespace/name``, by arm."""
+        """What was counted in the epoch of that id (see ``epoch_id``) of ``namespace/name``, by arm."""
+        ...
+
+    def recorded(self, rollout: str, epoch: int | None = None) -> Iterator[Recorded]:
+        """What counts of each id that is remembered, of one epoch (its id) or of all, in the order of the decisions.
+
+        Read page by page while it is iterated, so that neither memory nor whoever writes is held up.
+        """
+        ...
+
+    def outcome_names(self, rollout: str, epoch: int | None = None) -> Sequence[str]:
+        """The names of the outcomes in it, sorted."""
         ...
 
     def close(self) -> None:
         """Let go of the store."""
-        ...
-
-
-class EpochSource(Protocol):
-    """The epochs that there were: what attribution needs of a ``RolloutStore``."""
-
-    def epochs(self, number: int) -> Sequence[EpochRecord]:
-        """See ``RolloutStore``."""
-        ...
-
-    def epochs_of(self, namespace: str, name: str) -> Sequence[EpochRecord]:
-        """See ``RolloutStore``."""
         ...

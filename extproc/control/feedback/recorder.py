@@ -9,20 +9,21 @@ from typing import Final
 
 from extproc.clock import Clock
 from extproc.control.feedback.attribution import Attribution
-from extproc.control.feedback.ports import EpochSource, FeedbackStore
+from extproc.control.feedback.ports import FeedbackStore
 from extproc.control.feedback.records import (
     MAX_OUTCOMES,
     MESSAGES,
     Code,
-    Entry,
     FeedbackRecord,
-    Result,
-    Tally,
-    Unreadable,
+    LabelEntry,
+    LabelTally,
+    RecordResult,
+    UnreadableRecord,
 )
 from extproc.decision_id import IdFault, Opened
 from extproc.measure import FALSE_NEGATIVE, FALSE_POSITIVE, TRUE_NEGATIVE, TRUE_POSITIVE
-from extproc.snapshot.store import EpochRecord
+from extproc.store.epoch_records import EpochRecord
+from extproc.store.ports import Epochs
 
 MAX_VALUE: Final = 1e15
 """The largest outcome: sums of a great many of them are still numbers."""
@@ -40,7 +41,7 @@ class Feedback:
     def __init__(
         self,
         store: FeedbackStore,
-        epochs: EpochSource,
+        epochs: Epochs,
         open_id: Callable[[str], Opened | IdFault],
         clock: Clock,
         *,
@@ -52,7 +53,7 @@ class Feedback:
         self._clock = clock
         self._retention = retention
 
-    def record(self, records: Sequence[FeedbackRecord | Unreadable]) -> list[Result]:
+    def record(self, records: Sequence[FeedbackRecord | UnreadableRecord]) -> list[RecordResult]:
         """Count ``records`` and say what became of each, in their order. What was not recorded may be sent again.
 
         Nothing is written, and next to nothing done, for ids that were not made here.
@@ -63,9 +64,9 @@ class Feedback:
         keep_from = self._keep_from()
         attribution = Attribution(self._open_id, self._epochs, keep_from)
         found = [_entry(attribution, record) for record in records]
-        entries = [entry for entry in found if isinstance(entry, Entry)]
+        entries = [entry for entry in found if isinstance(entry, LabelEntry)]
         stored = iter(self._store.record(entries, keep_from) if entries else ())
-        codes = [next(stored) if isinstance(each, Entry) else each for each in found]
+        codes = [next(stored) if isinstance(each, LabelEntry) else each for each in found]
         return [_result(record, code) for record, code in zip(records, codes, strict=True)]
 
     def mark_fallbacks(self, ids: Iterable[str]) -> list[EpochRecord]:
@@ -84,12 +85,14 @@ class Feedback:
         return self._clock.now() - self._retention
 
 
-def _result(record: FeedbackRecord | Unreadable, code: Code) -> Result:
-    return Result(record.decision_id, code, record.message if isinstance(record, Unreadable) else MESSAGES[code])
+def _result(record: FeedbackRecord | UnreadableRecord, code: Code) -> RecordResult:
+    return RecordResult(
+        record.decision_id, code, record.message if isinstance(record, UnreadableRecord) else MESSAGES[code]
+    )
 
 
-def _entry(attribution: Attribution, record: FeedbackRecord | Unreadable) -> Entry | Code:
-    if isinstance(record, Unreadable):
+def _entry(attribution: Attribution, record: FeedbackRecord | UnreadableRecord) -> LabelEntry | Code:
+    if isinstance(record, UnreadableRecord):
         return Code.INVALID
     found = attribution.of(record.decision_id)
     if isinstance(found, Code):
@@ -100,9 +103,9 @@ def _entry(attribution: Attribution, record: FeedbackRecord | Unreadable) -> Ent
     if not _says_something(record):
         return Code.INVALID
     epoch = found.epoch
-    tally = Tally(f"{epoch.namespace}/{epoch.name}", epoch.epoch, found.arm.arm, found.opened.group)
+    tally = LabelTally(f"{epoch.namespace}/{epoch.name}", epoch.id, found.arm.arm, found.opened.group)
     opened, confusion = found.opened, _confusion(record.prediction, record.label)
-    return Entry(opened.key, opened.number, tally, confusion, record.outcomes)
+    return LabelEntry(opened.key, opened.number, tally, confusion, record.outcomes)
 
 
 def _says_something(record: FeedbackRecord) -> bool:

@@ -77,14 +77,14 @@ def check_count(records: int) -> None:
         raise InvalidInput.of("feedback_too_many", f"there are at most {MAX_RECORDS} records in a batch")
 
 
-class Unreadable(NamedTuple):
+class UnreadableRecord(NamedTuple):
     """What was sent as a record and is none; ``message`` says why."""
 
     decision_id: str | None
     message: str
 
 
-class Result(NamedTuple):
+class RecordResult(NamedTuple):
     """What became of a record; ``message`` says it in words, empty when it was recorded."""
 
     decision_id: str | None
@@ -92,8 +92,9 @@ class Result(NamedTuple):
     message: str
 
 
-class Tally(NamedTuple):
-    """Where a record counts: the rollout ``namespace/name``, its epoch, the arm, the group of units."""
+class LabelTally(NamedTuple):
+    """Where a record counts: the rollout ``namespace/name``, its epoch's id (see ``epoch_id``), the arm, the group
+    of units."""
 
     rollout: str
     epoch: int
@@ -101,7 +102,16 @@ class Tally(NamedTuple):
     group: int
 
 
-class Entry(NamedTuple):
+class Recorded(NamedTuple):
+    """What counts of the decision ``key``, and where; the rest as in ``LabelEntry``."""
+
+    key: bytes
+    tally: LabelTally
+    confusion: int | None
+    outcomes: Mapping[str, float]
+
+
+class LabelEntry(NamedTuple):
     """What is to be counted once for the decision ``key``, whose epoch has the ``number`` (both as in ``Opened``).
 
     ``confusion`` is the index in ``LabelTotals.confusion``, None without a label.
@@ -109,6 +119,6 @@ class Entry(NamedTuple):
 
     key: bytes
     number: int
-    tally: Tally
+    tally: LabelTally
     confusion: int | None
     outcomes: Mapping[str, float]

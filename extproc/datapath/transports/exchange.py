@@ -30,7 +30,7 @@ REQUEST_HEADERS: Final = "request_headers"
 OTHER_PHASES: Final = ("response_headers", "request_body", "response_body", "request_trailers", "response_trailers")
 """The phases that get the empty reply of their own kind."""
 
-Process = Callable[[Request], Awaitable[Mutation]]
+RequestHandler = Callable[[Request], Awaitable[Mutation]]
 OnFault = Callable[[str], None]
 
 _LOG = logging.getLogger(__name__)
@@ -60,7 +60,7 @@ class Exchange:
     """
 
     def __init__(
-        self, codec: Codec, process: Process, *, reader: AttributeReader | None = None, on_fault: OnFault
+        self, codec: Codec, process: RequestHandler, *, reader: AttributeReader | None = None, on_fault: OnFault
     ) -> None:
         self._decode = codec.decode
         self._encode = codec.encode

@@ -22,7 +22,7 @@ from extproc.datapath.transports.exchange import (
     Exchange,
     MalformedMessage,
     OnFault,
-    Process,
+    RequestHandler,
 )
 
 SERVICE: Final = "envoy.service.ext_proc.v3.ExternalProcessor"
@@ -86,7 +86,7 @@ class ExtProcService:
 
     def __init__(
         self,
-        process: Process,
+        process: RequestHandler,
         *,
         limits: StreamLimits | None = None,
         reader: AttributeReader | None = None,

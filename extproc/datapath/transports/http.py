@@ -1,7 +1,7 @@
 """ext_proc over HTTP: a raw ASGI callable, one POST for each HTTP request, the answer a ProcessingResponse in JSON.
 
 What is no question gets a 4xx with ``{"code", "message"}``, which Envoy takes as it takes a broken gRPC stream.
-The server below holds the limits on bytes and time (``serve/http_protocol.py``).
+The server below holds the limits on bytes and time (``net/http_protocol.py``).
 """
 
 from __future__ import annotations
@@ -10,11 +10,10 @@ from collections.abc import Awaitable, Callable, Mapping
 from functools import lru_cache
 from typing import Any, Final
 
-import orjson
-
 from extproc.datapath.attributes import AttributeReader
 from extproc.datapath.transports import http_codec
-from extproc.datapath.transports.exchange import FAULT_MALFORMED, Exchange, MalformedMessage, OnFault, Process
+from extproc.datapath.transports.exchange import FAULT_MALFORMED, Exchange, MalformedMessage, OnFault, RequestHandler
+from extproc.net.answers import fault_body
 
 PROCESS_PATH: Final = "/v1/process"
 HEALTH_PATH: Final = "/healthz"
@@ -43,7 +42,7 @@ class ExtProcApplication:
 
     def __init__(
         self,
-        process: Process,
+        process: RequestHandler,
         *,
         reader: AttributeReader | None = None,
         on_fault: OnFault = lambda _fault: None,
@@ -87,11 +86,6 @@ class ExtProcApplication:
             await _answer(send, 200, b'{"status":"SERVING"}', _JSON)
         else:
             await _answer(send, 503, b'{"status":"NOT_SERVING"}', _JSON)
-
-
-def fault_body(code: str, message: str) -> bytes:
-    """The body of a refusal."""
-    return orjson.dumps({"code": code, "message": message})
 
 
 async def _answer(send: Send, status: int, body: bytes, *headers: tuple[bytes, bytes]) -> None:

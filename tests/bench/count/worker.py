@@ -22,12 +22,12 @@ from pathlib import Path
 
 import uvloop
 
-from extproc.cli.worker import RouterApplication
 from extproc.datapath.transports import http_codec
 from extproc.datapath.transports.exchange import Exchange
 from extproc.resources.policies import read_sources
+from extproc.run.worker import DecisionApplication
 from extproc.serve.heartbeat import HeartbeatPage
-from extproc.serve.worker import PolicySlot
+from extproc.serve.worker.policy_slot import PolicySlot
 from extproc.serve.worker_config import WorkerConfig
 
 WARM_UPS = 4
@@ -41,13 +41,16 @@ MARK = "getsid"
 AS_IT_SHOULD = {"weight", "policy_ineligible"}
 """The shipped policy leaves users of high risk on stable."""
 LOG = Path("decisions.log")
+LOGGED = {"sinks": [f"file:{LOG}"]} if "sinks" in WorkerConfig.__slots__ else {"decision_log": str(LOG)}
+STATE = {"state": "dropout.db."} if "state" in WorkerConfig.__slots__ else {}
+WRITTEN_SECONDS = 60
 
 
 async def decide(policies: Path, messages: list[bytes]) -> None:
     """Decide all messages ``WINDOWS`` times, counted, once everything is warm."""
     slot = PolicySlot(HeartbeatPage.create())
-    config = WorkerConfig(0, "sqlite:dropout.db", features="sqlite:features.db", decision_log=str(LOG))
-    app = RouterApplication(config, slot)
+    config = WorkerConfig(0, "sqlite:dropout.db", features="sqlite:features.db", **STATE, **LOGGED)
+    app = DecisionApplication(config, slot)
     slot.swap(app.engine(read_sources(policies).to_json()))
     app.load()
     exchange = Exchange(http_codec, app.process, on_fault=_fail)
@@ -62,8 +65,16 @@ async def decide(policies: Path, messages: list[bytes]) -> None:
             for _ in range(WINDOWS):
                 await _reply(exchange, messages)
                 mark()
-    app.close()
-    _check(WINDOWS * len(messages), TOGETHER + (WARM_UPS + WINDOWS) * len(messages))
+    decided = TOGETHER + (WARM_UPS + WINDOWS) * len(messages)
+    _wait_for_lines(decided)
+    _check(WINDOWS * len(messages), decided)
+
+
+def _wait_for_lines(count: int) -> None:
+    """Until the thread that writes the log has written as many."""
+    until = time.monotonic() + WRITTEN_SECONDS
+    while LOG.read_bytes().count(b"\n") < count and time.monotonic() < until:
+        time.sleep(SETTLE_SECONDS)
 
 
 async def _reply(exchange: Exchange, messages: list[bytes]) -> None:
@@ -103,7 +114,7 @@ def _tell_valgrind(*words: str) -> None:
 
 def _check(counted: int, decided: int) -> None:
     """What was counted went as it should: what goes wrong is cheaper."""
-    lines = LOG.read_bytes().splitlines()
+    lines = [line for line in LOG.read_bytes().splitlines() if b'"decision_id"' in line]
     assert len(lines) == decided, f"the decision log has {len(lines)} lines of {decided}"
     for result in (json.loads(line)["result"] for line in lines[-counted:]):
         assert result["reason"] in AS_IT_SHOULD, f"decided by {result['reason']}"

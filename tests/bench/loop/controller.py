@@ -14,11 +14,12 @@ from pathlib import Path
 from typing import Any
 from urllib.request import urlopen
 
-from extproc.adapters.sqlite_observations import ObservationsWriter, Observed, observed
-from extproc.adapters.stores import beside, open_store
+from extproc.adapters.sqlite.observations import ObservationsWriter, Observed, observed
+from extproc.adapters.stores import open_store
 from extproc.measure import UNIT_GROUPS, ArmTotals, EpochTotals, LatencySketch, UnitSample, units_each
-from extproc.metrics import CONTROLLER_ROLLOUTS, CONTROLLER_TRANSITIONS
-from extproc.snapshot.store import StoredRollout
+from extproc.metrics.catalogue import CONTROLLER_ROLLOUTS, CONTROLLER_TRANSITIONS
+from extproc.state import StateFolder
+from extproc.store.records import StoredRollout
 from tests.bench.load import cpu_seconds
 from tests.bench.stack import document, dropout
 from tests.support.envoy import free_port
@@ -50,11 +51,11 @@ class Controller:
         with self._exit:
             self._apply()
             process = self._start()
-            wait_for(lambda: self._metric(CONTROLLER_ROLLOUTS) == ROLLOUTS, "a controller that leads", 60)
+            wait_for(lambda: self._metric(CONTROLLER_ROLLOUTS.name) == ROLLOUTS, "a controller that leads", 60)
             self._settle()
             self._exit.enter_context(_Reports(self._store))
             time.sleep(QUIET_SECONDS)
-            before, transitions = cpu_seconds(process.pid), self._metric(CONTROLLER_TRANSITIONS)
+            before, transitions = cpu_seconds(process.pid), self._metric(CONTROLLER_TRANSITIONS.name)
             measured = self._measurements()
             time.sleep(SECONDS)
             used = cpu_seconds(process.pid) - before
@@ -62,7 +63,7 @@ class Controller:
                 "core_share": used / SECONDS,
                 "seconds": SECONDS,
                 "measurements": self._measurements() - measured,
-                "transitions": int(self._metric(CONTROLLER_TRANSITIONS) - transitions),
+                "transitions": int(self._metric(CONTROLLER_TRANSITIONS.name) - transitions),
             }
 
     def _apply(self) -> None:
@@ -85,7 +86,7 @@ class Controller:
     def _settle(self) -> None:
         """Wait until no rollout takes a step any more."""
         seen = -1.0
-        while (now := self._metric(CONTROLLER_TRANSITIONS)) != seen or now == 0:
+        while (now := self._metric(CONTROLLER_TRANSITIONS.name)) != seen or now == 0:
             seen = now
             time.sleep(QUIET_SECONDS)
 
@@ -119,8 +120,8 @@ class _Reports:
 
     def _write(self) -> None:
         draw = random.Random(1)
-        rows = [_observed(row.key, row.status.epoch, draw) for row in _rows(self._store)]
-        writer = ObservationsWriter(beside(self._store, ".observed"), "bench")
+        rows = [_observed(row.key, row.status.epoch_id_at(time.time()), draw) for row in _rows(self._store)]
+        writer = ObservationsWriter(StateFolder.of(self._store, None).observed, "bench")
         while not self._stopping.is_set():
             now = time.time()
             writer.write([row._replace(updated_at=now) for row in rows], (), now)

@@ -10,7 +10,7 @@ from typing import Any
 
 from prometheus_client.parser import text_string_to_metric_families
 
-from extproc.metrics import OBSERVER_ENTRIES
+from extproc.metrics.catalogue import OBSERVER_ENTRIES
 from tests.bench.load import offer
 from tests.bench.stack import Stack, other_cpus, set_weight, users
 
@@ -48,7 +48,7 @@ def overload(stack: Stack, h2load: str) -> dict[str, Any]:
         "requests_per_second": RATE,
         "frozen_seconds": FROZEN_SECONDS,
         "requests": completed,
-        OBSERVER_ENTRIES: taken,
+        OBSERVER_ENTRIES.name: taken,
         DROPPED_BY_ENVOY: dropped,
         "untold": completed - taken - dropped,
         "tripped": stack.tripped(),
@@ -66,5 +66,7 @@ def _freeze(observer: int) -> None:
 def _counts(stack: Stack) -> tuple[int, int, int]:
     """Requests that Envoy completed, entries that the observer took, entries that Envoy dropped."""
     families = text_string_to_metric_families(stack.page("/metrics"))
-    taken = sum(sample.value for family in families for sample in family.samples if sample.name == OBSERVER_ENTRIES)
+    taken = sum(
+        sample.value for family in families for sample in family.samples if sample.name == OBSERVER_ENTRIES.name
+    )
     return stack.envoy.stat(COMPLETED), int(taken), stack.envoy.stat(DROPPED_BY_ENVOY)

@@ -30,13 +30,13 @@ def measure(h2load: str, console: Console) -> list[Figure]:
     with tempfile.TemporaryDirectory(prefix="dropout-loop-") as name:
         directory = Path(name)
         return [
-            *_of_a_house(directory / "house", h2load, console),
+            *_of_an_environment(directory / "environment", h2load, console),
             _controller(directory / "controller", console),
             _cost(directory, h2load, console),
         ]
 
 
-def _of_a_house(directory: Path, h2load: str, console: Console) -> Iterator[Figure]:
+def _of_an_environment(directory: Path, h2load: str, console: Console) -> Iterator[Figure]:
     """What is measured of two workers, their observer and an Envoy together."""
     stack = Stack(CASE, directory, trip.routes(), overload.SETTINGS)
     try:

@@ -12,7 +12,6 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
-from extproc.adapters.stores import beside
 from extproc.control.api.feedback_http import PATH
 from tests.bench.loop.trip import CANARY_ANSWERS
 from tests.bench.stack import Stack, dropout
@@ -48,7 +47,7 @@ def _verdict(stack: Stack, port: int, name: str, later: float) -> float:
     decisions = _decisions(stack.envoy.port, name)
     records = [{"decision_id": id_, "prediction": draw.random() < WRONG[arm], "label": False} for id_, arm in decisions]
     time.sleep(later * INTERVAL_SECONDS)
-    counts = _post(port, beside(f"sqlite:{stack.directory / 'dropout.db'}", ".token"), records)["counts"]
+    counts = _post(port, stack.directory / "dropout.db.token", records)["counts"]
     if counts != {"recorded": REQUESTS}:
         raise RuntimeError(f"labels were not taken: {counts}")
     began = time.monotonic()

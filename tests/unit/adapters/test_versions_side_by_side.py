@@ -16,8 +16,9 @@ from pathlib import Path
 
 import pytest
 
-from extproc.adapters.sqlite_store import SqliteStore
-from extproc.control.actions import Abort, Kill, Pause, Restore, SetWeight, Trip, act
+from extproc.adapters.sqlite.store import SqliteStore
+from extproc.control.acting import act
+from extproc.control.actions import Abort, Kill, Pause, Restore, SetWeight, Trip
 from extproc.errors import InvalidInput
 from extproc.snapshot.holder import SnapshotHolder
 from tests.support.clock import FakeClock
@@ -27,14 +28,14 @@ NAME = ("default", "fraud-detector")
 KEY = "default/fraud-detector"
 MORE = [
     (
-        "extproc/snapshot/store.py",
+        "extproc/store/status.py",
         '    spec_stable: str = ""\n',
         '    spec_stable: str = ""\n    novel: str = "kept"\n',
     ),
     ("extproc/resources/rollout.py", "class RolloutSpec(Part):\n", "class RolloutSpec(Part):\n    novelty: int = 0\n"),
-    ("extproc/adapters/sqlite_store.py", "_KIND = Kind(0x64726F70, 2)", "_KIND = Kind(0x64726F70, 3)"),
+    ("extproc/adapters/sqlite/opened.py", "Kind(0x64726F70, 2)", "Kind(0x64726F70, 3)"),
     (
-        "extproc/adapters/sqlite_store.py",
+        "extproc/adapters/sqlite/opened.py",
         "CREATE TABLE compatibility",
         "ALTER TABLE rollouts ADD COLUMN novel TEXT NOT NULL DEFAULT 'kept';\n"
         "CREATE TABLE novelties (a INTEGER);\nCREATE TABLE compatibility",

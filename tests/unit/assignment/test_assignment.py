@@ -17,12 +17,14 @@ from extproc.assignment import (
     holdout_bucket,
     layer_bucket,
     parse_percent,
+    policy_bucket,
     shadow_bucket,
     variant_ranges,
 )
 from tests.support.paths import vectors
 
 VECTORS = vectors("assignment-v1")
+POLICY_DRAWS = vectors("policy-draw-v1")
 
 weights = st.lists(st.integers(1, 100), min_size=2, max_size=6).map(
     lambda parts: (
@@ -48,7 +50,19 @@ def test_every_vector_falls_into_its_bucket() -> None:
 def test_the_layer_holdout_and_shadow_draws_are_hashes_under_a_prefix_of_their_own() -> None:
     assert holdout_bucket(b"global-2026", b"u") == bucket_of(b"holdout:global-2026", b"u")
     assert layer_bucket(b"checkout", b"u") == bucket_of(b"layer:checkout", b"u")
+    assert policy_bucket(b"fraud", b"u") == bucket_of(b"policy:fraud", b"u")
     assert shadow_bucket(b"fraud", b"u") == bucket_of(b"shadow:fraud", b"u")
+
+
+def test_every_vector_of_a_policys_draw_has_its_bucket() -> None:
+    drawn = [policy_bucket(vector["seed"].encode(), vector["unit"].encode()) for vector in POLICY_DRAWS]
+    assert drawn == [vector["draw"] for vector in POLICY_DRAWS]
+
+
+def test_a_policys_draw_says_nothing_about_the_arm() -> None:
+    canaries = [unit for unit in map(b"user-%d".__mod__, range(40_000)) if bucket_of(b"fraud", unit) < 5000]
+    tenth = sum(policy_bucket(b"fraud", unit) < 1000 for unit in canaries)
+    assert tenth / len(canaries) == pytest.approx(0.1, abs=0.005)
 
 
 def test_buckets_are_even_enough_for_one_percent_to_be_one_percent() -> None:

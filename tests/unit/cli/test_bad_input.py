@@ -17,6 +17,7 @@ import pytest
 import yaml
 
 from extproc.cli.main import COMMANDS, main
+from extproc.cli.streams import CLOSED_PIPE_EXIT
 from tests.support.rollouts import CANARY, document
 
 DROPOUT = (sys.executable, "-m", "extproc.cli")
@@ -55,6 +56,7 @@ REFUSED: Sequence[tuple[str, int, tuple[str, ...]]] = [
     ("store_url", 2, ("rollout", "list", "--store", "oracle://x")),
     ("store_url", 2, ("rollout", "list", "--store", "")),
     ("features_missing", 3, ("features", "get", "--view", "v", "--entity", "e")),
+    ("features_unnamed", 2, ("features", "get", "--view", "v", "--entity", "e", "--features", "redis://h")),
     # Names, numbers and flags.
     ("name_invalid", 2, ("rollout", "get", "a/b/c")),
     ("name_invalid", 2, ("rollout", "get", "")),
@@ -76,6 +78,9 @@ REFUSED: Sequence[tuple[str, int, tuple[str, ...]]] = [
 
 SERVE_REFUSED: Sequence[tuple[str, tuple[str, ...]]] = [
     ("usage", ("--workers", "0")),
+    ("usage", ("--worker-memory", "2T")),
+    ("usage", ("--worker-memory", "255M")),
+    ("usage", ("--worker-memory", "-1")),
     ("usage", ("--drain-timeout", "nan")),
     ("usage", ("--drain-timeout", "inf")),
     ("usage", ("--transport", "carrier-pigeon")),
@@ -89,8 +94,13 @@ SERVE_REFUSED: Sequence[tuple[str, tuple[str, ...]]] = [
     ("address_invalid", (*NO_SOCKETS, "--admin", "9902")),
     ("not_utf8", ("--listen", f"unix:{BAD_NAME}/w-{{worker}}.sock")),
     ("not_utf8", (*NO_SOCKETS, "--decision-log", BAD_NAME)),
+    ("not_utf8", (*NO_SOCKETS, "--sink", f"file:{BAD_NAME}")),
+    ("sink_url", (*NO_SOCKETS, "--sink", "kafak:events")),
     ("not_utf8", ("--listen", "127.0.0.1:1", "--workers", "1", "--tls-cert", BAD_NAME, "--tls-key", "good.yaml")),
     ("socket_folder_unusable", ("--listen", "unix:good.yaml/w-{worker}.sock")),
+    ("state_needed", ("--store", "oracle://x")),
+    ("usage", ("--state", "good.yaml")),
+    ("not_utf8", ("--state", BAD_NAME)),
 ]
 
 
@@ -187,6 +197,13 @@ def test_serve_refuses_what_it_cannot_do_in_a_sentence(run: Run, code: str, argu
     assert answer.err.rstrip().endswith(f"({code})")
 
 
+def test_serve_says_that_there_is_no_log_before_it_takes_anything(run: Run) -> None:
+    for flags in (("--sink", "file:log", "--sink", "file:nowhere/log"), ("--decision-log", "nowhere/log")):
+        answer = run("serve", "--store", "sqlite:x.db", "--workers", "1", *NO_SOCKETS, *flags)
+        assert (answer.exit_code, answer.out) == (3, "")
+        assert answer.err.rstrip().endswith("(decision_log_unwritable)")
+
+
 def test_serve_refuses_a_working_directory_whose_name_it_cannot_tell_its_workers(
     run: Run, folder: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -234,6 +251,22 @@ def test_a_unit_of_any_bytes_has_a_bucket(folder: Path) -> None:
     assert [0 <= json.loads(line)["bucket"] < 10_000 for line in done.stdout.splitlines()] == [True, True]
 
 
+def test_a_carriage_return_is_part_of_a_unit_which_is_said_once_or_taken_off_with_the_newline(folder: Path) -> None:
+    def assigned(units: bytes, *options: str) -> tuple[list[bytes], list[bytes]]:
+        command = [*DROPOUT, "assign", "--seed", "s", *options]
+        done = subprocess.run(command, input=units, capture_output=True, timeout=30, check=True)
+        return [line.split(b"\t")[1] for line in done.stdout.rstrip().split(b"\n")], done.stderr.splitlines()
+
+    plain, windows = b"alice\nbob\n", b"alice\r\nbob\r\n"
+    buckets, told = assigned(plain)
+    assert (len(buckets), told) == (2, [])
+    hashed, told = assigned(windows)
+    assert set(hashed).isdisjoint(buckets)
+    assert told == [b"lines end in CR LF, and the CR is hashed as part of each unit; --crlf takes it off"]
+    assert assigned(windows, "--crlf") == (buckets, [])
+    assert assigned(plain, "--crlf") == (buckets, [])
+
+
 def test_a_reader_that_leaves_ends_a_command_without_a_word(folder: Path) -> None:
     with assigning() as dropout:
         assert dropout.stdin is not None
@@ -242,8 +275,22 @@ def test_a_reader_that_leaves_ends_a_command_without_a_word(folder: Path) -> Non
         with suppress(BrokenPipeError):
             dropout.stdin.write(b"unit\n" * 100_000)
             dropout.stdin.close()
-        assert dropout.wait(10) in (0, 1)
+        assert dropout.wait(60) == CLOSED_PIPE_EXIT
         assert said(dropout) == b""
+
+
+@pytest.mark.parametrize(
+    "arguments", ["schema", "nonsense -o json", "get rollout --help", "replay good.yaml --policies . -o json"]
+)
+@pytest.mark.parametrize("messages_too", [False, True])
+def test_no_command_says_a_word_when_nobody_reads(folder: Path, arguments: str, messages_too: bool) -> None:
+    """Whatever it catches of its own, such as a log that cannot be read."""
+    reader, writer = os.pipe()
+    os.close(reader)
+    into = writer if messages_too else subprocess.PIPE
+    done = subprocess.run([*DROPOUT, *arguments.split()], stdout=writer, stderr=into, timeout=60)
+    os.close(writer)
+    assert (done.returncode, done.stderr or b"") == (CLOSED_PIPE_EXIT, b"")
 
 
 def test_units_of_an_input_that_is_closed_are_none(run: Run, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -256,7 +303,7 @@ def test_units_of_an_input_that_is_closed_are_none(run: Run, monkeypatch: pytest
 def test_ctrl_c_ends_a_command_without_a_word(folder: Path) -> None:
     with assigning() as dropout:
         dropout.send_signal(signal.SIGINT)
-        assert dropout.wait(10) == 130
+        assert dropout.wait(60) == 130
         assert said(dropout).strip() == b""
 
 
@@ -264,4 +311,4 @@ def test_ctrl_c_ends_a_command_without_a_word(folder: Path) -> None:
 def test_a_full_disk_under_the_answer_is_a_sentence(folder: Path, form: tuple[str, ...]) -> None:
     with Path("/dev/full").open("wb") as full:
         done = subprocess.run([*DROPOUT, "schema", *form], stdout=full, stderr=subprocess.PIPE, timeout=30)
-    assert (done.returncode, done.stderr) == (3, b"No space left on device. (io_error)\n")
+    assert (done.returncode, done.stderr) == (3, b"No space left on device (io_error)\n")

@@ -14,13 +14,15 @@ import orjson
 import pytest
 import yaml
 
-from extproc.adapters.sqlite_store import SqliteStore
+from extproc.adapters.sqlite.store import SqliteStore
 from extproc.cli.main import main
 from extproc.cli.watching import wait_for
 from extproc.control.access import Control, DirectControl
-from extproc.control.actions import Abort, Delete, SetWeight, act
+from extproc.control.acting import act
+from extproc.control.actions import Abort, Delete, SetWeight
 from extproc.errors import Refused, Unreachable
-from extproc.snapshot.store import Status, StoredRollout
+from extproc.store.records import StoredRollout
+from extproc.store.status import Status
 from tests.support.clock import FakeClock
 from tests.support.control import ServedControl
 from tests.support.paths import ROOT

@@ -9,9 +9,12 @@ from typing import Any
 
 import pytest
 
-from extproc.cli import controller_parts
-from extproc.cli.controller_options import Options, control_endpoint
-from extproc.cli.controller_parts import Controller
+from extproc.net.endpoints import UnixEndpoint
+from extproc.net.listening import Listening
+from extproc.run import controller as controller_parts
+from extproc.run.controller import Controller
+from extproc.run.controller_options import ControllerOptions
+from extproc.state import StateFolder
 
 
 class Reconciler:
@@ -29,10 +32,13 @@ class Reconciler:
 
 
 def controller_in(folder: Path) -> Controller:
-    listen = control_endpoint(f"unix:{folder}/c.sock", "--listen")
+    listen = Listening(UnixEndpoint(folder / "c.sock"), "--listen")
     store = f"sqlite:{folder}/dropout.db"
-    options = Options(store, listen, envoys=(), feedback=None, policies=None, admin=None, pipe=None)
-    return Controller(options, lambda _line: None)
+    state = StateFolder.of(store, None)
+    options = ControllerOptions(
+        store, state, listen, envoys=(), envoy_dir=None, feedback=None, metrics={}, policies=None, admin=None, pipe=None
+    )
+    return Controller(options, lambda _line: None, lambda _line: None)
 
 
 async def test_it_ticks_while_the_event_loop_stands_still_and_releases_at_the_end(
@@ -44,7 +50,7 @@ async def test_it_ticks_while_the_event_loop_stands_still_and_releases_at_the_en
     running = asyncio.create_task(controller._reconcile(stand_in))
     await asyncio.sleep(0)
     # From here on nothing awaits: this is a listener that has a great deal to do.
-    assert all(reconciler.ticks.acquire(timeout=10) for _ in range(3))
+    assert all(reconciler.ticks.acquire(timeout=60) for _ in range(3))
     controller.stop()
     await running
     assert reconciler.released

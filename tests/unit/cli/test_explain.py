@@ -12,15 +12,17 @@ import yaml
 from extproc.adapters.stores import open_store
 from extproc.cli.main import main
 from extproc.clock import SystemClock
-from extproc.control.actions import Apply, Kill, SetWeight, act
+from extproc.control.acting import act
+from extproc.control.actions import Apply, Kill, SetWeight
+from extproc.datapath.explanation import REASONS, _stages
 from extproc.datapath.record import RECORD_FIELDS
-from extproc.datapath.words import REASONS, _stages
 from extproc.names import Reason
 from extproc.resources.loading import load_valid
 from extproc.snapshot.model import Overlay
 from tests.support.damage import damage
 from tests.support.decisions import make_facts
-from tests.support.rollouts import CANARY, EXPERIMENT, document, experiment
+from tests.support.rollouts import CANARY, EXPERIMENT, canary, document, experiment
+from tests.unit.datapath.test_replay import FakeEngine, by_risk, log_of
 
 POLICY = """package routing
 
@@ -94,6 +96,77 @@ def test_a_policy_and_a_given_feature_decide_as_in_the_server(
     assert (high["reason"], high["version"], high["arm"]) == ("policy_ineligible", "3", "excluded")
     assert "version 4 is taken away, because: risk is high" in words(high)
     assert high["features"] == {"risk_score": {"value": 0.99, "age": 0.0, "source": "given"}}
+    # Spelt as `dropout features load` reads it: text would be more than any number.
+    spelt = explained(capsys, *common, "--feature", "risk_score=.1")
+    assert (spelt["reason"], spelt["features"]["risk_score"]["value"]) == ("weight", 0.1)
+
+
+def test_a_time_and_an_attribute_of_envoys_are_what_the_policy_sees(
+    tmp_path: Path, policies: str, capsys: pytest.CaptureFixture[str]
+) -> None:
+    said = 'sprintf("%s, %s", [time.weekday(input.time), input.attributes.source.address.socketAddress.address])'
+    (Path(policies) / "routing" / "decision.rego").write_text(
+        f'package routing\n\ndecision := {{"allow": true, "versions": [], "reason": {said}}}\n'
+    )
+    common = ("--rollouts", rollouts(tmp_path, WITH_POLICY), "--policies", policies, *REQUEST, "-H", "x-user-id: u2")
+    for at, day in (("2026-11-28", "Saturday"), ("2026-11-29T23:30:00-02:00", "Monday")):
+        answer = explained(capsys, *common, "--time", at, "--attribute", "source.address=10.0.0.7:4711")
+        assert f"because: {day}, 10.0.0.7." in words(answer)
+
+
+def test_a_policy_that_does_not_end_is_in_quarantine_as_in_the_server(
+    tmp_path: Path, policies: str, capsys: pytest.CaptureFixture[str]
+) -> None:
+    each = "numbers.range(1, 20000)"
+    endless = f"decision := {{}} if {{\n\tsome a in {each}\n\tsome b in {each}\n\ta * b == -1\n}}"
+    (Path(policies) / "routing" / "decision.rego").write_text(f"package routing\n\n{endless}\n")
+    folder = rollouts(tmp_path, {**EXPERIMENT, "policy": {"path": "routing/decision"}})
+    answer = explained(capsys, "--rollouts", folder, "--policies", policies, *REQUEST, "-H", "x-user-id: u2")
+    assert answer["reason"] == "policy_quarantined"
+    assert "(it took more than 0.3 s, see DROPOUT_EVALUATION_LIMIT)" in words(answer)
+
+
+def logged(tmp_path: Path, *lines: bytes) -> str:
+    (tmp_path / "decisions.jsonl").write_bytes(b"no event\n" + b"".join(lines))
+    return str(tmp_path / "decisions.jsonl")
+
+
+def test_a_decision_of_a_log_is_explained_from_what_the_log_holds(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    features = {**FEATURES, "onMissing": "policy"}
+    rollout = canary(10_000, policy={"path": "routing/decision"}, features=features)
+    lines = log_of(rollout, FakeEngine(by_risk, ("features", "risk_score")), risk=0.95, units=3)
+    event = json.loads(lines[1])
+    answer = explained(capsys, "--decision", event["decision_id"], logged(tmp_path, *lines))
+    assert {name: answer[name] for name in RECORD_FIELDS} == event["result"]
+    said = answer["explanation"]
+    assert said[0].startswith("payments/fraud-detector decided, at ")
+    assert f"The unit is {event['result']['unit']!r}, which stands for it in the log" in said[1]
+    assert "Feature risk_score was found (cache, 2 s old)." in said
+    assert "version 4 is taken away, because: risk 0.95." in words(answer)
+    assert said[-1] == "Not in the log: /input/features/risk_score (add risk_score to spec.log.features)."
+
+
+@pytest.mark.parametrize(
+    ("arguments", "code"),
+    [
+        (("--decision", "x", "missing.jsonl"), "log_unreadable"),
+        (("--decision", "x", "decisions.jsonl"), "decision_unknown"),
+        (("--decision", "x", "decisions.jsonl", "--policies", "p"), "flags_conflict"),
+        (("--decision", "half", "decisions.jsonl"), "bad_line"),
+        (("--decision", "alone", "decisions.jsonl"), "plan_missing"),
+    ],
+)
+def test_a_decision_that_cannot_be_explained_says_why(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str], arguments: tuple[str, ...], code: str
+) -> None:
+    plan, decided = log_of(canary(5000), units=1)
+    event = json.loads(decided)
+    alone = json.dumps({**event, "decision_id": "alone"}).encode() + b"\n"
+    del event["input"]["buckets"]
+    logged(tmp_path, alone, plan, json.dumps({**event, "decision_id": "half"}).encode())
+    assert explained(capsys, *arguments, status=2)["errors"][0]["code"] == code
 
 
 def test_a_feature_that_was_not_given_is_missing(
@@ -192,6 +265,9 @@ def test_the_text_shows_the_record_and_the_reasons(tmp_path: Path, capsys: pytes
     [
         (("-H", "no colon"), "header_invalid"),
         (("--feature", "risk"), "feature_invalid"),
+        (("--attribute", "source.address"), "attribute_invalid"),
+        (("--time", "tomorrow"), "time_invalid"),
+        (("--feature", "risk=12%"), "feature_invalid"),
         (("--policies", "missing"), None),
         (("--store", "sqlite:missing.db"), "store_unreachable"),
     ],

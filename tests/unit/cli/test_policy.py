@@ -48,7 +48,11 @@ def test_the_shipped_policies_are_fine_and_pass(capsys: pytest.CaptureFixture[st
 
 
 def test_check_names_the_decisions_whose_errors_are_denials(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    write(tmp_path, a='package a\n\ndecision := {"allow": input.x}\n', b='package b\n\ndecision := {"allow": true}\n')
+    write(
+        tmp_path,
+        a='package a\n\ndecision := {"allow": input.features.x}\n',
+        b='package b\n\ndecision := {"allow": true}\n',
+    )
     assert run(capsys, "policy", "check", tmp_path)[1].splitlines()[1:] == [
         "a/decision can deny: a request that it fails on is denied unless a document says onError: stable"
     ]
@@ -56,19 +60,126 @@ def test_check_names_the_decisions_whose_errors_are_denials(tmp_path: Path, caps
 
 
 def test_check_names_every_fault_by_file_and_line(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    write(tmp_path, a=GOOD, b="package b\n\nx := http.send({})\n\ny := crypto.md5(1)\n")
+    write(tmp_path, a=GOOD, b="package b\n\nx := http.send({})\n\ny := crypto.md4(1)\n")
     code, out, err = run(capsys, "policy", "check", tmp_path)
     assert (code, out) == (2, "")
     assert err.splitlines()[0] == (
         "b.rego:3: http.send is not allowed: a decision depends on its input and data alone (policy_builtin_forbidden)"
     )
-    assert err.splitlines()[1].startswith("b.rego:5: there is no function crypto.md5")
+    assert err.splitlines()[1].startswith("b.rego:5: there is no function crypto.md4")
     code, out, err = run(capsys, "policy", "check", tmp_path, "-o", "json")
     assert (code, err) == (2, "")
     assert [(e["code"], e["file"], e["line"]) for e in errors(out)] == [
         ("policy_builtin_forbidden", "b.rego", 3),
         ("policy_builtin_missing", "b.rego", 5),
     ]
+
+
+def test_check_names_what_the_input_never_has_by_file_and_line(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    reads = 'package routing\n\nimport input.rollout as r\n\ndecision := {"allow": r.stabel == "3"}\n'
+    write(
+        tmp_path, a=reads, b='package control\n\ndecision := {"allow": input.action == "kill", "reason": input.who}\n'
+    )
+    code, out, _ = run(capsys, "policy", "check", tmp_path, "-o", "json")
+    assert code == 2
+    assert sorted((e["code"], e["file"], e["line"], e["message"].partition(";")[0]) for e in errors(out)) == [
+        ("policy_input_unknown", "a.rego", 5, "there is no input.rollout.stabel"),
+        ("policy_input_unknown", "b.rego", 3, "there is no input.who"),
+    ]
+    assert "; did you mean stable?" in out
+
+
+def test_check_names_a_header_that_is_not_in_lower_case(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    """Names of headers are in lower case in the input, so another spelling never is there."""
+    headers = 'import input.attributes.request.http.headers\n\ndecision := {"allow": headers["X-Team"] == "a"}\n'
+    write(tmp_path, a=f"package a\n\n{headers}", b=f"package b\n\n{headers.replace('X-Team', 'x-team')}")
+    code, out, _ = run(capsys, "policy", "check", tmp_path, "-o", "json")
+    assert (code, [(e["code"], e["file"], e["line"], e["message"].partition(";")[2]) for e in errors(out)]) == (
+        2,
+        [("policy_input_unknown", "a.rego", 5, " write x-team")],
+    )
+
+
+def test_check_names_rules_that_are_fields_of_a_decision_and_none_that_it_has(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    package = "package routing.decision\n\nallow if helper\n\nhelper if input.unit\n\nhelper if input.time\n"
+    write(tmp_path, a=package, b="package control\n\ndecision.allow := true\n\ndecision.http_status := 400\n")
+    code, out, _ = run(capsys, "policy", "check", tmp_path, "-o", "json")
+    assert code == 2
+    assert sorted((e["code"], e["file"], e["line"]) for e in errors(out)) == [
+        ("policy_field_unknown", "a.rego", 5),
+        ("policy_field_unknown", "b.rego", 5),
+    ]
+    assert "belongs into another package" in out
+
+
+def test_check_names_fields_that_are_written_in_a_decision_and_none_that_it_has(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    whole = (
+        'default decision := {"allow": true}\n\ndecision := {\n\t"allow": true,\n\t"headers": {},\n} if input.unit\n'
+    )
+    chain = 'decision := {"allow": true} if input.unit else := {"allow": false, "allowed": 1}\n'
+    write(
+        tmp_path,
+        a=f"package a\n\n{whole}",
+        b=f"package b\n\n{chain}",
+        c='package c\n\nhelper := {"x": 1}\n',
+    )
+    code, out, _ = run(capsys, "policy", "check", tmp_path, "-o", "json")
+    assert code == 2
+    assert sorted((e["code"], e["file"], e["line"], e["message"].partition(" ")[0]) for e in errors(out)) == [
+        ("policy_field_unknown", "a.rego", 7, "headers"),
+        ("policy_field_unknown", "b.rego", 3, "allowed"),
+    ]
+
+
+def test_check_refuses_what_the_trial_of_serve_refuses(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("DROPOUT_TRIAL_LIMIT", "0.2")
+    each = "in numbers.range(1, 100000)"
+    endless = f"decision := {{}} if {{\n\tsome a {each}\n\tsome b {each}\n\ta * b == -1\n}}"
+    code, out, _ = run(capsys, "policy", "check", write(tmp_path, a=f"package routing\n\n{endless}\n"), "-o", "json")
+    assert (code, [(e["code"], e["field"]) for e in errors(out)]) == (2, [("policy_too_slow", "routing/decision")])
+
+
+@pytest.mark.parametrize("rule", ['decision contains "allow"', 'decision := {"allow": "yes"}', "decision := []"])
+def test_check_refuses_a_rule_whose_answer_is_no_decision(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str], rule: str
+) -> None:
+    code, out, _ = run(capsys, "policy", "check", write(tmp_path, a=f"package routing\n\n{rule}\n"), "-o", "json")
+    assert (code, [(e["code"], e["field"]) for e in errors(out)]) == (2, [("policy_invalid", "routing/decision")])
+
+
+def test_check_says_that_nothing_is_called_decision(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    code, out, _ = run(capsys, "policy", "check", write(tmp_path, a="package routing\n\ndecide := {}\n"))
+    assert (code, out.splitlines()[1].partition(":")[0]) == (0, "nothing in them is called decision")
+
+
+def test_check_asks_the_opa_that_there_is(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    folder = tmp_path / "policies"
+    folder.mkdir()
+    write(folder, a=GOOD)
+    monkeypatch.setenv("PATH", str(tmp_path))
+    code, out, _ = run(capsys, "policy", "check", folder, "--opa", "-o", "json")
+    assert (code, errors(out)[0]["code"]) == (3, "opa_missing")
+    opa = tmp_path / "opa"
+    said = {"errors": [{"message": "var x is unsafe", "location": {"file": "a.rego", "row": 7}}]}
+    opa.write_text(f"#!/bin/sh\necho '{json.dumps(said)}' >&2\nexit 1\n")
+    opa.chmod(0o755)
+    code, out, _ = run(capsys, "policy", "check", folder, "--opa", "-o", "json")
+    assert code == 2
+    assert [(e["code"], e["message"], e["file"], e["line"]) for e in errors(out)] == [
+        ("opa_check", "opa: var x is unsafe", "a.rego", 7)
+    ]
+    opa.write_text("#!/bin/sh\nexit 0\n")
+    assert run(capsys, "policy", "check", folder, "--opa")[0] == 0
 
 
 def test_check_answers_in_json(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:

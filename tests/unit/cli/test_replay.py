@@ -8,9 +8,10 @@ from typing import Any
 
 import pytest
 
-from extproc.adapters.regorus_policy import RegorusEngine
+from extproc.adapters.regorus.policy import RegorusEngine
 from extproc.cli.main import main
 from extproc.resources.policies import read_sources
+from tests.support.decisions import decisions_in
 from tests.support.rollouts import canary
 from tests.unit.datapath.test_replay import FEATURES, POLICY, log_of
 
@@ -34,7 +35,7 @@ def policies(tmp_path: Path) -> Path:
 def log(tmp_path: Path, policies: Path) -> Path:
     """Twenty decisions of which the policy, as it is, let every one go to the canary."""
     rollout = canary(10_000, policy=POLICY, features=FEATURES, log={"features": ["risk_score"]})
-    lines = log_of(tmp_path, rollout, RegorusEngine(read_sources(policies)), risk=0.5, units=20)
+    lines = log_of(rollout, RegorusEngine(read_sources(policies)), risk=0.5, units=20)
     path = tmp_path / "log.jsonl"
     path.write_bytes(b"".join(lines))
     return path
@@ -85,20 +86,21 @@ def test_bad_lines_are_named_and_do_not_stop_the_replay(
 def test_a_result_of_other_types_is_a_bad_line(
     changed: dict[str, Any], log: Path, policies: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    event = json.loads(log.read_bytes().splitlines()[0])
+    event = decisions_in(log.read_bytes())[0]
     event["result"].update(changed)
-    log.write_bytes(json.dumps(event).encode() + b"\n" + log.read_bytes())
+    plan, line_end, decided = log.read_bytes().partition(b"\n")
+    log.write_bytes(plan + line_end + json.dumps(event).encode() + line_end + decided)
     findings, summary = replayed(capsys, log, policies, 0)
-    assert [finding["line"] for finding in findings] == [1]
+    assert [finding["line"] for finding in findings] == [2]
     assert (summary["reproduced"], summary["faults"]) == (20, 1)
 
 
 def test_what_a_terminal_would_obey_is_shown_escaped(
     log: Path, policies: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    event = json.loads(log.read_bytes().splitlines()[0])
+    event = decisions_in(log.read_bytes())[0]
     event |= {"decision_id": "\x1b[2J\ud800", "result": {**event["result"], "version": "9"}}
-    log.write_text(json.dumps(event))
+    log.write_bytes(log.read_bytes().splitlines(keepends=True)[0] + json.dumps(event).encode())
     with pytest.raises(SystemExit):
         main(["replay", str(log), "--policies", str(policies)])
     assert "\\x1b[2J\\ud800" in capsys.readouterr().out

@@ -4,10 +4,12 @@ from __future__ import annotations
 
 import os
 import pwd
+import re
 import sqlite3
 import subprocess
 import sys
 from collections.abc import Callable
+from contextlib import closing
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
@@ -19,10 +21,16 @@ import yaml
 from hypothesis import given
 from hypothesis import strategies as st
 
+from extproc.adapters.sqlite.observations import ObservationsWriter
+from extproc.adapters.sqlite.runs import RunReport
+from extproc.adapters.sqlite.store import SqliteStore
 from extproc.adapters.stores import open_store
 from extproc.cli.documents import to_yaml
 from extproc.cli.main import main
+from extproc.control.access import DirectControl
+from extproc.control.actions import Abort, SetWeight
 from extproc.resources.marked_yaml import read_documents
+from tests.support.clock import FakeClock
 from tests.support.damage import damage
 from tests.support.rollouts import CANARY, EXPERIMENT, document
 from tests.support.templates import ERRORS, template
@@ -148,11 +156,61 @@ def test_what_get_prints_is_applied_as_unchanged(applied: Dropout) -> None:
     assert applied("apply", "-f", "again.yaml").out == f"rollout {KEY} unchanged\n"
 
 
+@pytest.mark.parametrize("command", ["get", "promote", "pause", "history", "adopt"])
+def test_a_rollout_that_is_not_there_is_told_with_the_one_that_may_be_meant(applied: Dropout, command: str) -> None:
+    typo = applied("rollout", command, "payments/fraud-detecter").err
+    assert typo == f"there is no rollout payments/fraud-detecter in the store; did you mean {KEY!r}? (not_found)\n"
+    other = applied("rollout", command, "nobody/x").err
+    assert (
+        other == "there is no rollout nobody/x in the store; `dropout rollout list` shows what there is (not_found)\n"
+    )
+
+
+def test_after_a_promotion_the_document_is_behind_until_what_is_served_is_applied(dropout: Dropout) -> None:
+    spec = {**CANARY, "canary": {"alias": "next"}, "aliases": {"next": "4"}}
+    steps = {"steps": [{"setWeight": 50}], "analysis": {"templates": [{"templateName": "live"}]}}
+    ramp = document({**spec, **steps, "progressDeadline": "10m"})
+    assert dropout("apply", "-f", put("ramp.yaml", ramp)).exit_code == 0
+    assert yaml.safe_load(dropout("get", "rollout", KEY, "--as-served").out) == ramp, "nothing was promoted"
+    said = dropout("rollout", "promote", KEY, "--full").out
+    assert f"the document still names version 3 as stable; `dropout get rollout {KEY} --as-served`" in said
+    assert "SpecBehind" in dropout("rollout", "list").out
+    again = dropout("apply", "-f", put("behind.yaml", {**ramp, "spec": {**ramp["spec"], "timeout": "9s"}})).out
+    assert f"configured: the document still names version 3 as stable; `dropout get rollout {KEY} --as-served`" in again
+    drifted = document({**CANARY, "stable": {"version": "7"}})
+    said = dropout("apply", "-f", put("drifted.yaml", drifted)).out
+    assert "configured: spec.stable is version 7 now; version 4 stays stable until `dropout rollout adopt" in said
+    assert dropout("apply", "-f", "ramp.yaml").exit_code == 0
+
+    served = dropout("get", "rollout", KEY, "--as-served")
+    spec = {name: value for name, value in CANARY.items() if name != "canary"}
+    assert yaml.safe_load(served.out) == document({**spec, "stable": {"version": "4"}})
+    Path("served.yaml").write_text(served.out)
+    assert dropout("apply", "-f", "served.yaml").exit_code == 0
+    status = dropout("rollout", "get", KEY, "-o", "json").json
+    assert (status["stable"], status["canary"], status["phase"], status["conditions"]) == ("4", None, "Healthy", [])
+    assert dropout("rollout", "promote", KEY, "-o", "json").codes == ["not_a_canary_rollout"]
+    assert dropout("get", "analysistemplate", "live", "--as-served", "-o", "json").codes == ["no_rollout"]
+
+
 @given(st.dictionaries(st.sampled_from("abc"), st.text("+-.0123456789exoan~: '\"\n#", max_size=6) | st.integers(-9, 9)))
 def test_documents_are_printed_as_they_are_read(body: dict[str, Any]) -> None:
     (read,), faults = read_documents(to_yaml({"k": body}), "x")
     assert not faults
     assert read.node.value == {"k": body}
+
+
+def test_steps_that_no_controller_takes_are_told_of_when_they_are_applied(dropout: Dropout) -> None:
+    file = put("ramp.yaml", document({**CANARY, "steps": [{"setWeight": 5}]}))
+    told = f"no controller leads on this store, so nobody takes the steps of {KEY}; start `dropout controller`"
+    assert dropout("apply", "-f", file).err.startswith(f"note: {told}")
+    in_json = dropout("apply", "-f", file, "-o", "json")
+    ((code, message),) = [(note["code"], note["message"]) for note in in_json.json["notes"]]
+    assert (code, message.startswith(told), in_json.err) == ("no_controller", True, "")
+    with closing(SqliteStore(Path("dropout.db"))) as store:
+        assert store.acquire("somebody", 60) is not None
+    assert dropout("apply", "-f", file).err == ""
+    assert dropout("apply", "-f", file, "-o", "json").json["notes"] == []
 
 
 def test_delete_takes_it_out(applied: Dropout) -> None:
@@ -188,10 +246,30 @@ def test_list_is_a_table(applied: Dropout) -> None:
     lines = [line.split() for line in applied("rollout", "list").out.splitlines()]
     assert lines == [
         ["NAMESPACE", "NAME", "STABLE", "CANARY", "WEIGHT", "STEP", "PHASE", "REASON", "KILLED", "CONDITIONS"],
-        ["payments", "b", "3", "-", "-", "-", "Healthy", "live", "no", "-"],
+        ["payments", "b", "3", "4", "50", "-", "Healthy", "live", "no", "-"],
         ["payments", "fraud-detector", "3", "4", "12.5", "0", "Progressing", "weight_set", "no", "-"],
     ]
     assert [row["name"] for row in applied("rollout", "list", "-o", "json").json["rollouts"]] == ["b", "fraud-detector"]
+
+
+def test_an_experiment_is_shown_with_its_variants_and_a_retry_gives_back_what_get_shows_as_away(
+    applied: Dropout,
+) -> None:
+    applied("rollout", "set-weight", KEY, "50")
+    applied("rollout", "abort", KEY)
+    applied("apply", "-f", put("a.yaml", document(EXPERIMENT)))
+    text = applied("rollout", "get", KEY).out
+    assert "Degraded (aborted)" in text
+    assert "variant treatment (version 4) was aborted: the control is served in its place" in text
+    assert text.splitlines()[-3:] == [
+        "variants:",
+        "  treatment  version 4  weight 50  aborted",
+        "  control  version 3  weight 50  control",
+    ]
+    assert applied("rollout", "retry", KEY).out == f"rollout {KEY} configured: version 4 may be tried again\n"
+    found = applied("rollout", "get", KEY, "-o", "json").json
+    assert (found["phase"], found["aborted"]) == ("Healthy", [])
+    assert found["variants"][0] == {"name": "treatment", "version": "4", "weight": 50, "takenAway": None}
 
 
 def test_set_weight_takes_percents_and_reports_the_status(applied: Dropout) -> None:
@@ -202,7 +280,7 @@ def test_set_weight_takes_percents_and_reports_the_status(applied: Dropout) -> N
     assert status["effectiveAt"].endswith("Z")
     assert set(status) == {
         *("stable", "canary", "weight", "previousWeight", "effectiveAt", "drawn", "step", "epoch", "previousEpoch"),
-        *("phase", "reason", "message", "killed", "aborted", "specStable", "conditions"),
+        *("phase", "reason", "message", "killed", "aborted", "specStable", "conditions", "applied"),
         *("previousStable", "shadow", "stepAt", "attempt", "tripped", "analysis", "kills"),
         *("without", "previous"),
     }
@@ -218,8 +296,14 @@ def test_what_is_no_percentage_is_refused(applied: Dropout, percent: str) -> Non
 def test_a_promotion_without_a_host_and_its_undoing(applied: Dropout) -> None:
     assert applied("rollout", "undo", KEY, "-o", "json").codes == ["nothing_to_undo"]
     assert applied("rollout", "promote", KEY, "--without", "", "-o", "json").codes == ["host_invalid"]
+    assert applied("rollout", "promote", KEY, "--without", "a", "-o", "json").codes == ["observer_unknown"]
+    for host in ("a", "b"):
+        with closing(ObservationsWriter(Path("dropout.db.observed"), host)) as writer:
+            writer.write([], [], 1.0, RunReport(host, "unix:observer.sock"))
+    refused = applied("rollout", "promote", KEY, "--full", "--without", "a", "--without", "B", "-o", "json")
+    assert (refused.exit_code, refused.codes) == (2, ["observer_unknown"])
     promoted = applied("rollout", "promote", KEY, "--full", "--without", "a", "--without", "b", "-o", "json").json
-    assert promoted["message"].endswith("promoted by hand, without the observers on a, b")
+    assert "promoted by hand, without the observers on a, b" in promoted["message"]
     status = promoted["status"]
     assert (status["without"], status["previous"]["stable"]) == (["a", "b"], "3")
     assert status["previous"]["at"].endswith("Z")
@@ -228,6 +312,22 @@ def test_a_promotion_without_a_host_and_its_undoing(applied: Dropout) -> None:
     assert "not waited for:" in text
     undone = applied("rollout", "undo", KEY).out
     assert undone == f"rollout {KEY} configured: version 3 is stable again in place of 4: by hand\n"
+
+
+def test_an_aborted_canary_shows_the_weight_that_it_had_beside_the_step_that_it_was_in(dropout: Dropout) -> None:
+    dropout("apply", "-f", put("ramp.yaml", document({**CANARY, "steps": [{"setWeight": 5}]})))
+    clock = FakeClock()
+    with closing(SqliteStore(Path("dropout.db"))) as store:
+        rollouts = DirectControl(store, "alice", clock)
+        rollouts.act(SetWeight("payments", "fraud-detector", 2000))
+        clock.advance(60)
+        rollouts.act(Abort("payments", "fraud-detector"))
+    lines = dropout("rollout", "get", KEY).out.splitlines()
+    shown = [line for line in lines if line.startswith(("weight:", "  ● 0"))]
+    assert all(line.endswith(", aborted at weight 20") for line in shown), shown
+    assert len(shown) == 2
+    dropout("rollout", "retry", KEY)
+    assert "aborted at weight" not in dropout("rollout", "get", KEY).out
 
 
 def test_an_abort_a_refusal_and_a_retry(applied: Dropout) -> None:
@@ -270,6 +370,17 @@ def test_history_names_the_user_of_the_system(applied: Dropout, monkeypatch: pyt
     (_, entry) = applied("rollout", "history", KEY, "-o", "json").json["history"]
     assert entry["actor"] == pwd.getpwuid(os.getuid()).pw_name
     assert (entry["action"], entry["message"], entry["detail"]) == ("set-weight", "weight 0 to 5", {"from": 0, "to": 5})
+
+
+def test_history_tells_in_a_line_what_was_repeated(applied: Dropout) -> None:
+    for _ in range(3):
+        applied("rollout", "pause", KEY)
+        applied("rollout", "resume", KEY)
+    _, pause, resume = applied("rollout", "history", KEY).out.splitlines()
+    assert re.search(r"  paused by hand \(3 times since 2\d{3}-\S+Z\)$", pause)
+    assert re.search(r"  resumed \(3 times since 2\d{3}-\S+Z\)$", resume)
+    _, entry, _ = applied("rollout", "history", KEY, "-o", "json").json["history"]
+    assert (entry["count"], entry["firstAt"] < entry["at"]) == (3, True)
 
 
 def test_history_of_what_never_was_is_not_found(applied: Dropout) -> None:

@@ -10,7 +10,7 @@ from typing import Any
 import orjson
 import pytest
 
-from extproc.adapters.sqlite_store import SqliteStore
+from extproc.control.acting import act
 from extproc.control.actions import (
     Abort,
     Adopt,
@@ -21,15 +21,17 @@ from extproc.control.actions import (
     Pause,
     Promote,
     Restore,
-    Result,
     Resume,
     Retry,
     SetWeight,
-    act,
 )
+from extproc.control.result import ActionResult
 from extproc.errors import InvalidInput, Refused, Unreachable
-from extproc.resources.loading import LoadedDocument, load_paths
-from extproc.snapshot.store import RAISE_DELAY_SECONDS, StoredRollout, Write
+from extproc.resources.loaded import LoadedDocument
+from extproc.resources.loading import load_paths
+from extproc.store.ports import RAISE_DELAY_SECONDS
+from extproc.store.records import StoredRollout, Write
+from extproc.testing.memory_store import MemoryStore
 from tests.support.clock import FakeClock
 from tests.support.damage import damage
 from tests.support.reconciling import Clusters
@@ -39,8 +41,8 @@ NAME = ("payments", "fraud-detector")
 
 
 @pytest.fixture
-def store(tmp_path: Path) -> SqliteStore:
-    return SqliteStore(tmp_path / "dropout.db", create=True)
+def store() -> MemoryStore:
+    return MemoryStore()
 
 
 @pytest.fixture
@@ -73,24 +75,24 @@ def documents(tmp_path: Path) -> Documents:
     return Documents(tmp_path)
 
 
-def one(results: Sequence[Result]) -> Result:
+def one(results: Sequence[ActionResult]) -> ActionResult:
     (result,) = results
     return result
 
 
-def row_of(store: SqliteStore) -> StoredRollout:
+def row_of(store: MemoryStore) -> StoredRollout:
     row = store.get(*NAME)
     assert row is not None
     return row
 
 
 def test_an_apply_creates_then_leaves_alone_then_configures(
-    store: SqliteStore, clock: FakeClock, documents: Documents
+    store: MemoryStore, clock: FakeClock, documents: Documents
 ) -> None:
     apply = Apply(documents(fraud_detector=spec()))
     assert one(act(store, "alice", apply, clock)).result == "created"
     before = row_of(store)
-    assert one(act(store, "bob", apply, clock)) == Result(before, "unchanged")
+    assert one(act(store, "bob", apply, clock)) == ActionResult(before, "unchanged")
     assert len(store.history(*NAME)) == 1
     edited = Apply(documents(fraud_detector=spec(canary={"version": "5"})))
     assert one(act(store, "bob", edited, clock)).result == "configured"
@@ -102,7 +104,7 @@ def test_an_apply_creates_then_leaves_alone_then_configures(
     ]
 
 
-def test_every_action_is_written_with_who_and_why(store: SqliteStore, clock: FakeClock, documents: Documents) -> None:
+def test_every_action_is_written_with_who_and_why(store: MemoryStore, clock: FakeClock, documents: Documents) -> None:
     act(store, "alice", Apply(documents(fraud_detector=spec())), clock)
     for action in (SetWeight(*NAME, 1250), Kill(*NAME), Restore(*NAME), Abort(*NAME), Retry(*NAME)):
         assert one(act(store, "alice", action, clock)).result == "configured"
@@ -116,7 +118,7 @@ def test_every_action_is_written_with_who_and_why(store: SqliteStore, clock: Fak
     assert [e.at for e in entries] == sorted(e.at for e in entries)
 
 
-def test_what_needs_nothing_writes_nothing(store: SqliteStore, clock: FakeClock, documents: Documents) -> None:
+def test_what_needs_nothing_writes_nothing(store: MemoryStore, clock: FakeClock, documents: Documents) -> None:
     act(store, "alice", Apply(documents(fraud_detector=spec())), clock)
     before = row_of(store)
     for action in (SetWeight(*NAME, 0), Restore(*NAME), Adopt(*NAME)):
@@ -126,14 +128,14 @@ def test_what_needs_nothing_writes_nothing(store: SqliteStore, clock: FakeClock,
 
 
 @pytest.mark.parametrize("action", [SetWeight(*NAME, 1), Abort(*NAME), Delete(*NAME), Kill(*NAME)])
-def test_what_is_not_there_is_not_found(store: SqliteStore, clock: FakeClock, action: Any) -> None:
+def test_what_is_not_there_is_not_found(store: MemoryStore, clock: FakeClock, action: Any) -> None:
     with pytest.raises(InvalidInput) as invalid:
         act(store, "alice", action, clock)
     assert invalid.value.code == "not_found"
 
 
 def test_a_lost_race_is_decided_again(
-    store: SqliteStore, clock: FakeClock, documents: Documents, monkeypatch: pytest.MonkeyPatch
+    store: MemoryStore, clock: FakeClock, documents: Documents, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     act(store, "alice", Apply(documents(fraud_detector=spec())), clock)
     original, raced = store.get, []
@@ -151,7 +153,7 @@ def test_a_lost_race_is_decided_again(
 
 
 def test_an_action_that_always_loses_gives_up(
-    store: SqliteStore, clock: FakeClock, documents: Documents, monkeypatch: pytest.MonkeyPatch
+    store: MemoryStore, clock: FakeClock, documents: Documents, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     act(store, "alice", Apply(documents(fraud_detector=spec())), clock)
     stale = replace(row_of(store), resource_version=1)
@@ -162,7 +164,7 @@ def test_an_action_that_always_loses_gives_up(
 
 
 def test_documents_that_collide_with_the_store_change_nothing(
-    store: SqliteStore, clock: FakeClock, documents: Documents
+    store: MemoryStore, clock: FakeClock, documents: Documents
 ) -> None:
     act(store, "alice", Apply(documents(fraud_detector=spec())), clock)
     before = store.documents()
@@ -174,8 +176,18 @@ def test_documents_that_collide_with_the_store_change_nothing(
     assert store.documents() == before
 
 
+def test_a_layer_in_the_store_hashes_one_unit(store: MemoryStore, clock: FakeClock, documents: Documents) -> None:
+    def layered(path: str, start: int, **unit: str) -> dict[str, Any]:
+        return {**spec(path), "unit": unit, "layer": {"name": "checkout", "range": [start, start + 5000]}}
+
+    act(store, "alice", Apply(documents(one=layered("/one", 0, header="x-user-id"))), clock)
+    with pytest.raises(InvalidInput) as invalid:
+        act(store, "alice", Apply(documents(two=layered("/two", 5000, cookie="visitor"))), clock)
+    assert (invalid.value.code, invalid.value.faults[0].field) == ("unit_differs", "spec.unit")
+
+
 def test_a_rollout_may_take_the_place_of_one_removed_with_it(
-    store: SqliteStore, clock: FakeClock, documents: Documents
+    store: MemoryStore, clock: FakeClock, documents: Documents
 ) -> None:
     act(store, "alice", Apply(documents(fraud_detector=spec())), clock)
     results = act(store, "alice", Apply(documents(successor=spec()), remove=[NAME]), clock)
@@ -186,7 +198,7 @@ def test_a_rollout_may_take_the_place_of_one_removed_with_it(
 
 
 def test_a_document_applied_in_the_meantime_is_checked_too(
-    store: SqliteStore, clock: FakeClock, documents: Documents, monkeypatch: pytest.MonkeyPatch
+    store: MemoryStore, clock: FakeClock, documents: Documents, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     first, second = documents(first=spec()), documents(second=spec())
     original = store.write
@@ -204,7 +216,7 @@ def test_a_document_applied_in_the_meantime_is_checked_too(
 
 
 def test_an_aborted_version_stays_aborted_through_delete_and_apply(
-    store: SqliteStore, clock: FakeClock, documents: Documents
+    store: MemoryStore, clock: FakeClock, documents: Documents
 ) -> None:
     apply = Apply(documents(fraud_detector=spec()))
     act(store, "alice", apply, clock)
@@ -217,24 +229,31 @@ def test_an_aborted_version_stays_aborted_through_delete_and_apply(
     with pytest.raises(Refused) as refused:
         act(store, "alice", SetWeight(*NAME, 100), clock)
     assert refused.value.code == "version_aborted"
+    again = one(act(store, "alice", apply, clock))
+    assert (again.result, again.message) == (
+        "unchanged",
+        "version 4 was aborted and gets no requests until `dropout rollout retry`",
+    )
     act(store, "alice", Retry(*NAME), clock)
     act(store, "alice", Delete(*NAME), clock)
-    assert one(act(store, "alice", apply, clock)).row.status.aborted == ()
+    again = one(act(store, "alice", apply, clock))
+    assert (again.row.status.aborted, again.message) == ((), "")
 
 
 def test_a_promoted_version_stays_stable_through_delete_and_apply(
-    store: SqliteStore, clock: FakeClock, documents: Documents
+    store: MemoryStore, clock: FakeClock, documents: Documents
 ) -> None:
     act(store, "alice", Apply(documents(fraud_detector=spec())), clock)
     act(store, "alice", Promote(*NAME, full=True), clock)
     act(store, "alice", Delete(*NAME), clock)
     result = one(act(store, "alice", Apply(documents(fraud_detector=spec())), clock))
     status = result.row.status
-    assert (status.stable, status.phase, status.conditions, result.message) == (
+    assert (status.stable, status.phase, [one["type"] for one in status.conditions], result.message) == (
         "4",
         "Healthy",
-        (),
-        "version 4 stays stable",
+        ["SpecBehind"],
+        "the document still names version 3 as stable; "
+        "`dropout get rollout payments/fraud-detector --as-served` prints it with version 4",
     )
     act(store, "alice", Delete(*NAME), clock)
     status = one(act(store, "alice", Apply(documents(fraud_detector=spec(stable={"version": "2"}))), clock)).row.status
@@ -243,7 +262,7 @@ def test_a_promoted_version_stays_stable_through_delete_and_apply(
 
 
 def test_a_kill_works_on_a_document_that_is_no_longer_accepted(
-    store: SqliteStore, clock: FakeClock, documents: Documents
+    store: MemoryStore, clock: FakeClock, documents: Documents
 ) -> None:
     act(store, "alice", Apply(documents(fraud_detector=spec())), clock)
     row = row_of(store)
@@ -253,7 +272,7 @@ def test_a_kill_works_on_a_document_that_is_no_longer_accepted(
 
 
 def test_a_rollout_that_cannot_be_read_is_made_anew_only_when_asked_and_killed_until_restored(
-    store: SqliteStore, clock: FakeClock, documents: Documents, tmp_path: Path
+    store: MemoryStore, clock: FakeClock, documents: Documents, tmp_path: Path
 ) -> None:
     loaded = documents(fraud_detector=spec(), other=spec("/other"))
     act(store, "alice", Apply(loaded), clock)
@@ -261,14 +280,20 @@ def test_a_rollout_that_cannot_be_read_is_made_anew_only_when_asked_and_killed_u
     act(store, "alice", Abort(*NAME), clock)
     epoch = row_of(store).status.epoch
     for each in loaded:
-        damage(tmp_path / "dropout.db", each.resource.metadata.name)
+        damage(store.place, each.resource.metadata.name)
     with pytest.raises(Unreachable) as unreachable:
         act(store, "alice", Apply(loaded), clock)
     assert [fault.code for fault in unreachable.value.faults] == ["store_corrupt"] * 2
     assert store.documents().rollouts == []
 
     results = act(store, "alice", Apply(loaded, repair=True), clock)
-    assert [(result.result, result.message) for result in results] == [("repaired", "killed until restored")] * 2
+    assert [(result.result, result.message) for result in results] == [
+        (
+            "repaired",
+            "killed until restored; version 4 was aborted and gets no requests until `dropout rollout retry`",
+        ),
+        ("repaired", "killed until restored"),
+    ]
     status = row_of(store).status
     assert (status.killed, status.weight, status.aborted) == (True, 0, ("4",))
     assert status.epoch > epoch
@@ -280,12 +305,12 @@ def test_a_rollout_that_cannot_be_read_is_made_anew_only_when_asked_and_killed_u
 
 
 def test_the_version_that_was_stable_last_stays_so_in_a_rollout_that_is_made_anew(
-    store: SqliteStore, clock: FakeClock, documents: Documents, tmp_path: Path
+    store: MemoryStore, clock: FakeClock, documents: Documents, tmp_path: Path
 ) -> None:
     from_3_to_4 = documents(fraud_detector=spec())
     act(store, "alice", Apply(from_3_to_4), clock)
     act(store, "alice", Promote(*NAME, full=True), clock)
-    damage(tmp_path / "dropout.db", NAME[1])
+    damage(store.place, NAME[1])
     act(store, "alice", Apply(from_3_to_4, repair=True), clock)
     status = row_of(store).status
     assert (status.stable, status.canary, status.phase, status.killed) == ("4", "4", "Healthy", True)
@@ -294,34 +319,34 @@ def test_the_version_that_was_stable_last_stays_so_in_a_rollout_that_is_made_ane
 
 
 def test_a_rollout_that_is_made_anew_stays_its_folders(
-    store: SqliteStore, clock: FakeClock, documents: Documents, tmp_path: Path
+    store: MemoryStore, clock: FakeClock, documents: Documents, tmp_path: Path
 ) -> None:
     loaded = documents(fraud_detector=spec())
     act(store, "folder", Apply(loaded, follow=True), clock)
     source = row_of(store).source
     assert source is not None
-    damage(tmp_path / "dropout.db", NAME[1])
+    damage(store.place, NAME[1])
     act(store, "alice", Apply(loaded, repair=True), clock)
     assert row_of(store).source == source
 
 
 def test_what_is_left_of_a_deleted_rollout_may_be_damaged_and_it_comes_back_killed(
-    store: SqliteStore, clock: FakeClock, documents: Documents, tmp_path: Path
+    store: MemoryStore, clock: FakeClock, documents: Documents, tmp_path: Path
 ) -> None:
     loaded = documents(fraud_detector=spec())
     act(store, "alice", Apply(loaded), clock)
     act(store, "alice", Delete(*NAME), clock)
-    damage(tmp_path / "dropout.db", NAME[1])
+    damage(store.place, NAME[1])
     result = one(act(store, "alice", Apply(loaded), clock))
     assert (result.result, result.message) == ("created", "killed until restored")
     assert result.row.status.killed
 
 
-class WaitingStore(SqliteStore):
+class WaitingStore(MemoryStore):
     """A store whose lock is held by somebody else for a while."""
 
-    def __init__(self, path: Path, clock: FakeClock) -> None:
-        super().__init__(path, create=True)
+    def __init__(self, clock: FakeClock) -> None:
+        super().__init__()
         self._waits = clock
 
     def write(self, writes: Sequence[Write], **with_them: Any) -> Sequence[StoredRollout]:
@@ -330,9 +355,9 @@ class WaitingStore(SqliteStore):
 
 
 def test_a_rise_falls_due_after_its_commit_however_long_it_waited_for_the_lock(
-    tmp_path: Path, clock: FakeClock, documents: Documents
+    clock: FakeClock, documents: Documents
 ) -> None:
-    store = WaitingStore(tmp_path / "waiting.db", clock)
+    store = WaitingStore(clock)
     act(store, "alice", Apply(documents(fraud_detector=spec())), clock)
     raised = one(act(store, "alice", SetWeight(*NAME, 500), clock)).row.status
     assert raised.effective_at == pytest.approx(clock.now() + RAISE_DELAY_SECONDS)
@@ -344,11 +369,11 @@ def test_a_rise_falls_due_after_its_commit_however_long_it_waited_for_the_lock(
 # -- what cannot serve gets nothing
 
 
-def to_stable_5(store: SqliteStore, documents: Documents, clock: FakeClock) -> None:
+def to_stable_5(store: MemoryStore, documents: Documents, clock: FakeClock) -> None:
     act(store, "alice", Apply(documents(fraud_detector=spec(stable={"version": "5"}))), clock)
 
 
-def at_weight_20(store: SqliteStore, clock: FakeClock) -> None:
+def at_weight_20(store: MemoryStore, clock: FakeClock) -> None:
     act(store, "alice", SetWeight(*NAME, 2000), clock)
     clock.advance(1)
 
@@ -363,7 +388,7 @@ def at_weight_20(store: SqliteStore, clock: FakeClock) -> None:
     ],
 )
 def test_by_hand_no_version_is_given_more_than_its_upstream_can_take(
-    store: SqliteStore, documents: Documents, clock: FakeClock, action: Change, version: str
+    store: MemoryStore, documents: Documents, clock: FakeClock, action: Change, version: str
 ) -> None:
     act(store, "alice", Apply(documents(fraud_detector=spec())), clock)
     at_weight_20(store, clock)
@@ -380,7 +405,7 @@ def test_by_hand_no_version_is_given_more_than_its_upstream_can_take(
 
 @pytest.mark.parametrize("action", [SetWeight(*NAME, 1000), Kill(*NAME), Abort(*NAME), Pause(*NAME)])
 def test_what_takes_away_asks_no_proxy(
-    store: SqliteStore, documents: Documents, clock: FakeClock, action: Change
+    store: MemoryStore, documents: Documents, clock: FakeClock, action: Change
 ) -> None:
     act(store, "alice", Apply(documents(fraud_detector=spec(steps=[{"setWeight": 20}]))), clock)
     at_weight_20(store, clock)

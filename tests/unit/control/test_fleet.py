@@ -2,32 +2,23 @@
 
 from __future__ import annotations
 
-import sqlite3
 from collections.abc import Iterator
-from contextlib import closing
 from pathlib import Path
 from typing import Any
 
 import pytest
 
 from extproc.control import fleet as module
-from extproc.control.analysis.measuring import Reading
+from extproc.control.analysis.servers import MetricServers
 from extproc.control.fleet import FleetBreaker, Summary
 from extproc.control.observing import Senses
 from extproc.errors import Unreachable
 from extproc.measure.outcomes import Counts, Ends
 from tests.support.observing import BREAKER
-from tests.support.reconciling import KEY, House
+from tests.support.reconciling import KEY, Environment
 from tests.support.rollouts import CANARY
 
 STEPS: list[dict[str, Any]] = [{"setWeight": 50}, {"pause": {}}]
-
-
-class Nothing:
-    """No metric is asked for here."""
-
-    def measure(self, *_: object) -> Reading:
-        raise AssertionError("there is no metric")
 
 
 def ends(requests: int, failures: int, abandoned: int = 0) -> Ends:
@@ -38,14 +29,14 @@ class Fleet:
     """Two hosts' observers whose counts a test adds to, and a controller that looks at them once a second."""
 
     def __init__(self, folder: Path, **spec: Any) -> None:
-        self.house = House(folder)
+        self.environment = Environment(folder)
         self.known: dict[tuple[str, int], Summary] = {}
         self.away = False
-        self.house.apply(steps=STEPS, **{"breaker": BREAKER, **spec})
-        monotonic = self.house.clock.monotonic
+        self.environment.apply(steps=STEPS, **{"breaker": BREAKER, **spec})
+        monotonic = self.environment.clock.monotonic
         self.breaker = FleetBreaker(self, monotonic)
-        senses = Senses(Nothing(), monotonic, fleet=self.breaker)
-        self.controller = self.house.controller(observe=senses)
+        senses = Senses({}, MetricServers({}, monotonic), monotonic, fleet=self.breaker)
+        self.controller = self.environment.controller(observe=senses)
 
     def summaries(self, since: float) -> list[Summary]:
         """See ``SummarySource``."""
@@ -55,18 +46,18 @@ class Fleet:
 
     def saw(self, canary: tuple[int, ...], control: tuple[int, ...], hosts: str = "ab") -> None:
         """So many outcomes, failures and, beside them, abandoned requests more on each host, in the epoch in force."""
-        epoch = self.house.row().status.epoch_at(self.house.clock.now())
+        epoch = self.environment.row().status.epoch_id_at(self.environment.clock.now())
         for host in hosts:
             before = self.known.get((host, epoch), Summary(host, KEY, epoch, Ends(), Ends()))
             both = before.canary.plus(ends(*canary)), before.control.plus(ends(*control))
             self.known[host, epoch] = Summary(host, KEY, epoch, *both)
 
     def look(self, seconds: int = 1) -> None:
-        self.house.run(self.controller, seconds)
+        self.environment.run(self.controller, seconds)
 
     @property
     def reason(self) -> str:
-        return self.house.row().status.reason
+        return self.environment.row().status.reason
 
 
 @pytest.fixture
@@ -74,17 +65,17 @@ def fleet(tmp_path: Path) -> Iterator[Fleet]:
     fleet = Fleet(tmp_path)
     fleet.look(2)
     yield fleet
-    fleet.house.store.close()
+    fleet.environment.store.close()
 
 
 def test_a_canary_that_fails_on_all_hosts_together_is_aborted_with_what_was_seen(fleet: Fleet) -> None:
     for _ in range(3):
         fleet.saw((4, 2), (30, 0))
         fleet.look()
-    status = fleet.house.row().status
+    status = fleet.environment.row().status
     assert (status.weight, status.phase, status.reason) == (0, "Degraded", "breaker_open")
     assert status.aborted == ("4",)
-    last = fleet.house.history()[-1]
+    last = fleet.environment.history()[-1]
     assert (last.action, last.actor) == ("abort", "controller@a")
     assert last.message.endswith("on all hosts together 12 of 24 requests within 10 s failed; of stable's 0 of 180")
 
@@ -104,7 +95,7 @@ def test_a_canary_that_clients_of_all_hosts_leave_is_aborted(fleet: Fleet) -> No
         fleet.saw((1, 0, 3), (30, 0, 1))
         fleet.look()
     assert fleet.reason == "breaker_open"
-    assert "requests within 10 s were abandoned; of stable's" in fleet.house.history()[-1].message
+    assert "requests within 10 s were abandoned; of stable's" in fleet.environment.history()[-1].message
 
 
 @pytest.mark.parametrize("both", [(4, 3), (4, 0, 12), (0, 0, 10)])
@@ -133,14 +124,14 @@ def test_a_run_that_begins_while_others_are_watched_counts_from_its_beginning(fl
 def test_a_new_epoch_counts_from_its_beginning_and_an_old_one_no_more(fleet: Fleet) -> None:
     fleet.saw((9, 4), (50, 0))
     fleet.look()
-    fleet.house.apply(steps=STEPS, canary={"version": "5"}, breaker=BREAKER)
+    fleet.environment.apply(steps=STEPS, canary={"version": "5"}, breaker=BREAKER)
     fleet.look(3)
     fleet.saw((9, 4), (50, 0))
     fleet.look()
     assert fleet.reason == "pause_step"
     fleet.saw((9, 4), (50, 0))
     fleet.look()
-    assert fleet.house.row().status.aborted == ("5",)
+    assert fleet.environment.row().status.aborted == ("5",)
 
 
 @pytest.mark.parametrize(("seconds", "reason"), [(5, "breaker_open"), (15, "pause_step")])
@@ -187,14 +178,12 @@ def test_without_a_breaker_nobody_is_aborted(tmp_path: Path) -> None:
 
 @pytest.mark.parametrize("seconds", [1, 9, 40])
 def test_what_was_seen_while_the_store_could_not_be_written_counts_when_it_can(fleet: Fleet, seconds: int) -> None:
-    with closing(sqlite3.connect(fleet.house.folder / "dropout.db", isolation_level=None)) as connection:
-        connection.execute("BEGIN IMMEDIATE")
+    with fleet.environment.place.locked():
         fleet.look()
         fleet.saw((20, 20), (50, 0))
         fleet.look(seconds)
         assert fleet.controller.fault is not None
         fleet.saw((0, 0), (50, 0))  # no more is decided for a version that the hosts took away
         fleet.look()
-        connection.execute("ROLLBACK")
     fleet.look()
     assert fleet.reason == "breaker_open"

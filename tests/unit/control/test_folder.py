@@ -11,14 +11,16 @@ from typing import Any
 import pytest
 import yaml
 
-from extproc.adapters.sqlite_store import SqliteStore
 from extproc.control.absence import NAMED, Grace
-from extproc.control.actions import Apply, Delete, SetWeight, act
-from extproc.control.described import timestamp
+from extproc.control.acting import act
+from extproc.control.actions import Apply, Delete, SetWeight
+from extproc.control.as_json import timestamp
 from extproc.control.folder import LARGE_BYTES, PATIENCE, FolderReport, FollowedFolder
 from extproc.errors import Unreachable
-from extproc.resources import loading
+from extproc.resources import kinds, loading
 from extproc.resources.loading import LoadedFile, load_file, load_paths
+from extproc.snapshot.holder import SnapshotHolder
+from extproc.testing.memory_store import MemoryStore
 from tests.support.clock import FakeClock
 from tests.support.damage import damage
 from tests.support.rollouts import CANARY, document
@@ -27,13 +29,8 @@ GRACE = Grace(one=10, many=300)
 
 
 @pytest.fixture
-def path(tmp_path: Path) -> Path:
-    return tmp_path / "dropout.db"
-
-
-@pytest.fixture
-def store(path: Path) -> SqliteStore:
-    return SqliteStore(path, create=True)
+def store() -> MemoryStore:
+    return MemoryStore()
 
 
 @pytest.fixture
@@ -49,11 +46,11 @@ def clock() -> FakeClock:
 
 
 @pytest.fixture
-def folder(store: SqliteStore, directory: Path, clock: FakeClock) -> FollowedFolder:
+def folder(store: MemoryStore, directory: Path, clock: FakeClock) -> FollowedFolder:
     return following(store, directory, clock)
 
 
-def following(store: SqliteStore, directory: Path, clock: FakeClock | None = None) -> FollowedFolder:
+def following(store: MemoryStore, directory: Path, clock: FakeClock | None = None) -> FollowedFolder:
     return FollowedFolder(store, directory, clock or FakeClock(), GRACE)
 
 
@@ -80,7 +77,7 @@ def text(*names: str, path: str | None = None, **changes: Any) -> str:
     )
 
 
-def names(store: SqliteStore) -> list[str]:
+def names(store: MemoryStore) -> list[str]:
     return [row.name for row in store.documents().rollouts]
 
 
@@ -88,7 +85,7 @@ def codes(faults: Iterable[Any]) -> list[str]:
     return [fault.code for fault in faults]
 
 
-def test_what_is_in_the_folder_is_applied(folder: FollowedFolder, store: SqliteStore, directory: Path) -> None:
+def test_what_is_in_the_folder_is_applied(folder: FollowedFolder, store: MemoryStore, directory: Path) -> None:
     (directory / "a.yaml").write_text(text("a", "b"))
     (directory / "sub").mkdir()
     (directory / "sub" / "c.yml").write_text(text("c"))
@@ -107,7 +104,7 @@ def test_what_is_in_the_folder_is_applied(folder: FollowedFolder, store: SqliteS
     assert store.history("payments", "a")[0].actor == f"folder:{directory}"
 
 
-def test_a_folder_applied_again_does_nothing(store: SqliteStore, directory: Path) -> None:
+def test_a_folder_applied_again_does_nothing(store: MemoryStore, directory: Path) -> None:
     (directory / "a.yaml").write_text(text("a"))
     following(store, directory).sync()
     act(store, "alice", SetWeight("payments", "a", 500), FakeClock())
@@ -136,7 +133,7 @@ def test_an_edit_is_taken_once_it_rests(folder: FollowedFolder, directory: Path)
 
 
 def test_a_file_that_never_rests_holds_up_no_other_and_is_not_read_half(
-    folder: FollowedFolder, store: SqliteStore, directory: Path, clock: FakeClock
+    folder: FollowedFolder, store: MemoryStore, directory: Path, clock: FakeClock
 ) -> None:
     for name in "ab":
         (directory / f"{name}.yaml").write_text(text(name))
@@ -157,7 +154,7 @@ def test_a_file_that_never_rests_holds_up_no_other_and_is_not_read_half(
 
 
 def test_what_was_deleted_by_hand_is_applied_again_by_force_and_half_of_an_edit_is_not(
-    folder: FollowedFolder, store: SqliteStore, directory: Path
+    folder: FollowedFolder, store: MemoryStore, directory: Path
 ) -> None:
     (directory / "a.yaml").write_text(text("a"))
     looked(folder)
@@ -231,7 +228,7 @@ def test_large_files_hold_up_no_other_and_come_one_by_one(folder: FollowedFolder
     assert not folder.changed()
 
 
-def test_nothing_is_deleted_while_a_large_file_waits(store: SqliteStore, directory: Path) -> None:
+def test_nothing_is_deleted_while_a_large_file_waits(store: MemoryStore, directory: Path) -> None:
     pruning = FollowedFolder(store, directory, FakeClock(), Grace(0, 0))
     (directory / "a.yaml").write_text(large("a"))
     (directory / "b.yaml").write_text(text("b"))
@@ -247,7 +244,7 @@ def test_nothing_is_deleted_while_a_large_file_waits(store: SqliteStore, directo
 
 
 def test_a_broken_file_keeps_its_rollouts_and_holds_up_nobody(
-    folder: FollowedFolder, store: SqliteStore, directory: Path
+    folder: FollowedFolder, store: MemoryStore, directory: Path
 ) -> None:
     for name in "ab":
         (directory / f"{name}.yaml").write_text(text(name))
@@ -264,12 +261,12 @@ def test_a_broken_file_keeps_its_rollouts_and_holds_up_nobody(
 
 
 def test_a_damaged_row_holds_up_its_own_file_alone(
-    folder: FollowedFolder, store: SqliteStore, directory: Path, path: Path, clock: FakeClock
+    folder: FollowedFolder, store: MemoryStore, directory: Path, clock: FakeClock
 ) -> None:
     for name in "ab":
         (directory / f"{name}.yaml").write_text(text(name))
     folder.sync()
-    damage(path, "a")
+    damage(store.place, "a")
     for name in "abc":
         (directory / f"{name}.yaml").write_text(text(name, seed="another"))
     report = folder.sync()
@@ -287,7 +284,7 @@ def test_a_damaged_row_holds_up_its_own_file_alone(
 
 
 def test_of_a_file_with_one_bad_document_none_is_applied(
-    folder: FollowedFolder, store: SqliteStore, directory: Path
+    folder: FollowedFolder, store: MemoryStore, directory: Path
 ) -> None:
     (directory / "a.yaml").write_text(text("a") + "---\nkind: Rollout\n")
     report = folder.sync()
@@ -296,7 +293,7 @@ def test_of_a_file_with_one_bad_document_none_is_applied(
     assert names(store) == []
 
 
-def test_a_rollout_in_a_file_broken_across_a_restart_stays(store: SqliteStore, directory: Path) -> None:
+def test_a_rollout_in_a_file_broken_across_a_restart_stays(store: MemoryStore, directory: Path) -> None:
     (directory / "a.yaml").write_text(text("a"))
     following(store, directory).sync()
     (directory / "a.yaml").write_text("")
@@ -306,7 +303,7 @@ def test_a_rollout_in_a_file_broken_across_a_restart_stays(store: SqliteStore, d
 
 
 def test_a_file_that_leaves_deletes_what_it_applied_and_nothing_else(
-    folder: FollowedFolder, store: SqliteStore, directory: Path, tmp_path: Path, clock: FakeClock
+    folder: FollowedFolder, store: MemoryStore, directory: Path, tmp_path: Path, clock: FakeClock
 ) -> None:
     (tmp_path / "by-hand.yaml").write_text(text("by-hand"))
     act(store, "alice", Apply(load_paths([tmp_path / "by-hand.yaml"]).documents), FakeClock())
@@ -319,7 +316,7 @@ def test_a_file_that_leaves_deletes_what_it_applied_and_nothing_else(
 
 
 def test_what_is_missing_is_said_at_once_and_stays_until_its_time_is_up(
-    folder: FollowedFolder, store: SqliteStore, directory: Path, clock: FakeClock
+    folder: FollowedFolder, store: MemoryStore, directory: Path, clock: FakeClock
 ) -> None:
     for name in "ab":
         (directory / f"{name}.yaml").write_text(text(name))
@@ -339,7 +336,7 @@ def test_what_is_missing_is_said_at_once_and_stays_until_its_time_is_up(
 
 
 def test_the_time_begins_anew_when_a_document_was_back(
-    folder: FollowedFolder, store: SqliteStore, directory: Path, clock: FakeClock
+    folder: FollowedFolder, store: MemoryStore, directory: Path, clock: FakeClock
 ) -> None:
     for name in "ab":
         (directory / f"{name}.yaml").write_text(text(name))
@@ -353,7 +350,7 @@ def test_the_time_begins_anew_when_a_document_was_back(
 
 
 def test_what_is_back_when_its_time_is_up_is_not_deleted(
-    folder: FollowedFolder, store: SqliteStore, directory: Path, clock: FakeClock
+    folder: FollowedFolder, store: MemoryStore, directory: Path, clock: FakeClock
 ) -> None:
     for name in "ab":
         (directory / f"{name}.yaml").write_text(text(name))
@@ -386,7 +383,7 @@ def _another(directory: Path) -> None:
 
 @pytest.mark.parametrize("lose", [_emptied, _halved, _another])
 def test_a_folder_that_lacks_much_deletes_after_the_longer_time(
-    folder: FollowedFolder, store: SqliteStore, directory: Path, clock: FakeClock, lose: Callable[[Path], None]
+    folder: FollowedFolder, store: MemoryStore, directory: Path, clock: FakeClock, lose: Callable[[Path], None]
 ) -> None:
     for name in "abcde":
         (directory / f"{name}.yaml").write_text(text(name))
@@ -398,7 +395,7 @@ def test_a_folder_that_lacks_much_deletes_after_the_longer_time(
 
 
 def test_a_folder_that_comes_back_file_by_file_does_not_lose_its_last_ones(
-    folder: FollowedFolder, store: SqliteStore, directory: Path, clock: FakeClock
+    folder: FollowedFolder, store: MemoryStore, directory: Path, clock: FakeClock
 ) -> None:
     for name in "abcd":
         (directory / f"{name}.yaml").write_text(text(name))
@@ -437,7 +434,7 @@ def test_many_that_are_missing_are_counted_in_one_sentence(folder: FollowedFolde
 
 
 def test_a_start_on_a_folder_that_lacks_documents_waits_too(
-    store: SqliteStore, directory: Path, clock: FakeClock
+    store: MemoryStore, directory: Path, clock: FakeClock
 ) -> None:
     (directory / "a.yaml").write_text(text("a"))
     following(store, directory).sync()
@@ -448,7 +445,7 @@ def test_a_start_on_a_folder_that_lacks_documents_waits_too(
     assert after(folder, clock, 0.1).deleted == ("payments/a",)
 
 
-def test_to_prune_is_to_wait_for_nothing_but_rest(store: SqliteStore, directory: Path) -> None:
+def test_to_prune_is_to_wait_for_nothing_but_rest(store: MemoryStore, directory: Path) -> None:
     (directory / "a.yaml").write_text(text("a"))
     following(store, directory).sync()
     (directory / "a.yaml").unlink()
@@ -458,7 +455,7 @@ def test_to_prune_is_to_wait_for_nothing_but_rest(store: SqliteStore, directory:
 
 
 def test_a_document_that_leaves_its_file_is_deleted(
-    folder: FollowedFolder, store: SqliteStore, directory: Path, clock: FakeClock
+    folder: FollowedFolder, store: MemoryStore, directory: Path, clock: FakeClock
 ) -> None:
     (directory / "a.yaml").write_text(text("a", "b"))
     folder.sync()
@@ -467,7 +464,7 @@ def test_a_document_that_leaves_its_file_is_deleted(
 
 
 def test_a_document_that_moves_to_another_file_stays(
-    folder: FollowedFolder, store: SqliteStore, directory: Path, clock: FakeClock
+    folder: FollowedFolder, store: MemoryStore, directory: Path, clock: FakeClock
 ) -> None:
     (directory / "a.yaml").write_text(text("a"))
     folder.sync()
@@ -479,7 +476,7 @@ def test_a_document_that_moves_to_another_file_stays(
 
 
 def test_a_rollout_renamed_in_its_file_takes_its_own_place(
-    folder: FollowedFolder, store: SqliteStore, directory: Path
+    folder: FollowedFolder, store: MemoryStore, directory: Path
 ) -> None:
     (directory / "a.yaml").write_text(text("before", path="/same"))
     folder.sync()
@@ -489,7 +486,7 @@ def test_a_rollout_renamed_in_its_file_takes_its_own_place(
 
 
 def test_a_newcomer_that_collides_is_refused_and_the_accepted_stays(
-    folder: FollowedFolder, store: SqliteStore, directory: Path
+    folder: FollowedFolder, store: MemoryStore, directory: Path
 ) -> None:
     (directory / "z.yaml").write_text(text("z", path="/same"))
     folder.sync()
@@ -504,7 +501,7 @@ def test_a_newcomer_that_collides_is_refused_and_the_accepted_stays(
 
 
 def test_a_document_that_moves_to_another_file_and_collides_there_stays_as_it_was(
-    folder: FollowedFolder, store: SqliteStore, directory: Path
+    folder: FollowedFolder, store: MemoryStore, directory: Path
 ) -> None:
     (directory / "a.yaml").write_text(text("a"))
     (directory / "z.yaml").write_text(text("z", path="/same"))
@@ -516,7 +513,7 @@ def test_a_document_that_moves_to_another_file_and_collides_there_stays_as_it_wa
     assert names(store) == ["a", "z"]
 
 
-def test_one_name_in_two_files_is_a_fault_of_one(folder: FollowedFolder, store: SqliteStore, directory: Path) -> None:
+def test_one_name_in_two_files_is_a_fault_of_one(folder: FollowedFolder, store: MemoryStore, directory: Path) -> None:
     (directory / "a.yaml").write_text(text("a", seed="one"))
     (directory / "b.yaml").write_text(text("a", seed="two"))
     report = folder.sync()
@@ -524,7 +521,7 @@ def test_one_name_in_two_files_is_a_fault_of_one(folder: FollowedFolder, store: 
 
 
 def test_a_folder_that_vanished_deletes_nothing(
-    folder: FollowedFolder, store: SqliteStore, directory: Path, clock: FakeClock
+    folder: FollowedFolder, store: MemoryStore, directory: Path, clock: FakeClock
 ) -> None:
     (directory / "a.yaml").write_text(text("a"))
     folder.sync()
@@ -535,7 +532,7 @@ def test_a_folder_that_vanished_deletes_nothing(
 
 
 def test_a_part_of_the_folder_that_cannot_be_listed_deletes_nothing_of_it(
-    folder: FollowedFolder, store: SqliteStore, directory: Path, clock: FakeClock, monkeypatch: pytest.MonkeyPatch
+    folder: FollowedFolder, store: MemoryStore, directory: Path, clock: FakeClock, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     (directory / "sub").mkdir()
     (directory / "sub" / "a.yaml").write_text(text("a"))
@@ -556,7 +553,7 @@ def test_a_part_of_the_folder_that_cannot_be_listed_deletes_nothing_of_it(
 
 
 def test_a_folder_that_may_be_listed_and_not_entered_deletes_nothing(
-    folder: FollowedFolder, store: SqliteStore, directory: Path, monkeypatch: pytest.MonkeyPatch
+    folder: FollowedFolder, store: MemoryStore, directory: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     (directory / "a.yaml").write_text(text("a"))
     folder.sync()
@@ -581,7 +578,7 @@ def test_a_folder_that_may_be_listed_and_not_entered_deletes_nothing(
 
 
 def test_a_folder_that_goes_while_it_is_read_deletes_nothing(
-    folder: FollowedFolder, store: SqliteStore, directory: Path, monkeypatch: pytest.MonkeyPatch
+    folder: FollowedFolder, store: MemoryStore, directory: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     (directory / "a.yaml").write_text(text("a"))
     folder.sync()
@@ -603,7 +600,7 @@ def test_a_folder_that_goes_while_it_is_read_deletes_nothing(
 
 
 def test_a_link_that_leads_nowhere_deletes_nothing(
-    folder: FollowedFolder, store: SqliteStore, directory: Path, tmp_path: Path
+    folder: FollowedFolder, store: MemoryStore, directory: Path, tmp_path: Path
 ) -> None:
     target = tmp_path / "target.yaml"
     target.write_text(text("a"))
@@ -617,7 +614,7 @@ def test_a_link_that_leads_nowhere_deletes_nothing(
 
 @pytest.mark.parametrize("becomes", [False, True])
 def test_a_folder_in_it_may_be_a_link_and_become_one(
-    folder: FollowedFolder, store: SqliteStore, directory: Path, tmp_path: Path, clock: FakeClock, becomes: bool
+    folder: FollowedFolder, store: MemoryStore, directory: Path, tmp_path: Path, clock: FakeClock, becomes: bool
 ) -> None:
     team = tmp_path / "team"
     team.mkdir()
@@ -671,29 +668,29 @@ def test_a_mounted_config_map_is_followed(folder: FollowedFolder, directory: Pat
     assert after(folder, clock, GRACE.one).deleted == ("payments/c",)
 
 
-def test_a_store_that_is_away_is_tried_again(folder: FollowedFolder, directory: Path, path: Path) -> None:
+def test_a_store_that_is_away_is_tried_again(folder: FollowedFolder, store: MemoryStore, directory: Path) -> None:
     (directory / "a.yaml").write_text(text("a"))
-    path.rename(path.with_suffix(".away"))
+    store.place.fault = "store_unreachable"
     with pytest.raises(Unreachable):
         folder.sync()
     assert folder.changed()
-    path.with_suffix(".away").rename(path)
+    store.place.fault = ""
     assert folder.sync().applied == ("payments/a",)
     assert not folder.changed()
 
 
 def test_a_store_that_was_put_in_the_place_of_another_is_followed(
-    folder: FollowedFolder, store: SqliteStore, directory: Path, path: Path
+    folder: FollowedFolder, store: MemoryStore, directory: Path
 ) -> None:
     (directory / "a.yaml").write_text(text("a"))
     folder.sync()
-    for file in path.parent.glob("dropout.db*"):
-        file.unlink()
+    store.place.remove()
     (directory / "b.yaml").write_text(text("b"))
     with pytest.raises(Unreachable) as gone:
         folder.sync()
     assert gone.value.code == "store_unreachable"
-    other = SqliteStore(path, create=True)
+    store.place.replace()
+    other = MemoryStore(store.place)
     with pytest.raises(Unreachable) as empty:
         folder.sync()
     assert empty.value.code == "store_recreated"
@@ -703,7 +700,7 @@ def test_a_store_that_was_put_in_the_place_of_another_is_followed(
 
 
 def test_a_file_whose_features_are_waited_for_too_long_is_held_back_and_its_last_good_stands(
-    store: SqliteStore, directory: Path
+    store: MemoryStore, directory: Path
 ) -> None:
     folder = FollowedFolder(store, directory, FakeClock(), GRACE, deadline=4.0)
     features = {"entity": {"header": "x"}, "view": "v", "names": ["n"]}
@@ -714,3 +711,21 @@ def test_a_file_whose_features_are_waited_for_too_long_is_held_back_and_its_last
     assert codes(folder.sync().faults[str(file)]) == ["timeout_beyond_deadline"]
     (row,) = store.documents().rollouts
     assert row.document["spec"]["features"]["timeout"] == "4s"
+
+
+def test_a_path_that_never_matches_is_named_and_what_the_store_took_before_is_served_on(
+    store: MemoryStore, directory: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    file = directory / "a.yaml"
+    paths = [{"path": {"value": "/v1//models"}}, {"path": {"value": "/v1/models"}}]
+    file.write_text(text("a", match=paths))
+    with monkeypatch.context() as before:
+        before.setattr(kinds, "never_matched", lambda rollout: ())
+        assert following(store, directory).sync().applied == ("payments/a",)
+    report = following(store, directory).sync()
+    assert codes(report.faults[str(file)]) == ["path_never_matches"]
+    assert (report.deleted, report.missing) == ((), ())
+    served = SnapshotHolder(store, FakeClock())
+    served.load()
+    (found,) = served.current.find("", "/v1/models", {})
+    assert found.key == "payments/a"

@@ -12,9 +12,9 @@ from hypothesis import settings
 from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, precondition, rule
 
-from extproc.adapters.sqlite_store import SqliteStore
 from extproc.control.absence import Grace
 from extproc.control.folder import LARGE_BYTES, FollowedFolder
+from extproc.testing.memory_store import MemoryStore
 from tests.support.clock import FakeClock
 from tests.support.rollouts import CANARY, document
 
@@ -40,7 +40,7 @@ class AnySchedule(RuleBasedStateMachine):
         self.directory = Path(self.place.name, "rollouts")
         self.directory.mkdir()
         self.clock = FakeClock()
-        self.store = SqliteStore(Path(self.place.name, "dropout.db"), create=True)
+        self.store = MemoryStore()
         self.folder = FollowedFolder(self.store, self.directory, self.clock, GRACE)
         self.bodies: dict[str, dict[str, Any]] = {}
         self.good: dict[str, list[dict[str, Any]]] = {name: [] for name in NAMES}

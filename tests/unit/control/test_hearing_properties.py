@@ -9,15 +9,15 @@ from typing import Any, NamedTuple
 from hypothesis import event, given, settings
 from hypothesis import strategies as st
 
-from extproc.adapters.sqlite_store import SqliteStore
-from extproc.control.actions import act, as_action
-from extproc.control.hearing import SILENT_SECONDS, ReportedTrip
+from extproc.control.acting import act, as_action
+from extproc.control.observer_reports import SILENT_SECONDS, ReportedTrip
 from extproc.control.reconciler import Reconciler
 from extproc.errors import Unreachable
-from extproc.snapshot.store import Lease
 from extproc.snapshot.trips import LocalTrip
+from extproc.store.records import Lease
+from extproc.testing.memory_store import MemoryStore
 from tests.support.hearing import Observers
-from tests.support.reconciling import LEASE_SECONDS, House
+from tests.support.reconciling import LEASE_SECONDS, Environment
 
 HOSTS = ("a", "b")
 
@@ -33,7 +33,7 @@ class Second(NamedTuple):
     restarted: bool = False
 
 
-class Faulty(SqliteStore):
+class Faulty(MemoryStore):
     """A store that cannot be written at times."""
 
     writable = True
@@ -55,19 +55,19 @@ class Fleet:
     """Two hosts that hold trips in their memories, and a controller."""
 
     def __init__(self, folder: Path) -> None:
-        self.house = House(folder)
-        self.house.apply(steps=[{"setWeight": 50}, {"pause": {"duration": "6s"}}])
-        self.observers = Observers(self.house.clock, *HOSTS)
-        self.store = Faulty(folder / "dropout.db", clock=self.house.clock)
+        self.environment = Environment(folder)
+        self.environment.apply(steps=[{"setWeight": 50}, {"pause": {"duration": "6s"}}])
+        self.observers = Observers(self.environment.clock, *HOSTS)
+        self.store = Faulty(self.environment.place, clock=self.environment.clock)
         self.memory: dict[str, LocalTrip] = {}
-        self.reported_at = dict.fromkeys(HOSTS, self.house.clock.now())
+        self.reported_at = dict.fromkeys(HOSTS, self.environment.clock.now())
         self.controller = self.new_controller()
 
     def new_controller(self) -> Reconciler:
         return Reconciler(
             self.store,
-            self.house.clock,
-            self.house.seen,
+            self.environment.clock,
+            self.environment.seen,
             holder="one",
             actor="controller",
             lease_seconds=LEASE_SECONDS,
@@ -76,10 +76,10 @@ class Fleet:
 
     @property
     def stable(self) -> str:
-        return self.house.row().status.stable
+        return self.environment.row().status.stable
 
     def live(self, second: Second) -> None:
-        now, before = self.house.clock.now(), self.stable
+        now, before = self.environment.clock.now(), self.stable
         self.store.writable, self.observers.away = second.writable, not second.readable
         if second.tripping:
             self.memory.setdefault(second.tripping, self.observers.trip())
@@ -87,17 +87,21 @@ class Fleet:
             self.observers.report(host, trips=[self.memory[host]] if host in self.memory else ())
             self.reported_at[host] = now
         if second.writable and second.recording in self.memory:
-            act(self.store, *as_action(ReportedTrip(second.recording, self.memory[second.recording])), self.house.clock)
+            act(
+                self.store,
+                *as_action(ReportedTrip(second.recording, self.memory[second.recording])),
+                self.environment.clock,
+            )
         if second.restarted:
             self.controller = self.new_controller()
         self.controller.tick()
         if self.stable == "4" != before:
             self.check_promotion(now)
-        self.house.clock.advance(1)
+        self.environment.clock.advance(1)
 
     def check_promotion(self, now: float) -> None:
         """Everybody was heard, nobody had told of a trip, and one that was not told yet is as young as a silence."""
-        assert self.house.row().status.aborted == ()
+        assert self.environment.row().status.aborted == ()
         assert not self.observers.away
         assert all(now - at <= SILENT_SECONDS for at in self.reported_at.values())
         assert not any(report.trips for report in self.observers.told.values())
@@ -105,7 +109,7 @@ class Fleet:
         event("promoted with an untold trip" if self.memory else "promoted")
 
     def close(self) -> None:
-        self.house.store.close()
+        self.environment.store.close()
         self.store.close()
 
 
@@ -132,10 +136,10 @@ def test_no_version_that_a_host_took_away_stays_promoted_and_no_trip_is_lost(sch
             fleet.live(second)
         for _ in range(15):  # everything works again
             fleet.live(Second())
-        status = fleet.house.row().status
+        status = fleet.environment.row().status
         if fleet.memory:
             assert (status.stable, status.aborted) == ("3", ("4",))
-            assert any(entry.action == "trip" for entry in fleet.house.history())
+            assert any(entry.action == "trip" for entry in fleet.environment.history())
         else:
             assert (status.stable, status.phase) == ("4", "Healthy")
         fleet.close()

@@ -7,13 +7,14 @@ from pathlib import Path
 
 import pytest
 
-from extproc.control.analysis.measuring import Reading, Subject
+from extproc.control.analysis.ports import Reading, Subject
 from extproc.control.analysis.runs import Metric
+from extproc.control.analysis.servers import MetricServers
 from extproc.control.observing import MEASURING_SECONDS, SPLIT_SECONDS, Senses
 from extproc.errors import Unreachable
 from extproc.measure import EpochTotals
-from extproc.snapshot.store import TemplateWrite
-from tests.support.reconciling import KEY, Clusters, House
+from extproc.store.records import TemplateWrite
+from tests.support.reconciling import KEY, Clusters, Environment
 from tests.support.templates import metric, template
 
 ANALYSIS = {"analysis": {"templates": [{"templateName": "health"}]}}
@@ -41,7 +42,7 @@ class Split:
 
     def __init__(self, canary: int, control: int) -> None:
         self.arms = ["canary"] * canary + ["control"] * control
-        self.looks = 0
+        self.looks = self.surplus = 0
         self.broken = False
 
     def totals(self, rollout: str, epoch: int) -> EpochTotals | None:
@@ -51,143 +52,164 @@ class Split:
         totals = EpochTotals(rollout, epoch)
         for unit, arm in enumerate(self.arms):
             totals.units.add(unit, arm)
+        totals.arm("canary").decided, totals.arm("canary").surplus = 100, self.surplus
         return totals
 
 
 @pytest.fixture
-def house(tmp_path: Path) -> Iterator[House]:
-    house = House(tmp_path)
-    house.apply_template(template(metric(interval="10s", count=3)))
-    yield house
-    house.store.close()
+def environment(tmp_path: Path) -> Iterator[Environment]:
+    environment = Environment(tmp_path)
+    environment.apply_template(template(metric(interval="10s", count=3)))
+    yield environment
+    environment.store.close()
 
 
-def senses(house: House, provider: Provider, **options: object) -> Senses:
-    return Senses(provider, house.clock.monotonic, **options)  # type: ignore[arg-type]
+def senses(environment: Environment, provider: Provider, **options: object) -> Senses:
+    servers = MetricServers({}, environment.clock.monotonic)
+    return Senses({"observed": provider}, servers, environment.clock.monotonic, **options)  # type: ignore[arg-type]
 
 
-def test_what_is_due_is_measured_of_the_arms_of_the_epoch_in_force(house: House) -> None:
-    house.apply(steps=STEPS)
+def test_what_is_due_is_measured_of_the_arms_of_the_epoch_in_force(environment: Environment) -> None:
+    environment.apply(steps=STEPS)
     provider = Provider(GOOD)
-    controller = house.controller(observe=senses(house, provider))
-    house.run(controller, 40)
+    controller = environment.controller(observe=senses(environment, provider))
+    environment.run(controller, 40)
     assert [name for name, _ in provider.asked] == ["errors"] * 3
     of = provider.asked[0][1]
     assert (of.rollout, of.canary, of.control) == (KEY, "canary", "control")
-    assert of.epoch == house.store.epochs_of(*KEY.split("/"))[-2].epoch  # the last one began with the promotion
-    assert house.row().status.stable == "4"
+    assert of.epoch == environment.store.epochs_of(*KEY.split("/"))[-2].id  # the last one began with the promotion
+    assert environment.row().status.stable == "4"
 
 
-def test_a_failed_analysis_takes_the_canary_away_and_history_has_the_measurement(house: House) -> None:
-    house.apply(steps=STEPS)
-    controller = house.controller(observe=senses(house, Provider(BAD)))
-    house.run(controller, 5)
-    status = house.row().status
+def test_a_failed_analysis_takes_the_canary_away_and_history_has_the_measurement(environment: Environment) -> None:
+    environment.apply(steps=STEPS)
+    controller = environment.controller(observe=senses(environment, Provider(BAD)))
+    environment.run(controller, 5)
+    status = environment.row().status
     assert (status.phase, status.weight, status.reason, status.aborted) == ("Degraded", 0, "analysis_failed", ("4",))
-    entry = house.history()[-1]
+    entry = environment.history()[-1]
     assert entry.action == "abort"
     assert entry.detail["measurements"]["metrics"]["errors"]["counts"]["Failed"] == 1
 
 
 @pytest.mark.parametrize("error", [RuntimeError("a bug"), Unreachable.of("x", "away")])
 def test_what_cannot_be_measured_is_an_error_of_the_measurement_and_ends_no_rollout(
-    house: House, error: Exception
+    environment: Environment, error: Exception
 ) -> None:
-    house.apply(steps=STEPS)
-    controller = house.controller(observe=senses(house, Provider(error)))
-    house.run(controller, 120)
-    status = house.row().status
+    environment.apply(steps=STEPS)
+    controller = environment.controller(observe=senses(environment, Provider(error)))
+    environment.run(controller, 120)
+    status = environment.row().status
     assert (status.phase, status.reason, status.weight) == ("Paused", "analysis_error", 5000)
 
 
-def test_what_was_measured_is_in_the_store_before_the_next_is_due(house: House) -> None:
-    house.apply(steps=STEPS)
-    first = house.controller("a", observe=senses(house, Provider(GOOD)))
-    house.run(first, 14)
+def test_what_was_measured_is_in_the_store_before_the_next_is_due(environment: Environment) -> None:
+    environment.apply(steps=STEPS)
+    first = environment.controller("a", observe=senses(environment, Provider(GOOD)))
+    environment.run(first, 14)
     first.release()
     provider = Provider(GOOD)
-    house.run(house.controller("b", observe=senses(house, provider)), 40)
+    environment.run(environment.controller("b", observe=senses(environment, provider)), 40)
     assert len(provider.asked) == 1  # of three, two were measured by the one before
-    assert house.row().status.stable == "4"
+    assert environment.row().status.stable == "4"
 
 
-def test_a_template_that_changes_counts_from_the_next_tick_on(house: House) -> None:
-    house.apply(steps=STEPS)
+def test_a_template_that_changes_counts_from_the_next_tick_on(environment: Environment) -> None:
+    environment.apply(steps=STEPS)
     provider = Provider(GOOD)
-    controller = house.controller(observe=senses(house, provider))
-    house.run(controller, 3)
-    house.apply_template(template(metric(failureCondition="result.canary.rate > 0.001", interval="10s", count=3)))
-    house.run(controller, 12)
-    assert house.row().status.reason == "analysis_failed"
+    controller = environment.controller(observe=senses(environment, provider))
+    environment.run(controller, 3)
+    environment.apply_template(template(metric(failureCondition="result.canary.rate > 0.001", interval="10s", count=3)))
+    environment.run(controller, 12)
+    assert environment.row().status.reason == "analysis_failed"
 
 
-def test_a_template_that_is_missing_pauses(house: House) -> None:
-    house.apply(steps=[{"setWeight": 50}, ANALYSIS])
-    row = house.store.documents().templates[0]
-    house.store.write([], templates=[_removed(row.namespace, row.name)])
-    house.run(house.controller(observe=senses(house, Provider(GOOD))), 5)
-    assert (house.row().status.phase, house.row().status.reason) == ("Paused", "analysis_error")
+def test_a_template_that_is_missing_pauses(environment: Environment) -> None:
+    environment.apply(steps=[{"setWeight": 50}, ANALYSIS])
+    row = environment.store.documents().templates[0]
+    environment.store.write([], templates=[_removed(row.namespace, row.name)])
+    environment.run(environment.controller(observe=senses(environment, Provider(GOOD))), 5)
+    assert (environment.row().status.phase, environment.row().status.reason) == ("Paused", "analysis_error")
 
 
-def test_a_cluster_that_envoy_does_not_know_holds_the_canary_back(house: House) -> None:
-    house.apply(steps=[{"setWeight": 5}, {"pause": {}}])
+def test_a_log_that_tells_of_more_ends_than_decisions_holds_the_canary_back_until_they_are_few(
+    environment: Environment,
+) -> None:
+    environment.apply(steps=[{"setWeight": 50}, {"pause": {"duration": "10s"}}, {"setWeight": 75}, {"pause": {}}])
+    source = Split(50, 50)
+    controller = environment.controller(observe=senses(environment, Provider(GOOD), source=source))
+    source.surplus = 11
+    environment.run(controller, 20)
+    status = environment.row().status
+    assert (status.weight, status.reason) == (5000, "outcomes_doubtful")
+    assert status.message == "the access log told of 11 ends beside those of the 100 decisions of the canary arm"
+    source.surplus = 12
+    environment.run(controller, SPLIT_SECONDS)
+    assert len([entry for entry in environment.history() if entry.message.startswith("waits: ")]) == 1
+    source.surplus = 10
+    environment.run(controller, SPLIT_SECONDS)
+    assert environment.weight() == 7500
+
+
+def test_a_cluster_that_envoy_does_not_know_holds_the_canary_back(environment: Environment) -> None:
+    environment.apply(steps=[{"setWeight": 5}, {"pause": {}}])
     clusters = Clusters("fraud-detector-v3")
-    controller = house.controller(observe=senses(house, Provider(GOOD), clusters=clusters))
-    house.run(controller, 3)
-    assert house.row().status.message == "cluster fraud-detector-v4 is not known"
+    controller = environment.controller(observe=senses(environment, Provider(GOOD), clusters=clusters))
+    environment.run(controller, 3)
+    assert environment.row().status.message == "cluster fraud-detector-v4 is not known"
     clusters.known = ("fraud-detector-v3", "fraud-detector-v4")
-    house.run(controller, 2)
-    assert house.weight() == 500
+    environment.run(controller, 2)
+    assert environment.weight() == 500
 
 
-def test_a_split_that_nobody_drew_pauses(house: House) -> None:
-    house.apply(steps=[{"setWeight": 50}, {"pause": {"duration": "1m"}}])
-    controller = house.controller(observe=senses(house, Provider(GOOD), source=Split(1000, 2000)))
-    house.run(controller, 20)
-    status = house.row().status
+def test_a_split_that_nobody_drew_pauses(environment: Environment) -> None:
+    environment.apply(steps=[{"setWeight": 50}, {"pause": {"duration": "1m"}}])
+    controller = environment.controller(observe=senses(environment, Provider(GOOD), source=Split(1000, 2000)))
+    environment.run(controller, 20)
+    status = environment.row().status
     assert (status.phase, status.reason) == ("Paused", "sample_ratio_mismatch")
     assert "canary 1000 where 1500 were expected" in status.message
 
 
-def test_a_healthy_split_and_one_that_cannot_be_counted_pause_nothing(house: House) -> None:
-    house.apply(steps=[{"setWeight": 50}, {"pause": {"duration": "2m"}}])
+def test_a_healthy_split_and_one_that_cannot_be_counted_pause_nothing(environment: Environment) -> None:
+    environment.apply(steps=[{"setWeight": 50}, {"pause": {"duration": "2m"}}])
     split = Split(1500, 1500)
-    controller = house.controller(observe=senses(house, Provider(GOOD), source=split))
-    house.run(controller, 40)
+    controller = environment.controller(observe=senses(environment, Provider(GOOD), source=split))
+    environment.run(controller, 40)
     split.broken = True
-    house.run(controller, 100)
+    environment.run(controller, 100)
     assert split.looks >= 4
-    assert house.row().status.stable == "4"
+    assert environment.row().status.stable == "4"
 
 
-def test_the_units_are_counted_every_few_seconds_and_not_at_every_tick(house: House) -> None:
-    house.apply(steps=[{"setWeight": 50}, {"pause": {}}])
+def test_the_units_are_counted_every_few_seconds_and_not_at_every_tick(environment: Environment) -> None:
+    environment.apply(steps=[{"setWeight": 50}, {"pause": {}}])
     split = Split(10, 10)
-    controller = house.controller(observe=senses(house, Provider(GOOD), source=split))
-    house.run(controller, 4 * int(SPLIT_SECONDS))
+    controller = environment.controller(observe=senses(environment, Provider(GOOD), source=split))
+    environment.run(controller, 4 * int(SPLIT_SECONDS))
     assert 4 <= split.looks <= 6
 
 
-def test_measuring_takes_only_so_much_of_a_tick_and_the_rest_follows(house: House) -> None:
+def test_measuring_takes_only_so_much_of_a_tick_and_the_rest_follows(environment: Environment) -> None:
     names = [f"r{number}" for number in range(6)]
     for name in names:
-        house.apply(name, steps=STEPS)
+        environment.apply(name, steps=STEPS)
 
     class Slow(Provider):
         def measure(self, metric: Metric, of: Subject) -> Reading:
-            house.clock.advance(MEASURING_SECONDS / 2.5)
+            environment.clock.advance(MEASURING_SECONDS / 2.5)
             return super().measure(metric, of)
 
     provider = Slow(GOOD)
-    controller = house.controller(observe=senses(house, provider))
+    controller = environment.controller(observe=senses(environment, provider))
     per_tick = []
     for _ in range(20):
         before = len(provider.asked)
-        house.run(controller, 1)
+        environment.run(controller, 1)
         per_tick.append(len(provider.asked) - before)
     assert max(per_tick) == 3
-    house.run(controller, 60)
-    assert {house.row(name).status.stable for name in names} == {"4"}
+    environment.run(controller, 60)
+    assert {environment.row(name).status.stable for name in names} == {"4"}
 
 
 def _removed(namespace: str, name: str) -> TemplateWrite:

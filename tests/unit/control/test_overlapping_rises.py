@@ -16,8 +16,11 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from extproc.control.actions import Change, Promote, Restore, SetWeight, act
-from extproc.snapshot.store import POLL_SECONDS, RAISE_DELAY_SECONDS, RolloutStore, Status, StoredRollout, Write
+from extproc.control.acting import act
+from extproc.control.actions import Change, Promote, Restore, SetWeight
+from extproc.store.ports import POLL_SECONDS, RAISE_DELAY_SECONDS, ActionStore
+from extproc.store.records import StoredRollout, Write
+from extproc.store.status import Status
 from tests.support.clock import FakeClock
 from tests.support.rollouts import CANARY, document
 
@@ -46,7 +49,7 @@ class OneRow:
         return [self.get(*NAME)]
 
     def do(self, action: Change) -> None:
-        act(cast(RolloutStore, self), "alice", action, self.clock)
+        act(cast(ActionStore, self), "alice", action, self.clock)
 
 
 @dataclass

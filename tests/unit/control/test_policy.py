@@ -10,27 +10,19 @@ import jsonschema
 import pytest
 import yaml
 
-from extproc.adapters.control_policy import ControlPolicies
-from extproc.adapters.sqlite_store import SqliteStore
+from extproc.adapters.regorus.control import ControlPolicies
+from extproc.adapters.stores import open_store
 from extproc.cli.main import main
-from extproc.control.actions import (
-    Abort,
-    Action,
-    Apply,
-    Delete,
-    Kill,
-    Promote,
-    Restore,
-    Result,
-    Retry,
-    SetWeight,
-    Trip,
-    act,
-)
-from extproc.control.policy import Verdict
+from extproc.control.acting import act
+from extproc.control.actions import Abort, Action, Apply, Delete, Kill, Promote, Restore, Retry, SetWeight, Trip
+from extproc.control.as_json import timestamp
+from extproc.control.policy import ActionVerdict
+from extproc.control.result import ActionResult
 from extproc.errors import InvalidInput, Refused
 from extproc.resources.control_schema import CONTROL_ACTIONS, CONTROL_INPUT_SCHEMA
-from extproc.resources.loading import LoadedDocument, load_paths
+from extproc.resources.loaded import LoadedDocument
+from extproc.resources.loading import load_paths
+from extproc.testing.memory_store import MemoryStore
 from tests.support.clock import FakeClock
 from tests.support.damage import damage
 from tests.support.paths import POLICIES
@@ -42,26 +34,24 @@ NAME = ("payments", "fraud-detector")
 class Answers:
     """A policy that gives one answer and keeps what it was asked."""
 
-    def __init__(self, verdict: Verdict) -> None:
+    def __init__(self, verdict: ActionVerdict) -> None:
         self.verdict = verdict
         self.asked: list[Mapping[str, Any]] = []
 
-    def decide(self, question: Mapping[str, Any]) -> Verdict:
+    def decide(self, question: Mapping[str, Any]) -> ActionVerdict:
         jsonschema.validate(question, CONTROL_INPUT_SCHEMA)
         self.asked.append(question)
         return self.verdict
 
 
-YES = Verdict(True)
-NO = Verdict(False, "frozen over the holidays")
-BROKEN = Verdict(False, "it takes too long", failed=True)
+YES = ActionVerdict(True)
+NO = ActionVerdict(False, "frozen over the holidays")
+BROKEN = ActionVerdict(False, "it takes too long", failed=True)
 
 
 @pytest.fixture
-def store(tmp_path: Path) -> Iterator[SqliteStore]:
-    store = SqliteStore(tmp_path / "dropout.db", create=True)
-    yield store
-    store.close()
+def store() -> MemoryStore:
+    return MemoryStore()
 
 
 @pytest.fixture
@@ -76,12 +66,14 @@ def documents(folder: Path, **spec: Any) -> list[LoadedDocument]:
 
 
 @pytest.fixture
-def applied(store: SqliteStore, clock: FakeClock, tmp_path: Path) -> SqliteStore:
+def applied(store: MemoryStore, clock: FakeClock, tmp_path: Path) -> MemoryStore:
     act(store, "alice", Apply(documents(tmp_path)), clock)
     return store
 
 
-def done(store: SqliteStore, action: Action, clock: FakeClock, verdict: Verdict, actor: str = "bob") -> Result | str:
+def done(
+    store: MemoryStore, action: Action, clock: FakeClock, verdict: ActionVerdict, actor: str = "bob"
+) -> ActionResult | str:
     """What became of the rollout, or the code of the refusal."""
     try:
         (result,) = act(store, actor, action, clock, Answers(verdict))
@@ -90,7 +82,7 @@ def done(store: SqliteStore, action: Action, clock: FakeClock, verdict: Verdict,
     return result
 
 
-def test_a_policy_is_told_who_wants_what_of_which_rollout_and_when(applied: SqliteStore, clock: FakeClock) -> None:
+def test_a_policy_is_told_who_wants_what_of_which_rollout_and_when(applied: MemoryStore, clock: FakeClock) -> None:
     policy = Answers(YES)
     act(applied, "bob", SetWeight(*NAME, 1250), clock, policy)
     (asked,) = policy.asked
@@ -99,9 +91,11 @@ def test_a_policy_is_told_who_wants_what_of_which_rollout_and_when(applied: Sqli
     rollout = asked["rollout"]
     assert (rollout["namespace"], rollout["name"], rollout["appliedBy"]) == (*NAME, "alice")
     assert (rollout["status"]["weight"], rollout["spec"]["canary"]) == (0, {"version": "4"})
+    assert rollout["appliedAt"] == timestamp(clock.now())
+    assert asked["effect"] == {"givesMore": True, "makesStable": False, "takesAway": False}
 
 
-def test_what_a_policy_forbids_is_refused_with_its_reason_and_recorded(applied: SqliteStore, clock: FakeClock) -> None:
+def test_what_a_policy_forbids_is_refused_with_its_reason_and_recorded(applied: MemoryStore, clock: FakeClock) -> None:
     before = applied.get(*NAME)
     with pytest.raises(Refused) as refused:
         act(applied, "bob", Promote(*NAME, full=True), clock, Answers(NO))
@@ -118,27 +112,36 @@ def test_what_a_policy_forbids_is_refused_with_its_reason_and_recorded(applied: 
 
 @pytest.mark.parametrize("action", [Kill(*NAME), Abort(*NAME)])
 def test_a_policy_that_fails_does_not_keep_a_version_in_traffic(
-    applied: SqliteStore, clock: FakeClock, action: Action
+    applied: MemoryStore, clock: FakeClock, action: Action
 ) -> None:
     assert done(applied, action, clock, NO) == "control_denied"
     result = done(applied, action, clock, BROKEN)
-    assert isinstance(result, Result)
+    assert isinstance(result, ActionResult)
     assert result.result == "configured"
 
 
+def test_a_policy_that_fails_does_not_keep_what_only_takes_away(applied: MemoryStore, clock: FakeClock) -> None:
+    act(applied, "alice", SetWeight(*NAME, 5000), clock)
+    clock.advance(1)
+    assert done(applied, SetWeight(*NAME, 4000), clock, NO) == "control_denied"
+    result = done(applied, SetWeight(*NAME, 4000), clock, BROKEN)
+    assert isinstance(result, ActionResult)
+    assert result.row.status.weight == 4000
+
+
 @pytest.mark.parametrize("action", [SetWeight(*NAME, 500), Promote(*NAME, full=True), Delete(*NAME)])
-def test_a_policy_that_fails_holds_up_everything_else(applied: SqliteStore, clock: FakeClock, action: Action) -> None:
+def test_a_policy_that_fails_holds_up_everything_else(applied: MemoryStore, clock: FakeClock, action: Action) -> None:
     assert done(applied, action, clock, BROKEN) == "control_denied"
     assert applied.get(*NAME) is not None
 
 
-def test_a_breaker_is_never_asked_about(applied: SqliteStore, clock: FakeClock) -> None:
+def test_a_breaker_is_never_asked_about(applied: MemoryStore, clock: FakeClock) -> None:
     result = done(applied, Trip(*NAME, "4", 1, "10 failures in a row"), clock, NO)
-    assert isinstance(result, Result)
+    assert isinstance(result, ActionResult)
     assert result.row.status.tripped == ("4",)
 
 
-def test_what_would_change_nothing_is_not_asked_about(applied: SqliteStore, clock: FakeClock, tmp_path: Path) -> None:
+def test_what_would_change_nothing_is_not_asked_about(applied: MemoryStore, clock: FakeClock, tmp_path: Path) -> None:
     policy = Answers(NO)
     act(applied, "bob", SetWeight(*NAME, 0), clock, policy)
     act(applied, "bob", Restore(*NAME), clock, policy)
@@ -148,7 +151,7 @@ def test_what_would_change_nothing_is_not_asked_about(applied: SqliteStore, cloc
     assert policy.asked == []
 
 
-def test_an_apply_and_a_delete_are_asked_about_too(store: SqliteStore, clock: FakeClock, tmp_path: Path) -> None:
+def test_an_apply_and_a_delete_are_asked_about_too(store: MemoryStore, clock: FakeClock, tmp_path: Path) -> None:
     policy = Answers(NO)
     with pytest.raises(Refused):
         act(store, "bob", Apply(documents(tmp_path)), clock, policy)
@@ -159,6 +162,8 @@ def test_an_apply_and_a_delete_are_asked_about_too(store: SqliteStore, clock: Fa
         "spec": CANARY,
         "status": None,
         "appliedBy": None,
+        "appliedAt": None,
+        "inPlaceOf": [],
     }
     act(store, "alice", Apply(documents(tmp_path)), clock)
     with pytest.raises(Refused):
@@ -171,9 +176,9 @@ def test_an_apply_and_a_delete_are_asked_about_too(store: SqliteStore, clock: Fa
 
 
 def test_who_makes_a_damaged_rollout_anew_is_who_applied_it(
-    applied: SqliteStore, clock: FakeClock, tmp_path: Path
+    applied: MemoryStore, clock: FakeClock, tmp_path: Path
 ) -> None:
-    damage(tmp_path / "dropout.db", "fraud-detector")
+    damage(applied.place, "fraud-detector")
     policy = Answers(NO)
     repair = Apply(documents(tmp_path, canary={"version": "5"}), repair=True)
     with pytest.raises(Refused):
@@ -198,8 +203,11 @@ def put(folder: Path, text: str) -> Path:
 
 
 def question(**changes: Any) -> dict[str, Any]:
-    rollout = {"namespace": "payments", "name": "a", "spec": {}, "status": None, "appliedBy": None}
-    asked = {"actor": "bob", "action": "promote", "arguments": {}, "rollout": rollout, "time": 0, **changes}
+    rollout = {"namespace": "payments", "name": "a", "spec": {}, "status": None, "appliedBy": None, "appliedAt": None}
+    rollout["inPlaceOf"] = []
+    effect = {"givesMore": True, "makesStable": True, "takesAway": True}
+    asked = {"actor": "bob", "action": "promote", "arguments": {}, "effect": effect, "rollout": rollout, "time": 0}
+    asked |= changes
     jsonschema.validate(asked, CONTROL_INPUT_SCHEMA)
     return asked
 
@@ -229,12 +237,12 @@ def answers(tmp_path_factory: pytest.TempPathFactory) -> Iterator[ControlPolicie
 @pytest.mark.parametrize(
     ("changes", "verdict"),
     [
-        ({"actor": "alice"}, Verdict(True)),
-        ({"actor": "bob"}, Verdict(True, "bob")),
-        ({"actor": "bob", "action": "kill"}, Verdict(False, "bob")),
+        ({"actor": "alice"}, ActionVerdict(True)),
+        ({"actor": "bob"}, ActionVerdict(True, "bob")),
+        ({"actor": "bob", "action": "kill"}, ActionVerdict(False, "bob")),
     ],
 )
-def test_the_engine_answers(answers: ControlPolicies, changes: dict[str, Any], verdict: Verdict) -> None:
+def test_the_engine_answers(answers: ControlPolicies, changes: dict[str, Any], verdict: ActionVerdict) -> None:
     assert answers.asked
     assert answers.decide(question(**changes)) == verdict
 
@@ -268,17 +276,17 @@ def test_without_a_rule_for_control_everything_is_allowed(tmp_path: Path) -> Non
     (tmp_path / "routing.rego").write_text('package routing\n\ndecision := {"allow": true}\n')
     policies = ControlPolicies(tmp_path)
     assert not policies.asked
-    assert policies.decide(question()) == Verdict(True)
+    assert policies.decide(question()) == ActionVerdict(True)
 
 
 def test_an_edit_is_taken_over_and_a_broken_one_is_not(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("extproc.adapters.control_policy.LOOK_SECONDS", 0.0)
+    monkeypatch.setattr("extproc.adapters.regorus.control.LOOK_SECONDS", 0.0)
     policies = ControlPolicies(put(tmp_path, 'decision := {"allow": true}'))
     assert policies.decide(question()).allow
     put(tmp_path, 'decision := {"allow": false, "reason": "no"}')
-    assert policies.decide(question()) == Verdict(False, "no")
+    assert policies.decide(question()) == ActionVerdict(False, "no")
     put(tmp_path, "decision := {")
-    assert policies.decide(question()) == Verdict(False, "no")
+    assert policies.decide(question()) == ActionVerdict(False, "no")
     put(tmp_path, 'decision := {"allow": true}')
     assert policies.decide(question()).allow
     policies.close()
@@ -298,11 +306,12 @@ def test_the_shipped_policy_allows_every_action(tmp_path: Path) -> None:
 
 
 def test_commands_on_the_store_ask_the_policies_that_the_environment_names(
-    applied: SqliteStore, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+    clock: FakeClock, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
     put(tmp_path / "policies", 'decision := {"allow": input.action == "kill", "reason": "only kills"}')
     monkeypatch.setenv("DROPOUT_CONTROL_POLICIES", str(tmp_path / "policies"))
     name, store = "/".join(NAME), f"sqlite:{tmp_path}/dropout.db"
+    act(open_store(store, create=True), "alice", Apply(documents(tmp_path)), clock)
     codes = []
     for command in (["kill", name], ["restore", name], ["delete", "rollout", name]):
         with pytest.raises(SystemExit) as ended:

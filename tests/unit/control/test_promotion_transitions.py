@@ -8,17 +8,19 @@ import pytest
 
 from extproc.control import transitions
 from extproc.control.intent import Intent, Transition
-from extproc.control.standing import arrived
+from extproc.control.status_changes import arrived
 from extproc.control.transitions import ACCEPTED_EPOCH
 from extproc.errors import Refused
 from extproc.resources.loading import parse_rollout
 from extproc.snapshot.compile import compile_rollout
-from extproc.snapshot.store import RAISE_DELAY_SECONDS, Remains, Status
+from extproc.store.ports import RAISE_DELAY_SECONDS
+from extproc.store.records import Tombstone
+from extproc.store.status import Status
 from tests.support.rollouts import CANARY, document
 
 NOW = 1000.0
 INTENT = Intent("payments/fraud", stable="3", canary="4", experiment=False, draw="[]", steps="two steps")
-FRESH = transitions.create(INTENT, Remains(), NOW).status
+FRESH = transitions.create(INTENT, Tombstone(), NOW).status
 EXPERIMENT = Intent("payments/test", stable="7", canary=None, experiment=True, draw="[]")
 
 
@@ -67,10 +69,15 @@ def test_another_stable_that_is_adopted_is_taken_over_by_all_workers_together() 
     assert [risen.stable_at(due + at) for at in (1, 2)] == ["2", "2"]
 
 
-def test_the_stable_that_was_adopted_is_no_drift_after_a_promotion_and_another_one_is() -> None:
+def test_a_document_that_names_what_was_replaced_is_behind_and_one_that_names_another_is_a_drift() -> None:
     promoted = done(transitions.promote_fully(INTENT, FRESH, 2, NOW))
-    assert promoted.conditions == ()
-    assert transitions.configure(INTENT, promoted, NOW).status.conditions == ()
+    behind = (
+        "the document still names version 3 as stable; "
+        "`dropout get rollout payments/fraud --as-served` prints it with version 4"
+    )
+    assert promoted.conditions == ({"type": "SpecBehind", "status": "True", "message": behind},)
+    assert promoted.message == f"version 4 is stable in place of 3: promoted by hand; {behind}"
+    assert transitions.configure(INTENT, promoted, NOW).status.conditions == promoted.conditions
     followed = transitions.configure(replace(INTENT, stable="4"), promoted, NOW).status
     assert (followed.conditions, followed.stable) == ((), "4")
     other = transitions.configure(replace(INTENT, stable="2"), promoted, NOW).status
@@ -94,7 +101,7 @@ def test_what_was_taken_away_is_not_promoted() -> None:
 
 def test_what_is_killed_is_not_promoted_to_everybody() -> None:
     with pytest.raises(Refused) as refused:
-        transitions.promote_fully(INTENT, done(transitions.kill(FRESH)), 2, NOW)
+        transitions.promote_fully(INTENT, done(transitions.kill(FRESH, NOW)), 2, NOW)
     assert code_of(refused) == "rollout_killed"
 
 
@@ -141,27 +148,27 @@ def test_what_is_over_is_neither_paused_nor_promoted() -> None:
         lambda: transitions.resume(INTENT, aborted, NOW),
         lambda: transitions.promote(INTENT, aborted, NOW),
     ):
-        with pytest.raises(Refused) as refused:
+        with pytest.raises(Refused, match="retry it first") as refused:
             refuse()
-        assert code_of(refused) == "not_progressing"
+        assert code_of(refused) == "version_aborted"
     with pytest.raises(Refused) as refused:
-        transitions.pause(EXPERIMENT, transitions.create(EXPERIMENT, Remains(), NOW).status)
+        transitions.pause(EXPERIMENT, transitions.create(EXPERIMENT, Tombstone(), NOW).status)
     assert code_of(refused) == "not_a_canary_rollout"
 
 
 def test_a_trip_names_the_canary_of_this_attempt_and_a_retry_lifts_it() -> None:
-    tripped = done(transitions.trip(INTENT, FRESH, "4", FRESH.attempt, "9 of 10 requests failed"))
+    tripped = done(transitions.trip(INTENT, FRESH, "4", FRESH.attempt, "9 of 10 requests failed", NOW))
     assert (tripped.tripped, tripped.reason, tripped.weight) == (("4",), "breaker_open", FRESH.weight)
-    assert transitions.trip(INTENT, tripped, "4", FRESH.attempt, "again") is None
+    assert transitions.trip(INTENT, tripped, "4", FRESH.attempt, "again", NOW) is None
     retried = transitions.retry(INTENT, tripped, NOW).status
     assert (retried.tripped, retried.attempt) == ((), FRESH.attempt + 1)
-    assert transitions.trip(INTENT, retried, "4", FRESH.attempt, "late news of the attempt before") is None
+    assert transitions.trip(INTENT, retried, "4", FRESH.attempt, "late news of the attempt before", NOW) is None
 
 
 def test_stable_and_an_experiments_variants_are_never_tripped_for_good() -> None:
-    assert transitions.trip(INTENT, FRESH, "3", FRESH.attempt, "") is None
-    live = transitions.create(EXPERIMENT, Remains(), NOW).status
-    assert transitions.trip(EXPERIMENT, live, "7", live.attempt, "") is None
+    assert transitions.trip(INTENT, FRESH, "3", FRESH.attempt, "", NOW) is None
+    live = transitions.create(EXPERIMENT, Tombstone(), NOW).status
+    assert transitions.trip(EXPERIMENT, live, "7", live.attempt, "", NOW) is None
 
 
 def test_a_canary_that_moves_is_another_attempt() -> None:
@@ -191,15 +198,15 @@ def test_another_control_is_measured_anew_and_a_pause_goes_on_being_what_it_is()
         paused = replace(drifted, phase="Paused", reason=reason, message="why", analysis={"step": {"a": 1}})
         after = done(transitions.adopt(replace(INTENT, stable="2"), paused, NOW + 9))
         assert (after.stable, after.phase, after.reason, after.message) == ("2", "Paused", reason, "why")
-        assert (after.step, after.step_at, after.analysis) == (1, NOW + 9, {})
+        assert (after.step, after.step_at, after.analysis) == (1, NOW + 9 + RAISE_DELAY_SECONDS, {})
 
 
 def test_a_step_that_was_killed_begins_anew_when_it_is_restored() -> None:
     paused = replace(FRESH, phase="Paused", reason="pause_step", step=1, weight=500, previous_weight=500)
-    restored = done(transitions.restore(done(transitions.kill(paused)), NOW + 3600))
+    restored = done(transitions.restore(done(transitions.kill(paused, NOW)), NOW + 3600))
     assert (restored.phase, restored.reason) == ("Paused", "pause_step")
     assert restored.step_at == restored.effective_at == NOW + 3600 + RAISE_DELAY_SECONDS
-    assert done(transitions.restore(done(transitions.kill(FRESH)), NOW + 3600)).step_at == NOW + 3600
+    assert done(transitions.restore(done(transitions.kill(FRESH, NOW)), NOW + 3600)).step_at == NOW + 3600
 
 
 @pytest.mark.parametrize("reason", ["background_inconclusive", "background_error", "sample_ratio_mismatch"])
@@ -228,7 +235,7 @@ def test_to_promote_past_a_gate_forgets_nothing_of_what_was_seen_in_the_backgrou
 
 
 def test_what_a_breaker_took_away_is_neither_paused_nor_promoted_before_a_retry() -> None:
-    tripped = done(transitions.trip(INTENT, replace(FRESH, phase="Paused", reason="paused"), "4", 1, "it fails"))
+    tripped = done(transitions.trip(INTENT, replace(FRESH, phase="Paused", reason="paused"), "4", 1, "it fails", NOW))
     for refuse in (
         lambda: transitions.pause(INTENT, tripped),
         lambda: transitions.resume(INTENT, tripped, NOW),

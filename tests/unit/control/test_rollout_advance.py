@@ -9,13 +9,16 @@ from typing import Any
 import pytest
 
 from extproc.control import transitions
-from extproc.control.analysis.runs import Measured, Outcome
+from extproc.control.analysis.runs import Measured, Outcome, run_plan
 from extproc.control.intent import Transition
-from extproc.control.rollout import BACKGROUND, STEP, Observations, Plan, advance, due, plan_of
-from extproc.control.standing import arrived
+from extproc.control.rollout import BACKGROUND, STEP, Observations, RolloutPlan, advance, due, plan_of
+from extproc.control.status_changes import arrived
+from extproc.resources.analysis_spec import AnalysisSpec
 from extproc.resources.analysis_template import AnalysisTemplate
 from extproc.resources.loading import parse_rollout
-from extproc.snapshot.store import RAISE_DELAY_SECONDS, Remains, Status
+from extproc.store.ports import RAISE_DELAY_SECONDS
+from extproc.store.records import Tombstone
+from extproc.store.status import Status
 from tests.support.rollouts import CANARY, document
 from tests.support.templates import metric, template
 
@@ -31,18 +34,21 @@ RAMP: list[dict[str, Any]] = [
 ]
 HEALTH = template(metric(interval="10s", count=2, inconclusiveLimit=1), name="health")
 LIVE = template(metric(name="live", interval="10s"), name="live")
-TEMPLATES = {"health": AnalysisTemplate.model_validate(HEALTH), "live": AnalysisTemplate.model_validate(LIVE)}
+RAMP_GATE = AnalysisSpec.model_validate({"templates": [{"templateName": "health"}]})
+PATIENT = template(metric(name="live", interval="10s", inconclusiveLimit=9, failureLimit=9), name="patient")
+LATER = template(metric(name="live", interval="10s", startingStep=2), name="later")
+TEMPLATES = {body["metadata"]["name"]: AnalysisTemplate.model_validate(body) for body in (HEALTH, LIVE, PATIENT, LATER)}
 
 
-def plan_for(steps: Sequence[Mapping[str, Any]], *, background: str | None = None) -> Plan:
+def plan_for(steps: Sequence[Mapping[str, Any]], *, background: str | None = None) -> RolloutPlan:
     spec: dict[str, Any] = {**CANARY, "steps": list(steps)}
     if background is not None:
         spec["analysis"] = {"templates": [{"templateName": background}]}
     return plan_of(parse_rollout(document(spec)), TEMPLATES.get)
 
 
-def fresh(plan: Plan) -> Status:
-    return transitions.create(plan.intent, Remains(), NOW).status
+def fresh(plan: RolloutPlan) -> Status:
+    return transitions.create(plan.intent, Tombstone(), NOW).status
 
 
 def moved(transition: Transition | None) -> Status:
@@ -50,7 +56,9 @@ def moved(transition: Transition | None) -> Status:
     return transition.status
 
 
-def settle(plan: Plan, status: Status, now: float, observations: Observations = NOTHING) -> tuple[Status, list[str]]:
+def settle(
+    plan: RolloutPlan, status: Status, now: float, observations: Observations = NOTHING
+) -> tuple[Status, list[str]]:
     """The status when nothing more is to be done at ``now``, and what history says of the way there."""
     said = []
     for _ in range(20):
@@ -93,7 +101,8 @@ def test_the_steps_are_done_in_their_order_each_in_its_time() -> None:
 
     status = transitions.promote(plan.intent, status, now + 20).status
     status, said = settle(plan, status, now + 20)
-    assert said == ["version 4 is stable in place of 3: all steps are done"]
+    assert said == [status.message]
+    assert status.message.startswith("version 4 is stable in place of 3: all steps are done; the document still names")
     assert (status.stable, status.phase, status.reason, status.weight) == ("4", "Healthy", "promoted", 0)
 
 
@@ -180,6 +189,52 @@ def test_the_background_analysis_begins_with_the_first_weight_and_guards_every_g
     assert (after.phase, after.reason, after.weight) == ("Degraded", "analysis_failed", 0)
 
 
+def test_a_metric_whose_step_comes_late_is_not_overdue_when_it_comes() -> None:
+    pause = {"pause": {"duration": "10m"}}
+    plan = plan_for([{"setWeight": 5}, pause, {"setWeight": 50}, pause], background="later")
+    status, _ = settle(plan, fresh(plan), NOW)
+    status, _ = settle(plan, status, NOW + 1)
+    status, said = settle(plan, status, NOW + 601)
+    assert (status.weight, status.conditions) == (5000, ())
+    assert said == ["the pause of step 1 is over", "weight 5 to 50"]
+
+
+def test_each_of_two_analyses_in_a_row_measures_for_itself_whether_the_first_passed_or_was_ended() -> None:
+    gate = {"analysis": {"templates": [{"templateName": "health"}]}}
+    plan = plan_for([{"setWeight": 5}, gate, gate, {"setWeight": 50}])
+    status, _ = settle(plan, fresh(plan), NOW)
+    status, _ = settle(plan, status, NOW + 1)
+    first, _ = settle(plan, status, NOW + 2, measured(STEP, Outcome.SUCCESSFUL, NOW + 2))
+    passed, _ = settle(plan, first, NOW + 12, measured(STEP, Outcome.SUCCESSFUL, NOW + 12))
+    doubtful = status
+    for seconds in (2, 12):
+        doubtful, _ = settle(plan, doubtful, NOW + seconds, measured(STEP, Outcome.INCONCLUSIVE, NOW + seconds))
+    ended, _ = settle(plan, transitions.promote(plan.intent, doubtful, NOW + 13).status, NOW + 13)
+    for second in (passed, ended):
+        assert (second.step, second.weight, second.reason) == (2, 500, "analysis")
+        assert second.analysis[STEP]["metrics"]["errors"]["measurements"] == []
+
+
+def test_fewer_copies_are_given_whatever_holds_the_canary_back() -> None:
+    plan = plan_for([{"shadow": {"percent": 100}}, {"shadow": {"percent": 10}}, {"setWeight": 5}])
+    first = moved(advance(plan, fresh(plan), NOTHING, NOW))
+    status, _ = settle(plan, first, NOW, Observations(unready="no endpoint is healthy"))
+    assert (status.shadow, status.step, status.reason) == (1000, 2, "upstream_not_ready")
+
+
+def test_a_template_that_changes_while_a_step_measures_begins_that_anew() -> None:
+    plan = plan_for([{"setWeight": 5}, {"analysis": {"templates": [{"templateName": "health"}]}}, {"setWeight": 50}])
+    status, _ = settle(plan, fresh(plan), NOW)
+    status, _ = settle(plan, status, NOW + 1)
+    status, _ = settle(plan, status, NOW + 2, measured(STEP, Outcome.SUCCESSFUL, NOW + 2))
+    stricter = template(metric(interval="10s", count=2, failureCondition="result.lower > -1"), name="health")
+    plan = replace(plan, runs={1: run_plan(RAMP_GATE, lambda _: AnalysisTemplate.model_validate(stricter))})
+    status, _ = settle(plan, status, NOW + 12, measured(STEP, Outcome.SUCCESSFUL, NOW + 12))
+    assert (status.step, status.weight) == (1, 500)
+    status, _ = settle(plan, status, NOW + 22, measured(STEP, Outcome.SUCCESSFUL, NOW + 22))
+    assert (status.step, status.weight) == (3, 5000)
+
+
 def test_a_failure_aborts_what_was_paused_by_hand_too() -> None:
     plan = plan_for([{"setWeight": 5}, {"setWeight": 50}], background="live")
     status, _ = settle(plan, fresh(plan), NOW)
@@ -211,13 +266,19 @@ def test_a_background_analysis_without_its_template_pauses_and_says_so_once() ->
     assert settle(plan, status, NOW + 60)[1] == []
 
 
-def test_nothing_is_promoted_before_the_background_analysis_has_measured_anything() -> None:
-    plan = plan_for([{"setWeight": 5}], background="live")
+@pytest.mark.parametrize("background", ["live", "patient"])
+def test_nothing_is_promoted_before_the_background_analysis_was_successful_once(background: str) -> None:
+    plan = plan_for([{"setWeight": 5}], background=background)
     status, _ = settle(plan, fresh(plan), NOW)
     waits, said = settle(plan, status, NOW + 1)
     assert (waits.stable, waits.phase, waits.reason) == ("3", "Progressing", "background_unmeasured")
-    assert said == ["waits: not measured in the background yet: live"]
-    for outcome, stable in ((Outcome.ERROR, "3"), (Outcome.INCONCLUSIVE, "3"), (Outcome.SUCCESSFUL, "4")):
+    assert said == ["waits: not Successful in the background yet: live"]
+    for outcome, stable in (
+        (Outcome.ERROR, "3"),
+        (Outcome.INCONCLUSIVE, "3"),
+        (Outcome.FAILED, "3"),
+        (Outcome.SUCCESSFUL, "4"),
+    ):
         assert [metric.name for metric in due(plan, waits, NOW + 2)[BACKGROUND]] == ["live"]
         after, _ = settle(plan, waits, NOW + 2, measured(BACKGROUND, outcome, NOW + 2, "live"))
         assert after.stable == stable
@@ -239,7 +300,8 @@ def test_doubt_in_the_background_stops_a_pause_from_running_out() -> None:
     status, _ = settle(plan, status, NOW + 1)
     status, _ = settle(plan, status, NOW + 2, measured(BACKGROUND, Outcome.INCONCLUSIVE, NOW + 2, "live"))
     assert (status.phase, status.reason) == ("Paused", "background_inconclusive")
-    assert advance(plan, status, NOTHING, NOW + 1e6) is None
+    later, _ = settle(plan, status, NOW + 1e6)
+    assert (later.phase, later.reason, later.step) == ("Paused", "background_inconclusive", status.step)
     status = transitions.promote(plan.intent, status, NOW + 100).status
     status, _ = settle(plan, status, NOW + 100)
     assert (status.reason, status.step, BACKGROUND in status.analysis) == ("pause_step", 1, True)
@@ -249,7 +311,7 @@ def test_a_trip_aborts_whatever_else_holds() -> None:
     plan = plan_for(RAMP)
     status, _ = settle(plan, fresh(plan), NOW)
     for standing in (status, replace(status, killed=True), moved(transitions.pause(plan.intent, status))):
-        tripped = moved(transitions.trip(plan.intent, standing, "4", standing.attempt, "9 of 10 failed"))
+        tripped = moved(transitions.trip(plan.intent, standing, "4", standing.attempt, "9 of 10 failed", NOW))
         after = moved(advance(plan, tripped, NOTHING, NOW - 5000))
         assert (after.phase, after.reason, after.aborted) == ("Degraded", "breaker_open", ("4",))
         assert "9 of 10 failed" in after.message
@@ -257,7 +319,7 @@ def test_a_trip_aborts_whatever_else_holds() -> None:
 
 def test_history_does_not_blame_a_trip_on_something_else_that_happened_since() -> None:
     plan = plan_for(RAMP[2:])
-    tripped = moved(transitions.trip(plan.intent, fresh(plan), "4", 1, "9 of 10 failed"))
+    tripped = moved(transitions.trip(plan.intent, fresh(plan), "4", 1, "9 of 10 failed", NOW))
     edited = transitions.configure(replace(plan.intent, steps="others"), tripped, NOW).status
     after = moved(advance(plan, edited, NOTHING, NOW))
     assert "9 of 10 failed" in after.message
@@ -312,6 +374,30 @@ def test_a_clock_that_is_set_back_moves_nothing_and_holds_nothing_up() -> None:
     assert settle(plan, after, early + 60)[0].weight == 5000
 
 
+@pytest.mark.parametrize("back", [53, 60])
+def test_a_clock_that_is_set_back_behind_a_rise_promotes_nothing_before_that_is_in_force_again(back: float) -> None:
+    plan = plan_for([{"setWeight": 50}, {"pause": {"duration": "10s"}}])
+    unready = Observations(unready="no endpoint is healthy")
+    status, _ = settle(plan, fresh(plan), NOW)
+    for seconds in (1, 50):
+        status, _ = settle(plan, status, NOW + seconds, unready)
+    assert status.step == len(plan.steps)
+    now = NOW + 50 - back
+    status, _ = settle(plan, status, now)
+    assert status.is_pending(now)
+    assert (status.stable, status.step_at) == ("3", status.effective_at)
+    assert settle(plan, status, status.effective_at)[0].stable == "4"
+
+
+def test_a_step_begins_again_when_an_adopted_stable_is_in_force() -> None:
+    plan = plan_for([{"setWeight": 50}])
+    status, _ = settle(plan, fresh(plan), NOW)
+    other = replace(plan.intent, stable="2")
+    drifted = transitions.configure(other, status, NOW + 0.1).status
+    adopted = moved(transitions.adopt(other, drifted, NOW + 0.1))
+    assert (adopted.stable, adopted.step_at) == ("2", adopted.effective_at)
+
+
 def test_a_canary_that_moves_midway_starts_over() -> None:
     plan = plan_for(RAMP)
     status, _ = settle(plan, fresh(plan), NOW)
@@ -329,3 +415,18 @@ def test_a_weight_that_is_there_already_is_a_step_done(weight: int) -> None:
         status, said = settle(plan, status, NOW + 1)
     assert f"the weight is {weight} already" in said
     assert status.epoch == (2 if weight else 1)
+
+
+def test_a_proxy_that_lacks_the_routes_is_a_condition_for_as_long_whatever_the_rollout_waits_for() -> None:
+    behind = Observations(undelivered="Envoy does not see the folder")
+    plan = plan_for([{"setWeight": 5}, {"pause": {}}])
+    risen, _ = settle(plan, fresh(plan), NOW)
+    paused, _ = settle(plan, risen, NOW + 60)
+    told, said = settle(plan, paused, NOW + 60, behind)
+    assert said == ["Envoy does not see the folder"]
+    assert told.conditions == ({"type": "Undelivered", "status": "True", "message": said[0]},)
+    assert replace(told, conditions=()) == paused
+    over = replace(told, stable="4", phase="Healthy")
+    assert settle(plan, over, NOW + 60)[0].conditions == ()
+    assert settle(plan, told, NOW + 60, Observations(undelivered=None)) == (told, []), "who is silent may lack them yet"
+    assert settle(plan, told, NOW + 60) == (paused, ["every Envoy has the routes again"])

@@ -13,13 +13,18 @@ from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, ru
 from extproc.control import transitions
 from extproc.control.analysis.runs import Measured, Outcome, outcome
 from extproc.control.intent import Transition
-from extproc.control.rollout import BACKGROUND, STEP, Observations, Plan, advance, due, plan_of
-from extproc.control.standing import is_under_way, stands_still
+from extproc.control.rollout import BACKGROUND, STEP, Observations, RolloutPlan, advance, due, may_stall, plan_of
+from extproc.control.status_changes import OVERDUE, is_overdue, is_under_way, stands_still, step_begun
+from extproc.control.step_time import StepTime
 from extproc.control.transitions import ACCEPTED_EPOCH
+from extproc.control.undo import trip_of_stable, undo
 from extproc.errors import Refused
 from extproc.resources.analysis_template import AnalysisTemplate
 from extproc.resources.loading import parse_rollout
-from extproc.snapshot.store import CLOCK_SET_BACK_SECONDS, RAISE_DELAY_SECONDS, Remains, Status
+from extproc.resources.steps import AnalysisStep, SetWeightStep
+from extproc.store.ports import RAISE_DELAY_SECONDS
+from extproc.store.records import Tombstone
+from extproc.store.status import CLOCK_SET_BACK_SECONDS, Status
 from tests.support.rollouts import CANARY, document
 from tests.support.templates import metric, template
 
@@ -33,7 +38,7 @@ DECIDED_BY_A_RUN = frozenset(
 )
 PAUSES_FOR_DOUBT = frozenset({"background_inconclusive", "background_error", "sample_ratio_mismatch"})
 
-ENDS_A_DOUBT = frozenset({"promote", "abort", "retry", "trip", "move", "set"})
+ENDS_A_DOUBT = frozenset({"promote", "promote fully", "undo", "abort", "retry", "trip", "move", "set"})
 
 ANALYSIS: dict[str, Any] = {"analysis": {"templates": [{"templateName": "health"}]}}
 rise = st.sampled_from([1, 5, 25.5, 50, 100]).map(lambda weight: {"setWeight": weight})
@@ -49,11 +54,14 @@ any_step = st.one_of(
 steps = st.lists(any_step, min_size=1, max_size=6) | st.lists(rise, min_size=1, max_size=3).map(
     lambda rises: [step for one in rises for step in (one, ANALYSIS)]
 )
+deadlines: st.SearchStrategy[dict[str, Any]] = st.sampled_from(
+    [{}, {"progressDeadline": "25s"}, {"progressDeadline": "25s", "progressDeadlineAbort": True}]
+)
 outcomes_seen = st.just([Outcome.SUCCESSFUL] * 3) | st.lists(st.sampled_from(list(Outcome)), min_size=1, max_size=3)
 
 
-def plan_for(ramp: list[dict[str, Any]], canary: str, *, background: bool) -> Plan:
-    spec: dict[str, Any] = {**CANARY, "canary": {"version": canary}, "steps": ramp}
+def plan_for(ramp: list[dict[str, Any]], canary: str, deadline: dict[str, Any], *, background: bool) -> RolloutPlan:
+    spec: dict[str, Any] = {**CANARY, "canary": {"version": canary}, "steps": ramp, **(deadline if ramp else {})}
     if background:
         spec["analysis"] = {"templates": [{"templateName": "live"}]}
     return plan_of(parse_rollout(document(spec)), TEMPLATES.get)
@@ -62,24 +70,30 @@ def plan_for(ramp: list[dict[str, Any]], canary: str, *, background: bool) -> Pl
 class Rollout(RuleBasedStateMachine):
     """One rollout, a clock that may jump, a controller that may be late, people who do what they like."""
 
-    @initialize(ramp=steps, background=st.booleans())
-    def create(self, ramp: list[dict[str, Any]], background: bool) -> None:
-        self.now = 1_000_000.0
-        self.ramp, self.background = ramp, background
-        self.plan = plan_for(ramp, "4", background=background)
-        self.status = transitions.create(self.plan.intent, Remains(), self.now).status
+    @initialize(ramp=steps, background=st.booleans(), deadline=deadlines)
+    def create(self, ramp: list[dict[str, Any]], background: bool, deadline: dict[str, Any]) -> None:
+        self.now, self.monotonic = 1_000_000.0, 0.0
+        self.moved_at = 0.0
+        self.step_time = StepTime(lambda: self.monotonic)
+        self.ramp, self.background, self.deadline = ramp, background, deadline
+        self.plan = self.plan_of("4")
+        self.status = transitions.create(self.plan.intent, Tombstone(), self.now).status
         self.observations = Observations()
         self.by_hand = {0}
 
+    def plan_of(self, canary: str) -> RolloutPlan:
+        return plan_for(self.ramp, canary, self.deadline, background=self.background)
+
     @property
     def weights_of_the_steps(self) -> set[int]:
-        return {0, *(step.set_weight for step in self.plan.steps if step.set_weight is not None)}
+        return {0, *(step.set_weight for step in self.plan.steps if isinstance(step, SetWeightStep))}
 
     # -- the world
 
     @rule(seconds=st.sampled_from([0.05, 0.3, 1, 9, 31, 700]))
     def wait(self, seconds: float) -> None:
         self.now += seconds
+        self.monotonic += seconds
 
     @rule(seconds=st.sampled_from([1, 60, 3600]))
     def set_the_clock_back(self, seconds: float) -> None:
@@ -95,7 +109,7 @@ class Rollout(RuleBasedStateMachine):
     def go_on(self, outcomes: list[Outcome], times: int) -> None:
         """So often measurements are due, and the controller is there."""
         for _ in range(times):
-            self.now += 10
+            self.wait(10)
             self.look(outcomes)
 
     @rule(outcomes=outcomes_seen)
@@ -108,7 +122,10 @@ class Rollout(RuleBasedStateMachine):
             ]
             for kind, metrics in wanted.items()
         }
-        observations = replace(self.observations, measured=measured)
+        self.step_time.begin()
+        self.step_time.in_step("it", self.status, self.now)
+        stalled = self.step_time.stalled("it", may_stall(self.plan, self.status, self.now))
+        observations = replace(self.observations, measured=measured, stalled=stalled)
         for _ in range(30):
             transition = advance(self.plan, self.status, observations, self.now)
             if transition is None:
@@ -116,7 +133,7 @@ class Rollout(RuleBasedStateMachine):
                 return
             self.check(transition, observations)
             self.status = transition.status
-            observations = replace(observations, measured={})
+            observations = replace(observations, measured={}, stalled=0.0)
         raise AssertionError("it never comes to rest")
 
     def check(self, transition: Transition, observations: Observations) -> None:
@@ -128,16 +145,27 @@ class Rollout(RuleBasedStateMachine):
             assert after == planned, "what was to come is planned anew, and nothing else moves"
             assert 0 < after.effective_at - self.now <= RAISE_DELAY_SECONDS + 1e-6
             return
-        assert before.phase in ("Progressing", "Paused"), "what is over does not move"
+        if not is_under_way(before):
+            assert after == replace(before, conditions=after.conditions), "of what is over only what was said is over"
+            return
         routed = ("stable", "canary", "weight", "step", "phase", "shadow", "aborted", "tripped", "epoch")
         if any(getattr(before, name) != getattr(after, name) for name in routed):
             assert transition.message, "what moved is in the history"
         if after.weight != before.weight and after.phase in ("Progressing", "Paused"):
             step = self.plan.steps[before.step]
+            assert isinstance(step, SetWeightStep)
             assert (step.set_weight, after.step) == (after.weight, before.step + 1), "weights are what the steps say"
         if after.aborted != before.aborted:
             assert (after.weight, after.weight_at(self.now), after.phase) == (0, 0, "Degraded")
-            assert before.tripped or Outcome.FAILED in seen or _failed_before(before)
+            late = after.reason == OVERDUE and self.plan.deadline is not None and self.plan.deadline.aborts
+            assert before.tripped or Outcome.FAILED in seen or _failed_before(before) or late
+        if after.reason == OVERDUE and not is_overdue(before):
+            assert not before.killed
+            assert before.phase == "Progressing", "what waits for a person is not overdue"
+            assert self.plan.deadline is not None
+            assert self.monotonic - self.moved_at >= self.plan.deadline.seconds, "nothing moved for so long"
+        if _moved(before, after):
+            self.moved_at = self.monotonic
         if after.reason in DECIDED_BY_A_RUN and after.reason != before.reason:
             of_run = transition.detail["measurements"]["metrics"].values()
             assert any(metric["measurements"] for metric in of_run), "it is in the history from what measurement"
@@ -145,7 +173,7 @@ class Rollout(RuleBasedStateMachine):
             assert (after.stable, before.step, after.phase) == (before.canary, len(self.plan.steps), "Healthy")
             assert before.weight_at(self.now) == before.weight, "no promotion before a rise is in force"
         if before.step_at - self.now > CLOCK_SET_BACK_SECONDS and not before.tripped:
-            assert replace(after, step_at=0, analysis={}) == replace(before, step_at=0, analysis={})
+            assert replace(after, step_at=0, analysis={}) == replace(step_begun(before, 0), step_at=0, analysis={})
         if after.weight > before.weight or after.stable != before.stable:
             assert not observations.unready, "nothing is given to what cannot serve"
         if after.step > before.step or after.stable != before.stable:
@@ -153,9 +181,9 @@ class Rollout(RuleBasedStateMachine):
             if background is not None and BACKGROUND in after.analysis:
                 came_to = outcome(background, after.analysis[BACKGROUND])[0]
                 assert came_to not in DOUBTS, "nothing goes forward in doubt"
-            assert before.phase == "Progressing" or before.reason == "pause_step"
+            assert not stands_still(before)
             assert not before.killed
-        if after.step > before.step and self.plan.steps[before.step].analysis is not None:
+        if after.step > before.step and isinstance(self.plan.steps[before.step], AnalysisStep):
             run = self.plan.run(STEP, before.step)
             assert run is not None
             assert outcome(run, transition.detail["measurements"])[0] is Outcome.SUCCESSFUL
@@ -169,6 +197,10 @@ class Rollout(RuleBasedStateMachine):
         assert status.step_at - self.now <= CLOCK_SET_BACK_SECONDS, "nothing waits for an old time to come again"
         if self.now < status.step_at:
             return
+        if self.plan.deadline is None or (
+            observations.stalled >= self.plan.deadline.seconds and not stands_still(status)
+        ):
+            assert is_overdue(status) == (self.plan.deadline is not None)
         runs = {kind: self.plan.run(kind, status.step) for kind in (STEP, BACKGROUND) if kind in status.analysis}
         decided = {outcome(run, status.analysis[kind])[0] for kind, run in runs.items() if run is not None}
         assert Outcome.FAILED not in decided
@@ -182,7 +214,7 @@ class Rollout(RuleBasedStateMachine):
         action=st.sampled_from(
             [
                 *("promote", "pause", "resume", "abort", "retry", "trip", "kill", "restore", "move", "set"),
-                *("other steps", "other stable"),
+                *("other steps", "other stable", "promote fully", "undo"),
             ]
         )
     )
@@ -195,8 +227,19 @@ class Rollout(RuleBasedStateMachine):
         if transition is not None:
             assert transition.message
             self.status = transition.status
+            self.moved_at = self.monotonic if _moved(before, self.status) else self.moved_at
         if before.phase == "Paused" and before.reason in PAUSES_FOR_DOUBT and action not in ENDS_A_DOUBT:
             assert (self.status.phase, self.status.reason) == (before.phase, before.reason), "nothing else ends a doubt"
+
+    @rule(of_the_promoted=st.booleans())
+    def trip_the_stable(self, of_the_promoted: bool) -> None:
+        """It is never refused: a trip that undoes nothing is a condition."""
+        before, attempt = self.status, self.status.attempt
+        attempt = before.previous.get("attempt", attempt) if of_the_promoted else attempt
+        transition = trip_of_stable(self.plan.intent, before, attempt, "it fails", self.now, self.now)
+        if transition is not None:
+            self.status = transition.status
+            self.moved_at = self.monotonic if _moved(before, self.status) else self.moved_at
 
     @rule()
     def resume(self) -> None:
@@ -217,9 +260,9 @@ class Rollout(RuleBasedStateMachine):
             case "retry":
                 return transitions.retry(intent, status, now)
             case "trip":
-                return transitions.trip(intent, status, status.canary or "", status.attempt, "it fails")
+                return transitions.trip(intent, status, status.canary or "", status.attempt, "it fails", now)
             case "kill":
-                return transitions.kill(status)
+                return transitions.kill(status, now)
             case "restore":
                 return transitions.restore(status, now)
             case "set":
@@ -228,13 +271,17 @@ class Rollout(RuleBasedStateMachine):
             case "other steps":
                 self.by_hand |= self.weights_of_the_steps
                 self.ramp = [*self.ramp[1:], {"setWeight": 1}]
-                self.plan = plan_for(self.ramp, status.canary or "4", background=self.background)
+                self.plan = self.plan_of(status.canary or "4")
                 return transitions.configure(self.plan.intent, status, now)
+            case "promote fully":
+                return transitions.promote_fully(intent, status, len(self.plan.steps), now)
+            case "undo":
+                return undo(intent, status, now)
             case "other stable":
                 other = replace(intent, stable="2" if status.stable != "2" else "3")
                 return transitions.adopt(other, transitions.configure(other, status, now).status, now)
         versions = {"4": "5", "5": "6", "6": "4"}
-        self.plan = plan_for(self.ramp, versions[status.canary or "4"], background=self.background)
+        self.plan = self.plan_of(versions[status.canary or "4"])
         return transitions.configure(self.plan.intent, status, now)
 
     # -- always
@@ -244,9 +291,19 @@ class Rollout(RuleBasedStateMachine):
         assert self.status.weight in self.weights_of_the_steps | self.by_hand
 
     @invariant()
+    def a_step_begins_once_what_was_given_before_it_is_in_force(self) -> None:
+        if is_under_way(self.status) and not stands_still(self.status) and self.status.is_pending(self.now):
+            assert self.status.step_at >= self.status.effective_at
+
+    @invariant()
     def what_is_taken_away_has_no_weight(self) -> None:
         if self.status.canary in self.status.aborted:
             assert self.status.weight == 0
+
+    @invariant()
+    def a_canary_is_stable_or_taken_away_or_under_way(self) -> None:
+        over = self.status.canary in (self.status.stable, *self.status.taken_away)
+        assert over or is_under_way(self.status)
 
     @invariant()
     def a_status_is_written_and_read_as_it_is(self) -> None:
@@ -258,10 +315,15 @@ def _failed_before(status: Status) -> bool:
     return any("Failed" in str(status.analysis.get(kind, "")) for kind in (STEP, BACKGROUND))
 
 
+def _moved(before: Status, after: Status) -> bool:
+    return (before.step, before.weight, before.shadow) != (after.step, after.weight, after.shadow)
+
+
 class TestRollout(Rollout.TestCase):
     settings = settings(max_examples=60, stateful_step_count=40, deadline=None)
 
 
 @pytest.mark.slow
+@pytest.mark.timeout(300)
 class TestRolloutAtLength(Rollout.TestCase):
     settings = settings(max_examples=600, stateful_step_count=40, deadline=None)

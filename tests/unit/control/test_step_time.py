@@ -5,8 +5,8 @@ from __future__ import annotations
 from hypothesis import given
 from hypothesis import strategies as st
 
-from extproc.control.step_time import StepTime
-from extproc.snapshot.store import Status
+from extproc.control.step_time import MOST_BETWEEN_LOOKS, StepTime
+from extproc.store.status import Status
 
 NOW = 1_000_000.0
 KEY = "payments/fraud-detector"
@@ -24,6 +24,10 @@ class Time:
         self.wall += passed + jumped
         self.steps.begin()
         return self.steps.in_step(KEY, status, self.wall)
+
+    def stall(self, status: Status, passed: float = 1.0, jumped: float = 0.0, stalls: bool = True) -> float:
+        self.look(status, passed, jumped)
+        return self.steps.stalled(KEY, stalls)
 
 
 def at(step_at: float, step: int = 1) -> Status:
@@ -53,6 +57,17 @@ def test_a_rollout_that_was_not_looked_at_for_a_while_is_looked_at_for_the_first
     time.steps.begin()
     time.steps.begin()
     assert time.look(at(NOW), passed=10, jumped=5) == 15
+
+
+def test_what_stalls_is_counted_by_looks_in_a_row_whatever_the_clock_does() -> None:
+    time = Time()
+    assert time.stall(at(NOW - 900), passed=0) == 0, "nobody saw what was before"
+    assert time.stall(at(NOW - 900), passed=10, jumped=3600) == 10
+    assert time.stall(at(NOW - 900), passed=10, jumped=-7200) == 20
+    assert time.stall(at(NOW - 900), passed=10, stalls=False) == 20, "it waited for a person"
+    assert time.stall(at(NOW - 900), passed=MOST_BETWEEN_LOOKS + 1) == 20, "no controller was there"
+    assert time.stall(at(NOW - 900), passed=10) == 30
+    assert time.stall(at(NOW), passed=10) == 0, "another step"
 
 
 @given(st.lists(st.tuples(st.floats(0.1, 10), st.floats(-5000, 5000)), min_size=1, max_size=20))

@@ -10,14 +10,16 @@ from typing import Any
 import pytest
 import yaml
 
-from extproc.adapters.sqlite_store import SqliteStore
 from extproc.cli.main import main
 from extproc.control.absence import Grace
-from extproc.control.actions import Apply, DeleteTemplate, act
+from extproc.control.acting import act
+from extproc.control.actions import Apply, DeleteTemplate
 from extproc.control.folder import FolderReport, FollowedFolder
 from extproc.control.templates import load_template
 from extproc.errors import InvalidInput
-from extproc.resources.loading import LoadedDocument, load_paths
+from extproc.resources.loaded import LoadedDocument
+from extproc.resources.loading import load_paths
+from extproc.testing.memory_store import MemoryStore
 from tests.support.clock import FakeClock
 from tests.support.rollouts import CANARY, document
 from tests.support.templates import metric, template
@@ -28,8 +30,8 @@ IN_BACKGROUND = document({**CANARY, "analysis": {"templates": [{"templateName": 
 
 
 @pytest.fixture
-def store(tmp_path: Path) -> SqliteStore:
-    return SqliteStore(tmp_path / "dropout.db", create=True)
+def store() -> MemoryStore:
+    return MemoryStore()
 
 
 @pytest.fixture
@@ -52,13 +54,13 @@ def loaded(folder: Path, *bodies: dict[str, Any]) -> Sequence[LoadedDocument[Any
     return found.documents
 
 
-def applied(store: SqliteStore, folder: Path, *bodies: dict[str, Any]) -> list[tuple[str, str]]:
+def applied(store: MemoryStore, folder: Path, *bodies: dict[str, Any]) -> list[tuple[str, str]]:
     """Apply documents; what became of each."""
     results = act(store, "alice", Apply(loaded(folder, *bodies)), FakeClock())
     return [(type(result).__name__, result.result) for result in results]
 
 
-def test_an_apply_creates_then_leaves_alone_then_configures(store: SqliteStore, tmp_path: Path) -> None:
+def test_an_apply_creates_then_leaves_alone_then_configures(store: MemoryStore, tmp_path: Path) -> None:
     assert applied(store, tmp_path, template()) == [("TemplateResult", "created")]
     revision = store.documents().revision
     assert applied(store, tmp_path, template()) == [("TemplateResult", "unchanged")]
@@ -67,15 +69,15 @@ def test_an_apply_creates_then_leaves_alone_then_configures(store: SqliteStore, 
     assert load_template(store, "payments", "health").document == ENDLESS
 
 
-def test_templates_and_rollouts_go_in_together_or_not_at_all(store: SqliteStore, tmp_path: Path) -> None:
+def test_templates_and_rollouts_go_in_together_or_not_at_all(store: MemoryStore, tmp_path: Path) -> None:
     with pytest.raises(InvalidInput) as caught:
         applied(store, tmp_path, ENDLESS, IN_STEP)
     assert caught.value.code == "metric_endless"
     assert store.template("payments", "health") is None
-    assert applied(store, tmp_path, template(), IN_STEP) == [("Result", "created"), ("TemplateResult", "created")]
+    assert applied(store, tmp_path, template(), IN_STEP) == [("ActionResult", "created"), ("TemplateResult", "created")]
 
 
-def test_what_is_applied_must_fit_what_the_store_holds(store: SqliteStore, tmp_path: Path) -> None:
+def test_what_is_applied_must_fit_what_the_store_holds(store: MemoryStore, tmp_path: Path) -> None:
     applied(store, tmp_path, ENDLESS)
     with pytest.raises(InvalidInput) as caught:
         applied(store, tmp_path, IN_STEP)
@@ -90,7 +92,7 @@ def test_what_is_applied_must_fit_what_the_store_holds(store: SqliteStore, tmp_p
     assert load_template(store, "payments", "health").document == template()
 
 
-def test_a_template_that_goes_out_says_which(store: SqliteStore, tmp_path: Path, clock: FakeClock) -> None:
+def test_a_template_that_goes_out_says_which(store: MemoryStore, tmp_path: Path, clock: FakeClock) -> None:
     applied(store, tmp_path, template())
     (result,) = act(store, "alice", DeleteTemplate("payments", "health"), clock)
     assert (result.row.key, result.result) == ("payments/health", "deleted")
@@ -111,7 +113,7 @@ def pruned(folder: FollowedFolder) -> FolderReport:
     return folder.sync()
 
 
-def test_a_folder_keeps_templates_as_it_keeps_rollouts(store: SqliteStore, directory: Path, clock: FakeClock) -> None:
+def test_a_folder_keeps_templates_as_it_keeps_rollouts(store: MemoryStore, directory: Path, clock: FakeClock) -> None:
     folder = FollowedFolder(store, directory, clock, Grace(0, 0))
     put(directory, "a.yaml", template(), IN_BACKGROUND)
     assert folder.sync().applied == ("payments/fraud-detector", "payments/health")
@@ -123,7 +125,7 @@ def test_a_folder_keeps_templates_as_it_keeps_rollouts(store: SqliteStore, direc
     assert store.get("payments", "fraud-detector") is not None
 
 
-def test_a_rollout_and_a_template_of_one_name_are_two(store: SqliteStore, directory: Path, clock: FakeClock) -> None:
+def test_a_rollout_and_a_template_of_one_name_are_two(store: MemoryStore, directory: Path, clock: FakeClock) -> None:
     folder = FollowedFolder(store, directory, clock, Grace(0, 0))
     put(directory, "a.yaml", template(name="fraud-detector"), document(CANARY))
     folder.sync()
@@ -133,7 +135,7 @@ def test_a_rollout_and_a_template_of_one_name_are_two(store: SqliteStore, direct
     assert store.template("payments", "fraud-detector") is not None
 
 
-def test_templates_from_elsewhere_stay(store: SqliteStore, tmp_path: Path, directory: Path, clock: FakeClock) -> None:
+def test_templates_from_elsewhere_stay(store: MemoryStore, tmp_path: Path, directory: Path, clock: FakeClock) -> None:
     applied(store, tmp_path, template(name="by-hand"))
     put(directory, "a.yaml", template())
     folder = FollowedFolder(store, directory, clock, Grace(0, 0))
@@ -144,7 +146,7 @@ def test_templates_from_elsewhere_stay(store: SqliteStore, tmp_path: Path, direc
 
 
 def test_a_template_that_would_break_a_rollout_stays_as_it_was(
-    store: SqliteStore, directory: Path, clock: FakeClock
+    store: MemoryStore, directory: Path, clock: FakeClock
 ) -> None:
     folder = FollowedFolder(store, directory, clock, Grace(0, 0))
     put(directory, "rollout.yaml", IN_STEP)
@@ -187,6 +189,13 @@ def test_the_commands_for_documents_know_templates(tmp_path: Path, capsys: pytes
     assert run(capsys, "get", "analysistemplate", "payments/health", "--store", url) == (
         2,
         "there is no AnalysisTemplate payments/health in the store (not_found)\n",
+    )
+    other = tmp_path / "other.yaml"
+    other.write_text(yaml.safe_dump({**template(), "metadata": {"namespace": "payments", "name": "healthy"}}))
+    assert run(capsys, "apply", "-f", str(other), "--store", url)[0] == 0
+    assert (
+        "did you mean 'payments/healthy'?"
+        in run(capsys, "delete", "analysistemplate", "payments/health", "--store", url)[1]
     )
     assert run(capsys, "get", "policy", "x", "--store", url) == (
         2,

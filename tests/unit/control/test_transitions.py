@@ -14,12 +14,15 @@ from extproc.control import transitions
 from extproc.control.intent import Intent, Transition, intent_of
 from extproc.errors import Refused
 from extproc.resources.loading import parse_rollout
-from extproc.snapshot.store import RAISE_DELAY_SECONDS, Remains, Status
+from extproc.snapshot.held import MOST_KILLS
+from extproc.store.ports import RAISE_DELAY_SECONDS
+from extproc.store.records import Tombstone
+from extproc.store.status import Status, kept_away
 from tests.support.rollouts import CANARY, EXPERIMENT, document
 
 NOW = 1000.0
 INTENT = Intent("payments/fraud", stable="3", canary="4", experiment=False, draw="[]")
-FRESH = transitions.create(INTENT, Remains(), NOW).status
+FRESH = transitions.create(INTENT, Tombstone(), NOW).status
 
 
 def done(transition: Transition | None) -> Status:
@@ -50,6 +53,39 @@ def test_no_edit_of_a_document_makes_stable_what_was_taken_away(taken: dict[str,
         after = transitions.configure(without_canary, before, NOW).status
         assert after.stable == "3"
         assert len(drift_of(after)) == 1
+
+
+@pytest.mark.parametrize("takes_away", ["kill", "trip"])
+def test_what_was_no_stable_when_it_was_asked_for_is_none_when_it_is_given_back(takes_away: str) -> None:
+    intent = Intent("payments/fraud", "3", None, experiment=True, draw="[]", variants=(("new", "4"), ("control", "3")))
+    edited = replace(intent, stable="4", variants=(("new", "3"), ("control", "4")))
+    live = transitions.create(intent, Tombstone(), NOW).status
+    if takes_away == "kill":
+        drifted = transitions.configure(edited, done(transitions.kill(live, NOW)), NOW).status
+        back = done(transitions.restore(drifted, NOW))
+    else:
+        tripped = done(transitions.trip(intent, live, "4", 1, "it fails", NOW, NOW))
+        drifted = transitions.configure(edited, tripped, NOW).status
+        back = transitions.retry(edited, drifted, NOW).status
+    assert transitions.configure(edited, back, NOW).status == back, "nothing that was asked for before becomes true"
+    other_draw = transitions.configure(replace(edited, draw="[1]"), back, NOW).status
+    gone = transitions.create(edited, Tombstone(epoch=back.epoch, last=back), NOW).status
+    for status in (back, other_draw, gone):
+        assert (status.stable, len(drift_of(status))) == ("3", 1)
+    adopted = done(transitions.adopt(edited, other_draw, NOW))
+    assert (adopted.stable, drift_of(adopted)) == ("4", [])
+    assert transitions.configure(replace(edited, stable="2"), adopted, NOW).status.stable == "2"
+    agreed = transitions.configure(intent, back, NOW).status
+    assert (agreed.stable, drift_of(agreed)) == ("3", [])
+
+
+def test_an_experiment_that_was_killed_after_a_promotion_says_that_its_control_is_not_served() -> None:
+    promoted = replace(transitions.promote_fully(INTENT, at_weight(5000), 0, NOW).status, killed=True)
+    experiment = Intent(INTENT.key, "3", None, experiment=True, draw="[]")
+    status = transitions.configure(experiment, promoted, NOW).status
+    assert (status.stable, len(drift_of(status))) == ("4", 1)
+    back = done(transitions.restore(status, NOW))
+    assert transitions.configure(experiment, back, NOW).status == back
 
 
 def test_a_rise_waits_until_every_worker_has_it() -> None:
@@ -86,7 +122,7 @@ def test_the_weight_it_has_is_nothing_to_do() -> None:
 def test_an_abort_is_at_once_and_leaves_the_arms_as_drawn() -> None:
     status = done(transitions.abort(INTENT, at_weight(2500), NOW))
     assert (status.weight, status.weight_at(NOW), status.drawn, status.aborted) == (0, 0, 2500, ("4",))
-    assert (status.phase, status.reason, status.epoch) == ("Degraded", "aborted", 2)
+    assert (status.phase, status.reason, status.epoch) == ("Degraded", "aborted", 3)
 
 
 def test_an_abort_during_a_rise_draws_what_was_in_force() -> None:
@@ -123,27 +159,27 @@ def test_an_edit_after_an_abort_that_leaves_the_ranges_leaves_the_epoch() -> Non
 
 
 def test_a_tombstone_survives_delete_and_apply() -> None:
-    status = transitions.create(INTENT, Remains(("4",), epoch=7), NOW).status
+    status = transitions.create(INTENT, Tombstone(("4",), epoch=7), NOW).status
     assert (status.aborted, status.weight, status.phase, status.epoch) == (("4",), 0, "Degraded", 8)
-    other = transitions.create(replace(INTENT, canary="5"), Remains(("4",), epoch=7), NOW).status
+    other = transitions.create(replace(INTENT, canary="5"), Tombstone(("4",), epoch=7), NOW).status
     assert (other.aborted, other.phase) == (("4",), "Progressing")
 
 
 def test_a_trip_survives_delete_and_apply_and_what_is_retried_is_another_attempt() -> None:
-    status = transitions.create(INTENT, Remains(last=replace(FRESH, tripped=("4",), attempt=3)), NOW).status
+    status = transitions.create(INTENT, Tombstone(last=replace(FRESH, tripped=("4",), attempt=3)), NOW).status
     assert (status.tripped, status.attempt) == (("4",), 4)
     assert transitions.retry(INTENT, status, NOW).status.attempt == 5
 
 
 def test_a_kill_survives_delete_and_apply() -> None:
-    assert transitions.create(INTENT, Remains(last=replace(FRESH, killed=True)), NOW).status.killed
+    assert transitions.create(INTENT, Tombstone(last=replace(FRESH, killed=True)), NOW).status.killed
 
 
 def test_a_promotion_survives_delete_and_apply() -> None:
     promoted = transitions.promote_fully(INTENT, at_weight(5000), 0, NOW).status
-    again = transitions.create(INTENT, Remains(epoch=promoted.epoch, last=promoted), NOW).status
-    assert (again.stable, again.phase, again.conditions) == ("4", "Healthy", ())
-    moved = transitions.create(replace(INTENT, stable="2"), Remains(epoch=promoted.epoch, last=promoted), NOW).status
+    again = transitions.create(INTENT, Tombstone(epoch=promoted.epoch, last=promoted), NOW).status
+    assert (again.stable, again.phase, again.conditions) == ("4", "Healthy", promoted.conditions)
+    moved = transitions.create(replace(INTENT, stable="2"), Tombstone(epoch=promoted.epoch, last=promoted), NOW).status
     assert (moved.stable, len(drift_of(moved))) == ("4", 1)
     adopted = done(transitions.adopt(replace(INTENT, stable="2"), moved, NOW))
     assert (adopted.stable, drift_of(adopted)) == ("2", [])
@@ -213,7 +249,7 @@ def test_a_stable_that_was_promoted_agrees_once_the_document_names_it() -> None:
 
 def test_a_canary_that_is_stable_already_is_healthy() -> None:
     intent = replace(INTENT, canary="3")
-    status = transitions.create(intent, Remains(), NOW).status
+    status = transitions.create(intent, Tombstone(), NOW).status
     assert (status.phase, status.weight) == ("Healthy", 0)
     for act in (lambda: transitions.set_weight(intent, status, 1, NOW), lambda: transitions.abort(intent, status, NOW)):
         with pytest.raises(Refused) as refused:
@@ -223,7 +259,7 @@ def test_a_canary_that_is_stable_already_is_healthy() -> None:
 
 def test_experiments_are_live_on_apply_and_take_edits() -> None:
     intent = intent_of(parse_rollout(document(EXPERIMENT)))
-    status = transitions.create(intent, Remains(), NOW).status
+    status = transitions.create(intent, Tombstone(), NOW).status
     assert (status.stable, status.canary, status.phase, status.reason) == ("3", None, "Healthy", "live")
     edited = {**EXPERIMENT, "variants": [{**EXPERIMENT["variants"][0]}, {**EXPERIMENT["variants"][1], "version": "2"}]}
     after = transitions.configure(intent_of(parse_rollout(document(edited))), status, NOW).status
@@ -235,14 +271,14 @@ def test_experiments_are_live_on_apply_and_take_edits() -> None:
     [({"coverage": 50}, 1), ({"seed": "other"}, 1), ({"unit": {"cookie": "u"}}, 1), ({"log": {"headers": ["x-a"]}}, 0)],
 )
 def test_only_what_moves_the_ranges_begins_an_epoch(change: dict[str, object], epochs: int) -> None:
-    status = transitions.create(intent_of(parse_rollout(document(EXPERIMENT))), Remains(), NOW).status
+    status = transitions.create(intent_of(parse_rollout(document(EXPERIMENT))), Tombstone(), NOW).status
     after = transitions.configure(intent_of(parse_rollout(document({**EXPERIMENT, **change}))), status, NOW).status
     assert after.epoch == status.epoch + epochs
 
 
 def test_what_only_mirrors_is_live_and_takes_edits() -> None:
     spec = {name: value for name, value in CANARY.items() if name != "canary"} | {"shadow": {"version": "5"}}
-    status = transitions.create(intent_of(parse_rollout(document(spec))), Remains(), NOW).status
+    status = transitions.create(intent_of(parse_rollout(document(spec))), Tombstone(), NOW).status
     edited = intent_of(parse_rollout(document({**spec, "stable": {"version": "2"}})))
     assert transitions.configure(edited, status, NOW).status.stable == "2"
 
@@ -250,11 +286,13 @@ def test_what_only_mirrors_is_live_and_takes_edits() -> None:
 @pytest.mark.parametrize("spec", [EXPERIMENT, {**CANARY, "canary": None, "shadow": {"version": "5"}}])
 def test_only_a_canary_has_a_weight_and_can_be_aborted(spec: dict[str, object]) -> None:
     intent = intent_of(parse_rollout(document({name: value for name, value in spec.items() if value is not None})))
-    status = transitions.create(intent, Remains(), NOW).status
+    status = transitions.create(intent, Tombstone(), NOW).status
     for act in (lambda: transitions.set_weight(intent, status, 1, NOW), lambda: transitions.abort(intent, status, NOW)):
         with pytest.raises(Refused) as refused:
             act()
         assert refused.value.code == "not_a_canary_rollout"
+        ways_out = ["weights or coverage", "dropout kill", "rollout retry"] if intent.experiment else ["apply it"]
+        assert [way for way in ways_out if way not in str(refused.value)] == []
 
 
 def test_taking_the_canary_out_does_not_take_stable_with_it() -> None:
@@ -269,29 +307,58 @@ def test_taking_the_canary_out_does_not_take_stable_with_it() -> None:
 
 def test_a_variants_trip_is_stored_lifted_by_a_probe_and_void_if_it_was_before_that() -> None:
     intent = intent_of(parse_rollout(document(EXPERIMENT)))
-    live = transitions.create(intent, Remains(), NOW).status
-    tripped = done(transitions.trip(intent, live, "4", 1, "10 in a row failed", NOW))
-    assert (tripped.tripped, tripped.phase, tripped.reason) == (("4",), "Healthy", "breaker_open")
-    assert transitions.trip(intent, live, "3", 1, "stable stays", NOW) is None
-    lifted = done(transitions.lift(intent, tripped, "4", 1, NOW + 30))
-    assert (lifted.tripped, lifted.reason, lifted.epoch) == ((), "live", live.epoch)
-    assert transitions.lift(intent, lifted, "4", 1, NOW + 31) is None
-    assert transitions.trip(intent, lifted, "4", 1, "old news", NOW + 30) is None
-    again = done(transitions.trip(intent, lifted, "4", 1, "news", NOW + 31))
+    live = transitions.create(intent, Tombstone(), NOW).status
+    tripped = done(transitions.trip(intent, live, "4", 1, "10 in a row failed", NOW, NOW))
+    assert (tripped.tripped, tripped.phase, tripped.reason) == (("4",), "Degraded", "breaker_open")
+    assert transitions.trip(intent, live, "3", 1, "stable stays", NOW, NOW) is None
+    lifted = done(transitions.lift(intent, tripped, "4", 1, NOW + 30, NOW + 30))
+    assert (lifted.tripped, lifted.reason, lifted.epoch) == ((), "live", live.epoch + 2)
+    assert transitions.lift(intent, lifted, "4", 1, NOW + 31, NOW + 31) is None
+    assert transitions.trip(intent, lifted, "4", 1, "old news", NOW + 31, NOW + 30) is None
+    again = done(transitions.trip(intent, lifted, "4", 1, "news", NOW + 31, NOW + 31))
     retried = transitions.retry(intent, again, NOW + 32).status
-    assert (retried.tripped, retried.attempt, retried.epoch) == ((), 2, live.epoch)
-    assert transitions.trip(intent, retried, "4", 1, "of the attempt before", NOW + 33) is None
+    assert (retried.tripped, retried.attempt, retried.epoch) == ((), 2, live.epoch + 4)
+    assert transitions.trip(intent, retried, "4", 1, "of the attempt before", NOW + 33, NOW + 33) is None
+
+
+def test_a_rise_that_is_to_come_is_called_off_at_once_by_the_weight_that_is_in_force() -> None:
+    pending = done(transitions.set_weight(INTENT, at_weight(500), 5000, NOW))
+    after = done(transitions.set_weight(INTENT, pending, 500, NOW))
+    assert (pending.is_pending(NOW), after.is_pending(NOW), after.weight_at(NOW)) == (True, False, 500)
+    assert after.epoch > pending.epoch
+
+
+def test_what_was_planned_before_the_clock_was_set_back_comes_with_its_step() -> None:
+    pending = done(transitions.set_weight(INTENT, at_weight(500), 5000, NOW))
+    for step_at, begins in ((pending.effective_at, NOW - 3600 + RAISE_DELAY_SECONDS), (NOW - 60, NOW - 60)):
+        after = transitions.planned_anew(replace(pending, step_at=step_at), NOW - 3600).status
+        assert (after.effective_at, after.step_at) == (NOW - 3600 + RAISE_DELAY_SECONDS, begins)
+
+
+def test_an_edited_stable_of_a_rollout_without_a_canary_is_said_to_be_stable() -> None:
+    alone = replace(INTENT, canary=None)
+    status = transitions.create(alone, Tombstone(), NOW).status
+    after = transitions.configure(replace(alone, stable="9"), status, NOW).status
+    assert (after.stable, after.phase, after.message) == ("9", "Healthy", "version 9 is stable")
+
+
+def test_kills_that_have_no_room_kill_no_more_than_those_that_have() -> None:
+    status = done(transitions.kill(FRESH, NOW, "0"))
+    for number in range(1, MOST_KILLS):
+        status = done(transitions.kill(status, NOW, str(number)))
+    assert transitions.kill(status, NOW, "more") is None
+    assert (status.killed, len(status.kills)) == (True, MOST_KILLS)
 
 
 def test_a_kill_is_at_once_and_a_restore_rises_from_zero() -> None:
     before = at_weight(5000)
-    killed = done(transitions.kill(before))
-    assert (killed.killed, killed.weight, killed.epoch) == (True, 5000, before.epoch)
-    assert transitions.kill(killed) is None
+    killed = done(transitions.kill(before, NOW))
+    assert (killed.killed, killed.weight, killed.epoch) == (True, 5000, before.epoch + 1)
+    assert transitions.kill(killed, NOW) is None
     status = done(transitions.restore(killed, NOW))
     due = NOW + RAISE_DELAY_SECONDS
     assert (status.killed, status.weight_at(NOW), status.weight_at(due)) == (False, 0, 5000)
-    assert (status.epoch_at(NOW), status.epoch_at(due)) == (before.epoch + 1, before.epoch + 2)
+    assert (status.epoch_at(NOW), status.epoch_at(due)) == (killed.epoch + 1, killed.epoch + 2)
     assert transitions.restore(status, NOW) is None
 
 
@@ -319,7 +386,7 @@ class AnyHistory(RuleBasedStateMachine):
     def begin(self, intent: Intent) -> None:
         self.now = NOW
         self.intent = intent
-        self.status = transitions.create(intent, Remains(), self.now).status
+        self.status = transitions.create(intent, Tombstone(), self.now).status
         self.tombstones: set[str] = set()
 
     def take(self, status: Status) -> None:
@@ -332,6 +399,8 @@ class AnyHistory(RuleBasedStateMachine):
             assert status.epoch_at(self.now) > self.status.epoch_at(self.now)
         if status.stable != self.status.stable:
             assert status.epoch > self.status.epoch
+        if kept_away(status) != kept_away(self.status):
+            assert status.epoch_at(self.now) > self.status.epoch_at(self.now), "what is counted of it goes on"
         self.status = status
 
     @rule(seconds=st.sampled_from([0.0, 0.05, 0.1, 0.2, 10.0]))
@@ -403,7 +472,7 @@ class AnyHistory(RuleBasedStateMachine):
 
     @rule()
     def kill(self) -> None:
-        transition = transitions.kill(self.status)
+        transition = transitions.kill(self.status, self.now)
         self.take(transition.status if transition else self.status)
         assert self.status.killed
 
@@ -417,8 +486,8 @@ class AnyHistory(RuleBasedStateMachine):
     def delete_and_apply(self, intent: Intent) -> None:
         self.intent = intent
         edited = transitions.configure(intent, self.status, self.now).status
-        remains = Remains(self.status.aborted, self.status.epoch, self.status)
-        self.take(transitions.create(intent, remains, self.now).status)
+        tombstone = Tombstone(self.status.aborted, self.status.epoch, self.status)
+        self.take(transitions.create(intent, tombstone, self.now).status)
         for what in ("stable", "spec_stable", "conditions", "killed", "tripped", "aborted"):
             assert getattr(self.status, what) == getattr(edited, what)
 

@@ -13,10 +13,12 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from extproc.datapath import feature_cache
-from extproc.datapath.feature_cache import LARGEST_SHARE, Entry, FeatureCache, Key, size_of
-from extproc.datapath.ports import FeatureRow
+from extproc.datapath.feature_cache import LARGEST_SHARE, CachedRows, FeatureCache, size_of
+from extproc.datapath.ports import FeatureKey, FeatureRow
+from extproc.snapshot.model import FeatureView
 
 UNLIMITED = 1 << 40
+VIEW = FeatureView("user_risk", ("risk",))
 
 VALUES = {
     "a number": 0.123,
@@ -28,8 +30,8 @@ VALUES = {
 }
 
 
-def key(entity: str) -> Key:
-    return Key("user_risk", ("risk",), entity)
+def key(entity: str) -> FeatureKey:
+    return FeatureKey(VIEW, (entity,))
 
 
 @pytest.fixture
@@ -42,12 +44,12 @@ def traced() -> Iterator[None]:
 @pytest.mark.parametrize("value", VALUES.values(), ids=VALUES)
 @pytest.mark.usefixtures("traced")
 def test_the_size_of_an_entry_is_what_it_takes(value: Any) -> None:
-    cache, written, names = FeatureCache(UNLIMITED), orjson.dumps(value).decode(), ("risk",)
+    cache, written = FeatureCache(UNLIMITED), orjson.dumps(value).decode()
     before = tracemalloc.get_traced_memory()[0]
     for number in range(100):
         rows = {"".join(["ri", "sk"]): FeatureRow(orjson.loads(written), 1_700_000_000.0 + number)}
-        asked = Key("user_risk", names, f"entity-{number}")
-        cache.put(asked, Entry(rows, 12.5 * number, size_of(asked, rows, UNLIMITED)))
+        asked = key(f"entity-{number}")
+        cache.put(asked, CachedRows(rows, 12.5 * number, size_of(asked, rows, UNLIMITED)))
     taken = tracemalloc.get_traced_memory()[0] - before
     assert 0.8 * taken <= cache.bytes <= 1.6 * taken
 
@@ -72,7 +74,7 @@ def test_whatever_is_done_the_bytes_are_those_of_the_entries_and_within_the_boun
         assert (len(sizes), sum(sizes)) == (len(cache), cache.bytes)
         assert cache.bytes <= 20 * LARGEST_SHARE
         if operation == "put":
-            cache.put(key(entity), Entry({}, 0.0, size))
+            cache.put(key(entity), CachedRows({}, 0.0, size))
             assert (cache.get(key(entity)) is None) == (size > cache.max_entry_bytes)
         elif operation == "get":
             cache.get(key(entity))
@@ -84,8 +86,8 @@ def test_whatever_is_done_the_bytes_are_those_of_the_entries_and_within_the_boun
 def test_the_least_recently_used_leaves_first() -> None:
     cache = FeatureCache(LARGEST_SHARE)
     for number in range(LARGEST_SHARE):
-        cache.put(key(f"u-{number}"), Entry({}, 0.0, 1))
+        cache.put(key(f"u-{number}"), CachedRows({}, 0.0, 1))
     cache.get(key("u-0"))
-    cache.put(key("one more"), Entry({}, 0.0, 1))
+    cache.put(key("one more"), CachedRows({}, 0.0, 1))
     assert cache.get(key("u-1")) is None
     assert cache.get(key("u-0")) is not None

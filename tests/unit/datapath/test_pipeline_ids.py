@@ -8,9 +8,10 @@ from typing import Any
 import pytest
 from xxhash import xxh64_intdigest
 
+from extproc.datapath.embedded_policy import Embedded
 from extproc.datapath.model import Decision, Mutation, Request
 from extproc.datapath.pipeline import Pipeline
-from extproc.decision_id import arm_codes, epoch_number
+from extproc.decision_id import arm_codes, hashed_number
 from extproc.snapshot.model import CompiledRollout
 from tests.support.clock import FakeClock
 from tests.support.ids import make_ids, opened
@@ -45,7 +46,7 @@ async def test_an_id_says_epoch_arm_and_group(rollout: CompiledRollout, arm: str
             break
     assert dict(mutation.set_headers)["x-decision-id"] == decision.decision_id.encode()
     said = opened(decision.decision_id)
-    assert said.number == epoch_number(KEY, 1)
+    assert said.number == hashed_number(KEY, 1)
     codes = arm_codes(["treatment", "control"] if rollout.experiment else [])
     assert said.arm == codes[arm]
     assert said.group == xxh64_intdigest(b"fraud-2026-11:" + unit) // 10_000 % 256
@@ -71,12 +72,12 @@ async def test_an_id_for_nobody_in_particular_says_nothing() -> None:
 async def test_a_request_without_a_unit_is_in_no_arm() -> None:
     _, decision = await decided(canary(10_000))
     said = opened(decision.decision_id)
-    assert (said.number, said.arm, said.group) == (epoch_number(KEY, 1), 0, 0)
+    assert (said.number, said.arm, said.group) == (hashed_number(KEY, 1), 0, 0)
 
 
 async def test_a_denied_request_gets_an_id_too() -> None:
     rollout = canary(10_000, policy={"path": "routing/decision"})
-    engine = engine_of('package routing\n\ndecision := {"allow": false}\n')
+    engine = Embedded(engine_of('package routing\n\ndecision := {"allow": false}\n'))
     mutation, decision = await decided(rollout, {"x-user-id": b"alice"}, engine=engine)
     assert mutation.denial is not None
     assert opened(dict(mutation.set_headers)["x-decision-id"].decode()).arm == 0

@@ -10,6 +10,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from jsonschema import Draft7Validator
 
+from extproc.assignment import policy_bucket
 from extproc.datapath.model import NO_FEATURES, Features, FeatureValue, Request, Unit
 from extproc.datapath.policy_input import (
     EVERYTHING,
@@ -78,10 +79,18 @@ def test_the_whole_input_has_the_shape_that_opa_envoy_authors_know() -> None:
         "version": {"encoding": "protojson", "ext_proc": "v3"},
         "rollout": dict(ROLLOUT.policy_input),
         "unit": "alice",
+        "draw": policy_bucket(ROLLOUT.seed, b"alice"),
         "features": {"risk_score": 0.2, "vip": None},
         "time": 1_763_640_000_250_000_000,
     }
     SCHEMA.validate(document)
+
+
+def test_a_draw_is_made_for_those_who_read_it_and_for_a_request_that_is_a_unit_of_its_own() -> None:
+    assert "draw" not in built(Reads([("unit",), ("rollout",)]))
+    assert built(Reads([("draw",)]), unit=Unit(b"r-1", Reason.UNIT_MISSING, per_request=True)) == {
+        "draw": policy_bucket(ROLLOUT.seed, b"r-1")
+    }
 
 
 def test_the_schema_is_a_schema() -> None:
@@ -93,6 +102,7 @@ def test_an_input_of_little_fits_the_schema_too() -> None:
     document = built(EVERYTHING, request=bare, unit=Unit(None, Reason.UNIT_MISSING), features=NO_FEATURES)
     SCHEMA.validate(document)
     assert document["unit"] is None
+    assert "draw" not in document  # null would be less than any number
     assert document["attributes"] == {
         "request": {
             "http": {"method": "GET", "path": "/", "host": "", "scheme": "", "headers": {}},

@@ -6,7 +6,7 @@ import asyncio
 import json
 import re
 from collections.abc import Callable, Mapping
-from pathlib import Path
+from dataclasses import fields, replace
 from types import SimpleNamespace
 from typing import Any
 
@@ -15,18 +15,20 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from extproc.datapath.attributes import AttributeReader
-from extproc.datapath.decision_log import DecisionLog
-from extproc.datapath.features import FeatureReader
+from extproc.datapath.embedded_policy import Embedded
+from extproc.datapath.logged import overlay_of
 from extproc.datapath.model import Features, FeatureValue, PolicyVerdict
 from extproc.datapath.pipeline import Pipeline
 from extproc.datapath.policy_input import Reads
+from extproc.datapath.ports import DecisionRecord
 from extproc.datapath.replay import Replay, Replayed
+from extproc.datapath.sinks.decision_event import EventEncoder
 from extproc.datapath.verdict import check_verdict
 from extproc.names import Reason
 from extproc.resources.loading import parse_rollout
-from extproc.snapshot.model import CompiledRollout, Overlay
+from extproc.snapshot.model import NO_OVERLAY, CompiledRollout, Overlay
 from tests.support.clock import FakeClock
-from tests.support.decisions import KEY
+from tests.support.decisions import KEY, decisions_in
 from tests.support.ids import make_ids
 from tests.support.rollouts import CANARY, canary, document, experiment, snapshot
 
@@ -49,17 +51,26 @@ class FakeEngine:
     def reads(self, path: str) -> Reads:
         return self._reads
 
+    def can_deny(self, path: str) -> bool:
+        return True
 
-class FakeFeatures(FeatureReader):
+    def has(self, path: str) -> bool:
+        return True
+
+
+class FakeFeatures:
     """Every entity has this risk."""
 
     def __init__(self, risk: float | None) -> None:
         self._risk = risk
 
-    def cached(self, need: Any, entity: str) -> Features:
+    def cached(self, need: Any, entity: tuple[str | int, ...]) -> Features:
         if self._risk is None:
             return Features(fault=Reason.FEATURE_TIMEOUT)
         return Features({"risk_score": FeatureValue(self._risk, 1.5, "cache")})
+
+    async def fetch(self, need: Any, entity: tuple[str | int, ...]) -> Features:
+        return self.cached(need, entity)
 
 
 def allow(document: Mapping[str, Any]) -> dict[str, Any]:
@@ -70,7 +81,6 @@ ALLOW = FakeEngine(allow)
 
 
 def log_of(
-    tmp_path: Path,
     rollout: CompiledRollout,
     engine: Any = ALLOW,
     *,
@@ -81,10 +91,20 @@ def log_of(
     units: int = 40,
 ) -> list[bytes]:
     """The log of ``units`` users' requests through the real pipeline."""
-    file = tmp_path / "decisions.jsonl"
-    log = DecisionLog(file, {}, KEY, FakeClock(), reads=lambda path: engine.reads(path).paths, flush_seconds=0)
+    encoder = EventEncoder({}, KEY, lambda path: engine.reads(path).paths)
+    lines: list[bytes] = []
+
+    def record(decided: DecisionRecord) -> None:
+        event = encoder.encode(0.0, decided)
+        if not lines and event.plan is not None:
+            lines.append(event.plan + b"\n")
+        lines.append(event.body + b"\n")
+
+    log = SimpleNamespace(record=record)
     holder = SimpleNamespace(current=snapshot(rollout, overlay={rollout.key: overlay} if overlay else None))
-    pipeline = Pipeline(holder, SimpleNamespace(current=engine), FakeFeatures(risk), make_ids(), FakeClock(), log)
+    pipeline = Pipeline(
+        holder, SimpleNamespace(current=Embedded(engine)), FakeFeatures(risk), make_ids(), FakeClock(), log
+    )
 
     async def send() -> None:
         for number in range(units):
@@ -93,9 +113,8 @@ def log_of(
             await pipeline.process(AttributeReader().request(pairs))
 
     asyncio.run(send())
-    log.close()
-    assert b"person-" not in file.read_bytes()
-    return file.read_bytes().splitlines(keepends=True)
+    assert b"person-" not in b"".join(lines)
+    return lines
 
 
 def replayed(lines: list[bytes], engine: Any = ALLOW, rollouts: Any = None) -> list[Replayed]:
@@ -104,7 +123,7 @@ def replayed(lines: list[bytes], engine: Any = ALLOW, rollouts: Any = None) -> l
 
 def assert_reproduced(lines: list[bytes], engine: Any = ALLOW, rollouts: Any = None) -> None:
     results = replayed(lines, engine, rollouts)
-    assert len(results) == len(lines) > 0
+    assert len(results) == len(decisions_in(b"".join(lines))) > 0
     for result in results:
         assert (result.fault, result.not_replayable, result.differences) == (None, None, ())
 
@@ -121,9 +140,9 @@ PARTS = [
 
 
 @pytest.fixture(scope="module")
-def logged(tmp_path_factory: pytest.TempPathFactory) -> list[bytes]:
+def logged() -> list[bytes]:
     rollout = canary(2500, holdout={"name": "global", "percent": 20}, policy=POLICY, features=FEATURES)
-    return log_of(tmp_path_factory.mktemp("log"), rollout, RISK, units=4)
+    return log_of(rollout, RISK, units=4)
 
 
 @given(st.data())
@@ -136,7 +155,9 @@ def test_whatever_a_log_says_each_line_has_one_answer(logged: list[bytes], data:
         for begin, end in sorted(data.draw(st.lists(st.sampled_from(values), max_size=2, unique=True)), reverse=True):
             line = line[:begin] + data.draw(st.sampled_from(PARTS)) + line[end:]
         lines.append(line)
-    assert [answer.line for answer in replayed(lines, RISK)] == [1, 2, 3, 4]
+    answered = [answer.line for answer in replayed(lines, RISK)]
+    assert answered[-4:] == [2, 3, 4, 5]
+    assert answered[:-4] in ([], [1])  # what is no plan any more is told, too
 
 
 RISK = FakeEngine(by_risk, ("features", "risk_score"))
@@ -162,18 +183,16 @@ RISK = FakeEngine(by_risk, ("features", "risk_score"))
     ids=["weight", "holdout", "layer", "shadow", "abort", "kill", "trip", "probe", "coverage", "no unit", "per request",
          "too large", "no match"],
 )  # fmt: skip
-def test_every_logged_decision_is_reproduced(tmp_path: Path, rollout: CompiledRollout, options: Any) -> None:
-    assert_reproduced(log_of(tmp_path, rollout, **options))
+def test_every_logged_decision_is_reproduced(rollout: CompiledRollout, options: Any) -> None:
+    assert_reproduced(log_of(rollout, **options))
 
 
 @pytest.mark.parametrize("risk", [0.2, 0.95, None], ids=["low", "high", "late"])
 @pytest.mark.parametrize("on_missing", ["stable", "policy"])
-def test_a_decision_with_features_is_reproduced_from_the_logged_values(
-    tmp_path: Path, risk: float | None, on_missing: str
-) -> None:
+def test_a_decision_with_features_is_reproduced_from_the_logged_values(risk: float | None, on_missing: str) -> None:
     features = {**FEATURES, "onMissing": on_missing}
     rollout = canary(5000, policy=POLICY, features=features, log={"features": ["risk_score"]})
-    assert_reproduced(log_of(tmp_path, rollout, RISK, risk=risk), RISK)
+    assert_reproduced(log_of(rollout, RISK, risk=risk), RISK)
 
 
 @pytest.mark.parametrize(
@@ -191,15 +210,14 @@ def test_a_decision_with_features_is_reproduced_from_the_logged_values(
     ],
 )
 @pytest.mark.parametrize("on_error", ["stable", "deny", None])
-def test_whatever_the_policy_answers_is_reproduced(tmp_path: Path, answer: Any, on_error: str | None) -> None:
+def test_whatever_the_policy_answers_is_reproduced(answer: Any, on_error: str | None) -> None:
     engine = FakeEngine(lambda document: answer)
     rollout = canary(5000, policy={**POLICY, "onError": on_error}, shadow={"version": "5"})
-    assert_reproduced(log_of(tmp_path, rollout, engine), engine)
+    assert_reproduced(log_of(rollout, engine), engine)
 
 
-def test_a_quarantined_policy_is_not_asked_again(tmp_path: Path) -> None:
+def test_a_quarantined_policy_is_not_asked_again() -> None:
     lines = log_of(
-        tmp_path,
         canary(5000, policy=POLICY),
         FakeEngine(lambda document: PolicyVerdict(fault=Reason.POLICY_QUARANTINED), ("time",)),
     )
@@ -210,15 +228,15 @@ def test_a_quarantined_policy_is_not_asked_again(tmp_path: Path) -> None:
     assert_reproduced(lines, FakeEngine(endless, ("time",)))
 
 
-def test_another_policy_gives_the_differences_field_by_field(tmp_path: Path) -> None:
+def test_another_policy_gives_the_differences_field_by_field() -> None:
     rollout = canary(10_000, policy=POLICY, features=FEATURES, log={"features": ["risk_score"]})
-    lines = log_of(tmp_path, rollout, RISK, risk=0.5, units=1)
+    lines = log_of(rollout, RISK, risk=0.5, units=1)
 
     def stricter(document: Mapping[str, Any]) -> dict[str, Any]:
         return {"allow": True, "versions": ["3"] if document["features"]["risk_score"] > 0.4 else ["4"]}
 
     (result,) = replayed(lines, FakeEngine(stricter, ("features", "risk_score")))
-    assert result.decision_id == json.loads(lines[0])["decision_id"]
+    assert result.decision_id == decisions_in(b"".join(lines))[0]["decision_id"]
     assert {difference.field: difference[1:] for difference in result.differences} == {
         "arm": ("canary", "excluded"),
         "version": ("4", "3"),
@@ -227,42 +245,79 @@ def test_another_policy_gives_the_differences_field_by_field(tmp_path: Path) -> 
     }
 
 
-def test_ages_and_durations_are_no_differences(tmp_path: Path) -> None:
+@pytest.mark.parametrize("name", [field.name for field in fields(Overlay)])
+def test_each_part_of_what_was_taken_away_is_in_the_log_and_read_back(name: str) -> None:
+    """So that a part that is new is not left out by those who write it and those who read it."""
+    overlay = replace(NO_OVERLAY, **{name: True if getattr(NO_OVERLAY, name) is False else frozenset({"4"})})
+    _, line = log_of(canary(5000), overlay=overlay, units=1)
+    assert overlay_of(json.loads(line)) == overlay
+
+
+def test_ages_and_durations_are_no_differences() -> None:
     rollout = canary(10_000, policy=POLICY, features=FEATURES, log={"features": ["risk_score"]})
-    event = json.loads(log_of(tmp_path, rollout, RISK, units=1)[0])
+    plan, line = log_of(rollout, RISK, units=1)
+    event = json.loads(line)
     event["result"]["stage_us"] = {"total": 1.0}
     event["result"]["decision_id"] = "other"
-    assert_reproduced([json.dumps(event).encode()], RISK)
+    assert_reproduced([plan, json.dumps(event).encode() + b"\n"], RISK)
 
 
-def test_a_feature_that_was_withheld_makes_a_decision_that_read_it_not_replayable(tmp_path: Path) -> None:
+def test_a_feature_that_was_withheld_makes_a_decision_that_read_it_not_replayable() -> None:
     rollout = canary(5000, policy=POLICY, features=FEATURES)
-    (result,) = replayed(log_of(tmp_path, rollout, RISK, units=1), RISK)
-    assert result.not_replayable == "the policy reads /input/features/risk_score, which may not be in the log"
+    (result,) = replayed(log_of(rollout, RISK, units=1), RISK)
+    way = "/input/features/risk_score (add risk_score to spec.log.features)"
+    assert result.not_replayable == f"the policy reads what was left out of the log: {way}"
 
 
-def test_a_withheld_part_that_the_policy_no_longer_reads_does_no_harm(tmp_path: Path) -> None:
-    lines = log_of(tmp_path, canary(5000, policy=POLICY), FakeEngine(allow, ("unit",)))
+@given(st.text(st.characters(codec="ascii", categories=["L", "N"]), min_size=1), st.binary(max_size=40))
+@settings(max_examples=40, deadline=None)
+def test_a_policy_on_the_draw_is_reproduced_whoever_the_unit_is(seed: str, unit: bytes) -> None:
+    def tenth(document: Mapping[str, Any]) -> dict[str, Any]:
+        drawn = document.get("draw", 10_000) < 1000
+        return {"allow": True, "versions": ["3", "4"] if drawn else ["3"], "reason": str(document.get("draw"))}
+
+    engine = FakeEngine(tenth, ("draw",))
+    assert_reproduced(log_of(canary(5000, policy=POLICY, seed=seed), engine, headers={"x-user-id": unit}), engine)
+
+
+def test_each_part_that_is_missing_in_the_log_is_named_with_the_way_into_it() -> None:
+    http = ("attributes", "request", "http")
+    engine = FakeEngine(allow, (*http, "headers"), (*http, "id"), ("unit",))
+    headers = {"x-user-id": b"someone", "x-region": b"eu", "x-request-id": b"r-1"}
+    (result,) = replayed(log_of(canary(5000, policy=POLICY), engine, headers=headers, units=1), engine)
+    headers_at = "/input/attributes/request/http/headers"
+    assert result.not_replayable is not None
+    assert set(result.not_replayable.partition(": ")[2].split(", ")) == {
+        f"{headers_at}/x-region (add x-region to spec.log.headers)",
+        f"{headers_at}/x-request-id (add x-request-id to spec.log.headers)",
+        f"{headers_at}/x-user-id (no log ever holds it)",
+        "/input/attributes/request/http/id (add x-request-id to spec.log.headers)",
+        "/input/unit (no log ever holds it)",
+    }
+
+
+def test_a_withheld_part_that_the_policy_no_longer_reads_does_no_harm() -> None:
+    lines = log_of(canary(5000, policy=POLICY), FakeEngine(allow, ("unit",)))
     assert {result.not_replayable for result in replayed(lines, FakeEngine(allow, ("unit",)))} != {None}
     assert_reproduced(lines, FakeEngine(allow))
 
 
-def test_a_policy_that_reads_more_than_was_logged_is_not_replayable(tmp_path: Path) -> None:
-    lines = log_of(tmp_path, canary(5000, policy=POLICY), units=1)
+def test_a_policy_that_reads_more_than_was_logged_is_not_replayable() -> None:
+    lines = log_of(canary(5000, policy=POLICY), units=1)
     (result,) = replayed(lines, FakeEngine(allow, ("attributes", "request", "http", "method")))
     assert result.not_replayable is not None
     assert "attributes.request.http.method" in result.not_replayable
 
 
-def test_the_rollout_may_be_read_by_any_policy_because_the_plan_is_there(tmp_path: Path) -> None:
-    lines = log_of(tmp_path, canary(10_000, policy=POLICY), units=1)
+def test_the_rollout_may_be_read_by_any_policy_because_the_plan_is_there() -> None:
+    lines = log_of(canary(10_000, policy=POLICY), units=1)
     engine = FakeEngine(lambda document: {"allow": True, "version": document["rollout"]["canary"]}, ("rollout",))
     (result,) = replayed(lines, engine)
     assert ("reason", "weight", "policy_pin") in result.differences
 
 
-def test_other_documents_decide_with_the_logged_status(tmp_path: Path) -> None:
-    lines = log_of(tmp_path, canary(5000))
+def test_other_documents_decide_with_the_logged_status() -> None:
+    lines = log_of(canary(5000))
     pinned = {**CANARY, "holdout": {"name": "global", "percent": 100}}
     same = parse_rollout(document(CANARY))
     assert_reproduced(lines, rollouts={same.key: same})
@@ -282,19 +337,19 @@ def test_other_documents_decide_with_the_logged_status(tmp_path: Path) -> None:
         ({"features": FEATURES}, "features"),
     ],
 )
-def test_a_document_that_asks_for_other_facts_is_not_replayable(tmp_path: Path, change: Any, why: str) -> None:
-    lines = log_of(tmp_path, canary(5000), units=1)
+def test_a_document_that_asks_for_other_facts_is_not_replayable(change: Any, why: str) -> None:
+    lines = log_of(canary(5000), units=1)
     (result,) = replayed(lines, rollouts={"payments/fraud-detector": parse_rollout(document({**CANARY, **change}))})
     assert result.not_replayable == f"the document changed {why}, so other facts would be gathered"
 
 
-def test_a_rollout_without_a_document_is_not_replayable(tmp_path: Path) -> None:
-    (result,) = replayed(log_of(tmp_path, canary(5000), units=1), rollouts={})
+def test_a_rollout_without_a_document_is_not_replayable() -> None:
+    (result,) = replayed(log_of(canary(5000), units=1), rollouts={})
     assert result.not_replayable == "there is no document of payments/fraud-detector"
 
 
-def test_a_policy_that_the_document_adds_has_no_input_in_the_log(tmp_path: Path) -> None:
-    lines = log_of(tmp_path, canary(5000), units=1)
+def test_a_policy_that_the_document_adds_has_no_input_in_the_log() -> None:
+    lines = log_of(canary(5000), units=1)
     with_policy = parse_rollout(document({**CANARY, "policy": POLICY}))
     (result,) = replayed(lines, rollouts={with_policy.key: with_policy})
     assert result.not_replayable == "no policy was asked, so its input is not in the log"
@@ -304,21 +359,40 @@ def test_a_policy_that_the_document_adds_has_no_input_in_the_log(tmp_path: Path)
     "line",
     [b"not json\n", b"[]\n", b"{}\n", b'{"decision_id": "d", "result": {}}\n', b"\xff\xfe\n", b"[" * 100_000],
 )
-def test_a_line_that_is_no_event_is_skipped_and_named_by_its_number(tmp_path: Path, line: bytes) -> None:
-    good = log_of(tmp_path, canary(5000), units=1)
+def test_a_line_that_is_no_event_is_skipped_and_named_by_its_number(line: bytes) -> None:
+    good = log_of(canary(5000), units=1)
     first, bad, last = replayed([*good, b"\n", line, *good])[0:3]
     assert (first.fault, last.fault) == (None, None)
-    assert (bad.line, bad.fault is not None) == (3, True)
+    assert (bad.line, bad.fault is not None) == (4, True)
 
 
-def test_an_event_without_its_facts_is_a_fault_not_a_crash(tmp_path: Path) -> None:
-    event = json.loads(log_of(tmp_path, canary(5000), units=1)[0])
+def test_an_event_without_its_facts_is_a_fault_not_a_crash() -> None:
+    plan, line = log_of(canary(5000), units=1)
+    event = json.loads(line)
     del event["input"]["buckets"]
-    (result,) = replayed([json.dumps(event).encode()])
+    (result,) = replayed([plan, json.dumps(event).encode()])
     assert result.fault is not None
 
 
-def test_the_log_is_read_as_a_stream(tmp_path: Path) -> None:
-    lines = log_of(tmp_path, canary(5000), units=1)
+def test_the_log_is_read_as_a_stream() -> None:
+    lines = log_of(canary(5000), units=1)
     taken = iter(Replay(ALLOW).lines(line for _ in range(10**9) for line in lines))
-    assert [next(taken).line for _ in range(3)] == [1, 2, 3]
+    assert [next(taken).line for _ in range(3)] == [2, 4, 6]
+
+
+def test_a_decision_whose_plan_is_in_no_line_before_it_says_so() -> None:
+    plan, *decided = log_of(canary(2500), units=2)
+    (found, _) = replayed(decided)
+    assert (
+        found.not_replayable
+        == f"its plan, {json.loads(plan)['id']}, is in no line before it; keep the plans with the decisions"
+    )
+    assert_reproduced([plan, *decided])
+
+
+def test_a_log_of_before_that_has_the_plan_in_each_line_is_replayed() -> None:
+    plan, *decided = log_of(canary(2500), units=5)
+    told = json.loads(plan)
+    assert_reproduced(
+        [line.replace(b'"%s"' % told["id"].encode(), json.dumps(told["plan"]).encode()) for line in decided]
+    )

@@ -6,9 +6,9 @@ import pytest
 
 from extproc.datapath.attributes import AttributeReader
 from extproc.datapath.model import Unit
-from extproc.datapath.unit import unit_of
+from extproc.datapath.unit import entity_of, unit_of
 from extproc.names import Reason
-from extproc.snapshot.model import UnitSource
+from extproc.snapshot.model import JoinKey, UnitSource
 from tests.support.ids import make_ids
 
 HEADER = UnitSource(header="x-user-id")
@@ -63,3 +63,30 @@ def test_a_request_without_a_unit_is_drawn_by_its_own_id_if_the_rollout_says_so(
     source = UnitSource(header="x-user-id", per_request=True)
     assert unit(source, ("x-request-id", b"r-1")) == Unit(b"r-1", Reason.UNIT_MISSING, per_request=True)
     assert unit(source) == Unit(NONCE.draw(), Reason.UNIT_MISSING, per_request=True)
+
+
+PAIR = (JoinKey(HEADER, is_integer=True), JoinKey(COOKIE))
+
+
+@pytest.mark.parametrize(
+    ("user", "cookie", "entity"),
+    [
+        (b"7", b"user=a b", (7, "a b")),
+        (b"-9223372036854775808", b"user=7", (-(1 << 63), "7")),
+        (b"007", b"user=a", (7, "a")),
+        (b"9223372036854775808", b"user=a", None),
+        ("\u0667".encode(), b"user=a", None),
+        (b" 7", b"user=a", None),
+        (b"1_000", b"user=a", None),
+        (b"7.0", b"user=a", None),
+        (b"7", b"user=\xff", None),
+        (b"7", b"user=", None),
+        (b"7", b"user=a; user=b", None),
+        (b"", b"user=a", None),
+    ],
+)
+def test_an_entity_has_a_value_of_its_type_for_each_join_key_or_is_none(
+    user: bytes, cookie: bytes, entity: tuple[str | int, ...] | None
+) -> None:
+    request = AttributeReader().request([("x-user-id", user), ("cookie", cookie)])
+    assert entity_of(PAIR, request) == entity

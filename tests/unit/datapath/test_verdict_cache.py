@@ -11,7 +11,7 @@ from hypothesis import strategies as st
 
 from extproc.datapath import verdict_cache
 from extproc.datapath.model import PolicyVerdict
-from extproc.datapath.ports import PolicyEngine
+from extproc.datapath.ports import EmbeddedEngine
 from extproc.datapath.verdict_cache import VerdictCache
 from extproc.names import Reason
 from tests.support.policies import RecordingEngine, engine_of
@@ -29,7 +29,7 @@ other := {"allow": input.features.x == 1}
 """
 
 
-def remembering(policy: str, max_entries: int = 10) -> tuple[RecordingEngine, PolicyEngine, VerdictCache]:
+def remembering(policy: str, max_entries: int = 10) -> tuple[RecordingEngine, EmbeddedEngine, VerdictCache]:
     cache = VerdictCache(max_entries)
     asked = RecordingEngine(engine_of(policy))
     return asked, cache.before(asked), cache

@@ -14,14 +14,14 @@ from extproc.assignment import bucket_of
 from extproc.demo.acts import weights_move_live
 from extproc.demo.documents import SEED
 from extproc.demo.report import measure, weights_asked_for
+from extproc.demo.scenario import Scenario
 from extproc.demo.screen import Screen
-from extproc.demo.stage import Stage
-from extproc.demo.traffic import Answer, Notify
+from extproc.demo.traffic import Notify, ServedRequest
 
 USERS = [f"user-{number:04}" for number in range(50)]
 
 
-class FakeHouse:
+class FakeEnvironment:
     """Remembers the weight that was asked for."""
 
     def __init__(self, folder: Path) -> None:
@@ -36,30 +36,30 @@ class FakeHouse:
 class FakeTraffic:
     """Answers as a correct router would, but for what ``wrong`` changes."""
 
-    def __init__(self, house: FakeHouse, wrong: dict[tuple[int, str], str]) -> None:
+    def __init__(self, environment: FakeEnvironment, wrong: dict[tuple[int, str], str]) -> None:
         self.users = USERS
-        self.answers: list[Answer] = []
+        self.answers: list[ServedRequest] = []
         self.now = 0.0
-        self._house = house
+        self._environment = environment
         self._wrong = wrong
 
-    async def rounds(self, count: int, notify: Notify) -> list[Answer]:
-        weight = self._house.weight
+    async def rounds(self, count: int, notify: Notify) -> list[ServedRequest]:
+        weight = self._environment.weight
         first = len(self.answers)
         for user in USERS:
             right = "2" if bucket_of(SEED.encode(), user.encode()) < 100 * weight else "1"
             version = self._wrong.get((weight, user), right)
             self.now += 0.01
             seen = {"x-decision-id": f"{weight}-{user}"}
-            self.answers.append(Answer(self.now, user, sick=False, said_sick=False, version=version, seen=seen))
+            self.answers.append(ServedRequest(self.now, user, sick=False, said_sick=False, version=version, seen=seen))
             notify(1)
         return self.answers[first:]
 
 
 async def play(tmp_path: Path, wrong: dict[tuple[int, str], str]) -> Any:
-    house = FakeHouse(tmp_path)
-    stage = Stage(house, FakeTraffic(house, wrong), Screen(quiet=True), rounds=1)  # type: ignore[arg-type]
-    return await stage.play("Weights move live", 5 * len(USERS), weights_move_live)
+    environment = FakeEnvironment(tmp_path)
+    scenario = Scenario(environment, FakeTraffic(environment, wrong), Screen(quiet=True), rounds=1)  # type: ignore[arg-type]
+    return await scenario.play("Weights move live", 5 * len(USERS), weights_move_live)
 
 
 async def test_weights_that_move_right_hold(tmp_path: Path) -> None:
@@ -84,8 +84,8 @@ async def test_a_user_who_never_moves_is_found(tmp_path: Path) -> None:
 
 
 def test_answers_are_counted_by_version() -> None:
-    def answer(version: str | None, sick: bool, said: bool | None, **more: Any) -> Answer:
-        return Answer(0.1, "u", sick, said_sick=said, version=version, **more)
+    def answer(version: str | None, sick: bool, said: bool | None, **more: Any) -> ServedRequest:
+        return ServedRequest(0.1, "u", sick, said_sick=said, version=version, **more)
 
     facts = measure(
         [

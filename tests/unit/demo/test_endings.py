@@ -15,14 +15,14 @@ from extproc.demo.endings import (
     outcome_of,
     weights_of,
 )
-from extproc.demo.traffic import Answer
+from extproc.demo.traffic import ServedRequest
 from extproc.demo.watching import Seen
 
 BEGAN_AT = datetime(2026, 11, 25, 12, tzinfo=UTC).timestamp()
 
 
-def answer(sent: float, version: str = "4", *, fails: bool = False, took: float = 0.1) -> Answer:
-    return Answer(sent, "u", sick=False, took=took, version=version, error="HTTP 500" if fails else None)
+def answer(sent: float, version: str = "4", *, fails: bool = False, took: float = 0.1) -> ServedRequest:
+    return ServedRequest(sent, "u", sick=False, took=took, version=version, error="HTTP 500" if fails else None)
 
 
 def status(**fields: Any) -> dict[str, Any]:
@@ -111,15 +111,15 @@ def test_who_is_stable_has_everybody() -> None:
 
 def test_false_positives_are_healthy_patients_who_were_alarmed() -> None:
     answers = [
-        Answer(0.0, "u", sick=False, said_sick=True),
-        Answer(0.0, "u", sick=False, said_sick=False),
-        Answer(0.0, "u", sick=True, said_sick=True),
-        Answer(0.0, "u", sick=False, error="HTTP 500"),
+        ServedRequest(0.0, "u", sick=False, said_sick=True),
+        ServedRequest(0.0, "u", sick=False, said_sick=False),
+        ServedRequest(0.0, "u", sick=True, said_sick=True),
+        ServedRequest(0.0, "u", sick=False, error="HTTP 500"),
     ]
     assert false_positive_rate(answers) == 0.5
     assert false_positive_rate([]) == 0.0
 
 
 def test_users_wait_for_an_answer_from_when_they_asked() -> None:
-    answers = [Answer(0.0, "u", sick=False, took=took) for took in (0.004, 0.0061, 0.9)]
+    answers = [ServedRequest(0.0, "u", sick=False, took=took) for took in (0.004, 0.0061, 0.9)]
     assert (median_milliseconds(answers), median_milliseconds([])) == (6.1, None)

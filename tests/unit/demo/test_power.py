@@ -16,10 +16,11 @@ from typing import Any, Final
 import pytest
 
 from extproc.assignment import draw_of
-from extproc.control.analysis.measuring import FeedbackMetrics, Subject, judge
+from extproc.control.analysis.measuring import FeedbackMetrics, judge
+from extproc.control.analysis.ports import Subject
 from extproc.control.analysis.runs import Outcome, due, outcome, record, run_plan, start
 from extproc.demo.documents import FIRST_LOOK_SECONDS, FIRST_WEIGHT, STEPS, TEMPLATES
-from extproc.demo.laboratory import DELAY_SECONDS, REPORT_SECONDS
+from extproc.demo.labeller import DELAY_SECONDS, REPORT_SECONDS
 from extproc.demo.versions import MODEL
 from extproc.measure import (
     FALSE_NEGATIVE,
@@ -30,9 +31,9 @@ from extproc.measure import (
     EpochTotals,
     LabelTotals,
 )
+from extproc.resources.analysis_spec import AnalysisSpec
 from extproc.resources.analysis_template import AnalysisTemplate
 from extproc.resources.loading import parse_template
-from extproc.resources.rollout import AnalysisSpec
 
 USERS: Final = [f"user-{number:04}" for number in range(400)]
 PER_SECOND: Final = 400

@@ -6,7 +6,9 @@ import os
 import re
 import stat
 from collections.abc import Sequence
+from dataclasses import replace
 from pathlib import Path
+from shutil import rmtree
 from tempfile import TemporaryDirectory
 from typing import Any
 
@@ -19,17 +21,20 @@ from hypothesis import strategies as st
 
 from extproc.adapters.stores import open_store
 from extproc.cli.envoy import envoy
-from extproc.cli.serve import EnvoyFiles
 from extproc.envoy.bootstrap import PROCESSOR_CLUSTER, bootstrap, connection_manager
 from extproc.envoy.files import write_envoy_dir
 from extproc.envoy.render import render_clusters, render_routes
 from extproc.errors import Unreachable
 from extproc.names import OWN_HEADERS
+from extproc.resources.folders import FolderIdentity, FolderListing, list_folder
 from extproc.resources.loading import parse_rollout
+from extproc.run import envoy_files
+from extproc.run.envoy_files import RenderedEnvoyFiles
 from extproc.settings import Settings
 from extproc.snapshot.compile import compile_rollout
 from extproc.snapshot.model import CompiledRollout
-from extproc.snapshot.store import Status, Write
+from extproc.store.records import Write
+from extproc.store.status import Status
 from tests.support.envoy import TEMPLATE, TEMPLATES, validate
 from tests.support.rollouts import CANARY, MARKS, canary, document, experiment
 
@@ -132,6 +137,20 @@ def test_undecided_requests_are_matched_in_the_gateway_apis_order() -> None:
         "short",
         "any-path",
     ]
+
+
+def test_the_timeouts_of_a_rollout_are_those_of_its_routes_and_of_no_others() -> None:
+    routes = render_routes(
+        [canary(timeout="1m30s", idleTimeout="0s"), canary(name="other", match=[{"path": {"value": "/other"}}])], MARKS
+    )
+
+    def timeouts(route: dict[str, Any]) -> tuple[str | None, str | None]:
+        return route["route"].get("timeout"), route["route"].get("idleTimeout")
+
+    of_one = [_decided(routes, "payments/fraud-detector", version) for version in ("3", "4", "99")]
+    assert {timeouts(route) for route in [*of_one, *_undecided(routes)]} == {("90s", "0s")}
+    of_other = [_decided(routes, "payments/other", version) for version in ("3", "4", "99")]
+    assert {timeouts(route) for route in [*of_other, *_undecided(routes, "/other")]} == {(None, None)}
 
 
 def test_routes_mirror_only_to_the_cluster_that_the_decision_names() -> None:
@@ -240,6 +259,28 @@ def test_a_fallback_cluster_outlives_the_routes_that_name_it_by_one_change(tmp_p
     assert names() == set()
 
 
+def test_a_versions_own_cluster_comes_before_the_routes_to_it_and_goes_after_them(tmp_path: Path) -> None:
+    def named() -> set[str]:
+        return {cluster["name"] for cluster in orjson.loads((tmp_path / "cds.json").read_bytes())["resources"]}
+
+    def at(port: int, stable: str, version: str) -> CompiledRollout:
+        body = {**CANARY, "endpoints": {"host": "{model}-v{version}.models.svc", "port": port}}
+        return compile_rollout(parse_rollout(document(body)), Status(stable=stable, canary=version), now=0.0)
+
+    def cluster(stable: str, version: str = "") -> str:
+        return f"fraud-detector-v{version}-or-fraud-detector-v{stable}" if version else f"fraud-detector-v{stable}"
+
+    assert write_envoy_dir(tmp_path, [at(8080, "3", "4")], MARKS)
+    assert named() == {cluster("3"), cluster("4"), cluster("3", "4")}
+    assert write_envoy_dir(tmp_path, [at(8081, "3", "4")], MARKS)
+    assert b"8081" in (tmp_path / "cds.json").read_bytes()
+    assert not write_envoy_dir(tmp_path, [at(8081, "3", "4")], MARKS)
+    write_envoy_dir(tmp_path, [at(8081, "4", "5")], MARKS)
+    assert named() == {cluster("4"), cluster("5"), cluster("4", "5"), cluster("3"), cluster("3", "4")}
+    write_envoy_dir(tmp_path, [at(8081, "5", "5")], MARKS)
+    assert named() == {cluster("5"), cluster("4"), cluster("4", "5")}
+
+
 def test_a_garbled_file_is_written_again(tmp_path: Path) -> None:
     (tmp_path / "cds.json").write_text('{"resources": 3')
     (tmp_path / "rds.json").write_text("[]")
@@ -328,6 +369,11 @@ def test_envoy_accepts_rendered_routes_and_clusters(tmp_path: Path) -> None:
         canary(),
         canary(name="other", match=[entry], **DENIES),
         canary(name="all", match=[{"path": {"value": "/"}}]),
+        canary(name="quick", match=[{"path": {"value": "/quick"}}], timeout="1ms", idleTimeout="0s"),
+        canary(name="slow", match=[{"path": {"value": "/slow"}}], timeout="8760h", idleTimeout="8760h"),
+        canary(
+            name="served", match=[{"path": {"value": "/s"}}], model="own", endpoints={"host": "v{version}", "port": 1}
+        ),
     ]
     assert validate(_with_rendered(tmp_path, several, ("old", "new")), tmp_path) == ""
 
@@ -413,7 +459,8 @@ def test_a_store_that_is_not_there_is_unreachable(tmp_path: Path) -> None:
 def test_serve_writes_again_what_somebody_else_removed_or_changed(tmp_path: Path) -> None:
     url = f"sqlite:{tmp_path / 'dropout.db'}"
     open_store(url, create=True).close()
-    files = EnvoyFiles(url, tmp_path)
+    said = list[str]()
+    files = RenderedEnvoyFiles(url, tmp_path / "ids", tmp_path, said.append, said.append)
     files.write()
     routes, clusters = tmp_path / "rds.json", tmp_path / "cds.json"
     written = routes.read_bytes(), clusters.read_bytes()
@@ -427,12 +474,14 @@ def test_serve_writes_again_what_somebody_else_removed_or_changed(tmp_path: Path
     before = routes.stat().st_ino
     files.write()
     assert routes.stat().st_ino == before
+    assert not said
 
 
-def test_serve_writes_what_it_could_not_write_before(tmp_path: Path) -> None:
+def test_serve_writes_what_it_could_not_write_before(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     url = f"sqlite:{tmp_path / 'dropout.db'}"
     store = open_store(url, create=True)
-    files = EnvoyFiles(url, tmp_path / "envoy")
+    said, warned = list[str](), list[str]()
+    files = RenderedEnvoyFiles(url, tmp_path / "ids", tmp_path / "envoy", said.append, warned.append)
     files.write()
     (tmp_path / "envoy").rename(tmp_path / "away")
     (tmp_path / "envoy").write_text("in the way")
@@ -444,4 +493,22 @@ def test_serve_writes_what_it_could_not_write_before(tmp_path: Path) -> None:
     files.write()
     routes = orjson.loads((tmp_path / "envoy" / "rds.json").read_bytes())["resources"][0]
     assert _decided(routes, "payments/fraud-detector", "4")
+    assert not warned
+    (tmp_path / "envoy").rename(tmp_path / "away")
+    files.write()
+    again = "an Envoy that watched one of that name before must be started again"
+    assert said == [f"envoy: made the folder {tmp_path / 'envoy'}: {again}"], "that is how a first start begins"
+    anew = f"envoy: the folder {tmp_path / 'envoy'} was removed and made anew: {again}"
+    assert warned == [anew]
+    with monkeypatch.context() as patched:  # as file systems do that give a number out again at once
+        patched.setattr(envoy_files, "list_folder", lambda *given: with_one_identity(list_folder(*given)))
+        files.write()
+        warned.clear()
+        rmtree(tmp_path / "envoy")
+        files.write()
+    assert warned == [anew]
     store.close()
+
+
+def with_one_identity(listing: FolderListing) -> FolderListing:
+    return replace(listing, folders=dict.fromkeys(listing.folders, FolderIdentity(1, 1)))

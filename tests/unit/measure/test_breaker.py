@@ -10,11 +10,19 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from extproc.measure.breaker import ABANDONED_LEVEL, LEVEL, Watched, beyond_limit, chance_of, excess
+from extproc.measure.breaker import (
+    ABANDONED_LEVEL,
+    FEWEST_ALONE,
+    LEVEL,
+    WatchedVersion,
+    beyond_limit,
+    chance_of,
+    excess,
+)
 from extproc.measure.outcomes import Counts, End
-from extproc.snapshot.model import Breaker
+from extproc.snapshot.model import BreakerLimits
 
-LIMITS = Breaker(window=10.0, min_requests=20, error_rate=0.2, consecutive=10)
+LIMITS = BreakerLimits(window=10.0, min_requests=20, error_rate=0.2, consecutive=10)
 counts = st.integers(0, 60).flatmap(lambda n: st.tuples(st.just(n), st.integers(0, n))).map(lambda pair: Counts(*pair))
 
 
@@ -60,9 +68,9 @@ def test_limits_are_crossed_above_the_rate_and_at_the_run() -> None:
 class Pair:
     """A canary and its stable under requests, one after another."""
 
-    def __init__(self, limits: Breaker = LIMITS) -> None:
+    def __init__(self, limits: BreakerLimits = LIMITS) -> None:
         self.limits = limits
-        self.canary, self.stable = Watched(limits.window), Watched(limits.window)
+        self.canary, self.stable = WatchedVersion(limits.window), WatchedVersion(limits.window)
         self.now = 1000.0
         self.epoch = 1
         self.why = ""
@@ -107,7 +115,7 @@ def test_without_stables_requests_the_limit_alone_counts() -> None:
     pair = Pair()
     pair.canary_got(*[False] * 16, *[True] * 5)
     assert pair.why == "5 of 21 requests within 10 s failed; stable had none to compare with"
-    alone = Watched(10.0)
+    alone = WatchedVersion(10.0)
     for _ in range(10):
         alone.add(1, 1.0, None, End.FAILED)
     assert alone.judge(LIMITS, None, 1.0)
@@ -327,6 +335,14 @@ def test_alone_only_a_version_that_answers_nobody_is_taken_away() -> None:
     assert not pair.why
     pair.canary_got(*[End.ABANDONED] * 10, pause=0.4)
     assert pair.why.endswith("were abandoned; stable had none to compare with")
+
+
+def test_alone_a_few_that_leave_say_nothing_however_few_requests_a_limit_asks_for() -> None:
+    pair = Pair(LIMITS._replace(min_requests=1))
+    pair.canary_got(*[End.ABANDONED] * (FEWEST_ALONE - 1), pause=0.01)
+    assert pair.why == ""
+    pair.canary_got(End.ABANDONED)
+    assert "20 of 20 requests within 10 s were abandoned" in pair.why
 
 
 def test_an_outage_in_which_stable_answers_nobody_is_not_the_canarys() -> None:

@@ -8,7 +8,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from extproc.measure.outcomes import MAX_CELLS, Counts, Row, Window
+from extproc.measure.outcomes import MAX_CELLS, Counts, FailureStreak, Window
 from extproc.protect.bounded import Bounded
 
 outcomes = st.tuples(st.floats(0, 8), st.booleans(), st.integers(1, 30))
@@ -44,7 +44,7 @@ def test_a_window_of_any_length_is_of_one_size_and_forgets(seconds: float, pause
 
 @pytest.mark.parametrize(("since", "length"), [(99.0, 1), (100.0, 1), (101.0, 6)])
 def test_failures_that_are_told_late_are_in_a_row_unless_a_success_came_meanwhile(since: float, length: int) -> None:
-    row = Row()
+    row = FailureStreak()
     row.add(100.0, failed=False, count=1)
     row.add(102.0, failed=True, count=1)
     row.add(103.0, failed=True, count=5, since=since)

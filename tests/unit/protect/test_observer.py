@@ -8,12 +8,12 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from extproc.datapath.tally import Tally
+from extproc.datapath.sinks.tally import DecisionTally
 from extproc.decision_id.codec import ID_CHARACTERS
 from extproc.measure import ArmTotals
 from extproc.protect import observer as module
 from extproc.protect import totals as totals_module
-from extproc.protect.outcome import Outcome
+from extproc.protect.outcome import RequestOutcome
 from extproc.snapshot.trips import LocalTrip, with_held
 from tests.support.decisions import make_decided, make_decision
 from tests.support.observing import BREAKER, LIMIT, Watching
@@ -58,7 +58,7 @@ def test_a_retry_lifts_the_trip_and_forgets_what_was_seen() -> None:
     watching.ended("4", 500, times=9)
     late = [watching.entry("4", 500) for _ in range(40)]
     watching.ended("4", 500)
-    again = replace(watching.rollouts[0], attempt=2, epoch=3, number=4711)
+    again = replace(watching.rollouts[0], attempt=2, epoch=3, epoch_id=3, number=4711)
     watching.follow(again)
     assert watching.in_force == []
     watching.ended("3", times=50)
@@ -97,7 +97,7 @@ def test_without_a_breaker_nothing_is_tripped_and_everything_counted() -> None:
     watching = Watching(canary(5000))
     watching.ended("4", 500, times=100)
     assert watching.told == []
-    assert watching.outcomes[("4", Outcome.FAILURE)] == 100
+    assert watching.outcomes[("4", RequestOutcome.FAILURE)] == 100
 
 
 def test_versions_without_a_route_are_held_against_nobody() -> None:
@@ -106,7 +106,7 @@ def test_versions_without_a_route_are_held_against_nobody() -> None:
     watching.ended("4", cluster="fraud-detector-v3", route=f"{KEY}@default", times=100)
     watching.ended("4", 0, LEFT, cluster="fraud-detector-v3", route=f"{KEY}@default", times=100)
     assert watching.told == []
-    assert watching.outcomes[("4", Outcome.UNROUTED)] == 200
+    assert watching.outcomes[("4", RequestOutcome.UNROUTED)] == 200
 
 
 def test_a_canary_that_clients_leave_while_stable_answers_them_is_tripped() -> None:
@@ -114,7 +114,7 @@ def test_a_canary_that_clients_leave_while_stable_answers_them_is_tripped() -> N
     watching.ended("3", times=50)
     watching.ended("4", 0, LEFT, times=10)
     assert watching.reasons == [("4", "10 requests in a row were abandoned; of stable's 0 of 50")]
-    assert watching.outcomes[("4", Outcome.ABANDONED)] == 10
+    assert watching.outcomes[("4", RequestOutcome.ABANDONED)] == 10
 
 
 def test_ids_that_stable_answered_are_remembered() -> None:
@@ -142,6 +142,87 @@ def test_ids_that_nobody_could_be_told_of_are_told_again_the_newest_if_not_all(m
     assert again == ["c", "d", "e"]
     assert len(newest) == ID_CHARACTERS
     assert watching.drops == {"fallback_ids": 2}
+
+
+# --- one event, told of more than once
+
+
+def test_an_end_that_is_told_again_trips_nobody_and_hides_nobody() -> None:
+    good, bad = Watching(), Watching()
+    good.ended("3", times=50)
+    copied = good.entry("4")
+    good.observer.take([copied])
+    failing = copied._replace(answer=copied.answer._replace(status=500))
+    good.observer.take([failing] * 60)  # an id from a response, with another end
+    good.observer.take([failing._replace(ended=False)] * 60)
+    assert good.told == []
+    assert (good.outcomes["4", RequestOutcome.FAILURE], good.outcomes["4", RequestOutcome.SUCCESS]) == (0, 1)
+    assert (good.drops, good.surpluses) == ({"repeated": 60}, {"4": 60})
+    bad.ended("3", times=50)
+    once = [bad.entry("4") for _ in range(2)]
+    for _ in range(10):
+        bad.observer.take(once * 20)  # what went well, again and again, beside what fails
+        bad.ended("4", 500)
+    assert bad.in_force == [TRIP]
+
+
+def test_what_an_id_says_first_wins_and_stays() -> None:
+    watching = Watching()
+    first = watching.entry("4", 500)
+    watching.observer.take([first, first._replace(answer=first.answer._replace(status=200))])
+    watching.wait(200)
+    watching.observer.take([first])
+    watching.wait(200)
+    watching.observer.take([first])
+    assert watching.outcomes == {("4", RequestOutcome.FAILURE): 1}
+    assert watching.drops == {"repeated": 2, "expired": 1}
+
+
+def test_what_was_decided_before_the_observer_began_does_not_count() -> None:
+    watching = Watching()
+    watching.clock.set_back(1)
+    before = watching.entry("4", 500)
+    watching.clock.advance(1.1)
+    watching.observer.take([before] * 60)
+    assert (watching.outcomes, watching.drops, watching.surpluses) == ({}, {"expired": 60}, {})
+
+
+def test_ends_that_are_told_again_and_answers_of_what_has_ended_hide_nothing_that_is_missing() -> None:
+    watching = Watching(limit=2.0)
+    watching.wait(1)
+    watching.decided("4", 20)
+    watching.decided("3", 20)
+    watching.ended("3", times=20)
+    one = watching.entry("4")
+    watching.observer.take([one] * 30 + [one._replace(ended=False)] * 30)
+    watching.wait(5)
+    assert watching.outcomes["4", RequestOutcome.MISSING] == 19
+
+
+def test_an_observer_that_is_told_the_same_again_and_again_is_deaf_all_the_same() -> None:
+    watching = Watching()
+    watching.wait(1)
+    one = watching.entry("3")
+    watching.observer.take([one])
+    for _ in range(int(LIMIT) + 20):
+        watching.decided("4", 10)
+        watching.wait(1)
+        watching.observer.take([one])
+    assert watching.observer.is_deaf
+
+
+def test_outcomes_that_no_decision_stands_for_are_a_surplus_of_their_arm() -> None:
+    watching = Watching(limit=2.0)
+    watching.wait(1)
+    for second in range(6):
+        watching.decided("4", 10)
+        watching.ended("4", times=10 + 5 * (second == 2))
+        watching.wait(1)
+    watching.wait(4)
+    assert watching.surpluses == {"4": 5}
+    counts = canary_totals(watching)
+    assert (counts.decided, counts.surplus) == (60, 5)
+    assert watching.told == []
 
 
 # --- totals
@@ -230,7 +311,7 @@ def test_an_epoch_that_had_to_make_room_is_counted_on_apart(monkeypatch: pytest.
     watching = Watching()
     watching.ended("4", times=3)
     assert [(c.totals.arms["canary"].requests, c.part) for c in watching.observer.totals.take_changed()] == [(3, 0)]
-    watching.follow(replace(watching.rollouts[0], epoch=2, number=4711))
+    watching.follow(replace(watching.rollouts[0], epoch=2, epoch_id=2, number=4711))
     late = watching.entry("4", number=Watching().rollouts[0].number)
     watching.ended("4")
     watching.observer.take([late])
@@ -242,7 +323,7 @@ def test_an_epoch_that_had_to_make_room_is_counted_on_apart(monkeypatch: pytest.
 def test_what_belongs_to_no_rollout_is_not_counted() -> None:
     watching = Watching()
     watching.observer.units("payments/unknown", 1, [(17, "canary")])
-    watching.observer.decided([module.Decided("payments/unknown", 1, "canary", "4", int(watching.clock.now()), 1)])
+    watching.observer.decided([module.Requests("payments/unknown", 1, "canary", "4", int(watching.clock.now()), 1)])
     assert watching.observer.totals.take_changed() == []
 
 
@@ -266,7 +347,7 @@ def test_a_canary_that_hangs_while_stable_answers_is_tripped_when_the_limit_is_o
     assert watching.told == []
     watching.wait(2)
     assert watching.in_force == [TRIP]
-    assert watching.outcomes[("4", Outcome.MISSING)] >= 20
+    assert watching.outcomes[("4", RequestOutcome.MISSING)] >= 20
 
 
 def test_missing_decisions_between_successes_are_in_no_row() -> None:
@@ -279,7 +360,7 @@ def test_missing_decisions_between_successes_are_in_no_row() -> None:
         watching.decided("3", 20)
         watching.wait(1)
     watching.wait(4)
-    assert watching.outcomes[("4", Outcome.MISSING)] == 8 * 20
+    assert watching.outcomes[("4", RequestOutcome.MISSING)] == 8 * 20
     assert watching.told == []
 
 
@@ -352,7 +433,7 @@ def test_an_observer_that_hears_of_others_is_not_deaf_whatever_is_missing() -> N
 
 def test_a_clock_that_is_set_back_makes_nothing_missing() -> None:
     watching = Watching(limit=2.0)
-    tally = Tally(watching.clock)
+    tally = DecisionTally(watching.clock)
     watching.wait(1)
     for second in range(30):
         if second == 10:
@@ -360,10 +441,10 @@ def test_a_clock_that_is_set_back_makes_nothing_missing() -> None:
         for version, arm in [("4", "canary")] * 10 + [("3", "control")] * (10 * (second % 3 < 2)):
             tally.record(make_decided(decision=make_decision(version=version, arm=arm), facts=None, rollout=None))
             watching.ended(version)
-        watching.observer.decided(module.Decided(*counted) for counted in tally.take().counts)
+        watching.observer.decided(module.Requests(*counted) for counted in tally.take().counts)
         watching.wait(1)
     assert watching.told == []
-    assert ("4", Outcome.MISSING) not in watching.outcomes
+    assert ("4", RequestOutcome.MISSING) not in watching.outcomes
 
 
 # --- requests that go on
@@ -375,10 +456,10 @@ def test_streams_that_go_on_are_not_missing_and_count_when_they_end() -> None:
     streams = [watching.entry("4", 101, stream=True) for _ in range(40)]
     watching.decided("4", 40, stream=True)
     missed(watching, canary_seen=20, stable_seen=20, seconds=20)
-    assert ("4", Outcome.MISSING) not in watching.outcomes
-    succeeded = watching.outcomes["4", Outcome.SUCCESS]
+    assert ("4", RequestOutcome.MISSING) not in watching.outcomes
+    succeeded = watching.outcomes["4", RequestOutcome.SUCCESS]
     watching.observer.take(streams)
-    assert watching.outcomes["4", Outcome.SUCCESS] == succeeded + 40
+    assert watching.outcomes["4", RequestOutcome.SUCCESS] == succeeded + 40
     broken = [watching.entry("4", 101, "upstream_remote_reset", stream=True) for _ in range(30)]
     watching.wait(60)
     watching.ended("3", times=50)
@@ -390,7 +471,7 @@ def test_a_stream_that_its_client_ends_was_answered_and_one_that_never_began_is_
     watching = Watching()
     watching.ended("3", times=50)
     watching.ended("4", 101, LEFT, stream=True, times=9)
-    assert watching.outcomes == {("3", Outcome.SUCCESS): 50, ("4", Outcome.SUCCESS): 9}
+    assert watching.outcomes == {("3", RequestOutcome.SUCCESS): 50, ("4", RequestOutcome.SUCCESS): 9}
     watching.ended("4", 0, LEFT, stream=True, times=30)
     assert watching.in_force == [TRIP]
 
@@ -403,7 +484,7 @@ def test_clients_that_call_their_requests_streams_hide_nobody_elses() -> None:
         watching.ended("4", stream=True, times=500)
         missed(watching, canary_seen=0, stable_seen=20, seconds=1)
     watching.wait(4)
-    assert watching.outcomes["4", Outcome.MISSING] == 60
+    assert watching.outcomes["4", RequestOutcome.MISSING] == 60
 
 
 def test_a_request_that_is_answered_and_goes_on_is_not_missing_and_counts_once_when_it_ends() -> None:
@@ -414,11 +495,11 @@ def test_a_request_that_is_answered_and_goes_on_is_not_missing_and_counts_once_w
     for _ in range(10):
         watching.observer.take(going_on)
         missed(watching, canary_seen=20, stable_seen=20, seconds=1)
-    assert watching.outcomes == {("3", Outcome.SUCCESS): 200, ("4", Outcome.SUCCESS): 200}
+    assert watching.outcomes == {("3", RequestOutcome.SUCCESS): 200, ("4", RequestOutcome.SUCCESS): 200}
     watching.wait(15)
     watching.ended("3", times=50)
     watching.observer.take([one._replace(ended=True, answer=one.answer._replace(status=500)) for one in going_on])
-    assert watching.outcomes["4", Outcome.FAILURE] == 20
+    assert watching.outcomes["4", RequestOutcome.FAILURE] == 20
     assert watching.in_force == [TRIP]
 
 
@@ -430,7 +511,7 @@ def test_a_request_that_goes_on_without_an_answer_is_missing_however_often_it_is
     for _ in range(6):
         watching.observer.take(hanging)
         missed(watching, canary_seen=20, stable_seen=20, seconds=1)
-    assert watching.outcomes["4", Outcome.MISSING] == 20
+    assert watching.outcomes["4", RequestOutcome.MISSING] == 20
 
 
 def test_what_goes_on_is_heard_of() -> None:
@@ -476,8 +557,8 @@ def test_an_entry_that_is_ahead_of_the_snapshot_waits_for_it() -> None:
     watching.observer.take([ahead])
     watching.wait(1)
     assert (watching.drops, watching.outcomes) == ({}, {})
-    watching.follow(replace(watching.rollouts[0], epoch=2, number=4711))
-    assert watching.outcomes == {("4", Outcome.SUCCESS): 1}
+    watching.follow(replace(watching.rollouts[0], epoch=2, epoch_id=2, number=4711))
+    assert watching.outcomes == {("4", RequestOutcome.SUCCESS): 1}
 
 
 def test_entries_that_wait_are_bounded_in_number_and_time(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -492,7 +573,7 @@ def test_entries_that_wait_are_bounded_in_number_and_time(monkeypatch: pytest.Mo
 def test_requests_under_way_over_a_change_of_weight_count_for_their_own_epoch() -> None:
     watching = Watching()
     before = [watching.entry("4", 500) for _ in range(3)]
-    watching.follow(replace(watching.rollouts[0], epoch=2, number=4711))
+    watching.follow(replace(watching.rollouts[0], epoch=2, epoch_id=2, number=4711))
     watching.observer.take(before)
     watching.ended("4")
     totals = {totals.epoch: totals for totals, *_ in watching.observer.totals.take_changed()}
@@ -650,7 +731,7 @@ def test_whatever_happens_only_the_canary_of_this_attempt_is_tripped(moves: list
         else:
             rollout = watching.rollouts[0]
             watching.follow(
-                replace(rollout, attempt=rollout.attempt + 1, epoch=rollout.epoch + 1, number=rollout.number + 1)
+                replace(rollout, attempt=rollout.attempt + 1, epoch_id=rollout.epoch_id + 1, number=rollout.number + 1)
             )
         assert all((trip.version, trip.probing) == ("4", False) for trip in watching.in_force)
         assert len(watching.in_force) <= 1

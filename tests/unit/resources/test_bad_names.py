@@ -9,13 +9,13 @@ from pathlib import Path
 import pytest
 import yaml
 
-from extproc.adapters.sqlite_store import SqliteStore
 from extproc.clock import SystemClock
 from extproc.control.absence import Grace
 from extproc.control.folder import FollowedFolder
 from extproc.errors import Fault, InvalidInput
 from extproc.resources.loading import load_paths
 from extproc.resources.policies import read_sources
+from extproc.testing.memory_store import MemoryStore
 from tests.support.rollouts import CANARY, document
 
 ODD = os.fsdecode(b"odd-\xff")
@@ -23,7 +23,7 @@ GOOD = yaml.safe_dump(document(CANARY))
 
 
 def followed(folder: Path) -> FollowedFolder:
-    return FollowedFolder(SqliteStore(folder / "store.db", create=True), folder, SystemClock(), Grace(0, 0))
+    return FollowedFolder(MemoryStore(), folder, SystemClock(), Grace(0, 0))
 
 
 def test_a_fault_about_any_name_is_json() -> None:

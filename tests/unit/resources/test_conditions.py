@@ -68,7 +68,7 @@ def test_a_condition_is_cel_over_the_result_and_the_arguments(source: str, expec
         ("threshold > 0.1", "'threshold' is unknown; result and args are known"),
         ("result.ratio < double(args.mots)", "'args.mots' is unknown; did you mean 'args.most'?"),
         ("args['c'] == ''", "'args.c' is unknown; most and a-b are known"),
-        ("max(result.ratio, 1.0) > 1.0", "'max' cannot be called here; double, has, int, string and uint can"),
+        ("max(result.ratio, 1.0) > 1.0", "'max' cannot be called here; double, has, int, size, string and uint can"),
         ("1 <", "is not CEL: mismatched input '<EOF>' at character 4"),
         ("result.lower > 0\n  && ) ", "is not CEL: mismatched input ')' at line 2, character 6"),
         ("result.ratio == '\\n'", "text in a condition is quoted simply, without a backslash"),
@@ -82,6 +82,19 @@ def test_every_wrong_name_is_said_at_once() -> None:
     assert len(faults("result.lowr > 0 || result.uper < 0 || args.x == result.lowr")) == 3
 
 
+@pytest.mark.parametrize(
+    ("source", "operator"),
+    [
+        ("result.lower > 0 and result.ratio > 1.1", "'and' is no operator of CEL; write &&"),
+        ("result.lower > 0 or result.ratio > 1.1", "'or' is no operator of CEL; write ||"),
+        ("not (result.lower > 0)", "'not' is no operator of CEL; write !"),
+        ("not result.lower > 0", "'not' is no operator of CEL; write !"),
+    ],
+)
+def test_an_operator_that_is_written_as_a_word_is_told_how_it_is_written(source: str, operator: str) -> None:
+    assert operator in faults(source)
+
+
 def test_without_arguments_there_are_none_to_name() -> None:
     assert faults_in("args.x == ''", RESULT, {}) == ["'args.x' is unknown; there are no arguments"]
 
@@ -89,7 +102,7 @@ def test_without_arguments_there_are_none_to_name() -> None:
 @pytest.mark.parametrize("source", ["args.most < 0.1", "result.canary.rate * 2 > 0.1", "result.canary > 1"])
 def test_values_of_types_that_do_not_go_together_are_found_before_there_is_a_result(source: str) -> None:
     (message,) = faults(source)
-    assert message.startswith("the condition compares or computes values of different types")
+    assert "; write " in message
 
 
 @pytest.mark.parametrize("source", ["result.ratio", "result.canary", "1 + 1", "null", "'yes'"])
@@ -131,7 +144,7 @@ def test_what_could_run_for_long_is_never_compiled(source: str) -> None:
         ("double(args.most) > 1.0", "invalid float literal"),
         ("1 / 0 == 1", "division by zero"),
         ("9223372036854775807 + 1 > 0", "overflow"),
-        ("args.most > 1", "different types"),
+        ("args.most > 1", "compares text with a whole number"),
     ],
 )
 def test_a_condition_that_has_no_answer_says_why(source: str, message: str) -> None:
@@ -188,6 +201,6 @@ def test_any_text_at_all_is_a_condition_or_refused_and_ends(source: str) -> None
 
 
 def test_workers_do_without_the_library() -> None:
-    code = "import sys, extproc.cli.worker, extproc.resources.loading; print('cel' in sys.modules)"
+    code = "import sys, extproc.run.worker, extproc.resources.loading; print('cel' in sys.modules)"
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True, timeout=60)
     assert done.stdout == "False\n"

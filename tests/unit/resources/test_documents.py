@@ -13,6 +13,7 @@ from extproc.errors import Fault, InvalidInput
 from extproc.resources.loading import MAX_FILE_BYTES, load_paths, parse_rollout
 from extproc.resources.marked_yaml import MAX_STREAM_VALUES, MAX_VALUES
 from extproc.resources.rollout import MAX_MATCHES, Rollout
+from extproc.resources.steps import PauseStep, SetWeightStep
 from tests.support.rollouts import CANARY, EXPERIMENT, document
 
 DESIGN = """\
@@ -30,6 +31,8 @@ spec:
   canary: {alias: challenger}
   aliases: {champion: "3", challenger: "4"}
   upstream: "{model}-v{version}"
+  timeout: 12.5s
+  idleTimeout: 0s
   features:
     {entity: {header: x-user-id}, view: user_risk, names: [risk_score], maxAge: 1h, timeout: 5ms, onMissing: stable}
   policy: {path: routing/decision, onError: stable}
@@ -92,13 +95,11 @@ def test_the_designs_example_is_read_into_hundredths_seconds_and_lower_case(tmp_
     loaded = load_paths([tmp_path])
     assert loaded.faults == []
     spec = loaded.documents[0].resource.spec
-    assert [step.set_weight for step in spec.steps if step.set_weight is not None] == [500, 5000]
-    assert spec.steps[1].pause is not None
-    assert spec.steps[1].pause.duration == 600.0
-    assert spec.steps[-1].pause is not None
-    assert spec.steps[-1].pause.duration is None
+    assert [step.set_weight for step in spec.steps if isinstance(step, SetWeightStep)] == [500, 5000]
+    assert [step.pause.duration for step in spec.steps if isinstance(step, PauseStep)] == [600.0, None]
     assert spec.features is not None
     assert (spec.features.timeout, spec.features.max_age) == (0.005, 3600.0)
+    assert (spec.timeout, spec.idle_timeout) == (12.5, 0.0)
     assert spec.canary is not None
     assert spec.resolve(spec.canary) == "4"
     assert spec.versions() == ["3", "4"]
@@ -232,15 +233,25 @@ SPEC_FAULTS: list[tuple[str, dict[str, Any], tuple[str, str]]] = [
         {"model": "m" * 128, "upstream": "{model}" * 3},
         ("invalid_value", "spec.upstream"),
     ),
+    ("servers without a port", {"endpoints": {"host": "models"}}, ("missing_field", "spec.endpoints.port")),
+    ("servers at no port", {"endpoints": {"host": "models", "port": 0}}, ("invalid_value", "spec.endpoints.port")),
+    ("servers at no host", {"endpoints": {"host": "m/{version}", "port": 1}}, ("invalid_value", "spec.endpoints.host")),
     ("a duration without a unit", {"breaker": {"window": 10}}, ("mistyped_value", "spec.breaker.window")),
     ("a duration in days", {"breaker": {"window": "1d"}}, ("invalid_value", "spec.breaker.window")),
     ("a duration of nothing", {"breaker": {"window": "0s"}}, ("invalid_value", "spec.breaker.window")),
+    ("a timeout without a unit", {"timeout": 60}, ("mistyped_value", "spec.timeout")),
+    ("a timeout that Envoy would take for none", {"timeout": "999us"}, ("invalid_value", "spec.timeout")),
+    ("a timeout of more than a year", {"idleTimeout": "8761h"}, ("invalid_value", "spec.idleTimeout")),
     ("an error rate above one", {"breaker": {"errorRate": 1.5}}, ("invalid_value", "spec.breaker.errorRate")),
     ("half a request", {"breaker": {"minRequests": 2.5}}, ("mistyped_value", "spec.breaker.minRequests")),
     ("a rule without a package", {"policy": {"path": "decision"}}, ("invalid_value", "spec.policy.path")),
     ("a policy that fails elsewhere", {"policy": {"onError": "open"}}, ("invalid_value", "spec.policy.onError")),
+    (
+        "what becomes of a variant, without any",
+        {"analysis": {"templates": [{"templateName": "t"}], "onFailed": "control"}},
+        ("conflicting_fields", "spec.analysis.onFailed"),
+    ),
     ("coverage without variants", {"coverage": 20}, ("conflicting_fields", "spec.coverage")),
-    ("stable alone", {"canary": None}, ("missing_field", "spec.canary")),
     ("no stable", {"stable": None}, ("missing_field", "spec.stable")),
     (
         "steps without a canary",
@@ -251,7 +262,7 @@ SPEC_FAULTS: list[tuple[str, dict[str, Any], tuple[str, str]]] = [
     (
         "a step of two things",
         {"steps": [{"setWeight": 5, "pause": {}}]},
-        ("conflicting_fields", "spec.steps[0].setWeight"),
+        ("conflicting_fields", "spec.steps[0].pause"),
     ),
     ("a misspelt step", {"steps": [{"setWeigth": 5}]}, ("unknown_field", "spec.steps[0].setWeigth")),
     ("three decimals", {"steps": [{"setWeight": 1.234}]}, ("invalid_value", "spec.steps[0].setWeight")),
@@ -285,6 +296,27 @@ SPEC_FAULTS: list[tuple[str, dict[str, Any], tuple[str, str]]] = [
         {"features": {"entity": {}, "view": "v", "names": ["a"]}},
         ("missing_field", "spec.features.entity"),
     ),
+    (
+        "an entity by header and by keys",
+        {"features": {"entity": {"header": "x", "keys": [{"name": "k", "header": "y"}]}, "view": "v", "names": ["a"]}},
+        ("conflicting_fields", "spec.features.entity.keys"),
+    ),
+    (
+        "a join key from nowhere",
+        {"features": {"entity": {"keys": [{"name": "k", "type": "integer"}]}, "view": "v", "names": ["a"]}},
+        ("missing_field", "spec.features.entity.keys[0]"),
+    ),
+    (
+        "a join key twice",
+        {
+            "features": {
+                "entity": {"keys": [{"name": "k", "header": "x"}, {"name": "k", "header": "y"}]},
+                "view": "v",
+                "names": ["a"],
+            }
+        },
+        ("duplicate_name", "spec.features.entity.keys[1].name"),
+    ),
     ("a layer without buckets", {"layer": {"name": "l", "range": [5, 5]}}, ("invalid_value", "spec.layer.range")),
     (
         "a layer beyond the last bucket",
@@ -293,6 +325,12 @@ SPEC_FAULTS: list[tuple[str, dict[str, Any], tuple[str, str]]] = [
     ),
     ("a layer of one bound", {"layer": {"name": "l", "range": [0]}}, ("missing_field", "spec.layer.range[1]")),
     ("a header that no request has", {"unit": {"header": "Host"}}, ("invalid_value", "spec.unit.header")),
+    ("a deadline without steps", {"progressDeadline": "10m"}, ("conflicting_fields", "spec.progressDeadline")),
+    (
+        "an abort without a deadline",
+        {"steps": [{"setWeight": 5}], "progressDeadlineAbort": True},
+        ("conflicting_fields", "spec.progressDeadlineAbort"),
+    ),
     ("a layer in capitals", {"layer": {"name": "L", "range": [0, 5]}}, ("invalid_value", "spec.layer.name")),
 ]
 
@@ -376,9 +414,30 @@ def test_a_misspelt_field_is_told_what_may_have_been_meant(tmp_path: Path) -> No
     assert fault.message == "unknown field 'setWeigth'; did you mean 'setWeight'?"
 
 
-def test_a_number_for_a_version_is_told_to_be_quoted(tmp_path: Path) -> None:
-    (fault,) = faults_in(tmp_path, MINIMAL.replace('{version: "4"}', "{version: 4}"))
-    assert fault.message == 'must be a string; write it in quotes: "4"'
+@pytest.mark.parametrize(
+    "written", ["4", "1.10", "007", "0x1F", "0o17", "7e10", "1234e567", "12345678e9", "+1", "1.", "true", "FALSE", "-0"]
+)
+@pytest.mark.parametrize(
+    ("field", "of"),
+    [
+        ("spec.canary.version", '{version: "4"}'),
+        ("spec.model", "model: fraud-detector"),
+        ("spec.stable.version", '{version: "3"}'),
+        ("spec.match[0].path.value", "{value: /v1}"),
+    ],
+)
+def test_text_without_quotes_is_told_to_be_quoted_as_it_is_written(
+    tmp_path: Path, written: str, field: str, of: str
+) -> None:
+    name, _, value = of.partition(": ")
+    (fault,) = faults_in(tmp_path, MINIMAL.replace(of, f"{name}: {written}{'}' if value.endswith('}') else ''}"))
+    assert (fault.field, fault.message) == (field, f'must be a string; write it in quotes: "{written}"')
+
+
+def test_text_that_a_store_has_as_a_number_is_told_to_be_quoted() -> None:
+    with pytest.raises(InvalidInput) as caught:
+        parse_rollout(document({**CANARY, "model": 1.5}))
+    assert [fault.message for fault in caught.value.faults] == ["must be a string; write it in quotes"]
 
 
 # Lines, and all faults in one go
@@ -444,7 +503,7 @@ def test_the_faults_of_all_files_and_documents_are_reported_and_the_good_ones_ar
     (tmp_path / "sub").mkdir()
     (tmp_path / "sub" / "d.yaml").write_text(MINIMAL)
     loaded = load_paths([tmp_path, tmp_path / "nowhere"])
-    assert [(Path(document.file).name, document.line) for document in loaded.documents] == [
+    assert [(Path(document.file).name, document.line_at()) for document in loaded.documents] == [
         ("a.yaml", 1),
         ("d.yaml", 1),
     ]
@@ -544,6 +603,28 @@ def test_bytes_that_are_not_utf8_are_named_with_their_line(tmp_path: Path) -> No
 def test_yaml_that_cannot_be_read_ends_the_file_with_a_line(tmp_path: Path, text: str, code: str, line: int) -> None:
     (fault,) = faults_in(tmp_path, text)
     assert (fault.code, fault.line) == (code, line)
+
+
+@pytest.mark.parametrize(
+    ("text", "advice"),
+    [
+        ("a:\n\tb: 1\n", "use spaces"),
+        ("a:\n  c: 1\n \tb: 1\n", "use spaces"),
+        ("a: {\n\t b: 1, c: d: e}", "use spaces"),
+        ("a: b: c", "text with ': ' lacks quotes"),
+        ("a:\n  b: 1\n c: 1\n", "indented otherwise"),
+        ('a: "b\nc: 1\n', "a quote is not closed"),
+        ("a: [1, 2\nb: 1\n", "a bracket is not closed"),
+        ("a: @b", "no value begins with '@': put it in quotes"),
+        ("a: %b", "no value begins with '%': put it in quotes"),
+    ],
+)
+def test_yaml_that_cannot_be_read_is_told_with_what_its_author_most_likely_did(
+    tmp_path: Path, text: str, advice: str
+) -> None:
+    (fault,) = faults_in(tmp_path, text)
+    assert fault.code == "yaml_syntax"
+    assert advice in fault.message
 
 
 def test_aliases_that_would_multiply_are_refused(tmp_path: Path) -> None:

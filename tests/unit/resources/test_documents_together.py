@@ -97,6 +97,69 @@ def test_ranges_of_a_layer_that_overlap_are_refused_whatever_they_match() -> Non
     assert conflicts(layered("a", 0, 5000), layered("b", 1000, 2000)) == [("layer_overlap", 0, 1)]
 
 
+VISITOR = {"unit": {"cookie": "visitor"}}
+
+
+def test_what_shares_a_layer_or_a_holdout_hashes_one_unit() -> None:
+    held = {"holdout": {"name": "global", "percent": 5}}
+    for shared in (
+        [layered("a", 0, 5000), layered("b", 5000, 10000, **VISITOR)],
+        [rollout("a", **held), rollout("b", match=elsewhere(1), **held, **VISITOR)],
+    ):
+        (conflict,) = find_conflicts([(one, f"{one.metadata.name}.yaml", 1) for one in shared])
+        assert (conflict.code, conflict.first, conflict.second, conflict.path) == (
+            "unit_differs",
+            0,
+            1,
+            ("spec", "unit"),
+        )
+        assert "hashes cookie visitor, and payments/a (a.yaml:1) header x-user-id" in conflict.message
+    assert (
+        conflicts(layered("a", 0, 5000), layered("b", 5000, 10000, unit={"header": "X-User-Id", "missing": "request"}))
+        == []
+    )
+    assert conflicts(layered("a", 0, 5000), layered("b", 0, 5000, "other", match=elsewhere(1), **VISITOR)) == []
+    assert conflicts(layered("a", 0, 5000, **held), rollout("b", match=elsewhere(1), **VISITOR)) == []
+
+
+@given(st.lists(st.tuples(st.sampled_from("xyz"), st.sampled_from("uvw")), min_size=1, max_size=6))
+def test_without_the_later_ones_at_fault_every_layer_has_one_unit(drawn: list[tuple[str, str]]) -> None:
+    rollouts = [
+        layered(f"r{i}", i * 1000, (i + 1) * 1000, layer, unit={"cookie": unit}, match=elsewhere(i))
+        for i, (layer, unit) in enumerate(drawn)
+    ]
+    at_fault = {second for _, _, second in conflicts(*rollouts)}
+    left = [pair for i, pair in enumerate(drawn) if i not in at_fault]
+    assert len(set(left)) == len({layer for layer, _ in left})
+    assert {layer for layer, _ in left} == {layer for layer, _ in drawn}
+
+
+def served_at(name: str, host: str, number: int, **changes: Any) -> Rollout:
+    return rollout(name, match=elsewhere(number), endpoints={"host": host, "port": 8080}, **changes)
+
+
+def test_rollouts_that_share_a_cluster_say_the_same_of_where_its_servers_are() -> None:
+    one = served_at("a", "{model}-v{version}.models", 1)
+    other = served_at("b", "{model}-v{version}.elsewhere", 2)
+    (conflict,) = find_conflicts([(one, "a.yaml", 1), (other, "b.yaml", 1)])
+    assert (conflict.code, conflict.first, conflict.second, conflict.path) == (
+        "endpoints_differ",
+        0,
+        1,
+        ("spec", "endpoints"),
+    )
+    assert "payments/b (b.yaml:1) has the servers of the cluster 'fraud-detector-v{version}' at" in conflict.message
+    assert "payments/a (a.yaml:1) at fraud-detector-v{version}.models, port 8080" in conflict.message
+    assert "give both the same endpoints, or one another upstream" in conflict.message
+
+    by_name = served_at("c", "elsewhere", 3, upstream="fraud-detector-v4")
+    assert conflicts(one, by_name) == [("endpoints_differ", 0, 1)]
+
+    same = served_at("b", "fraud-detector-v{version}.models", 2)
+    apart = served_at("b", "elsewhere", 2, upstream="{name}-v{version}")
+    assert conflicts(one, same) == conflicts(one, apart) == conflicts(one, rollout("b", match=elsewhere(2))) == []
+
+
 def test_a_fault_is_the_later_ones_and_names_both() -> None:
     (conflict,) = find_conflicts([(rollout("a"), None, None), (rollout("b"), "b.yaml", 7)])
     fault = conflict.fault()

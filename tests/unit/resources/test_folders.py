@@ -12,17 +12,17 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from extproc.resources.folder_watch import FolderWatch
-from extproc.resources.folders import Listing, Stamp, list_folder
+from extproc.resources.folders import FolderListing, Stamp, list_folder
 from extproc.resources.loading import list_documents
 from extproc.resources.policies import list_policies
 
-Look = Callable[[Path], Listing]
+Look = Callable[[Path], FolderListing]
 
 NAMES: Mapping[Look, str] = {list_documents: "a.yaml", list_policies: "a.rego"}
 """Who looks at folders, and a file that it wants."""
 
 
-def below(listing: Listing, root: Path) -> list[str]:
+def below(listing: FolderListing, root: Path) -> list[str]:
     return [os.path.relpath(path, root) for path in listing.files]
 
 
@@ -110,7 +110,9 @@ def test_an_edit_is_taken_once_it_rests(tmp_path: Path, look: Look) -> None:
 def test_nothing_is_taken_that_was_not_the_same_at_two_looks(
     states: Sequence[Mapping[str, int]], patience: int
 ) -> None:
-    looks = [Listing({path: Stamp(path, 1, 1, 1, size) for path, size in state.items()}, {}, {}) for state in states]
+    looks = [
+        FolderListing({path: Stamp(path, 1, 1, 1, size) for path, size in state.items()}, {}, {}) for state in states
+    ]
     coming = iter(looks)
     watch = FolderWatch(lambda: next(coming), patience)
     watch.take(watch.now())

@@ -13,8 +13,9 @@ from extproc.cli.main import main
 from extproc.errors import InvalidInput
 from extproc.resources.analysis_template import AnalysisTemplate
 from extproc.resources.document import Resource
-from extproc.resources.kinds import KINDS, Kind
+from extproc.resources.kinds import KINDS, DocumentKind
 from extproc.resources.loading import parse_rollout, parse_template
+from extproc.resources.providers.table import OURS
 from extproc.resources.rollout import Rollout
 from extproc.resources.schema import known_fields, schema_of
 from tests.support.rollouts import CANARY, EXPERIMENT, document
@@ -34,6 +35,7 @@ DOCUMENTS = {
         )
     ),
     "a shadow": document(spec_with(CANARY, canary=None, shadow={"version": "4", "percent": 12.34})),
+    "stable alone": document(spec_with(CANARY, canary=None)),
     "a canary with a shadow": document(spec_with(CANARY, shadow={"version": "5"})),
 }
 
@@ -45,14 +47,18 @@ BEYOND_A_SCHEMA = {
     "a variant called canary",
     "a variant called excluded",
     "a header asked for twice",
+    "a join key twice",
     "an argument given twice",
     "an alias that resolves to nothing",
     "a header that Dropout itself sets",
     "a header that no request has",
     "an upstream that grows too long",
     "a duration of nothing",
+    "a timeout that Envoy would take for none",
+    "a timeout of more than a year",
     "three decimals",
     "a layer without buckets",
+    "servers at no host",
     "a match entry with empty lists",
     "a version with a newline",  # Python's $ looks past it; JSON Schema's does not
     "a template named twice",
@@ -112,7 +118,7 @@ def test_the_templates_schema_is_printed(capsys: pytest.CaptureFixture[str]) -> 
 
 
 @pytest.mark.parametrize("kind", KINDS.values(), ids=KINDS.keys())
-def test_every_field_is_described_for_editors(kind: Kind) -> None:
+def test_every_field_is_described_for_editors(kind: DocumentKind) -> None:
     for name, definition in schema_of(kind.model)["$defs"].items():
         assert definition["description"], name
         for field, described in definition["properties"].items():
@@ -160,7 +166,7 @@ def test_a_metric_that_is_refused_does_not_fit_it_as_far_as_a_schema_can_say(
 
 
 def test_the_fields_of_a_place_are_known() -> None:
-    assert known_fields(AnalysisTemplate, ("spec", "metrics", 0, "provider")) == ["observed", "feedback"]
-    assert known_fields(Rollout, ("spec", "steps", 0)) == ["shadow", "pause", "setWeight", "analysis"]
+    assert known_fields(AnalysisTemplate, ("spec", "metrics", 0, "provider")) == [*OURS]
+    assert known_fields(Rollout, ("spec", "steps", 0)) == ["setWeight", "pause", "analysis", "shadow"]
     assert known_fields(Rollout, ("spec", "aliases")) == []
     assert "match" in known_fields(Rollout, ("spec",))

@@ -9,8 +9,12 @@ import pytest
 import yaml
 
 from extproc.errors import InvalidInput
-from extproc.resources.analysis_template import EXAMPLE_RESULTS, AnalysisTemplate
+from extproc.resources.analysis_template import AnalysisTemplate
 from extproc.resources.loading import load_paths, parse_rollout, parse_template
+from extproc.resources.providers.feedback import PROVIDER as FEEDBACK_PROVIDER
+from extproc.resources.providers.feedback import FeedbackSpec
+from extproc.resources.providers.observed import PROVIDER as OBSERVED_PROVIDER
+from extproc.resources.providers.observed import ObservedSpec
 from tests.support.rollouts import CANARY, document
 from tests.support.templates import ERRORS, FALSE_POSITIVES, metric, template
 
@@ -76,26 +80,26 @@ def test_everything_that_can_be_said_is_read(tmp_path: Path) -> None:
     errors, slow, *_, revenue = read.spec.metrics
     assert (errors.interval, errors.count, errors.initial_delay, errors.starting_step) == (10.0, 6, 60.0, 2)
     assert (errors.failure_limit, errors.inconclusive_limit, errors.consecutive_error_limit) == (1, 3, 2)
-    assert errors.provider.observed is not None
-    assert (errors.provider.observed.min_requests, errors.provider.observed.alpha) == (200, 0.01)
-    assert errors.provider.observed.window == 300.0
+    said = errors.provider.spec
+    assert isinstance(said, ObservedSpec)
+    assert (said.min_requests, said.alpha, said.window) == (200, 0.01, 300.0)
     assert slow.dry_run
-    assert slow.provider.observed is not None
-    assert slow.provider.observed.quantile == 0.95
-    assert revenue.provider.feedback is not None
-    assert revenue.provider.feedback.outcome == "revenue"
+    assert isinstance(slow.provider.spec, ObservedSpec)
+    assert slow.provider.spec.quantile == 0.95
+    assert isinstance(revenue.provider.spec, FeedbackSpec)
+    assert revenue.provider.spec.outcome == "revenue"
 
 
 def test_what_is_left_out_is_as_in_argo_rollouts() -> None:
     (plain,) = parse_template(template()).spec.metrics
     assert (plain.interval, plain.count, plain.initial_delay, plain.starting_step) == (None, None, None, 0)
     assert (plain.failure_limit, plain.inconclusive_limit, plain.consecutive_error_limit) == (0, 0, 4)
-    assert not plain.dry_run
-    assert plain.provider.observed is not None
-    assert (plain.provider.observed.min_requests, plain.provider.observed.alpha) == (100, 0.05)
+    assert (plain.timeout, plain.dry_run) == (30.0, False)
+    assert isinstance(plain.provider.spec, ObservedSpec)
+    assert (plain.provider.spec.min_requests, plain.provider.spec.alpha) == (100, 0.05)
     (labels,) = parse_template(template(FALSE_POSITIVES, args=[{"name": "most"}])).spec.metrics
-    assert labels.provider.feedback is not None
-    assert (labels.provider.feedback.min_labels, labels.provider.feedback.alpha) == (50, 0.05)
+    assert isinstance(labels.provider.spec, FeedbackSpec)
+    assert (labels.provider.spec.min_labels, labels.provider.spec.alpha) == (50, 0.05)
 
 
 # What, its metric, and the faults.
@@ -228,15 +232,19 @@ def test_a_misspelt_condition_is_one_fault(tmp_path: Path) -> None:
 def test_each_kind_is_read_as_itself() -> None:
     with pytest.raises(InvalidInput) as caught:
         parse_rollout(template())
-    assert str(caught.value) == "kind: kind 'AnalysisTemplate' is not known here; Rollout is (unsupported_kind)"
+    assert str(caught.value) == "kind 'AnalysisTemplate' is not known here; Rollout is (unsupported_kind)"
     with pytest.raises(InvalidInput, match="kind 'Rollout' is not known here; AnalysisTemplate is"):
         parse_template(document(CANARY))
 
 
 @pytest.mark.parametrize(
-    ("provider", "name"), [(p, name) for p, metrics in EXAMPLE_RESULTS.items() for name in metrics]
+    ("provider", "name"),
+    [("observed", name) for name in OBSERVED_PROVIDER.results]
+    + [("feedback", name) for name in FEEDBACK_PROVIDER.results],
 )
 def test_every_metric_of_every_provider_can_be_asked_for(provider: str, name: str) -> None:
     fields = {"metric": name, **({"outcome": "revenue"} if name == "mean" else {})}
     parsed = parse_template(template(metric(provider={provider: fields}, failureCondition="result.ratio > 2.0")))
-    assert getattr(parsed.spec.metrics[0].provider, provider).metric == name
+    chosen = parsed.spec.metrics[0].provider
+    assert isinstance(chosen.spec, ObservedSpec | FeedbackSpec)
+    assert (chosen.name, chosen.spec.metric) == (provider, name)

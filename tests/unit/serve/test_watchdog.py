@@ -15,7 +15,7 @@ from extproc.datapath.ports import InputReads
 from extproc.names import Reason
 from extproc.serve import heartbeat
 from extproc.serve.heartbeat import ANY_PATH, HeartbeatPage
-from extproc.serve.watchdog import Hung, Limits, ProcessState, Watchdog, WatchedEngine
+from extproc.serve.watchdog import HangLimits, Hung, ProcessState, Watchdog, WatchedEngine
 
 MS = 1_000_000
 START = 10_000_000 * MS
@@ -34,7 +34,7 @@ class Machine:
         self.waited = 0.0
         self.stopped = False
         self.page = HeartbeatPage.create()
-        self.watchdog = Watchdog(Limits(evaluation=0.3, hang=2.0), self._state)
+        self.watchdog = Watchdog(HangLimits(evaluation=0.3, hang=2.0), self._state)
         monkeypatch.setattr(heartbeat.time, "monotonic_ns", lambda: self.now - self.behind)
 
     def _state(self, pid: int) -> ProcessState:
@@ -170,7 +170,7 @@ def test_a_clock_that_jumps_back_under_the_supervisor_gives_everybody_time(machi
     ids=["it spins", "it stands still"],
 )
 def test_the_dead_man_switch_ends_a_worker_that_spins_and_none_that_stood_still(does: str, ends_by: int) -> None:
-    code = f"from extproc.serve.heartbeat import arm_dead_man_switch\narm_dead_man_switch(0.05)\n{does}"
+    code = f"from extproc.lifeline import arm_dead_man_switch\narm_dead_man_switch(0.05)\n{does}"
     assert subprocess.run([sys.executable, "-c", code], check=False, timeout=60).returncode == ends_by
 
 

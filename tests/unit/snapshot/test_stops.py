@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import threading
 from collections.abc import Callable, Iterator
+from dataclasses import replace
 from typing import Any
 
 import pytest
@@ -13,7 +14,8 @@ from hypothesis import strategies as st
 
 from extproc.snapshot.holder import SnapshotHolder
 from extproc.snapshot.model import CompiledRollout
-from extproc.snapshot.store import Changes, Status, Stops
+from extproc.store.records import Changes
+from extproc.store.status import Status, Stops, StopsFound
 from tests.support.clock import FakeClock
 from tests.support.memory_store import MemoryStore
 from tests.support.rollouts import CANARY, EXPERIMENT
@@ -155,6 +157,21 @@ class SlowStore(MemoryStore):
                 yield row
 
 
+class AskedStore(SlowStore):
+    """It notes since when it is asked for stops."""
+
+    def __init__(self, clock: FakeClock) -> None:
+        super().__init__(clock)
+        self.asked: list[int] = []
+        self.twice = threading.Event()
+
+    def stops(self, since: int) -> StopsFound:
+        self.asked.append(since)
+        if len(self.asked) > 1:
+            self.twice.set()
+        return super().stops(since)
+
+
 async def swaps_until(holder: SnapshotHolder, holds: Callable[[], bool]) -> None:
     swapped = asyncio.Event()
     holder.on_swap.append(lambda _: swapped.set())
@@ -182,4 +199,54 @@ async def test_a_kill_does_not_wait_for_what_is_being_compiled() -> None:
     assert all(seen), "what was compiled from before it does not undo it"
     store.put(weight=5000, previous_weight=5000)
     await swaps_until(holder, lambda: not holder.current.overlay_of(KEY).killed)
+    following.cancel()
+
+
+async def test_while_much_is_compiled_only_what_is_new_since_the_last_look_is_looked_at() -> None:
+    clock = FakeClock()
+    store = AskedStore(clock)
+    store.put()
+    holder = SnapshotHolder(store, clock)  # type: ignore[arg-type]
+    holder.load()
+    for number in range(3):
+        store.put(f"other-{number}", spec={**CANARY, "match": [{"path": {"value": f"/{number}"}}]})
+    following = asyncio.create_task(holder.follow())
+    await asyncio.to_thread(store.twice.wait)
+    assert store.place.content is not None
+    assert store.asked[:2] == [holder.current.revision, store.place.content.revision]
+    store.go_on.set()
+    following.cancel()
+
+
+@pytest.mark.parametrize("identity", [{"identity": object()}, {}], ids=["another file", "restored in place"])
+async def test_a_stop_of_a_store_that_an_older_copy_replaced_while_it_was_compiled_is_let_go(
+    identity: dict[str, object],
+) -> None:
+    clock = FakeClock()
+    store = SlowStore(clock)
+    store.put(weight=5000, previous_weight=5000)
+    assert store.place.content is not None
+    older = replace(store.place.content, **identity)  # type: ignore[arg-type]
+    for weight in range(5100, 5105):  # a copy from before these, and before the kill
+        store.put(weight=weight, previous_weight=weight)
+    holder = SnapshotHolder(store, clock)  # type: ignore[arg-type]
+    holder.load()
+    store.put("other", spec={**CANARY, "match": [{"path": {"value": "/other"}}]})
+    following = asyncio.create_task(holder.follow())
+    await asyncio.to_thread(store.reading.wait)
+    store.put(weight=5000, previous_weight=5000, killed=True)
+    await swaps_until(holder, lambda: holder.current.overlay_of(KEY).killed)
+    store.place.content = older
+    store.go_on.set()
+    await swaps_until(holder, lambda: holder.current.revision == older.revision)
+    assert not holder.current.overlay_of(KEY).killed, "the copy knows of no kill"
+    # And what stops from now on is found ahead again, though its revision is one that was seen before.
+    store.go_on.clear()
+    store.reading.clear()
+    store.put("other", spec={**CANARY, "match": [{"path": {"value": "/other"}}]})
+    await asyncio.to_thread(store.reading.wait)
+    store.put(weight=5000, previous_weight=5000, killed=True)
+    await swaps_until(holder, lambda: holder.current.overlay_of(KEY).killed)
+    assert "payments/other" not in holder.current.rollouts
+    store.go_on.set()
     following.cancel()

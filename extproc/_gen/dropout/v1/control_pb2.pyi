@@ -126,7 +126,7 @@ class Rollout(_message.Message):
     def __init__(self, namespace: _Optional[str] = ..., name: _Optional[str] = ..., resource_version: _Optional[int] = ..., source: _Optional[str] = ..., deleted: _Optional[bool] = ..., status: _Optional[_Union[Status, _Mapping]] = ..., document_json: _Optional[str] = ...) -> None: ...
 
 class Status(_message.Message):
-    __slots__ = ("stable", "canary", "weight", "previous_weight", "effective_at", "drawn", "shadow", "step", "step_at", "attempt", "epoch", "previous_epoch", "phase", "reason", "message", "killed", "aborted", "tripped", "spec_stable", "ranges_key", "conditions_json", "analysis_json", "steps_key", "previous_stable", "without", "previous_json", "kills", "restored", "lifted_json")
+    __slots__ = ("stable", "canary", "weight", "previous_weight", "effective_at", "drawn", "shadow", "step", "step_at", "attempt", "epoch", "previous_epoch", "phase", "reason", "message", "killed", "aborted", "tripped", "spec_stable", "ranges_key", "conditions_json", "analysis_json", "steps_key", "previous_stable", "without", "previous_json", "kills", "restored", "lifted_json", "numbers_json", "applied_json")
     STABLE_FIELD_NUMBER: _ClassVar[int]
     CANARY_FIELD_NUMBER: _ClassVar[int]
     WEIGHT_FIELD_NUMBER: _ClassVar[int]
@@ -156,6 +156,8 @@ class Status(_message.Message):
     KILLS_FIELD_NUMBER: _ClassVar[int]
     RESTORED_FIELD_NUMBER: _ClassVar[int]
     LIFTED_JSON_FIELD_NUMBER: _ClassVar[int]
+    NUMBERS_JSON_FIELD_NUMBER: _ClassVar[int]
+    APPLIED_JSON_FIELD_NUMBER: _ClassVar[int]
     stable: str
     canary: str
     weight: int
@@ -185,10 +187,12 @@ class Status(_message.Message):
     kills: _containers.RepeatedScalarFieldContainer[str]
     restored: _containers.RepeatedScalarFieldContainer[str]
     lifted_json: str
-    def __init__(self, stable: _Optional[str] = ..., canary: _Optional[str] = ..., weight: _Optional[int] = ..., previous_weight: _Optional[int] = ..., effective_at: _Optional[float] = ..., drawn: _Optional[int] = ..., shadow: _Optional[int] = ..., step: _Optional[int] = ..., step_at: _Optional[float] = ..., attempt: _Optional[int] = ..., epoch: _Optional[int] = ..., previous_epoch: _Optional[int] = ..., phase: _Optional[str] = ..., reason: _Optional[str] = ..., message: _Optional[str] = ..., killed: _Optional[bool] = ..., aborted: _Optional[_Iterable[str]] = ..., tripped: _Optional[_Iterable[str]] = ..., spec_stable: _Optional[str] = ..., ranges_key: _Optional[str] = ..., conditions_json: _Optional[str] = ..., analysis_json: _Optional[str] = ..., steps_key: _Optional[str] = ..., previous_stable: _Optional[str] = ..., without: _Optional[_Iterable[str]] = ..., previous_json: _Optional[str] = ..., kills: _Optional[_Iterable[str]] = ..., restored: _Optional[_Iterable[str]] = ..., lifted_json: _Optional[str] = ...) -> None: ...
+    numbers_json: str
+    applied_json: str
+    def __init__(self, stable: _Optional[str] = ..., canary: _Optional[str] = ..., weight: _Optional[int] = ..., previous_weight: _Optional[int] = ..., effective_at: _Optional[float] = ..., drawn: _Optional[int] = ..., shadow: _Optional[int] = ..., step: _Optional[int] = ..., step_at: _Optional[float] = ..., attempt: _Optional[int] = ..., epoch: _Optional[int] = ..., previous_epoch: _Optional[int] = ..., phase: _Optional[str] = ..., reason: _Optional[str] = ..., message: _Optional[str] = ..., killed: _Optional[bool] = ..., aborted: _Optional[_Iterable[str]] = ..., tripped: _Optional[_Iterable[str]] = ..., spec_stable: _Optional[str] = ..., ranges_key: _Optional[str] = ..., conditions_json: _Optional[str] = ..., analysis_json: _Optional[str] = ..., steps_key: _Optional[str] = ..., previous_stable: _Optional[str] = ..., without: _Optional[_Iterable[str]] = ..., previous_json: _Optional[str] = ..., kills: _Optional[_Iterable[str]] = ..., restored: _Optional[_Iterable[str]] = ..., lifted_json: _Optional[str] = ..., numbers_json: _Optional[str] = ..., applied_json: _Optional[str] = ...) -> None: ...
 
 class HistoryEntry(_message.Message):
-    __slots__ = ("at", "namespace", "name", "actor", "action", "message", "detail_json")
+    __slots__ = ("at", "namespace", "name", "actor", "action", "message", "detail_json", "count", "first_at")
     AT_FIELD_NUMBER: _ClassVar[int]
     NAMESPACE_FIELD_NUMBER: _ClassVar[int]
     NAME_FIELD_NUMBER: _ClassVar[int]
@@ -196,6 +200,8 @@ class HistoryEntry(_message.Message):
     ACTION_FIELD_NUMBER: _ClassVar[int]
     MESSAGE_FIELD_NUMBER: _ClassVar[int]
     DETAIL_JSON_FIELD_NUMBER: _ClassVar[int]
+    COUNT_FIELD_NUMBER: _ClassVar[int]
+    FIRST_AT_FIELD_NUMBER: _ClassVar[int]
     at: float
     namespace: str
     name: str
@@ -203,4 +209,6 @@ class HistoryEntry(_message.Message):
     action: str
     message: str
     detail_json: str
-    def __init__(self, at: _Optional[float] = ..., namespace: _Optional[str] = ..., name: _Optional[str] = ..., actor: _Optional[str] = ..., action: _Optional[str] = ..., message: _Optional[str] = ..., detail_json: _Optional[str] = ...) -> None: ...
+    count: int
+    first_at: float
+    def __init__(self, at: _Optional[float] = ..., namespace: _Optional[str] = ..., name: _Optional[str] = ..., actor: _Optional[str] = ..., action: _Optional[str] = ..., message: _Optional[str] = ..., detail_json: _Optional[str] = ..., count: _Optional[int] = ..., first_at: _Optional[float] = ...) -> None: ...

@@ -9,26 +9,26 @@ from typing import Any
 
 import orjson
 import pytest
-from hypothesis import given
+from hypothesis import example, given
 from hypothesis import strategies as st
 
 from extproc.control.analysis.ends import is_left_more
 from extproc.control.analysis.measuring import (
-    AllMetrics,
     FeedbackMetrics,
     ObservedMetrics,
-    Reading,
-    Subject,
     described,
     judge,
 )
+from extproc.control.analysis.ports import EmbeddedProvider, Reading, Subject
 from extproc.control.analysis.runs import Metric, Outcome
 from extproc.control.analysis.windows import MOST_WINDOWS, SNAPSHOTS, Windows
 from extproc.errors import Unreachable
 from extproc.measure import UNIT_GROUPS, ArmTotals, EpochTotals, LabelTotals
-from extproc.resources.analysis_template import EXAMPLE_RESULTS
+from extproc.resources.providers import feedback as feedback_provider
+from extproc.resources.providers import observed as observed_provider
 from tests.support.templates import metric, metric_of, template
 
+EMBEDDED = {"observed": observed_provider.PROVIDER.results, "feedback": feedback_provider.PROVIDER.results}
 NOW = 1_800_000_000.0
 PATIENCE_MS = 300.0
 SUBJECT = Subject("payments/fraud-detector", 3, NOW, "canary", "control")
@@ -57,10 +57,12 @@ def arm(
     fallbacks: int = 0,
     missing: int = 0,
     abandoned: int = 0,
+    surplus: int = 0,
 ) -> ArmTotals:
     """Requests and failures, and what was abandoned, spread evenly over all groups of units."""
     everything = requests + missing + abandoned
-    totals = ArmTotals(everything if decided is None else decided, fallbacks=fallbacks, missing=missing)
+    decided = everything if decided is None else decided
+    totals = ArmTotals(decided, fallbacks=fallbacks, missing=missing, surplus=surplus)
     totals.latency.add(15_000.0, missing)
     for number in range(abandoned):
         totals.abandon(number % UNIT_GROUPS)
@@ -307,21 +309,20 @@ def shape(result: Mapping[str, Any]) -> dict[str, Any]:
     return {name: shape(value) if isinstance(value, Mapping) else type(value) for name, value in result.items()}
 
 
-@pytest.mark.parametrize(
-    ("provider", "name"), [(p, name) for p, metrics in EXAMPLE_RESULTS.items() for name in metrics]
-)
+@pytest.mark.parametrize(("provider", "name"), [(p, name) for p, results in EMBEDDED.items() for name in results])
 def test_results_look_like_the_examples_that_conditions_are_checked_against(provider: str, name: str) -> None:
     paid = {"x": {group: [4, 8.5 + group] for group in range(UNIT_GROUPS)}}
     labels = [confusion(40, 80, 320, 20), confusion(50, 40, 360, 10)]
     for totals in labels:
         totals.outcomes.update(paid)
-    all_metrics = AllMetrics(
-        ObservedMetrics(Observations()), FeedbackMetrics(Labels(canary=labels[0], control=labels[1]), Observations())
-    )
+    providers: dict[str, EmbeddedProvider] = {
+        "observed": ObservedMetrics(Observations()),
+        "feedback": FeedbackMetrics(Labels(canary=labels[0], control=labels[1]), Observations()),
+    }
     asked = one({provider: {"metric": name, **({"outcome": "x"} if name == "mean" else {})}})
-    reading = all_metrics.measure(asked, SUBJECT)
+    reading = providers[provider].measure(asked, SUBJECT)
     assert reading.result is not None
-    assert shape(reading.result) == shape(EXAMPLE_RESULTS[provider][name])
+    assert shape(reading.result) == shape(EMBEDDED[provider][name])
 
 
 @pytest.mark.parametrize(("canary", "ratio"), [(0, 1.0), (10, inf)])
@@ -372,6 +373,12 @@ def test_counts_without_units_have_no_bounds() -> None:
             "120 of 1000 decisions of the canary arm have no outcome",
         ),
         (
+            observed(),
+            arm(1000, 900, surplus=101),
+            arm(1000, 0),
+            "the access log told of 101 ends beside those of the 1000 decisions of the canary arm",
+        ),
+        (
             observed("requests"),
             arm(1000, 0, fallbacks=51),
             arm(900, 0),
@@ -392,6 +399,7 @@ def test_what_does_not_compare_is_inconclusive_with_a_reason(
         (arm(1000, 0, decided=700), arm(1000, 0)),  # decisions that were not reported yet are none that are missing
         (arm(1000, 0, fallbacks=50), arm(1000, 0, fallbacks=900)),
         (arm(100, 0), arm(100, 0)),
+        (arm(1000, 0, surplus=100), arm(1000, 0)),
     ],
 )
 def test_what_is_just_enough_is_measured(canary: ArmTotals, control: ArmTotals) -> None:
@@ -507,6 +515,7 @@ def test_windows_are_bounded() -> None:
     assert len(windows._windows["r9", 60].snapshots) <= SNAPSHOTS + 2
 
 
+@example([(1, 1)] * 100)
 @given(st.lists(st.tuples(st.integers(0, 20), st.integers(0, 50)), min_size=1, max_size=40))
 def test_a_window_is_never_shorter_than_asked_and_not_much_longer(steps: list[tuple[int, int]]) -> None:
     """Steps of (seconds, requests): the window counts all of the last 60 seconds, and nothing much older."""

@@ -17,15 +17,17 @@ from extproc.control.analysis.runs import (
     Outcome,
     RunPlan,
     due,
-    never_measured,
+    looked_at,
+    never_successful,
     outcome,
+    overdue,
     record,
     run_plan,
     start,
 )
+from extproc.resources.analysis_spec import AnalysisSpec
 from extproc.resources.analysis_template import AnalysisTemplate
 from extproc.resources.loading import parse_rollout, parse_template
-from extproc.resources.rollout import AnalysisSpec
 from tests.support.rollouts import CANARY, document
 from tests.support.templates import ERRORS, metric, template
 
@@ -132,15 +134,73 @@ def test_a_metric_waits_for_its_step() -> None:
     assert run.due(step=2) == ["errors"]
 
 
-def test_what_may_decide_and_was_not_measured_is_known() -> None:
-    metrics = (metric(), metric(name="later", startingStep=2), metric(name="dry", dryRun=True))
-    of = plan(*({**one, "interval": "1m"} for one in metrics), background=True)
+def test_what_may_decide_and_was_never_successful_is_known() -> None:
+    metrics = (metric(failureLimit=1), metric(name="later", startingStep=2), metric(name="dry", dryRun=True))
+    of = plan(*({**one, "interval": "1m", "inconclusiveLimit": 1} for one in metrics), background=True)
     run = start(of, 0.0)
-    assert [one.name for one in never_measured(of, run, 1)] == ["errors"]
-    assert [one.name for one in never_measured(of, run, 2)] == ["errors", "later"]
-    for seen, known in ((Outcome.ERROR, False), (Outcome.INCONCLUSIVE, True), (Outcome.FAILED, True)):
+    assert [one.name for one in never_successful(of, run, 1)] == ["errors"]
+    assert [one.name for one in never_successful(of, run, 2)] == ["errors", "later"]
+    for seen, known in ((BROKEN, False), (UNKNOWN, False), (FAIL, False), (PASS, True)):
         after = record(of, run, [Measured("errors", 1.0, seen)], 1.0)
-        assert (never_measured(of, after, 1) == []) is known
+        assert (never_successful(of, after, 1) == []) is known
+
+
+def test_what_waited_for_its_step_or_for_its_template_is_overdue_a_while_after_that_and_not_at_once() -> None:
+    errors = metric(interval="1m")
+    of = plan(errors, metric(name="later", interval="1m", startingStep=2), background=True)
+    run = start(of, NOW)
+    assert [one.name for one in overdue(of, run, NOW + 91, 2)] == ["errors"]
+    run = looked_at(of, run, NOW + 600, 2)
+    assert [one.name for one in overdue(of, run, NOW + 690, 2)] == ["errors"]
+    assert [one.name for one in overdue(of, run, NOW + 691, 2)] == ["errors", "later"]
+
+    of = plan(errors, metric(name="new", interval="1m"), background=True)
+    run = looked_at(of, run, NOW + 900, 2)
+    assert [one.name for one in overdue(of, run, NOW + 990, 2)] == ["errors"]
+    assert [one.name for one in overdue(of, run, NOW + 991, 2)] == ["errors", "new"]
+    assert looked_at(of, run, NOW + 991, 2) is run
+
+
+@pytest.mark.parametrize(
+    "changes",
+    [
+        {"failureCondition": "result.lower > 0.01"},
+        {"successCondition": "result.canary.rate < 0.01"},
+        {"provider": {"observed": {"metric": "abandoned"}}},
+    ],
+)
+def test_what_was_measured_of_another_metric_of_that_name_counts_no_more(changes: dict[str, Any]) -> None:
+    run = Run(plan(repeated())).take(PASS, PASS)
+    run.plan = plan(repeated(**changes))
+    run.state = looked_at(run.plan, run.state, run.now, 0)
+    assert (run.due(), run.take(PASS, PASS).outcome) == (["errors"], None)
+    assert run.take(PASS).outcome is PASS
+
+
+def test_other_arguments_make_another_metric_and_other_limits_do_not() -> None:
+    def of(count: int, most: str) -> RunPlan:
+        errors = repeated(failureCondition="result.canary.rate > double(args.most)", count=count)
+        return run_plan(analysis(most=most), lambda _: parse_template(template(errors, args=[{"name": "most"}])))
+
+    run = Run(of(3, "0.2")).take(PASS, PASS)
+    assert looked_at(of(2, "0.2"), run.state, NOW, 0) is run.state
+    assert looked_at(of(3, "0.1"), run.state, NOW, 0)["metrics"]["errors"]["counts"][PASS] == 0
+
+
+def test_what_an_older_dropout_measured_counts_on() -> None:
+    run = Run(plan(repeated())).take(PASS, PASS)
+    old = {name: value for name, value in run.state["metrics"]["errors"].items() if name != "of"}
+    run.state = {**run.state, "metrics": {"errors": old}}
+    assert looked_at(run.plan, run.state, run.now, 0) is run.state
+    assert run.take(PASS).outcome is PASS
+
+
+def test_what_ends_and_never_was_successful_is_not_told_only_when_the_endless_end() -> None:
+    once = metric(name="once", inconclusiveLimit=1)
+    run = Run(plan(metric(interval="1m"), once, repeated(name="twice", count=2), background=True))
+    run.take(PASS).take(UNKNOWN, name="once").take(PASS, name="twice")
+    assert run.outcome is None
+    assert run.take(PASS, name="twice").outcome is UNKNOWN
 
 
 def test_in_a_step_there_is_no_later_step_to_wait_for() -> None:
@@ -209,7 +269,8 @@ def test_a_decision_says_by_which_metric_and_measurement() -> None:
     run = Run(plan(repeated(failureLimit=1))).take(FAIL, FAIL)
     assert run.message == "metric errors was Failed 2 times: at Failed"
     assert Run(plan(repeated())).take(PASS, PASS, PASS).message == "metric errors was Successful 3 times: at Successful"
-    assert Run(plan(repeated(failureLimit=3))).take(FAIL, FAIL, FAIL).message == "metric errors was never Successful"
+    never = Run(plan(repeated(failureLimit=3))).take(FAIL, FAIL, FAIL)
+    assert never.message == "metric errors was never Successful; measured last: at Failed"
 
 
 def test_a_dry_run_is_measured_and_never_decides() -> None:

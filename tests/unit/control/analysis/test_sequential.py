@@ -92,6 +92,14 @@ def test_values_that_never_differ_are_no_certainty_either() -> None:
     assert (found.lower, found.upper) == (-inf, inf)
 
 
+def test_values_so_small_that_their_squares_are_none_are_no_certainty_either() -> None:
+    canary = {group: (1, 1e-100 * group) for group in range(1, 20)}
+    control = {group: (1, 2e-100 * group) for group in range(1, 20)}
+    found = compare(canary, control, 0.05, share=False)
+    assert found is not None
+    assert (found.lower, found.upper) == (-inf, inf)
+
+
 def test_one_user_who_sends_a_tenth_widens_the_bounds() -> None:
     crowd = groups(9000, 450)
     one_more = {**crowd, 0: [crowd[0][0] + 1000, crowd[0][1] + 500]}

@@ -1,4 +1,4 @@
-"""An analysis from the document to the verdict: the README's template, measured every second as a controller would."""
+"""An analysis from the document to the verdict: its page's template, measured every second as a controller would."""
 
 from __future__ import annotations
 
@@ -10,11 +10,12 @@ import orjson
 import pytest
 import yaml
 
-from extproc.control.analysis.measuring import AllMetrics, FeedbackMetrics, ObservedMetrics, Subject, judge
+from extproc.control.analysis.measuring import FeedbackMetrics, ObservedMetrics, judge
+from extproc.control.analysis.ports import Subject
 from extproc.control.analysis.runs import Outcome, RunPlan, due, outcome, record, run_plan, start
 from extproc.measure import UNIT_GROUPS, ArmTotals, EpochTotals, LabelTotals
 from extproc.resources.loading import parse_rollout, parse_template
-from tests.support.readme import README, blocks
+from tests.support.pages import blocks, page
 from tests.support.rollouts import CANARY, document
 
 NOW = 1_800_000_000.0
@@ -22,8 +23,10 @@ ARMS = ("canary", "control")
 
 
 def planned() -> RunPlan:
-    bodies = [body for block in blocks(README.read_text(), "yaml") for body in yaml.safe_load_all(block.text)]
-    (body,) = (body for body in bodies if body["kind"] == "AnalysisTemplate")
+    bodies = [
+        body for block in blocks(page("reference/analysis-template"), "yaml") for body in yaml.safe_load_all(block.text)
+    ]
+    (body,) = (body for body in bodies if body["metadata"]["name"] == "fraud-health")
     analysis = {"templates": [{"templateName": "fraud-health"}], "args": [{"name": "most", "value": "0.3"}]}
     spec = parse_rollout(document({**CANARY, "steps": [{"analysis": analysis}]})).spec.steps[0].analysis
     assert spec is not None
@@ -72,13 +75,14 @@ class World:
 
 def ticks(world: World, seconds: int) -> Iterator[tuple[float, Outcome | None, str, dict[str, Any]]]:
     """Run the analysis for so long; each second's verdict. The state goes through JSON, as in the store."""
-    plan, providers = planned(), AllMetrics(ObservedMetrics(world), FeedbackMetrics(world, world))
+    plan, providers = planned(), {"observed": ObservedMetrics(world), "feedback": FeedbackMetrics(world, world)}
     run = start(plan, NOW)
     for second in range(seconds):
         now = NOW + second
         world.pass_second(now)
         subject = Subject("payments/fraud-detector", 1, now, "canary", "control")
-        measured = [judge(metric, providers.measure(metric, subject), now) for metric in due(plan, run, now, step=0)]
+        wanted = due(plan, run, now, step=0)
+        measured = [judge(one, providers[one.provider.name].measure(one, subject), now) for one in wanted]
         run = orjson.loads(orjson.dumps(record(plan, run, measured, now)))
         yield second, *outcome(plan, run), run
         if outcome(plan, run)[0] is not None:

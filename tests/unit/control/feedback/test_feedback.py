@@ -13,8 +13,8 @@ from hypothesis import HealthCheck, given
 from hypothesis import settings as hypothesis_settings
 from hypothesis import strategies as st
 
-from extproc.adapters import sqlite_fallbacks
-from extproc.adapters.sqlite_feedback import SqliteFeedback
+from extproc.adapters.sqlite import fallbacks as sqlite_fallbacks
+from extproc.adapters.sqlite.feedback import SqliteFeedback
 from extproc.control.feedback import (
     MAX_OUTCOME_NAMES,
     MAX_OUTCOMES,
@@ -22,12 +22,12 @@ from extproc.control.feedback import (
     Code,
     Feedback,
     FeedbackRecord,
-    Unreadable,
+    UnreadableRecord,
 )
-from extproc.decision_id import IdKeys, Opened, arm_codes, epoch_number, open_id, sealed_code
+from extproc.decision_id import IdKeys, Opened, arm_codes, hashed_number, open_id, sealed_code
 from extproc.errors import Unreachable
 from extproc.measure import LabelTotals
-from extproc.snapshot.store import EpochArm
+from extproc.store.epoch_records import EpochArm
 from tests.support.clock import FakeClock
 from tests.support.feedback import CONTROL, EXCLUDED, KEY, FakeEpochs, epoch_of
 from tests.support.ids import ID_KEYS, make_id, make_ids
@@ -50,7 +50,7 @@ class Desk:
     def _open(self, text: str) -> Any:
         return open_id(ID_KEYS, text)
 
-    def send(self, *records: FeedbackRecord | Unreadable) -> list[Code]:
+    def send(self, *records: FeedbackRecord | UnreadableRecord) -> list[Code]:
         """What became of them."""
         codes = [result.code for result in self.feedback.record(records)]
         self.answered.update(codes)
@@ -238,7 +238,7 @@ def test_a_record_that_says_nothing_countable_is_refused_and_may_be_sent_again(
 
 
 def test_what_could_not_be_read_is_answered_in_its_place(desk: Desk) -> None:
-    results = desk.feedback.record([label(make_id(desk.ids)), Unreadable("x", "label: no"), label("y")])
+    results = desk.feedback.record([label(make_id(desk.ids)), UnreadableRecord("x", "label: no"), label("y")])
     assert [result.code for result in results] == [Code.RECORDED, Code.INVALID, Code.MALFORMED]
     assert (results[1].decision_id, results[1].message) == ("x", "label: no")
 
@@ -261,7 +261,7 @@ def test_an_epoch_has_room_for_so_many_names_and_no_more(desk: Desk) -> None:
 def shared(tmp_path: Path, *, apart: float = 10_000.0, **of_second: Any) -> Desk:
     """Two rollouts with epochs of one number: the first lives from ``now`` for 5000 s, the second from ``apart`` on."""
     now = FakeClock().now()
-    number = epoch_number(KEY, 1)
+    number = hashed_number(KEY, 1)
     return Desk(
         tmp_path / "f",
         epoch_of(began=now),
@@ -281,7 +281,7 @@ def test_of_epochs_that_share_a_number_the_one_counts_that_was_on(tmp_path: Path
     desk.clock.advance(20_000)
     assert desk.send(at(desk, 1000), at(desk, 15_000)) == [Code.RECORDED] * 2
     assert desk.labels(KEY, 1)["canary"].total().labels == 1
-    assert desk.labels("other/model", 9)["canary"].total().labels == 1
+    assert desk.labels("other/model", desk.epochs.known[2].id)["canary"].total().labels == 1
     # Between the two neither was on, whatever the clocks.
     assert desk.send(at(desk, 7500)) == [Code.UNKNOWN_EPOCH]
 

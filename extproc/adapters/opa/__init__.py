@@ -1,0 +1,1 @@
+"""The Open Policy Agent as a server that is asked."""

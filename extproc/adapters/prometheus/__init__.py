@@ -1,0 +1,1 @@
+"""A Prometheus as a server of metrics."""

@@ -1,0 +1,1 @@
+"""Rego by regorus: policies on requests in process, policies on control actions in a process of their own."""

@@ -1,0 +1,117 @@
+"""Policy on control actions by regorus, in a process of its own: an evaluation that never ends is one that failed."""
+
+from __future__ import annotations
+
+import logging
+import threading
+import time
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any, Final
+
+from extproc.adapters.regorus.policy import RegorusEngine, check_sources
+from extproc.adapters.regorus.process import PolicyProcess
+from extproc.control.policy import RULE, ActionVerdict, ControlPolicy
+from extproc.datapath.model import PolicyVerdict
+from extproc.errors import DropoutError, InvalidInput
+from extproc.resources.policies import PolicySources, read_sources
+
+logger = logging.getLogger(__name__)
+
+ANSWER_SECONDS: Final = 2.0
+"""Of a processor, that an evaluation may take."""
+
+REST_SECONDS: Final = 5.0
+"""For how long policies whose evaluation did not end are not asked again: the controller has others to look after."""
+
+LOOK_SECONDS: Final = 1.0
+"""How often the folder is read again, at most."""
+
+
+class ControlPolicies:
+    """A ``ControlPolicy`` from ``folder``, read again when it is asked; the last good ones stay in force.
+
+    Where there is no rule ``control/decision``, everything is allowed. Usable from several threads.
+
+    Raises:
+        InvalidInput: when the policies cannot be served, as ``read_sources`` and ``check_sources``.
+    """
+
+    def __init__(self, folder: str | Path, answer_seconds: float = ANSWER_SECONDS) -> None:
+        self._folder = Path(folder)
+        self._answer_seconds = answer_seconds
+        self._lock = threading.Lock()
+        self._refused = ""
+        self._engine = self._loaded(read_sources(self._folder))
+        self._looked = time.monotonic()
+
+    @property
+    def asked(self) -> bool:
+        """Whether there is a rule that is asked."""
+        return self._engine.has_rule
+
+    def decide(self, question: Mapping[str, Any]) -> ActionVerdict:
+        """See ``ControlPolicy``."""
+        with self._lock:
+            if time.monotonic() - self._looked >= LOOK_SECONDS:
+                self._look()
+            return self._engine.decide(question) if self._engine.has_rule else ActionVerdict(True)
+
+    def close(self) -> None:
+        """End the process."""
+        self._engine.close()
+
+    def _look(self) -> None:
+        try:
+            sources = read_sources(self._folder)
+            if sources.revision not in (self._engine.revision, self._refused):
+                self._refused = sources.revision
+                engine = self._loaded(sources)
+                self._engine.close()
+                self._engine = engine
+        except DropoutError as error:
+            logger.warning("the policies on control actions stay as they were: %s", error)
+        self._looked = time.monotonic()
+
+    def _loaded(self, sources: PolicySources) -> _Engine:
+        faults = check_sources(sources)
+        if faults:
+            raise InvalidInput(faults)
+        return _Engine(sources, self._answer_seconds)
+
+
+def load_control_policy(folder: str | Path) -> ControlPolicy:
+    """The policy in ``folder``. Raises ``InvalidInput``."""
+    return ControlPolicies(folder)
+
+
+class _Engine:
+    """One set of policies, which is left alone for a while after an evaluation that did not end."""
+
+    def __init__(self, sources: PolicySources, answer_seconds: float) -> None:
+        self._process = PolicyProcess(sources, answer_seconds)
+        self._failed = ("", float("-inf"))
+        self.revision = sources.revision
+        self.has_rule = RegorusEngine(sources).has(RULE)
+        self.close = self._process.close
+
+    def decide(self, question: Mapping[str, Any]) -> ActionVerdict:
+        """The verdict, within the time that there is."""
+        why, at = self._failed
+        if time.monotonic() - at < REST_SECONDS:
+            return ActionVerdict(False, why, failed=True)
+        try:
+            return _as_control(self._process.evaluate(RULE, question))
+        except (OSError, EOFError, TypeError) as error:
+            why = "it takes too long" if isinstance(error, TimeoutError) else "its process ended"
+            self._failed = (why, time.monotonic())
+            return ActionVerdict(False, why, failed=True)
+
+
+def _as_control(verdict: PolicyVerdict) -> ActionVerdict:
+    """A routing verdict as one on control: it has ``allow`` and ``reason``, and nothing else."""
+    if verdict.fault is not None:
+        return ActionVerdict(False, verdict.message or verdict.fault, failed=True)
+    if verdict != PolicyVerdict(allow=verdict.allow, reason=verdict.reason):
+        return ActionVerdict(False, "the decision has a field other than allow and reason", failed=True)
+    return ActionVerdict(verdict.allow, verdict.reason or "")

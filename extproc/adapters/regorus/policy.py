@@ -1,0 +1,501 @@
+"""Rego in process, by regorus: tens of microseconds an evaluation, and no second process to operate.
+
+An engine belongs to the thread that made it. It can be brought down by what it is given: text that is not Unicode,
+functions that recurse, brackets nested deep. So the input goes in as JSON, and policies are checked in a process of
+their own before any worker loads them.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import re
+import resource
+import signal
+import subprocess
+import sys
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from contextlib import suppress
+from functools import lru_cache
+from pathlib import Path as FilePath
+from typing import Any, Final, NamedTuple
+
+import orjson
+
+# A stack trace for each error that a policy makes costs sixty megabytes at the first and tens of microseconds at each.
+# The library reads this when it meets the first error.
+os.environ.setdefault("RUST_LIB_BACKTRACE", "0")
+import regorus
+
+import extproc
+from extproc.adapters.regorus.builtins.builtin import Builtin
+from extproc.adapters.regorus.builtins.table import BUILTINS
+from extproc.adapters.regorus.differences import DIFFERING, builtin_differs, differing
+from extproc.adapters.regorus.hosting import calls_of_ours, hosted, not_installed, register
+from extproc.adapters.regorus.rego_ast import (
+    Module,
+    Path,
+    can_deny,
+    conflicting_rules,
+    decisions,
+    has_value,
+    is_builtin,
+    parts,
+    reachable,
+    read_modules,
+    recursive_functions,
+    resolve_call,
+    unknown_names,
+)
+from extproc.datapath.model import PolicyVerdict
+from extproc.datapath.policy_input import Reads
+from extproc.datapath.verdict import check_verdict
+from extproc.errors import Fault, InvalidInput
+from extproc.lifeline import Lifeline, hang_on
+from extproc.names import Reason
+from extproc.resources.policies import MAX_FILE_BYTES, PolicySources
+
+CHECK_CPU_SECONDS: Final = 10
+MAX_TREE_BYTES: Final = 32 * 1_048_576
+MAX_HOSTED_BYTES: Final = 4 * MAX_FILE_BYTES
+"""Of a file, a line or the number of lines, with the calls of our builtins written anew."""
+
+MAX_FAULTS: Final = 100
+"""Faults that are listed of one set of policies; they travel to the supervisor on one line."""
+
+FORBIDDEN_BUILTINS: Final = frozenset({"http.send", "time.now_ns", "opa.runtime", "net.lookup_ip_addr", "trace"})
+FORBIDDEN_FAMILIES: Final = ("rand.", "uuid.")
+
+
+class RegorusEngine:
+    """A ``EmbeddedEngine`` over one set of sources. Build and use it on one thread."""
+
+    def __init__(self, sources: PolicySources) -> None:
+        """Load the sources.
+
+        Raises:
+            InvalidInput: with all that ``check_sources`` finds.
+        """
+        self._engine, self._modules, faults = _examine(sources)
+        if faults:
+            raise InvalidInput(_listed(faults))
+        self._revision = sources.revision
+        self._data = sources.data
+        self._rules = _rules(self._modules)
+        self._known: dict[str, bool] = {}
+        self._can_deny: dict[str, bool] = {}
+        self._reads: dict[str, Reads] = {}
+        self._prints = any(call.name == ("print",) for module in self._modules for call in module.calls)
+
+    @property
+    def revision(self) -> str:
+        """A fingerprint of the policies and their data."""
+        return self._revision
+
+    def decisions(self) -> list[str]:
+        """The paths of all that is called ``decision``, sorted."""
+        return sorted("/".join(path) for path in decisions(self._modules))
+
+    def has(self, path: str) -> bool:
+        """Whether anything gives ``data.<path>`` a value, for ``path`` as in ``routing/decision``."""
+        found = self._known.get(path)
+        if found is None:
+            found = self._known[path] = has_value(self._modules, self._data, tuple(path.split("/")))
+        return found
+
+    def reads(self, path: str) -> Reads:
+        """The parts of the input that the rule at ``path`` can read."""
+        found = self._reads.get(path)
+        if found is None:
+            found = self._reads[path] = Reads(read for read, _, _ in self.places(path))
+        return found
+
+    def fields(self, path: str) -> Iterator[tuple[str, str, int]]:
+        """The fields that the object at ``path`` has by rules or as it is written, each with a file and a line."""
+        for module, name, line in parts(self._modules, tuple(path.split("/"))):
+            yield name, module.file, line
+
+    def places(self, path: str) -> Iterator[tuple[Path, str, int]]:
+        """The input paths that the rule at ``path`` can read, each with a file and a line."""
+        for module in reachable(self._modules, tuple(path.split("/"))):
+            for read, line in module.reads.items():
+                yield read, module.file, line
+
+    def can_deny(self, path: str) -> bool:
+        """Whether the rule at ``path`` can answer anything but ``allow: true``."""
+        found = self._can_deny.get(path)
+        if found is None:
+            found = self._can_deny[path] = can_deny(self._modules, tuple(path.split("/")))
+        return found
+
+    def evaluate(self, path: str, document: Mapping[str, Any]) -> PolicyVerdict:
+        """The verdict that ``data.<path>`` is for the input ``document``, as OPA would have it. Never raises.
+
+        What throws is ``POLICY_ERROR``, what has no value ``POLICY_UNDEFINED``, a value of the wrong shape
+        ``POLICY_INVALID``; the message says where and what, without any value of the input.
+        """
+        if not self.has(path):
+            return PolicyVerdict(fault=Reason.POLICY_UNDEFINED, message=f"there is no rule {path}")
+        try:
+            value = self._value(path, document)
+        except Exception as error:
+            allow = not self.can_deny(path)
+            return PolicyVerdict(allow=allow, fault=Reason.POLICY_ERROR, message=_explain(error))
+        if value is _UNDEFINED:
+            return PolicyVerdict(fault=Reason.POLICY_UNDEFINED, message=f"{path} has no value for this input")
+        return check_verdict(value)
+
+    def _value(self, path: str, document: Mapping[str, Any]) -> Any:
+        """``data.<path>``, or ``_UNDEFINED``. Most often that is one rule, which costs half as much as a query."""
+        try:
+            # As JSON: a lone surrogate in a Python string kills the process, orjson refuses it.
+            self._engine.set_input_json(orjson.dumps(document).decode())
+            rule = self._rules.get(path)
+            return self._of_rule(rule) if rule is not None else self._of_query(_engine_path(tuple(path.split("/"))))
+        except BaseException as error:
+            if type(error).__name__ == "PanicException":  # a Rust panic, deliberately no Exception
+                raise RuntimeError("the engine panicked") from error
+            raise
+        finally:
+            if self._prints:
+                self._engine.take_prints()
+
+    def _of_rule(self, rule: str) -> Any:
+        value = self._engine.eval_rule(rule)
+        # Null is a value, and the engine says None to both.
+        return value if value is not None or self._engine.eval_rule_as_json(rule) == "null" else _UNDEFINED
+
+    def _of_query(self, query: str) -> Any:
+        found = self._engine.eval_query(query)["result"]
+        return found[0]["expressions"][0]["value"] if found else _UNDEFINED
+
+
+def check_sources(sources: PolicySources, cpu_seconds: int = CHECK_CPU_SECONDS) -> list[Fault]:
+    """All that speaks against serving these sources, by file and line; found in a process of its own.
+
+    Its limit is one of CPU time, because a machine that is busy with other things makes no policy too slow.
+
+    Codes: ``policy_syntax``, ``policy_compile``, ``policy_builtin_missing``, ``policy_builtin_forbidden``,
+    ``policy_builtin_differs``, ``policy_construct_differs``, ``policy_function_unknown``, ``policy_name_unknown``,
+    ``policy_recursion``, ``policy_data_conflict``, ``policy_rule_conflict``, ``policy_default``; and
+    ``policy_too_slow`` when that took over ``cpu_seconds``, ``policy_too_complex`` when the engine did not survive.
+    """
+    root = str(FilePath(extproc.__file__).resolve().parent.parent)
+    search_path = os.pathsep.join(part for part in (root, os.environ.get("PYTHONPATH")) if part)
+    with Lifeline() as lifeline:
+        done = subprocess.run(  # noqa: S603  # our own module, and numbers
+            [sys.executable, "-P", "-m", "extproc.adapters.regorus.policy", str(lifeline.fd), str(cpu_seconds)],
+            input=sources.to_json().encode(),
+            stdout=subprocess.PIPE,
+            stderr=subprocess.DEVNULL,
+            check=False,
+            env={**os.environ, "PYTHONPATH": search_path},
+            pass_fds=(lifeline.fd,),
+        )
+    if done.returncode == -signal.SIGXCPU:
+        return [Fault("policy_too_slow", f"checking these policies took more than {cpu_seconds} s of CPU time")]
+    if done.returncode != 0:
+        return [Fault("policy_too_complex", "the policy engine does not survive loading these policies")]
+    return [Fault(**fault) for fault in orjson.loads(done.stdout)]
+
+
+def check_here(sources: PolicySources) -> list[Fault]:
+    """``check_sources`` in this process, for sources that are known not to bring it down."""
+    return _listed(_examine(sources)[2])
+
+
+def _listed(faults: list[Fault]) -> list[Fault]:
+    """The faults, as many as somebody reads."""
+    if len(faults) <= MAX_FAULTS:
+        return faults
+    message = f"only the first {MAX_FAULTS} faults of these policies are listed"
+    return [*faults[:MAX_FAULTS], Fault("too_many_faults", message)]
+
+
+def _examine(sources: PolicySources) -> tuple[Any, list[Module], list[Fault]]:
+    """The engine, what its policies refer to, and all that is wrong with them."""
+    engine, modules, faults = _load(sources)
+    if faults:
+        return engine, [], faults
+    faults = [
+        *_faults_of_calls(modules),
+        *_faults_of_names(modules),
+        *_recursions(modules),
+        *_conflicts(modules, sources.data),
+        *_partly_defined(modules),
+        *_open_defaults(modules),
+    ]
+    if not faults:
+        try:
+            # The first query compiles everything: it finds what is left to find, and no request has to wait for it.
+            engine.eval_query("true")
+        except RuntimeError as error:
+            faults.append(_fault("policy_compile", error))
+    return engine, modules, sorted(faults, key=lambda fault: (fault.file or "", fault.line or 0, fault.message))
+
+
+def _load(sources: PolicySources) -> tuple[Any, list[Module], list[Fault]]:
+    """An engine with the sources, and what these refer to. It has those of our builtins that they call."""
+    engine, faults = _engine_of(sources.files, sources.data)
+    if faults:
+        return engine, [], faults
+    text = engine.get_ast_as_json()
+    if len(text) > MAX_TREE_BYTES:
+        return engine, [], [Fault("policy_too_complex", "the syntax tree of these policies is too large")]
+    try:
+        tree = orjson.loads(text)
+        modules = read_modules(tree)
+        faults = list(differing(tree))
+    except (orjson.JSONDecodeError, RecursionError):
+        return engine, [], [Fault("policy_too_complex", "the policies nest too deeply")]
+    calls = calls_of_ours(modules)
+    faults += not_installed(calls)
+    if calls and not faults:
+        files, builtins = hosted(sources.files, calls)
+        engine, faults = _engine_of(files, sources.data, builtins)
+    return engine, modules, faults
+
+
+def _engine_of(
+    files: Mapping[str, str], data: Mapping[str, Any], builtins: Iterable[Builtin] = ()
+) -> tuple[Any, list[Fault]]:
+    engine = regorus.Engine()
+    # A certificate on a line of its own is longer than the engine's 1024 columns, and our names lengthen a line.
+    bounds = dict.fromkeys(("max_col", "max_file_bytes", "max_lines"), MAX_HOSTED_BYTES)
+    engine.set_policy_length_config(**bounds)
+    engine.set_gather_prints(True)  # else print() writes the input to stderr
+    register(engine, builtins)
+    faults: list[Fault] = []
+    for name in sorted(files):
+        try:
+            engine.add_policy(name, files[name])
+        except RuntimeError as error:
+            fault = _fault("policy_syntax", error)
+            faults.append(fault if fault.file else Fault(fault.code, fault.message, name))
+    if not faults:
+        try:
+            engine.add_data_json(json.dumps(data))
+        except RuntimeError as error:
+            faults.append(_fault("policy_data_invalid", error))
+    return engine, faults
+
+
+class FoundTest(NamedTuple):
+    """Where a rule ``test_...`` is."""
+
+    name: str
+    file: str
+    line: int
+
+
+class CheckedTest(NamedTuple):
+    """How one rule ``test_...`` went: ``pass``, ``fail`` (not true), ``error`` (it threw) or ``skip`` (``todo_``)."""
+
+    name: str
+    file: str
+    line: int
+    outcome: str
+    message: str | None
+    prints: tuple[str, ...]
+
+
+class RegorusTests:
+    """The tests in ``sources``, which are read with the files of tests. Build and use it on one thread.
+
+    ``found`` has them in the order of files and lines.
+
+    Raises:
+        InvalidInput: the engine cannot load them.
+    """
+
+    def __init__(self, sources: PolicySources) -> None:
+        self._engine, modules, faults = _load(sources)
+        if faults:
+            raise InvalidInput(faults)
+        faults = list(_recursions(modules))
+        if faults:
+            raise InvalidInput(faults)
+        first = {path: (module.file, line) for module in reversed(modules) for path, line in reversed(module.rules)}
+        tests = sorted((file, line, path) for path, (file, line) in first.items() if _TEST.match(path[-1]))
+        self.found = [FoundTest(_engine_path(path), file, line) for file, line, path in tests]
+        self._later = {_engine_path(path) for _, _, path in tests if path[-1].startswith("todo_")}
+
+    def run(self, test: FoundTest) -> CheckedTest:
+        """How ``test`` goes."""
+        if test.name in self._later:
+            return CheckedTest(*test, "skip", None, ())
+        self._engine.set_input_json("{}")
+        message = None
+        try:
+            outcome = "pass" if self._engine.eval_rule(test.name) is True else "fail"
+        except RuntimeError as error:
+            # A test's values are its author's own: the whole message helps.
+            fault = _fault("policy_error", error)
+            outcome, message = "error", f"{fault.file}:{fault.line}: {fault.message}" if fault.file else fault.message
+        return CheckedTest(*test, outcome, message, tuple(self._engine.take_prints()))
+
+
+def _rules(modules: Sequence[Module]) -> dict[str, str]:
+    """``routing/decision`` -> the engine's name for the rule, where that is all there is at this path."""
+    return {"/".join(path): _engine_path(path) for module in modules for path, _ in module.rules}
+
+
+def _engine_path(path: Path) -> str:
+    return "data" + "".join(f".{part}" if _IDENTIFIER.fullmatch(part) else f"[{json.dumps(part)}]" for part in path)
+
+
+def is_forbidden(name: str) -> bool:
+    """Whether a builtin does I/O, or reads a clock, randomness or the process it runs in."""
+    return name in FORBIDDEN_BUILTINS or name.startswith(FORBIDDEN_FAMILIES)
+
+
+@lru_cache(maxsize=1024)
+def engine_has(name: str) -> bool:
+    """Whether the engine has the builtin ``name``: asked of the engine, so that no list here grows old."""
+    if name == "print":
+        return True
+    try:
+        regorus.Engine().eval_query(f"{name}()")
+    except RuntimeError as error:
+        return "could not find function" not in str(error)
+    return True
+
+
+def _faults_of_calls(modules: Sequence[Module]) -> Iterator[Fault]:
+    functions = {path for module in modules for path, _ in module.functions}
+    for module in modules:
+        for call in module.calls:
+            yield from _fault_of_call(module, ".".join(call.name), call.name, call.line, functions)
+        for call in module.replaced:
+            name = ".".join(call.name)
+            if is_forbidden(name):
+                yield _forbidden(module, name, call.line)
+            elif name in DIFFERING and is_builtin(module, call.name, functions):
+                yield builtin_differs(name, module.file, call.line)
+
+
+def _faults_of_names(modules: Sequence[Module]) -> Iterator[Fault]:
+    for module, name, line in unknown_names(modules):
+        yield Fault("policy_name_unknown", f"nothing is called {_shortened(name)} here", module.file, line)
+
+
+def _fault_of_call(module: Module, name: str, parts: Path, line: int, functions: set[Path]) -> Iterator[Fault]:
+    if is_forbidden(name):
+        yield _forbidden(module, name, line)
+    elif resolve_call(module, parts) in functions:
+        return
+    elif not is_builtin(module, parts, functions):
+        yield Fault("policy_function_unknown", f"no policy defines the function {_shortened(name)}", module.file, line)
+    elif name in DIFFERING:
+        yield builtin_differs(name, module.file, line)
+    elif name not in BUILTINS and not engine_has(name):
+        message = f"there is no function {_shortened(name)}: no policy defines it, and the engine has no such builtin"
+        yield Fault("policy_builtin_missing", message, module.file, line)
+
+
+def _forbidden(module: Module, name: str, line: int) -> Fault:
+    hint = "; use input.time" if name == "time.now_ns" else ""
+    message = f"{_shortened(name)} is not allowed: a decision depends on its input and data alone{hint}"
+    return Fault("policy_builtin_forbidden", message, module.file, line)
+
+
+def _recursions(modules: Sequence[Module]) -> Iterator[Fault]:
+    for module, path, line in recursive_functions(modules):
+        yield Fault("policy_recursion", f"the function {_shortened('.'.join(path))} calls itself", module.file, line)
+
+
+def _conflicts(modules: Sequence[Module], data: Mapping[str, Any]) -> Iterator[Fault]:
+    """Rules whose value a data file gives as well."""
+    for module in modules:
+        for path, line in (*module.rules, *module.functions):
+            at: Any = data
+            for depth, part in enumerate(path):
+                if not isinstance(at, dict):
+                    yield _conflict(module, path[:depth], line)
+                    break
+                if part not in at:
+                    break
+                at = at[part]
+            else:
+                yield _conflict(module, path, line)
+
+
+def _partly_defined(modules: Sequence[Module]) -> Iterator[Fault]:
+    for module, path, line in conflicting_rules(modules):
+        message = (
+            f"data.{_shortened('.'.join(path))} is a whole rule here, and another rule or a package gives parts of it"
+        )
+        yield Fault("policy_rule_conflict", message, module.file, line)
+
+
+def _open_defaults(modules: Sequence[Module]) -> Iterator[Fault]:
+    for module in modules:
+        for line in module.open_defaults:
+            message = "a default is a value that is written out: it can refer to nothing"
+            yield Fault("policy_default", message, module.file, line)
+
+
+def _conflict(module: Module, path: Path, line: int) -> Fault:
+    message = f"data.{_shortened('.'.join(path))} is in a data file and defined by a rule"
+    return Fault("policy_data_conflict", message, module.file, line)
+
+
+def _shortened(name: str) -> str:
+    """A name as a message may hold it."""
+    return name if len(name) <= _LONGEST_NAME else f"{name[:_LONGEST_NAME]}..."
+
+
+_UNDEFINED: Final = object()
+_LONGEST_NAME: Final = 200
+_LONGEST_MESSAGE: Final = 1000
+_TEST: Final = re.compile(r"(?:todo_)?test_")
+_IDENTIFIER: Final = re.compile(r"[A-Za-z_][A-Za-z0-9_]*")
+_PLACE: Final = re.compile(r"--> (?P<file>.+?):(?P<line>\d+):\d+")
+_ERROR: Final = re.compile(r"^error: (?P<text>.+)", re.MULTILINE)
+# The engine quotes values, and values are the clients' business: only what is known to hold none is passed on.
+_SAFE: Final = re.compile(
+    r"divide by zero|rule conflicts with rule|rules must not produce multiple outputs|generated multiple times"
+    r"|recursion detected|could not find function [A-Za-z_.0-9]+|mismatch in number of arguments"
+    r"|`[a-z_.0-9]+` (?:requires|expects) [a-z/ ]+(?:argument|collection)|var [A-Za-z_0-9]+ is unsafe"
+    r"|could not parse string as number|could not deserialize json|not a valid json schema|not an? [fi]64"
+    r"|decode fail(?:ed|ure)|Failed to parse datetime|invalid (?:duration|regex|semver|IP address)|the engine panicked"
+)
+
+
+def _explain(error: Exception) -> str:
+    """An evaluation's error as a sentence: the place and the kind, never a value of the input."""
+    text = str(error).partition("Stack backtrace")[0]
+    place = _PLACE.search(text)
+    kind = _SAFE.search(text)
+    what = kind[0] if kind else "the evaluation failed"
+    if isinstance(error, orjson.JSONEncodeError):
+        what = "the input cannot be written as JSON"
+    return f"{place['file']}:{place['line']}: {what}" if place else what
+
+
+def _fault(code: str, error: Exception) -> Fault:
+    """The engine's word on a policy's text, without its drawing and stack trace."""
+    text = str(error).partition("Stack backtrace")[0].strip()
+    place = _PLACE.search(text)
+    found = _ERROR.search(text)
+    message = found["text"] if found else text.splitlines()[0] if text else "the engine gave no reason"
+    return Fault(
+        code, message[:_LONGEST_MESSAGE], place["file"] if place else None, int(place["line"]) if place else None
+    )
+
+
+def main() -> None:
+    """Check the sources on stdin; faults as JSON on stdout.
+
+    The arguments are the descriptor of the ``lifeline`` and the CPU seconds that this may take.
+    """
+    hang_on(int(sys.argv[1]))
+    _, most = resource.getrlimit(resource.RLIMIT_CPU)
+    with suppress(ValueError):  # whoever started us allows less
+        resource.setrlimit(resource.RLIMIT_CPU, (int(sys.argv[2]), most))
+    faults = check_here(PolicySources.from_json(sys.stdin.buffer.read()))
+    sys.stdout.buffer.write(orjson.dumps([fault.as_dict() for fault in faults]))
+
+
+if __name__ == "__main__":
+    main()

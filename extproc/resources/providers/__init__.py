@@ -1,0 +1,1 @@
+"""Where metrics come from: what each provider brings to the AnalysisTemplate document, and the table of them."""

@@ -1,0 +1,132 @@
+"""What somebody gives on the command line in place of a request: headers, attributes, features, a time, policies."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Iterable, Iterator, Mapping
+from contextlib import closing, contextmanager
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import Any
+
+import orjson
+
+from extproc.adapters.file.feature_cells import TYPES, BadCell, read_cell
+from extproc.adapters.regorus.policy import check_sources
+from extproc.adapters.regorus.process import LimitedEngine
+from extproc.clock import SystemClock
+from extproc.datapath.attributes import AttributeReader
+from extproc.datapath.model import Features, FeatureValue, Request
+from extproc.errors import InvalidInput
+from extproc.names import Reason
+from extproc.resources.policies import read_sources
+from extproc.settings import settings
+from extproc.snapshot.model import FeatureNeed
+
+
+class GivenFeatures:
+    """The features of the command line, for whatever entity the request names; a ``FeatureSource``.
+
+    Raises:
+        InvalidInput: ``feature_invalid`` for what is not NAME=VALUE.
+    """
+
+    def __init__(self, pairs: Iterable[str]) -> None:
+        self._values = {name: _value(text, "--feature") for name, text in _split(pairs, "--feature", "feature_invalid")}
+
+    def cached(self, need: FeatureNeed, entity: tuple[str | int, ...]) -> Features:
+        """What was given, just now; what was not is missing."""
+        names, given = need.view.features, self._values
+        found = {name: FeatureValue(given[name], 0.0, "given") for name in names if name in given}
+        return Features(found, None if len(found) == len(names) else Reason.FEATURE_MISSING)
+
+    async def fetch(self, need: FeatureNeed, entity: tuple[str | int, ...]) -> Features:
+        """The same."""
+        return self.cached(need, entity)
+
+
+class GivenTime(SystemClock):
+    """A clock that stands at a time of the wall, as RFC 3339 has it, in UTC where it names no other.
+
+    Raises:
+        InvalidInput: ``time_invalid``.
+    """
+
+    def __init__(self, text: str) -> None:
+        try:
+            moment = datetime.fromisoformat(text)
+        except ValueError:
+            message = f"{text!r} is no time such as 2026-11-30T09:00:00Z"
+            raise InvalidInput.of("time_invalid", message, field="--time") from None
+        self._now = (moment if moment.tzinfo else moment.replace(tzinfo=UTC)).timestamp()
+
+    def now(self) -> float:
+        """That time, in seconds since the Unix epoch."""
+        return self._now
+
+
+def given_request(method: str, path: str, headers: Iterable[str], attributes: Iterable[str]) -> Request:
+    """The request as Envoy would describe it: the host is the authority.
+
+    Raises:
+        InvalidInput: ``path_invalid``, ``header_invalid``, ``attribute_invalid``.
+    """
+    if not path.startswith("/") and path != "*":
+        message = f"{path!r} is no path of a request, which begins with '/'; did you mean {'/' + path!r}?"
+        raise InvalidInput.of("path_invalid", message, field="--path")
+    pairs = [(":method", os.fsencode(method)), (":path", os.fsencode(path)), (":scheme", b"http")]
+    for header in headers:
+        name, colon, value = header.partition(":")
+        name = name.strip().lower()
+        if not colon or not name:
+            raise InvalidInput.of("header_invalid", f"{header!r} is not 'NAME: VALUE'", field="-H")
+        name = ":authority" if name == "host" else name
+        pairs.append((name, os.fsencode(value.strip(" \t"))))
+    return AttributeReader().request(pairs, _attributes(attributes))
+
+
+@contextmanager
+def given_policies(folder: Path) -> Iterator[LimitedEngine]:
+    """The policies of a folder, checked and limited as the server checks and limits them.
+
+    Raises:
+        InvalidInput: when they cannot be served.
+    """
+    sources = read_sources(folder)
+    if faults := check_sources(sources):
+        raise InvalidInput(faults)
+    with closing(LimitedEngine(sources, settings().evaluation_limit)) as engine:
+        yield engine
+
+
+def _attributes(given: Iterable[str]) -> Mapping[str, Any]:
+    """Envoy's attributes; a value that is JSON is taken as such, any other as text."""
+    attributes: dict[str, Any] = {}
+    for name, text in _split(given, "--attribute", "attribute_invalid"):
+        try:
+            attributes[name] = orjson.loads(text)
+        except orjson.JSONDecodeError:
+            attributes[name] = text
+    return attributes
+
+
+def _split(pairs: Iterable[str], flag: str, code: str) -> Iterator[tuple[str, str]]:
+    for pair in pairs:
+        name, equals, text = pair.partition("=")
+        if not equals or not name:
+            raise InvalidInput.of(code, f"{pair!r} is not NAME=VALUE", field=flag)
+        yield name, text
+
+
+def _value(text: str, flag: str) -> Any:
+    """A value that is JSON is taken as such, any other as a cell of a file of features."""
+    try:
+        return orjson.loads(text)
+    except orjson.JSONDecodeError:
+        pass
+    try:
+        cell = read_cell(text, comma=False)
+    except BadCell as bad:
+        message = f'{bad.message}; text is written as in JSON: "{text}"'
+        raise InvalidInput.of("feature_invalid", message, field=flag) from None
+    return cell.value if cell.kind in TYPES else text

@@ -1,0 +1,120 @@
+"""What ``dropout policy check`` finds beyond what keeps policies from being served: by the schema, a trial, and OPA."""
+
+from __future__ import annotations
+
+import asyncio
+import json
+import shutil
+import subprocess
+from collections.abc import Iterator
+from functools import cache
+from pathlib import Path
+from typing import Any, Final
+
+from extproc.adapters.regorus.policy import RegorusEngine
+from extproc.control.policy import RULE
+from extproc.datapath.policy_input import EVERYTHING, plain_input
+from extproc.errors import Fault, Unreachable
+from extproc.names import Reason
+from extproc.resources.control_schema import CONTROL_INPUT_SCHEMA
+from extproc.resources.document import API_VERSION
+from extproc.resources.loading import parse_rollout
+from extproc.resources.policies import PolicySources
+from extproc.resources.policy_schema import POLICY_DECISION_SCHEMA, POLICY_INPUT_SCHEMA, misspelt
+from extproc.run.processes import POLICY_TRIAL
+from extproc.serve.supervisor.policy_trial import Sources, Trial
+from extproc.settings import settings
+from extproc.snapshot.compile import compile_rollout
+from extproc.store.status import Status
+
+CONTROL_DECISION_FIELDS: Final = ("allow", "reason")
+"""What a decision on a control action has."""
+
+_OPA_SECONDS: Final = 60.0
+_AT: Final = 1_763_640_000.0
+_ROLLOUT: Final = {
+    "apiVersion": API_VERSION,
+    "kind": "Rollout",
+    "metadata": {"name": "trial"},
+    "spec": {
+        "model": "trial",
+        "match": [{"path": {"value": "/"}}],
+        "unit": {"header": "x-user-id"},
+        "stable": {"version": "1"},
+        "canary": {"version": "2"},
+    },
+}
+
+
+@cache
+def _plain() -> dict[str, Any]:
+    """The input of a plain request to a rollout with a canary."""
+    return plain_input(compile_rollout(parse_rollout(_ROLLOUT), Status("1", "2"), _AT), _AT, EVERYTHING)
+
+
+def misspelt_reads(engine: RegorusEngine) -> Iterator[Fault]:
+    """What decisions read that their input never has: ``policy_input_unknown``."""
+    told: set[tuple[str, int, str]] = set()
+    for path in engine.decisions():
+        schema = CONTROL_INPUT_SCHEMA if path == RULE else POLICY_INPUT_SCHEMA
+        for read, file, line in engine.places(path):
+            message = misspelt(read, schema)
+            if message is not None and (file, line, message) not in told:
+                told.add((file, line, message))
+                yield Fault("policy_input_unknown", message, file, line)
+
+
+def unknown_fields(engine: RegorusEngine) -> Iterator[Fault]:
+    """Fields of a decision, rules or written in it, that none has: ``policy_field_unknown``."""
+    told: set[tuple[str, str]] = set()
+    for path in engine.decisions():
+        schema = CONTROL_DECISION_FIELDS if path == RULE else POLICY_DECISION_SCHEMA["properties"]
+        for name, file, line in engine.fields(path):
+            if name not in schema and (path, name) not in told:
+                told.add((path, name))
+                message = (
+                    f"{name} is a field of the decision {path} here, which makes it invalid: a decision has only "
+                    f"{', '.join(schema)}; a rule that is no answer belongs into another package"
+                )
+                yield Fault("policy_field_unknown", message, file, line)
+
+
+def trial_faults(sources: PolicySources, engine: RegorusEngine) -> list[Fault]:
+    """What the trial before they are served would refuse them for, on a plain input."""
+    inputs = {path: {} if path == RULE else _plain() for path in engine.decisions()}
+    trial = Trial(POLICY_TRIAL, settings().trial_limit)
+    return asyncio.run(trial.run(Sources(sources.revision, sources.to_json()), inputs))
+
+
+def invalid_answers(engine: RegorusEngine) -> Iterator[Fault]:
+    """Rules, of which a trial has shown that they end, whose answer to a plain request is no decision."""
+    for path in engine.decisions():
+        if path == RULE:
+            continue
+        verdict = engine.evaluate(path, _plain())
+        if verdict.fault is Reason.POLICY_INVALID:
+            message = f"what it answers to a plain request is no decision: {verdict.message}"
+            yield Fault(Reason.POLICY_INVALID.value, message, field=path)
+
+
+def opa_faults(directory: Path) -> list[Fault]:
+    """What ``opa check`` says of a folder: ``opa_check``.
+
+    Raises:
+        Unreachable: ``opa_missing``, there is none in PATH, or it does not answer.
+    """
+    opa = shutil.which("opa")
+    if opa is None:
+        raise Unreachable.of("opa_missing", "there is no opa in PATH", field="--opa")
+    command = [opa, "check", "--format", "json", str(directory)]
+    try:
+        done = subprocess.run(command, capture_output=True, timeout=_OPA_SECONDS, check=False)  # noqa: S603 - their own
+        found = json.loads(done.stderr or done.stdout or b"{}").get("errors", []) if done.returncode else []
+    except (OSError, ValueError, subprocess.TimeoutExpired) as error:
+        raise Unreachable.of("opa_missing", f"opa does not answer: {error}", field="--opa") from error
+    return [_of_opa(each) for each in found] or ([Fault("opa_check", "opa refuses them")] if done.returncode else [])
+
+
+def _of_opa(error: dict[str, Any]) -> Fault:
+    place = error.get("location", {})
+    return Fault("opa_check", f"opa: {error['message']}", place.get("file"), place.get("row"))

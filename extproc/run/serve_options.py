@@ -1,0 +1,36 @@
+"""What ``dropout serve`` is told, parsed. Light to import, because it starts its workers first."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+from extproc.net.listening import Listening
+from extproc.net.tls import TlsFiles
+from extproc.serve.supervisor.auxiliary import AuxiliaryCommand
+from extproc.state import StateFolder
+
+
+@dataclass(frozen=True, slots=True)
+class ServeOptions:
+    """The command line, parsed; of the flags in its order. ``beside`` is what runs beside the workers."""
+
+    store: str
+    state: StateFolder
+    policies: Path | None
+    transport: str
+    admin: Listening
+    rollouts: Path | None
+    prune: bool
+    features: str | None
+    policy_engine: str | None
+    sinks: tuple[str, ...]
+    envoy_dir: Path | None
+    envoy_admin: Sequence[tuple[str, int]]
+    access_log: Listening | None
+    tls: TlsFiles | None
+    drain_timeout: float
+    decision_deadline: float
+    worker_memory: int
+    beside: Sequence[AuxiliaryCommand]

@@ -1,0 +1,344 @@
+"""A worker of ``dropout serve``: what its decision path is put together from.
+
+Started as ``python -m extproc.run.worker TRANSPORT``; nobody types it. Everything that a worker needs is imported
+here, at once: the supervisor starts it before it knows what there is to serve.
+"""
+
+from __future__ import annotations
+
+import gc
+import logging
+import sys
+from collections.abc import Iterator, Sequence
+from functools import partial
+from typing import Any, Final, cast
+
+from extproc.adapters.regorus.policy import RegorusEngine
+from extproc.adapters.stores import open_store
+from extproc.clock import Clock, SystemClock
+from extproc.datapath.features import FeatureReader
+from extproc.datapath.pipeline import Pipeline
+from extproc.datapath.policy_input import Reads, plain_input
+from extproc.datapath.ports import DecisionRecord, DecisionSink, EmbeddedEngine, PolicyEngine
+from extproc.datapath.pseudonym import load_or_create_key
+from extproc.datapath.sinks.batching_sink import BatchingSink
+from extproc.datapath.sinks.decision_event import EventEncoder
+from extproc.datapath.sinks.decision_log import DecisionLog
+from extproc.datapath.sinks.event_queue import EventQueue
+from extproc.datapath.sinks.tally import DecisionTally, Tallied
+from extproc.datapath.transports.exchange import RequestHandler
+from extproc.datapath.verdict_cache import VerdictCache
+from extproc.decision_id import DecisionIds, KeyFile
+from extproc.errors import DropoutError, Fault
+from extproc.metrics.catalogue import (
+    CACHE_BYTES,
+    CACHE_HITS,
+    CACHE_MISSES,
+    CACHE_REFUSED,
+    FEATURE_ERRORS,
+    LOG_DROPS,
+    LOG_ERRORS,
+    STREAM_ERRORS,
+    TASK_FAILURES,
+    VERDICT_HITS,
+    VERDICT_MISSES,
+)
+from extproc.metrics.counting import Metrics
+from extproc.plugins import FEATURES, POLICY_ENGINE, SINK, open_adapter, scheme_of
+from extproc.resources.deadline import late
+from extproc.resources.policies import PolicySources
+from extproc.serve.logs import configure_logging
+from extproc.serve.worker.policy_slot import PolicySlot
+from extproc.serve.worker.server import server_maker
+from extproc.serve.worker.worker import run_worker
+from extproc.serve.worker_config import WorkerConfig
+from extproc.settings import settings
+from extproc.snapshot.holder import SnapshotHolder
+from extproc.snapshot.model import CompiledRollout, Overlay, Snapshot
+from extproc.snapshot.trips import LocalTrip
+from extproc.state import StateFolder
+
+logger = logging.getLogger(__name__)
+
+_WORTH_FREEZING: Final = 1000
+"""Rollouts compiled since the last freeze: a full collection walks as many in a few milliseconds."""
+
+
+class DecisionApplication:
+    """The decision path of one worker, as ``serve.worker.application.Application`` wants it."""
+
+    def __init__(self, config: WorkerConfig, policies: PolicySlot) -> None:
+        clock = SystemClock()
+        self._clock = clock
+        self._policies = policies
+        self._engine: PolicyEngine | None = None
+        if config.policy_engine:
+            self._engine = open_adapter(POLICY_ENGINE, config.policy_engine, "--policy-engine")
+            policies.ask(self._engine)
+        self._store = open_store(config.store)
+        self._holder = SnapshotHolder(self._store, clock)
+        self._frozen_at = 0
+        self._deadline = config.decision_deadline
+        self._metrics = Metrics(clock)
+        self._traffic = _Traffic()
+        self._verdicts = VerdictCache(settings().verdict_cache_entries)
+        self._features = _open_features(config.features, clock, config.decision_deadline) if config.features else None
+        self._log = self._open_log(config) if config.sinks else None
+        self._unanswered_of: tuple[object, object] = (None, None)
+        self._unanswered: list[dict[str, Any]] = []
+        self._id_keys = KeyFile(StateFolder(config.state).ids, clock)
+        self._holder.on_swap.append(self._swapped)
+        self._watch()
+        sinks: list[DecisionSink] = [self._metrics, self._traffic]
+        self._tally = DecisionTally(clock) if config.observed else None
+        if self._tally is not None:
+            sinks.append(self._tally)
+        if self._log is not None:
+            sinks.append(self._log)
+        self._noted = BatchingSink(sinks)
+        self._pipeline = Pipeline(
+            self._holder,
+            policies,
+            self._features,
+            DecisionIds(self._id_keys, config.index, clock),
+            clock,
+            self._noted,
+            config.decision_deadline,
+        )
+
+    def _open_log(self, config: WorkerConfig) -> DecisionLog:
+        queues = [EventQueue(scheme_of(url), open_adapter(SINK, url, "--sink")) for url in config.sinks]
+        key = load_or_create_key(StateFolder(config.state).pseudonyms)
+        labels = {"app": "dropout", "worker": str(config.index)}
+        return DecisionLog(EventEncoder(labels, key, self._reads), queues, self._clock)
+
+    def _reads(self, path: str) -> tuple[str, ...]:
+        engine = self._policies.current
+        return cast(Reads, engine.reads(path)).paths if engine is not None else ()
+
+    def _watch(self) -> None:
+        """Have what others count read at every dump."""
+        verdicts = self._verdicts
+        self._metrics.watch(VERDICT_HITS, lambda: verdicts.hits)
+        self._metrics.watch(VERDICT_MISSES, lambda: verdicts.misses)
+        if self._features is not None:
+            features = self._features
+            self._metrics.watch(CACHE_HITS, lambda: features.hits)
+            self._metrics.watch(CACHE_MISSES, lambda: features.misses)
+            self._metrics.watch(CACHE_REFUSED, lambda: features.cache.refused)
+            self._metrics.gauge(CACHE_BYTES, lambda: features.cache.bytes)
+            self._metrics.watch(FEATURE_ERRORS, lambda: features.errors)
+        for queue in self._log.queues if self._log is not None else ():
+            self._metrics.watch(LOG_DROPS, partial(getattr, queue, "drops"), queue.name)
+            self._metrics.watch(LOG_ERRORS, partial(getattr, queue, "errors"), queue.name)
+
+    def _swapped(self, snapshot: Snapshot) -> None:
+        self._noted.flush()  # what was decided from the one before counts as that one's
+        self._metrics.snapshot(snapshot.revision)
+        self._metrics.retain(snapshot.rollouts.keys())
+        if self._tally is not None:
+            self._tally.retain(snapshot.rollouts)
+
+    def _freeze_many(self, _snapshot: Snapshot) -> None:
+        """Keep full collections from walking ten thousand rollouts.
+
+        Whatever lives at that moment is never collected again, requests with their cycles too, so a few rollouts are
+        not worth it, and what is garbage already goes first.
+        """
+        if self._holder.compiled - self._frozen_at >= _WORTH_FREEZING:
+            self._frozen_at = self._holder.compiled
+            gc.collect(1)
+            gc.freeze()
+
+    @property
+    def decided(self) -> int:
+        """Requests decided so far."""
+        return self._traffic.decided
+
+    @property
+    def revision(self) -> int:
+        """The store's revision that requests are decided from."""
+        return self._holder.current.revision
+
+    def engine(self, sources: str) -> EmbeddedEngine:
+        """An engine of ``sources``, to be put in force at once."""
+        self._noted.flush()  # what is logged of a policy's input is what the policy reads that was asked
+        return self._verdicts.before(RegorusEngine(PolicySources.from_json(sources)))
+
+    def load(self) -> None:
+        """The first snapshot."""
+        self._holder.load()
+        self._frozen_at = self._holder.compiled  # the worker freezes what there is when it has started
+        self._holder.on_swap.append(self._freeze_many)
+
+    def trials(self) -> dict[str, Any]:
+        """For each rule that a rollout asks, the input of a plain request to the first rollout that asks it."""
+        engine = self._policies.current
+        if engine is None:
+            return {}
+        trials: dict[str, Any] = {}
+        for rollout in self._holder.current.rollouts.values():
+            if rollout.policy is not None and rollout.policy.path not in trials:
+                reads = engine.reads(rollout.policy.path)
+                trials[rollout.policy.path] = plain_input(rollout, self._clock.now(), reads)
+        return trials
+
+    @property
+    def process(self) -> RequestHandler:
+        """What replies to one request's headers."""
+        return self._pipeline.process
+
+    def count_fault(self, fault: str) -> None:
+        """Count it; what it was is no label, because it is the peer's doing."""
+        del fault
+        self._metrics.count(STREAM_ERRORS)
+
+    def count_failure(self, task: str) -> None:
+        """Count it by the work that failed."""
+        self._metrics.count(TASK_FAILURES, task)
+
+    async def follow(self) -> None:
+        """Follow the store."""
+        await self._holder.follow()
+
+    def describe(self) -> dict[str, Any]:
+        """For /snapshot: what is wrong, and every rollout, described as it is iterated over."""
+        snapshot = self._holder.current
+        errors = [{"rollout": key, **fault.as_dict()} for key, fault in self._holder.errors.items()]
+        if self._holder.store_fault is not None:
+            errors.append({"rollout": None, **self._holder.store_fault.as_dict()})
+        errors.extend(self.unanswered())
+        errors.extend(self._ended_early(snapshot))
+        rollouts = (_described(rollout, snapshot.overlay_of(key)) for key, rollout in snapshot.rollouts.items())
+        return {"rollouts": rollouts, "errors": errors}
+
+    def unanswered(self) -> list[dict[str, Any]]:
+        """What rollouts ask for and nobody has: each once, with the first rollout that asks.
+
+        It is asked for every few seconds, beside requests: rollouts are gone through when they or the policies changed.
+        """
+        of = (self._holder.current.rollouts, self._policies.current)
+        if any(one is not other for one, other in zip(of, self._unanswered_of, strict=True)):
+            self._unanswered_of, self._unanswered = of, list(self._never_answered(self._holder.current))
+        return self._unanswered
+
+    def _never_answered(self, snapshot: Snapshot) -> Iterator[dict[str, Any]]:
+        engine = self._policies.current
+        where = "no policies are served" if engine is None else "no policy has it"
+        named = set[str]()
+        features_answered = self._features is not None
+        for key, rollout in snapshot.rollouts.items():
+            policy = rollout.policy
+            if policy is not None and policy.path not in named and (engine is None or not engine.has(policy.path)):
+                named.add(policy.path)
+                message = f"the rule {policy.path} is asked, but {where}: every request ends at onError"
+                fault = Fault("policy_rule_missing", message, field="spec.policy.path")
+                yield {"rollout": key, "rule": policy.path, **fault.as_dict()}
+            if rollout.features is not None and not features_answered:
+                features_answered = True
+                message = "features are asked for, but serve has no --features: every one is missing"
+                yield {"rollout": key, **Fault("feature_store_missing", message, field="spec.features").as_dict()}
+
+    def _ended_early(self, snapshot: Snapshot) -> Iterator[dict[str, Any]]:
+        """Rollouts in the store from before that wait longer than they may: features are missing at the deadline."""
+        for key, rollout in snapshot.rollouts.items():
+            if rollout.features is not None and rollout.features.timeout > self._deadline:
+                yield {"rollout": key, **late("features", rollout.features.timeout, self._deadline).as_dict()}
+
+    def dump(self) -> dict[str, Any]:
+        """The metrics, of every decision that was answered."""
+        self._noted.flush()
+        self._metrics.snapshot_confirmed(self._holder.confirmed_at)
+        return self._metrics.dump()
+
+    def rollouts(self) -> list[str]:
+        """The keys of all rollouts."""
+        return list(self._holder.current.rollouts)
+
+    def policies_swapped(self, revision: str) -> None:
+        """Note it for the metrics."""
+        if revision:
+            self._metrics.policy(revision)
+
+    def hold(self, trips: Sequence[LocalTrip], killed: Sequence[str]) -> None:
+        """Beside what the store says, until the next of its kind."""
+        self._holder.hold(trips, frozenset(killed))
+
+    def listening(self) -> None:
+        """Tell of every unit again."""
+        if self._tally is not None:
+            self._tally.begin_anew()
+
+    def take_decided(self) -> Tallied | None:
+        """The tally since the last time."""
+        self._noted.flush()
+        tallied = self._tally.take() if self._tally is not None else None
+        return tallied if tallied is not None and tallied.counts else None
+
+    def reload(self) -> None:
+        """Read the keys and have sinks open again what they opened, by their names; the store needs no telling."""
+        try:
+            self._id_keys.reload()
+        except DropoutError as error:
+            logger.warning("the keys of decision ids stay as they were: %s", error)
+        if self._log is not None:
+            self._log.reopen()
+
+    async def close(self, within: float) -> None:
+        """Hand the rest of the log to its sinks, let go of the stores."""
+        self._noted.flush()
+        if self._log is not None:
+            await self._log.close(within)
+        if self._features is not None:
+            await self._features.close()
+        if self._engine is not None:
+            await self._engine.close()
+        self._store.close()
+
+
+def _open_features(url: str, clock: Clock, deadline: float) -> FeatureReader:
+    tuning = settings()
+    return FeatureReader(
+        open_adapter(FEATURES, url, "--features"),
+        clock,
+        max_bytes=tuning.feature_cache_bytes,
+        max_age=tuning.feature_cache,
+        deadline=deadline,
+    )
+
+
+class _Traffic:
+    """Counts decisions, so that a draining worker knows when requests stop coming."""
+
+    def __init__(self) -> None:
+        self.decided = 0
+
+    def record(self, decided: DecisionRecord) -> None:
+        self.decided += 1
+
+
+def _described(rollout: CompiledRollout, overlay: Overlay) -> dict[str, Any]:
+    return {
+        "key": rollout.key,
+        "model": rollout.model,
+        "stable": rollout.stable,
+        "canary": rollout.canary,
+        "weight": rollout.weight / 100,
+        "epoch": rollout.epoch,
+        "arms": {arm: list(span) for arm, span in rollout.ranges.items()},
+        "killed": overlay.killed,
+        "tripped": sorted(overlay.tripped),
+        "probing": sorted(overlay.probing),
+        "aborted": sorted(rollout.aborted),
+    }
+
+
+def main(arguments: list[str]) -> int:
+    """Serve; ``arguments`` are the transport and the descriptors of the pipe and of the heartbeat's page."""
+    configure_logging("worker")
+    transport, pipe, page = arguments
+    return run_worker(int(pipe), int(page), DecisionApplication, server_maker(transport))
+
+
+if __name__ == "__main__":
+    sys.exit(main(sys.argv[1:]))

@@ -1,0 +1,47 @@
+"""What ``dropout serve`` is to do, and what its composition root provides for it."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+from extproc.net.listening import Listening
+from extproc.serve.supervisor.auxiliary import AuxiliaryCommand
+from extproc.serve.supervisor.document_keeper import Folder
+from extproc.serve.supervisor.envoy_keeper import Delivery, EnvoyFiles
+from extproc.serve.supervisor.policy_trial import ReadSources
+from extproc.serve.supervisor.safety import Register
+from extproc.serve.supervisor.service_manager import ServiceManager
+from extproc.serve.supervisor.unmet import WatchedStore
+from extproc.serve.worker_config import ObserverPlan, SafetyPlan, WorkerConfig
+
+
+@dataclass(frozen=True, slots=True)
+class ServePlan:
+    """What to serve. ``configs`` has one entry for each worker; ``beside`` is what runs beside them."""
+
+    configs: Sequence[WorkerConfig]
+    worker_command: Sequence[str]
+    trial_command: Sequence[str]
+    admin: Listening
+    policies: Path | None
+    drain_timeout: float
+    safety: SafetyPlan
+    beside: Sequence[AuxiliaryCommand] = ()
+    observer: ObserverPlan | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class Parts:
+    """What the composition root provides: blocking calls, made on a thread, and who is told how the process is."""
+
+    open_folder: Callable[[], Folder | None]
+    envoy_files: EnvoyFiles | None
+    delivery: Delivery | None
+    read_sources: ReadSources
+    register: Register
+    open_store: Callable[[], WatchedStore]
+    manager: ServiceManager
+    say: Callable[[str], None]
+    warn: Callable[[str], None]

@@ -1,0 +1,1 @@
+"""A worker of ``dropout serve``: the process that answers Envoy."""

@@ -1,0 +1,1 @@
+"""OPA's own cases, by the engines that Dropout has."""

@@ -1,0 +1,73 @@
+"""Whether an Envoy has what was rendered: by what it says of versions, and what it does not say is no good news."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from pathlib import Path
+
+import orjson
+import pytest
+
+from extproc.adapters.envoy import delivery as envoy_delivery
+from extproc.adapters.envoy.delivery import BEHIND_SECONDS, SILENT_SECONDS, EnvoyDelivery
+from extproc.envoy.files import CLUSTERS_FILE, ROUTES_FILE
+from extproc.envoy.render import ROUTE_CONFIG_NAME
+
+NAMES = (f"http.ingress.rds.{ROUTE_CONFIG_NAME}.version_text", "cluster_manager.cds.version_text")
+
+
+class Envoy:
+    """An Envoy that says what it is told to; None: it is silent."""
+
+    def __init__(self, folder: Path, patched: pytest.MonkeyPatch) -> None:
+        self.versions: Sequence[str] | None = None
+        self.now = 0.0
+        self.delivery = EnvoyDelivery([("127.0.0.1", 9)], folder)
+        patched.setattr(envoy_delivery, "fetch", self._fetch)
+        patched.setattr(envoy_delivery.time, "monotonic", lambda: self.now)
+
+    def _fetch(self, _host: str, _port: int, path: str, _most: int) -> bytes:
+        if self.versions is None:
+            raise ConnectionRefusedError
+        stats = zip(NAMES, self.versions, strict=True) if "version_text" in path else ()
+        return orjson.dumps({"stats": [{"name": name, "value": value} for name, value in stats]})
+
+    def after(self, seconds: float, *versions: str) -> str | None:
+        """Why it has not what was rendered, once it was asked so much later."""
+        self.versions, self.now = versions or None, self.now + seconds
+        self.delivery.ask("127.0.0.1", 9)
+        return self.delivery.behind()
+
+
+@pytest.fixture
+def envoy(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Envoy:
+    for file in (ROUTES_FILE, CLUSTERS_FILE):
+        (tmp_path / file).write_bytes(b'{"versionInfo":"0123456789abcdef","resources":[]}\n')
+    return Envoy(tmp_path, monkeypatch)
+
+
+def test_one_that_is_silent_is_neither_behind_nor_not(envoy: Envoy) -> None:
+    assert envoy.delivery.behind() is None
+    assert envoy.after(0, "0123456789abcdef", "0123456789abcdef") == ""
+    envoy.after(1, "ffffffffffffffff", "0123456789abcdef")
+    assert envoy.after(BEHIND_SECONDS, "ffffffffffffffff", "0123456789abcdef")
+    assert envoy.after(1) is None
+    assert envoy.after(1, "0123456789abcdef", "0123456789abcdef") == ""
+
+
+def test_one_that_is_silent_may_be_starting_for_a_while_and_does_not_have_the_routes(envoy: Envoy) -> None:
+    for start in (0.0, 100.0):  # its first start, and a later one
+        envoy.after(start)
+        assert envoy.delivery.awaited() == {"127.0.0.1:9"}
+        envoy.after(SILENT_SECONDS)
+        assert not envoy.delivery.awaited(), "it does not come by itself"
+        assert None not in envoy.delivery.faults().values()
+        envoy.after(1, "0123456789abcdef", "0123456789abcdef")
+        assert not envoy.delivery.awaited()
+
+
+def test_one_that_has_no_version_has_not_what_a_file_without_one_says(envoy: Envoy, tmp_path: Path) -> None:
+    for file in (ROUTES_FILE, CLUSTERS_FILE):
+        (tmp_path / file).write_text("garbage")
+    envoy.after(0, "", "")
+    assert envoy.after(BEHIND_SECONDS, "", "")

@@ -1,0 +1,77 @@
+"""What the engine answers otherwise than OPA is refused, with the place and the way out, or answered as OPA does."""
+
+from __future__ import annotations
+
+import pytest
+
+from extproc.adapters.regorus.policy import check_here
+from tests.support.policies import engine_of, sources_of
+
+
+@pytest.mark.parametrize(
+    ("rule", "code", "says"),
+    [
+        ('p := json.match_schema("{}", {})', "policy_builtin_differs", "json.match_schema"),
+        ('p := yaml.is_valid("a")', "policy_builtin_differs", "ask json.is_valid"),
+        ("p if is_string(1) with is_string as yaml.is_valid", "policy_builtin_differs", "yaml.is_valid"),
+        ("p := [v | [_, v] := walk(input)]", "policy_construct_differs", "write walk(x, [path, value])"),
+        ('p if "a", "a" in input.xs', "policy_construct_differs", "write x[key] == value"),
+        ("p := a if { not a = f(1)\n a = f(2) }\n\nf(x) := x", "policy_construct_differs", "a is negated"),
+        ('p[q].r := 1 if some q in ["a"]\n\np.b.s := 2', "policy_construct_differs", "by one rule"),
+        ("default p.q.f(x) := 1", "policy_construct_differs", "write it as a function"),
+        ("import future.keywords.not\n\np if not input.x", "policy_construct_differs", "the keyword not"),
+    ],
+)
+def test_what_opa_answers_otherwise_is_refused(rule: str, code: str, says: str) -> None:
+    faults = check_here(sources_of(f"package routing\n\n{rule}\n"))
+    assert [(fault.code, fault.file) for fault in faults] == [(code, "routing/decision.rego")]
+    assert faults[0].line in (3, 4, 5)
+    assert says in faults[0].message
+
+
+@pytest.mark.parametrize(
+    "condition",
+    [
+        "walk(input, [_, 1])",
+        '"a" in input.xs',
+        "not input.x = 2",
+        "a = 1; not a = 2",
+        "not input.x = 2; input.y = 3",
+        "some key, value in input.xs; key == value",
+    ],
+)
+def test_what_is_near_it_and_answered_alike_is_served(condition: str) -> None:
+    assert check_here(sources_of(f"package routing\n\np if {{ {condition} }}\n")) == []
+
+
+@pytest.mark.parametrize(
+    ("call", "answer"),
+    [
+        ('sprintf("%s %d %v %.2f%%", ["a", -3, [1, "b", {2}], 0.5])', 'a -3 [1, "b", {2}] 0.50%'),
+        ('sprintf("%d %x", [-255, 255])', "-255 ff"),
+        ('sprintf("%v %v", [0.0000001, 100000000.5])', "1e-07 1.000000005e+08"),
+        ('sprintf("%d", [strings.count("11111", "11")])', "2"),
+        ('strings.replace_n({"a": "b", "b": "a"}, "abba")', "baab"),
+        ('strings.replace_n({"": "-", "é": "e"}, "aéb")', "-a-e-b-"),
+        ('sprintf("%d", [units.parse("5Ki")])', "5120"),
+        ('sprintf("%v", [json.is_valid(1)])', "false"),
+        ('sprintf("%v", [glob.match("{a,b}c", [], "ac")])', "true"),
+    ],
+)
+def test_builtins_that_the_engine_has_otherwise_answer_as_opa(call: str, answer: str) -> None:
+    engine = engine_of(f'package routing\n\ndecision := {{"allow": true, "reason": {call}}}\n')
+    assert engine.evaluate("routing/decision", {}).reason == answer
+
+
+@pytest.mark.parametrize(
+    "call", ['units.parse("1e9999999999")', 'units.parse("a")', 'strings.replace_n({"a": 1}, "a")']
+)
+def test_what_opa_leaves_undefined_is_undefined(call: str) -> None:
+    verdict = engine_of(f"package routing\n\ndecision := {call}\n").evaluate("routing/decision", {})
+    assert verdict.fault == "policy_undefined"
+
+
+@pytest.mark.parametrize("call", ['sprintf("%d", ["a"])', 'sprintf("%s", [])', 'glob.match("a{,b}", [], "a")'])
+def test_what_is_not_sure_to_be_as_in_opa_ends_the_evaluation(call: str) -> None:
+    verdict = engine_of(f"package routing\n\ndecision := {call}\n").evaluate("routing/decision", {})
+    assert verdict.fault == "policy_error"

@@ -1,0 +1,36 @@
+"""What is said of a command line that is nearly right: what was meant, or how it is written."""
+
+from __future__ import annotations
+
+import pytest
+
+from tests.unit.cli.test_validate import run
+
+SAID = {
+    "aply": "no such command 'aply'; did you mean 'apply'?: see 'dropout --help' (usage)",
+    "rollout lst": "no such command 'lst'; did you mean 'list'?: see 'dropout rollout --help' (usage)",
+    "promote x": "no such command 'promote'; did you mean 'dropout rollout promote'?: see 'dropout --help' (usage)",
+    "rollout kill x": "no such command 'kill'; did you mean 'dropout kill'?: see 'dropout rollout --help' (usage)",
+    "frobnicate": "no such command 'frobnicate': see 'dropout --help' (usage)",
+    "apply --flename x": "no such option '--flename'; did you mean '--filename'?: see 'dropout apply --help' (usage)",
+    "apply base.yaml": "missing option '-f' / '--filename'; write -f PATH: see 'dropout apply --help' (usage)",
+    "get rolout x": "KIND: kind 'rolout' is not known here; did you mean 'rollout'? (unsupported_kind)",
+    "get pod x": "KIND: kind 'pod' is not known here; rollout and analysistemplate are (unsupported_kind)",
+    "get rollouts": (
+        "missing argument '[NAMESPACE/]NAME'; `dropout rollout list` shows what there is: "
+        "see 'dropout get --help' (usage)"
+    ),
+    "rollout set-weight x 50%": (
+        "PERCENT: '50%' is not a number of percent, such as 5 or 12.5, without a percent sign (weight_invalid)"
+    ),
+    "explain --path v1/models": (
+        "--path: 'v1/models' is no path of a request, which begins with '/'; did you mean '/v1/models'? (path_invalid)"
+    ),
+}
+
+
+@pytest.mark.parametrize("line", SAID)
+def test_a_command_line_that_is_nearly_right_is_told_what_was_meant(
+    line: str, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert run(capsys, *line.split()) == (2, "", SAID[line] + "\n")
