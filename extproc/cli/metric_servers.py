@@ -1,17 +1,19 @@
-"""``--metrics NAME=URL``: the servers that a controller may ask for metrics, by the names that documents use."""
+"""``--metrics NAME=URL``: the servers that a controller may ask for metrics, by the names that documents use.
+
+What opens them is imported where there are some: ``serve`` has the flag too, and starts its workers first.
+"""
 
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from typing import Any, Final
+from typing import TYPE_CHECKING, Any, Final
 
 import click
-from pydantic import ValidationError
 
-from extproc.control.analysis.ports import MetricProvider
 from extproc.errors import InvalidInput
-from extproc.plugins import METRICS, open_adapter
-from extproc.resources.providers.kind import ServerSpec
+
+if TYPE_CHECKING:
+    from extproc.control.analysis.ports import MetricProvider
 
 FLAG: Final = "--metrics"
 
@@ -31,6 +33,10 @@ def metric_servers(given: Sequence[str]) -> dict[str, MetricProvider]:
             say; what ``open_adapter`` raises for the URL.
     """
     found: dict[str, MetricProvider] = {}
+    if not given:
+        return found
+    from extproc.plugins import METRICS, open_adapter
+
     for each in given:
         name, equals, url = each.partition("=")
         if not equals or not _is_name(name):
@@ -43,6 +49,10 @@ def metric_servers(given: Sequence[str]) -> dict[str, MetricProvider]:
 
 
 def _is_name(name: str) -> bool:
+    from pydantic import ValidationError
+
+    from extproc.resources.providers.kind import ServerSpec
+
     try:
         ServerSpec(server=name)
     except ValidationError:

@@ -19,7 +19,7 @@ from extproc.net.listening import CONTROL, FEEDBACK
 from extproc.net.tls import TlsFiles
 from extproc.run.controller_options import DEFAULT_LISTEN
 from extproc.run.processes import CONTROLLER
-from extproc.serve.supervisor.auxiliary import AuxiliaryCommand
+from extproc.serve.supervisor.children import AuxiliaryCommand
 from extproc.state import StateFolder
 
 _CONTROL: Final = CONTROL._replace(flag="--control-listen")

@@ -8,7 +8,7 @@ from pathlib import Path
 
 from extproc.net.listening import Listening
 from extproc.net.tls import TlsFiles
-from extproc.serve.supervisor.auxiliary import AuxiliaryCommand
+from extproc.serve.supervisor.children import AuxiliaryCommand
 from extproc.state import StateFolder
 
 

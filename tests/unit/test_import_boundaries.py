@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import ast
 import re
+import subprocess
 import sys
 import tomllib
 from collections.abc import Iterator, Mapping
@@ -288,3 +289,11 @@ def test_outside_the_demo_only_what_pip_install_brings_is_imported() -> None:
         and by_import.get(name, name) not in brought(module)
     }
     assert unknown == set()
+
+
+def test_serve_starts_its_workers_before_it_imports_what_reads_documents() -> None:
+    """They import while it does: what it imports before delays every start, and whoever waits for it."""
+    heavy = ("pydantic", "yaml", "msgspec", "uvloop", "asyncio", "grpc", "extproc.control", "extproc.resources")
+    program = "import sys, extproc.cli.serve; print('\\n'.join(sys.modules))"
+    loaded = subprocess.run([sys.executable, "-P", "-c", program], capture_output=True, text=True, check=True)
+    assert [module for module in loaded.stdout.split() if within(module, *heavy)] == []

@@ -11,29 +11,20 @@ import os
 import socket
 import subprocess
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from contextlib import suppress
-from dataclasses import dataclass
 from typing import Final, Generic
 
 from msgspec.json import Decoder
 
 from extproc.serve.channel import Channel, In, Out
 from extproc.serve.messages import Failed
-from extproc.serve.supervisor.children import Backoff, start
+from extproc.serve.supervisor.children import AuxiliaryCommand, Backoff, start
 from extproc.serve.tasks import Tasks
 from extproc.trouble import Troubles
 
 STOP_SECONDS: Final = 3.0
 """What it gets to end by itself after SIGTERM."""
-
-
-@dataclass(frozen=True, slots=True)
-class AuxiliaryCommand:
-    """What to run, and what it is called in messages."""
-
-    name: str
-    command: Sequence[str]
 
 
 class Auxiliary(Generic[Out, In]):

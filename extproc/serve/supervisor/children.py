@@ -32,6 +32,14 @@ CRASHES: Final = frozenset({signal.SIGSEGV, signal.SIGABRT, signal.SIGBUS, signa
 """Signals that a process ends by through its own doing. SIGKILL is somebody else's."""
 
 
+@dataclass(frozen=True, slots=True)
+class AuxiliaryCommand:
+    """What to run beside the workers, and what it is called in messages."""
+
+    name: str
+    command: Sequence[str]
+
+
 @dataclass(slots=True)
 class Child:
     """One life of a worker process, as its supervisor sees it.

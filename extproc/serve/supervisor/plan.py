@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from extproc.net.listening import Listening
-from extproc.serve.supervisor.auxiliary import AuxiliaryCommand
+from extproc.serve.supervisor.children import AuxiliaryCommand
 from extproc.serve.supervisor.document_keeper import Folder
 from extproc.serve.supervisor.envoy_keeper import Delivery, EnvoyFiles
 from extproc.serve.supervisor.policy_trial import ReadSources

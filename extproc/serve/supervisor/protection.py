@@ -32,7 +32,8 @@ from extproc.serve.messages import (
     TripsInForce,
     WantMetrics,
 )
-from extproc.serve.supervisor.auxiliary import Auxiliary, AuxiliaryCommand
+from extproc.serve.supervisor.auxiliary import Auxiliary
+from extproc.serve.supervisor.children import AuxiliaryCommand
 from extproc.serve.supervisor.safety import HostSafety
 from extproc.serve.worker_config import ObserverPlan
 from extproc.settings import Settings
