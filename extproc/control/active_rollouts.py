@@ -76,12 +76,12 @@ class ActiveRollouts:
         """The rollout called ``key``, if it is under way."""
         return self._followed.get(key)
 
-    def look_again(self) -> None:
-        """Look at everything at the next refresh, whether it changed or not."""
+    def resync(self) -> None:
+        """Take over everything at the next refresh, whether it changed or not."""
         self._revision = 0
 
     def refresh(self) -> None:
-        """Take over what changed since the last look. Raises ``Unreachable``; then nothing is forgotten."""
+        """Take over what changed since the last refresh. Raises ``Unreachable``; then nothing is forgotten."""
         changes = self._store.changes(self._revision)
         if changes is None:
             return
@@ -108,7 +108,7 @@ class ActiveRollouts:
             self.alarms.add(row.key)
         else:
             self.alarms.discard(row.key)
-        if row.deleted or not self._is_looked_at(row):
+        if row.deleted or not self._is_followed(row):
             self._followed.pop(row.key, None)
             self._troubles.note(f"rollout {row.key}")
         elif before is None or before.row.document != row.document:
@@ -117,7 +117,7 @@ class ActiveRollouts:
             before.row = row
             self._troubles.note(f"rollout {row.key}")
 
-    def _is_looked_at(self, row: StoredRollout) -> bool:
+    def _is_followed(self, row: StoredRollout) -> bool:
         """Whether anything may become of it: of an experiment always, as long as it is there."""
         status, is_experiment = row.status, bool(row.document.get("spec", {}).get("variants"))
         is_told = any(condition["type"] in TOLD for condition in status.conditions)

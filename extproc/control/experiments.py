@@ -128,7 +128,7 @@ def _with_measurements(
         if not same or kind not in status.analysis:
             runs[kind] = analysis.start(run, now)
             continue
-        runs[kind] = analysis.looked_at(run, status.analysis[kind], now, 0)
+        runs[kind] = analysis.brought_up_to(run, status.analysis[kind], now, 0)
         if new := measured.get(kind):
             runs[kind] = analysis.record(run, runs[kind], new, now)
     return {EPOCH: status.epoch, **runs} if runs else {}

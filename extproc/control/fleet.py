@@ -19,13 +19,13 @@ from extproc.measure.outcomes import End, Ends
 from extproc.snapshot.compile import limits_of
 
 RECENT_SECONDS: Final = 10.0
-"""Summaries may come as late. After a longer time without a look, what was counted meanwhile is of no second."""
+"""Summaries may come as late. After a longer time without ``collect``, what was counted meanwhile is of no second."""
 
 
 MAX_KNOWN: Final = 100_000
-"""Summaries that are remembered, 30 MB; with more of them the next look is a first one again, which sees nothing new.
+"""Summaries that are remembered, 30 MB; with more of them the next tick is a first one again, which sees nothing new.
 
-A source keeps fewer, or every look would be that.
+A source keeps fewer, or every tick would be that.
 """
 
 
@@ -58,28 +58,28 @@ class _Pair:
 
 
 class FleetBreaker:
-    """Watches rollouts under way; the arms stand for the versions. What came before the first look does not count."""
+    """Watches rollouts under way; the arms stand for the versions. What came before the first tick does not count."""
 
     def __init__(self, source: SummarySource, monotonic: Callable[[], float]) -> None:
         self._source = source
         self._monotonic = monotonic
-        self._looked_at = float("-inf")
+        self._collected_at = float("-inf")
         self._known: dict[tuple[str, str, int], Summary] = {}
         self._new: dict[tuple[str, int], tuple[Ends, Ends]] = {}
         self._pairs: WeakKeyDictionary[ActiveRollout, _Pair] = WeakKeyDictionary()
 
-    def look(self, under_way: Iterable[ActiveRollout], now: float) -> None:
+    def collect(self, under_way: Iterable[ActiveRollout], now: float) -> None:
         """See what is new at ``now`` (Unix seconds) of the rollouts ``under_way``, once a tick.
 
         Observations that cannot be read say nothing: every host goes on watching by itself.
         """
         self._new.clear()
-        anew = self._monotonic() - self._looked_at > RECENT_SECONDS or len(self._known) > MAX_KNOWN
+        anew = self._monotonic() - self._collected_at > RECENT_SECONDS or len(self._known) > MAX_KNOWN
         try:
             summaries = self._source.summaries(0.0 if anew else now - RECENT_SECONDS)
         except Unreachable:
             return
-        self._looked_at = self._monotonic()
+        self._collected_at = self._monotonic()
         if anew:
             self._known.clear()
         for summary in summaries:

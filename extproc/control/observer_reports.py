@@ -19,7 +19,7 @@ from extproc.store.status import Status
 SILENT_SECONDS: Final = 3.0
 """Observers report every second, and at once what they take away; one that is silent for longer is not heard."""
 
-LOOK_SECONDS: Final = 0.1
+REFRESH_SECONDS: Final = 0.1
 """How often somebody who waits for an observer's next report looks for it."""
 
 _LONGEST_HOST: Final = 253
@@ -70,7 +70,7 @@ class Silence(NamedTuple):
 class _Run:
     """A run, in monotonic seconds: ``heard_at`` is when it was still to say what it said last, or earlier.
 
-    ``news_at`` is the look at which that was seen, or at which the run was first seen.
+    ``news_at`` is the refresh at which that was seen, or at which the run was first seen.
     """
 
     report: ObserverReport
@@ -82,7 +82,7 @@ class _Run:
 class Hearing:
     """What was heard of observers, by the clock of the one who listens: no clocks of two machines are compared.
 
-    A run counts as heard when its report's number changes between two looks. From any thread.
+    A run counts as heard when its report's number changes between two refreshes. From any thread.
     """
 
     def __init__(self, source: ReportSource, monotonic: Callable[[], float]) -> None:
@@ -90,11 +90,11 @@ class Hearing:
         self._monotonic = monotonic
         self._lock = Lock()
         self._runs: dict[str, _Run] = {}
-        self._looked_at = float("-inf")
+        self._refreshed_at = float("-inf")
         self._fault: Silence | None = None
         self._faulty_since: float | None = None
 
-    def look(self) -> None:
+    def refresh(self) -> None:
         """Take the newest reports."""
         with self._lock:
             now = self._monotonic()
@@ -105,7 +105,7 @@ class Hearing:
                 return
             self._fault = self._faulty_since = None
             self._take(reports, now)
-            self._looked_at = now
+            self._refreshed_at = now
 
     def trips(self) -> list[ReportedTrip]:
         """All trips that runs told of last; those of runs that are over may be known to nobody else."""
@@ -116,7 +116,7 @@ class Hearing:
         """The hosts from which an observer reported, those too whose runs are over.
 
         Raises:
-            Refused: ``observer_unheard`` when the reports could not be read at the last look.
+            Refused: ``observer_unheard`` when the reports could not be read at the last refresh.
         """
         with self._lock:
             if self._fault is not None:
@@ -126,7 +126,7 @@ class Hearing:
     def silence(self, rollout: str, attempt: int, without: Collection[str] = ()) -> Silence | None:
         """Why ``rollout`` (``namespace/name``) may not get more in ``attempt``; None: everybody is heard.
 
-        Hosts in ``without`` are not waited for. As of the last look.
+        Hosts in ``without`` are not waited for. As of the last refresh.
         """
         with self._lock:
             if self._fault is not None:
@@ -153,8 +153,8 @@ class Hearing:
                 self._runs[report.run] = _Run(report, float("-inf"), now)
                 continue
             if report.number != run.report.number:
-                # It was written after the look before, however long ago that was.
-                run.heard_at, run.news_at = self._looked_at, now
+                # It was written after the refresh before, however long ago that was.
+                run.heard_at, run.news_at = self._refreshed_at, now
             run.report, run.missing = report, False
         told, places = {report.run for report in reports}, {(report.host, report.address) for report in reports}
         for name, run in list(self._runs.items()):
@@ -173,7 +173,7 @@ class Hearing:
 
 
 class WaitingHearing:
-    """An answer within a bounded time, for who acts by hand: a look that found nothing new is repeated."""
+    """An answer within a bounded time, for who acts by hand: a refresh that found nothing new is repeated."""
 
     def __init__(self, hearing: Hearing, wait: Callable[[float], None]) -> None:
         self._hearing = hearing
@@ -182,20 +182,20 @@ class WaitingHearing:
     def unheard(self, rollout: str, attempt: int, without: Collection[str]) -> str:
         """Why ``rollout`` may not get more in ``attempt``, empty if it may; takes ``SILENT_SECONDS`` at most."""
         while True:
-            self._hearing.look()
+            self._hearing.refresh()
             silence = self._hearing.silence(rollout, attempt, without)
             if silence is None or silence.certain:
                 return silence.why if silence is not None else ""
-            self._wait(LOOK_SECONDS)
+            self._wait(REFRESH_SECONDS)
 
     def hosts(self) -> Collection[str]:
         """See ``Hearing.hosts``, as of now."""
-        self._hearing.look()
+        self._hearing.refresh()
         return self._hearing.hosts()
 
     def tripped(self, rollout: str, version: str, attempt: int) -> ReportedTrip | None:
         """What an observer told of ``version`` in ``attempt``, if it took it away."""
-        self._hearing.look()
+        self._hearing.refresh()
         for reported in self._hearing.trips():
             if reported.trip[:3] == (rollout, version, attempt):
                 return reported

@@ -76,11 +76,11 @@ class Senses:
         self._measure_until = float("-inf")
         self._splits: WeakKeyDictionary[ActiveRollout, _Split] = WeakKeyDictionary()
 
-    def look(self, under_way: Iterable[ActiveRollout], now: float) -> None:
+    def collect(self, under_way: Iterable[ActiveRollout], now: float) -> None:
         """See ``Observe``."""
-        self._servers.look()
+        self._servers.expire()
         if self._fleet is not None:
-            self._fleet.look(under_way, now)
+            self._fleet.collect(under_way, now)
 
     def begin(self, now: float) -> None:
         """See ``Observe``."""

@@ -31,7 +31,7 @@ logger = logging.getLogger(__name__)
 T = TypeVar("T")
 
 TICK_SECONDS: Final = 1.0
-"""From one look to the next."""
+"""From one tick to the next."""
 
 MOST_TRANSITIONS: Final = 50
 """How far a rollout goes in one tick; no document has as many steps that wait for nothing."""
@@ -43,7 +43,7 @@ BATCH: Final = 50
 class Observe(Protocol):
     """What a rollout is judged by. Blocks, for a bounded time; never raises."""
 
-    def look(self, under_way: Iterable[ActiveRollout], now: float) -> None:
+    def collect(self, under_way: Iterable[ActiveRollout], now: float) -> None:
         """See what is new of rollouts at ``now`` (Unix seconds); at each tick, whatever the store does."""
         ...
 
@@ -141,7 +141,7 @@ class Reconciler:
         return len(self._under_way.alarms)
 
     def tick(self) -> None:
-        """One look at everything. What fails is in ``fault``, and is tried again at the next tick.
+        """Look at everything once. What fails is in ``fault``, and is tried again at the next tick.
 
         What hosts saw is looked at whether the store can be used or not, so that nothing is missed meanwhile.
         """
@@ -150,10 +150,10 @@ class Reconciler:
                 lease = self._lead()
                 if lease is not None:
                     if self._clock_was_set_back():
-                        self._under_way.look_again()
+                        self._under_way.resync()
                     self._under_way.refresh()
             finally:
-                self.look()
+                self.collect()
             if lease is not None:
                 self._record_trips()
                 self._move(lease)
@@ -191,12 +191,12 @@ class Reconciler:
         if lease is not None and self._lease is None:
             self._troubles.note("lead")
             self._say(f"leads as {self._holder}")
-            self._under_way.look_again()  # for what was planned by a clock that was set back meanwhile
+            self._under_way.resync()  # for what was planned by a clock that was set back meanwhile
         self._lease, self._renew_at = lease, now + self._lease_seconds / 3
         return lease
 
     def _clock_was_set_back(self) -> bool:
-        """Whether the wall clock lost against time since the last look: then any rise may lie too far ahead."""
+        """Whether the wall clock lost against time since the last tick: then any rise may lie too far ahead."""
         before, self._ahead = self._ahead, self._clock.now() - self._clock.monotonic()
         return before - self._ahead > CLOCK_SET_BACK_SECONDS
 
@@ -241,11 +241,11 @@ class Reconciler:
         stalled = self._step_time.stalled(key, may_stall(followed.plan, status, now))
         return replace(self._observe.observe(followed, now), in_step=in_step, stalled=stalled)
 
-    def look(self) -> None:
+    def collect(self) -> None:
         """See what hosts saw, and move nothing: a part of every tick, and all of one that may not be."""
-        self._observe.look(self._under_way, self._clock.now())
+        self._observe.collect(self._under_way, self._clock.now())
         if self._hearing is not None:
-            self._hearing.look()
+            self._hearing.refresh()
 
     def _record_trips(self) -> None:
         """What was taken away on some host comes before everything else."""

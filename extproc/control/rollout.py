@@ -87,7 +87,7 @@ class RolloutPlan:
 
 @dataclass(frozen=True, slots=True)
 class Observations:
-    """What was seen since the last look.
+    """What was seen since the last tick.
 
     ``measured`` are measurements by run (``STEP``, ``BACKGROUND``). ``unready`` says why the canary's upstream cannot
     take more requests, ``unheard`` why it is not known whether a host took the canary away, ``doubt`` why it is not
@@ -252,7 +252,7 @@ def _with_measurements(plan: RolloutPlan, status: Status, observations: Observat
     """The status with what was measured, and with the background run once the canary serves."""
     runs = dict(status.analysis)
     for kind, run in _runs(plan, status):
-        runs[kind] = analysis.looked_at(run, runs[kind], now, status.step)
+        runs[kind] = analysis.brought_up_to(run, runs[kind], now, status.step)
         if measured := observations.measured.get(kind):
             runs[kind] = analysis.record(run, runs[kind], measured, now)
     if plan.background is not None and BACKGROUND not in runs and status.weight > 0:

@@ -9,7 +9,7 @@ from typing import Final, NamedTuple
 
 from extproc.resources.rollout import RolloutSpec
 
-LOOK_SECONDS: Final = 5.0
+REFRESH_SECONDS: Final = 5.0
 
 MOST_LACKS: Final = 16
 """What a ``serve`` tells of, ``MOST_CHARACTERS`` of each: an answer on one line is bounded."""
@@ -47,7 +47,7 @@ class Unmet(NamedTuple):
 
 
 class UnmetOnHosts:
-    """What each ``serve`` said last. One thread asks, any may look.
+    """What each ``serve`` said last. One thread asks, any may read.
 
     ``ask`` gives it by a name of each that is there, None for one that says nothing; it blocks, for a bounded time.
     """
@@ -59,10 +59,10 @@ class UnmetOnHosts:
     async def follow(self) -> None:
         """Ask again and again, until cancelled."""
         while True:
-            await asyncio.to_thread(self.look)
-            await asyncio.sleep(LOOK_SECONDS)
+            await asyncio.to_thread(self.refresh)
+            await asyncio.sleep(REFRESH_SECONDS)
 
-    def look(self) -> None:
+    def refresh(self) -> None:
         """Ask now. Who is silent lacks what it did, and so do all while none is there: one may just begin anew."""
         if answers := self._ask():
             before = self._said

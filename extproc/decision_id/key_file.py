@@ -20,7 +20,7 @@ from extproc.key_files import load_or_create
 
 _WHAT: Final = "the keys of decision ids"
 _LINE: Final = re.compile(rb"[0-9a-fA-F]{64}").fullmatch
-_LOOK_AGAIN_SECONDS: Final = 1.0
+_CHECK_SECONDS: Final = 1.0
 
 
 class KeyFile:
@@ -35,7 +35,7 @@ class KeyFile:
     def __init__(self, path: Path, clock: Clock) -> None:
         self._path = path
         self._clock = clock
-        self._looked_at = clock.monotonic()
+        self._checked_at = clock.monotonic()
         self._seen: tuple[int, int] | None = None
         self.current = self._read()
 
@@ -59,9 +59,9 @@ class KeyFile:
         Never raises; where the file cannot be read the keys stay.
         """
         now = self._clock.monotonic()
-        if now - self._looked_at < _LOOK_AGAIN_SECONDS:
+        if now - self._checked_at < _CHECK_SECONDS:
             return False
-        self._looked_at = now
+        self._checked_at = now
         try:
             if self._state() == self._seen:
                 return False

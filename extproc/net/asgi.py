@@ -13,7 +13,7 @@ import uvicorn
 from extproc.net.endpoints import allow_descriptors
 from extproc.net.http_protocol import Connections
 
-_LOOK_SECONDS: Final = 0.005
+_POLL_SECONDS: Final = 0.005
 _OTHER_DESCRIPTORS: Final = 512
 
 
@@ -45,7 +45,7 @@ class AsgiServer:
         while not self._uvicorn.started:
             if self._serving.done():
                 await self._serving
-            await asyncio.sleep(_LOOK_SECONDS)
+            await asyncio.sleep(_POLL_SECONDS)
 
     async def stop(self, grace: float) -> None:
         """No new connections, no further request on the old ones, which get ``grace`` seconds."""

@@ -13,7 +13,7 @@ from extproc.trouble import Troubles
 
 logger = logging.getLogger(__name__)
 
-LOOK_SECONDS: Final = 0.5
+CHECK_SECONDS: Final = 0.5
 """How old what is known may be."""
 
 Stamp = tuple[tuple[int, int, int], ...]
@@ -41,7 +41,7 @@ class FollowedFiles(Generic[_T]):
         self._what = what
         self._troubles = Troubles(logger.warning, monotonic)
         self._monotonic = monotonic
-        self._looked = monotonic()
+        self._checked_at = monotonic()
         self._refused: Stamp | None = None
         self._stamp: Stamp = ()
         self.value = read()
@@ -51,9 +51,9 @@ class FollowedFiles(Generic[_T]):
     def fresh(self) -> bool:
         """Look whether the files changed, and read them again if they did; whether ``value`` is new. Never raises."""
         now = self._monotonic()
-        if now - self._looked < LOOK_SECONDS:
+        if now - self._checked_at < CHECK_SECONDS:
             return False
-        self._looked = now
+        self._checked_at = now
         stamp: Stamp = ()
         try:
             stamp = self._now()

@@ -40,7 +40,7 @@ _BACKLOG: Final = 1024
 _AT_ONCE: Final = 64
 """Connections that are accepted in one turn of the loop."""
 
-_LOOK_SECONDS: Final = 0.5
+_CHECK_SECONDS: Final = 0.5
 _PAUSE_SECONDS: Final = 0.2
 """After the system had no descriptor or memory left for a connection."""
 
@@ -98,12 +98,12 @@ class Listener:
         self._listen(bound)
 
     async def watch(self) -> None:
-        """See for ever whether clients find it at its endpoint; see ``look``."""
+        """See for ever whether clients find it at its endpoint; see ``check``."""
         while True:
-            await asyncio.sleep(_LOOK_SECONDS)
-            self.look()
+            await asyncio.sleep(_CHECK_SECONDS)
+            self.check()
 
-    def look(self) -> None:
+    def check(self) -> None:
         """Listen anew if nobody finds it at its endpoint any more, and say once why that cannot be.
 
         Whoever else answers there is left alone.

@@ -29,14 +29,14 @@ class SocketWatch:
 
     def bound(self, endpoint: UnixEndpoint | TcpEndpoint) -> None:
         """A worker serves at ``endpoint`` from now on."""
-        if isinstance(endpoint, UnixEndpoint) and (found := _look(endpoint.path)) is not None:
+        if isinstance(endpoint, UnixEndpoint) and (found := _lstat(endpoint.path)) is not None:
             self._bound[endpoint.path] = _identity(found)
 
     def lost(self, endpoint: UnixEndpoint | TcpEndpoint) -> bool:
         """Whether nobody finds the worker any more at ``endpoint``; a port is not lost. A mode is put right."""
         if not isinstance(endpoint, UnixEndpoint):
             return False
-        found = _look(endpoint.path)
+        found = _lstat(endpoint.path)
         if found is None or _identity(found) != self._bound.get(endpoint.path):
             return True
         if stat.S_IMODE(found.st_mode) != PRIVATE:
@@ -61,7 +61,7 @@ class SocketWatch:
         return None
 
 
-def _look(path: Path) -> os.stat_result | None:
+def _lstat(path: Path) -> os.stat_result | None:
     with suppress(OSError):
         return path.lstat()
     return None

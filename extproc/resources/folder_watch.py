@@ -8,14 +8,14 @@ from extproc.resources.folders import FolderListing
 
 
 class FolderWatch:
-    """Notices that what ``look`` gives has changed and has come to rest: it is the same at two looks.
+    """Notices that what ``list_folder`` gives has changed and has come to rest: it is the same twice.
 
-    A folder in which somebody always writes never rests. After ``patience`` looks that differ, what rests in it is
+    A folder in which somebody always writes never rests. After ``patience`` listings that differ, what rests in it is
     taken by itself, and the rest stays as it was taken; without it everything is waited for.
     """
 
-    def __init__(self, look: Callable[[], FolderListing], patience: int | None = None) -> None:
-        self._look = look
+    def __init__(self, list_folder: Callable[[], FolderListing], patience: int | None = None) -> None:
+        self._list = list_folder
         self._patience = patience
         self._seen: FolderListing | None = None
         self._restless = 0
@@ -23,12 +23,12 @@ class FolderWatch:
 
     @property
     def resting(self) -> bool:
-        """Whether the last two looks saw the same."""
+        """Whether the last two listings show the same."""
         return self._restless == 0
 
     def now(self) -> FolderListing:
         """What there is, whether it rests or not."""
-        before, self._seen = self._seen, self._look()
+        before, self._seen = self._seen, self._list()
         self._restless = 0 if self._seen == before else self._restless + 1
         return self._seen
 

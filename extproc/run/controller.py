@@ -70,7 +70,7 @@ GRACE_SECONDS: Final = 1.0
 Asked = TypeVar("Asked", bound=Asking)
 
 _TELL_SECONDS: Final = 5.0
-_LOOK_SECONDS: Final = 0.5
+_CHECK_SECONDS: Final = 0.5
 
 
 class Controller:
@@ -248,7 +248,7 @@ class Controller:
             if register.tell_first():
                 reconciler.tick()
             else:
-                reconciler.look()
+                reconciler.collect()
 
         def lead() -> None:
             tick_until(self._stopping, tick, TICK_SECONDS)

@@ -114,8 +114,8 @@ class _Seen:
     at_first: ProcessState | None = None
     cpu: float | None = None
 
-    def look(self, beat: Beat, passed: int) -> None:
-        """``passed`` ns after the last look it says ``beat``."""
+    def note(self, beat: Beat, passed: int) -> None:
+        """``passed`` ns after the last check it says ``beat``."""
         self.silent += passed
         self.evaluated += passed
         if beat.at != self.beat.at:
@@ -134,19 +134,19 @@ class Watchdog:
     reason the time in which a worker waited for a processor does not count as hanging, up to a limit: another process
     in its place would have to wait too. A process that was stopped needs no more proof.
 
-    Time is what passes between two looks of the supervisor: never a difference between its clock and a worker's,
+    Time is what passes between two checks of the supervisor: never a difference between its clock and a worker's,
     which is large for a page that nobody wrote yet and when a virtual machine goes on with another clock. After the
     supervisor was held up itself, or its clock jumped, everybody's time begins anew.
     """
 
     limits: HangLimits
-    look_at: Callable[[int], ProcessState]
+    state_of: Callable[[int], ProcessState]
     _seen: dict[int, _Seen] = field(default_factory=dict)
-    _last_look: int = 0
+    _checked_at: int = 0
 
     def judge(self, pages: Sequence[tuple[int, int, HeartbeatPage]], now: int) -> list[Hung]:
         """The hung ones among (worker, pid, page); ``now`` is monotonic ns."""
-        passed, self._last_look = now - self._last_look, now
+        passed, self._checked_at = now - self._checked_at, now
         if not 0 <= passed <= _ns(4 * BEAT_SECONDS):
             passed = 0
             self._seen.clear()
@@ -159,10 +159,10 @@ class Watchdog:
 
     def _judge_one(self, worker: int, pid: int, beat: Beat, passed: int) -> Hung | None:
         seen = self._seen.setdefault(worker, _Seen(beat))
-        seen.look(beat, passed)
+        seen.note(beat, passed)
         if seen.silent < _ns(2 * BEAT_SECONDS):
             return None
-        process = self.look_at(pid)
+        process = self.state_of(pid)
         if seen.at_first is None:
             seen.at_first = process
         if seen.cpu is None:

@@ -85,7 +85,7 @@ class SnapshotHolder:
         # A thread of its own: a store that blocks must not stop the event loop.
         with ThreadPoolExecutor(1, "snapshot") as thread:
             while True:
-                await asyncio.sleep(self._until_next_look())
+                await asyncio.sleep(self._until_next_poll())
                 snapshot = await loop.run_in_executor(thread, self.refresh)
                 if snapshot is not None:
                     self._swap(snapshot)
@@ -117,7 +117,7 @@ class SnapshotHolder:
             self._look_for_stops_anew()
         return changes
 
-    def _until_next_look(self) -> float:
+    def _until_next_poll(self) -> float:
         """Seconds until the next poll, or until the next rise falls due if that is sooner."""
         now = self._clock.now()
         return min([POLL_SECONDS, *(max(0.0, row.status.effective_at - now) for row in self._pending.values())])
@@ -164,11 +164,11 @@ class SnapshotHolder:
             draft.put(row, now)
         if changes is not None:
             seen = set()
-            looked_at = self._clock.monotonic()
+            read_at = self._clock.monotonic()
             for changed in changes.rollouts:
-                if self._clock.monotonic() - looked_at > STOPS_SECONDS:
+                if self._clock.monotonic() - read_at > STOPS_SECONDS:
                     self._look_for_stops()
-                    looked_at = self._clock.monotonic()
+                    read_at = self._clock.monotonic()
                 draft.put(changed, now)
                 seen.add(changed.key)
             if changes.complete:

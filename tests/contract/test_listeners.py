@@ -33,7 +33,7 @@ def serve(tmp_path: Path) -> Iterator[Callable[..., Served]]:
 @pytest.fixture
 def fresh(monkeypatch: pytest.MonkeyPatch) -> None:
     """Files are looked at whenever somebody needs what they say."""
-    monkeypatch.setattr(followed_files, "LOOK_SECONDS", 0)
+    monkeypatch.setattr(followed_files, "CHECK_SECONDS", 0)
 
 
 # -- who calls

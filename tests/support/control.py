@@ -66,13 +66,13 @@ class ServedControl:
         self.call(self._server.stop(0))
         self._end()
 
-    def look(self) -> str:
+    def check(self) -> str:
         """Have the server look after its socket; what is in the way."""
-        return self.call(self._look())
+        return self.call(self._check())
 
-    async def _look(self) -> str:
+    async def _check(self) -> str:
         assert self._server is not None
-        self._server.listener.look()
+        self._server.listener.check()
         return self._server.listener.hindrance
 
     def call(self, coroutine: Coroutine[Any, Any, Any]) -> Any:

@@ -71,7 +71,7 @@ class Script:
     def __init__(self, outcome: Outcome) -> None:
         self._outcome = outcome
 
-    def look(self, under_way: Iterable[ActiveRollout], now: float) -> None:
+    def collect(self, under_way: Iterable[ActiveRollout], now: float) -> None:
         """Nobody else saw anything."""
 
     def begin(self, now: float) -> None:

@@ -36,7 +36,7 @@ class Seen:
     def __init__(self) -> None:
         self.observations = Observations()
 
-    def look(self, under_way: Iterable[ActiveRollout], now: float) -> None:
+    def collect(self, under_way: Iterable[ActiveRollout], now: float) -> None:
         """There is nothing new."""
 
     def begin(self, now: float) -> None:

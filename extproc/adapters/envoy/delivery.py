@@ -75,7 +75,7 @@ class EnvoyDelivery(Asking):
 
     def ask(self, host: str, port: int) -> None:
         """See ``Asking``."""
-        self._envoys[f"{host}:{port}"].look(lambda path: fetch(host, port, path, _MAX_BYTES), time.monotonic())
+        self._envoys[f"{host}:{port}"].check(lambda path: fetch(host, port, path, _MAX_BYTES), time.monotonic())
 
 
 class _Envoy:
@@ -90,7 +90,7 @@ class _Envoy:
         self.awaited = True
         self.fault: Fault | None = Fault("envoy_silent", f"{self._name} was not asked yet")
 
-    def look(self, get: Callable[[str], bytes], now: float) -> None:
+    def check(self, get: Callable[[str], bytes], now: float) -> None:
         """Ask it by ``get``, at ``now`` (monotonic seconds)."""
         try:
             before, has, after = self._written(), _versions(get(_VERSIONS)), self._written()

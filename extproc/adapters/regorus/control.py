@@ -24,7 +24,7 @@ ANSWER_SECONDS: Final = 2.0
 REST_SECONDS: Final = 5.0
 """For how long policies whose evaluation did not end are not asked again: the controller has others to look after."""
 
-LOOK_SECONDS: Final = 1.0
+REFRESH_SECONDS: Final = 1.0
 """How often the folder is read again, at most."""
 
 
@@ -43,7 +43,7 @@ class ControlPolicies:
         self._lock = threading.Lock()
         self._refused = ""
         self._engine = self._loaded(read_sources(self._folder))
-        self._looked = time.monotonic()
+        self._refreshed_at = time.monotonic()
 
     @property
     def asked(self) -> bool:
@@ -53,15 +53,15 @@ class ControlPolicies:
     def decide(self, question: Mapping[str, Any]) -> ActionVerdict:
         """See ``ControlPolicy``."""
         with self._lock:
-            if time.monotonic() - self._looked >= LOOK_SECONDS:
-                self._look()
+            if time.monotonic() - self._refreshed_at >= REFRESH_SECONDS:
+                self._refresh()
             return self._engine.decide(question) if self._engine.has_rule else ActionVerdict(True)
 
     def close(self) -> None:
         """End the process."""
         self._engine.close()
 
-    def _look(self) -> None:
+    def _refresh(self) -> None:
         try:
             sources = read_sources(self._folder)
             if sources.revision not in (self._engine.revision, self._refused):
@@ -71,7 +71,7 @@ class ControlPolicies:
                 self._engine = engine
         except DropoutError as error:
             logger.warning("the policies on control actions stay as they were: %s", error)
-        self._looked = time.monotonic()
+        self._refreshed_at = time.monotonic()
 
     def _loaded(self, sources: PolicySources) -> _Engine:
         faults = check_sources(sources)

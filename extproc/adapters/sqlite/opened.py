@@ -91,7 +91,7 @@ class _There(NamedTuple):
 class OpenedStore:
     """The store in ``file``, which is there; see ``store.ports`` for what becomes of one whose place another takes.
 
-    ``meta`` is what it said of itself at the last look, ``turns`` says how often another one took its place.
+    ``meta`` is what it said of itself at the last refresh, ``turns`` says how often another one took its place.
     """
 
     def __init__(self, file: SqliteFile) -> None:
@@ -103,7 +103,7 @@ class OpenedStore:
     def reading(self) -> Iterator[sqlite3.Connection]:
         """The connection that reads. Two system calls and a pragma, where nothing changed."""
         with self.file.mapped():
-            self._look()
+            self._refresh()
             yield self._reader
 
     @contextmanager
@@ -118,7 +118,7 @@ class OpenedStore:
     def writing(self) -> Iterator[tuple[sqlite3.Connection, Meta]]:
         """A transaction in the store that is there."""
         with self.file.mapped():
-            self._look()
+            self._refresh()
             with self.file.transaction() as connection:
                 meta = read_meta(connection)
                 self._check_same(meta)
@@ -137,7 +137,7 @@ class OpenedStore:
         """Another store is in its place."""
         return _recreated(self.file)
 
-    def _look(self) -> None:
+    def _refresh(self) -> None:
         """See that this is still the store, and turn to the one that is there if it is not."""
         if self.file.identity() == self._identity:
             # The pragma comes first: what commits between the two is seen, or makes the next call look again.

@@ -155,11 +155,11 @@ def _count(spec: MetricSpec) -> int | None:
 
 def start(plan: RunPlan, now: float, step: int = 0) -> Mapping[str, Any]:
     """The state of a run that begins at ``now`` (Unix seconds), at ``step``: JSON, bounded by the number of metrics."""
-    return looked_at(plan, {"started": now, "metrics": {}}, now, step)
+    return brought_up_to(plan, {"started": now, "metrics": {}}, now, step)
 
 
-def looked_at(plan: RunPlan, run: Mapping[str, Any], now: float, step: int) -> Mapping[str, Any]:
-    """The state of the run when it is looked at: what is to be measured from now on begins.
+def brought_up_to(plan: RunPlan, run: Mapping[str, Any], now: float, step: int) -> Mapping[str, Any]:
+    """The state of the run at ``now``: what is to be measured from now on begins.
 
     That is what waited for its step, what its template has only now, and what means something else than it did.
     """

@@ -1,4 +1,4 @@
-"""Measurements of servers, beside the tick: asked at one look at a rollout, taken over at a later one.
+"""Measurements of servers, beside the tick: asked in one tick, taken over in a later one.
 
 Each server has a pool of its own, so that one that hangs takes nobody's place. A measurement is asked for once at a
 time in each run, and is void when that run is over, or its metric another. What did not come within its metric's
@@ -44,12 +44,12 @@ class Run(NamedTuple):
 
 @dataclass(slots=True)
 class _Asked:
-    """A measurement that was asked for, when (monotonic seconds), and by which look at all rollouts it is wanted."""
+    """A measurement that was asked for, when (monotonic seconds), and in which tick it is wanted."""
 
     metric: Metric
     server: str
     at: float
-    look: int
+    tick: int
     is_sent: bool = False
     reading: Reading | None = None
     answer: Future[None] | None = None
@@ -63,25 +63,25 @@ class _Server(NamedTuple):
 class MetricServers:
     """Asks ``servers``, by the names that the operator gave them, on a thread of its own; the methods are one thread's.
 
-    Call ``begin`` before each look at all rollouts, and ``look`` whenever time has passed.
+    Call ``begin`` as each tick begins, and ``expire`` whenever time has passed.
     """
 
     def __init__(self, servers: Mapping[str, MetricProvider], monotonic: Callable[[], float]) -> None:
         self._servers = {name: _Server(provider, asyncio.Semaphore(AT_ONCE)) for name, provider in servers.items()}
         self._monotonic = monotonic
         self._asked: dict[tuple[Run, str], _Asked] = {}
-        self._looks = 0
+        self._tick = 0
         self._loop = asyncio.new_event_loop()
         self._thread = Thread(target=self._loop.run_forever, name="metrics", daemon=True)
 
     def begin(self) -> None:
-        """A look at all rollouts begins; what nobody wanted to know at the last one is void."""
+        """A tick begins; what nobody wanted to know in the last one is void."""
         for key, asked in list(self._asked.items()):
-            if asked.look != self._looks:
+            if asked.tick != self._tick:
                 self._forget(key)
-        self._looks += 1
+        self._tick += 1
 
-    def look(self) -> None:
+    def expire(self) -> None:
         """Give up what has had its time."""
         late = [asked for asked in self._asked.values() if asked.reading is None and self._left(asked) <= 0]
         for asked in late:
@@ -102,7 +102,7 @@ class MetricServers:
             if refusal := self._refusal(spec.server, metric.provider.name):
                 return Reading(error=refusal)
             asked = self._asked[key] = self._ask(spec.server, metric, of)
-        asked.look = self._looks
+        asked.tick = self._tick
         if asked.reading is not None:
             del self._asked[key]
         return asked.reading
@@ -138,7 +138,7 @@ class MetricServers:
     def _ask(self, server: str, metric: Metric, of: Subject) -> _Asked:
         if self._thread.ident is None:
             self._thread.start()
-        asked = _Asked(metric, server, self._monotonic(), self._looks)
+        asked = _Asked(metric, server, self._monotonic(), self._tick)
         asked.answer = asyncio.run_coroutine_threadsafe(self._answer(asked, of), self._loop)
         return asked
 

@@ -44,7 +44,7 @@ MAX_BYTES: Final = 16384
 REQUEST_SECONDS: Final = 3.0
 """What a question and its answer may take in all."""
 
-LOOK_SECONDS: Final = 0.5
+CHECK_SECONDS: Final = 0.5
 
 RESTORED_SECONDS: Final = 1.5 * POLL_SECONDS
 """What the store has of a restore every worker has read after as long, and it is not yet in force."""
@@ -137,7 +137,7 @@ class HostSocket:
         while True:
             if not self._is_found():
                 await self._listen()
-            await asyncio.sleep(LOOK_SECONDS)
+            await asyncio.sleep(CHECK_SECONDS)
 
     def close(self) -> None:
         """Listen no more."""

@@ -93,16 +93,16 @@ class PolicyKeeper:
         """Look for edits, until cancelled."""
         watch = FolderWatch(lambda: list_policies(self._folder))
         watch.take(await asyncio.to_thread(watch.now))
-        await self.look()  # an edit made while the workers started
+        await self.sync()  # an edit made while the workers started
         while True:
             await asyncio.sleep(self._poll)
             changed = await asyncio.to_thread(watch.changed)
             if changed is not None:
                 watch.take(changed)
             if changed is not None or self._untried:
-                await self.look()
+                await self.sync()
 
-    async def look(self) -> None:
+    async def sync(self) -> None:
         """Take the policies over if they changed and are good; otherwise the last good ones go on."""
         try:
             sources = await asyncio.to_thread(self._read, self._folder)

@@ -39,7 +39,7 @@ from extproc.serve.worker_config import ObserverPlan
 from extproc.settings import Settings
 from extproc.snapshot.trips import LocalTrip
 
-_LOOK_SECONDS: Final = 0.1
+_CHECK_SECONDS: Final = 0.1
 _ANSWER_SECONDS: Final = 1.0
 
 
@@ -87,12 +87,12 @@ class Protection:
         """Replace an observer that lives and does not work, until cancelled."""
         while True:
             asleep = time.monotonic()
-            await asyncio.sleep(_LOOK_SECONDS)
-            if time.monotonic() - asleep > 4 * _LOOK_SECONDS:
+            await asyncio.sleep(_CHECK_SECONDS)
+            if time.monotonic() - asleep > 4 * _CHECK_SECONDS:
                 self._heard_at = time.monotonic()  # it is this process that was held up: what was said is still unread
-            self._look()
+            self._check()
 
-    def _look(self) -> None:
+    def _check(self) -> None:
         """Replace an observer that nothing is heard of, or that nobody finds any more."""
         silent = time.monotonic() - self._heard_at
         endpoint = self._plan.config.endpoint

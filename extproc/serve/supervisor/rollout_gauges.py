@@ -32,7 +32,7 @@ from extproc.store.records import StoredRollout
 from extproc.store.status import Status
 from extproc.trouble import Troubles
 
-LOOK_SECONDS: Final = 1.0
+REFRESH_SECONDS: Final = 1.0
 
 
 class Held(Protocol):
@@ -83,12 +83,12 @@ class RolloutGauges:
         self._held_of: frozenset[str] = frozenset()
 
     async def run(self) -> None:
-        """Look again and again, until cancelled."""
+        """Refresh again and again, until cancelled."""
         while True:
-            await self.look()
-            await asyncio.sleep(LOOK_SECONDS)
+            await self.refresh()
+            await asyncio.sleep(REFRESH_SECONDS)
 
-    async def look(self) -> None:
+    async def refresh(self) -> None:
         """Take over what is new. A store that says nothing changes nothing, and is told once, as its return is."""
         try:
             changed = await asyncio.to_thread(self._rows.changed, self._rollouts)
@@ -134,7 +134,7 @@ class RolloutGauges:
                 self._count(key, rollout, _taken_of(rollout, trips.get(key, ()), held=key in killed))
 
     def _count(self, key: str, rollout: _Rollout, taken: _Taken) -> None:
-        """Count what was taken away since the last look. What was so at the first one happened before."""
+        """Count what was taken away since the last refresh. What was so at the first one happened before."""
         before, self._taken[key] = self._taken.get(key, taken), taken
         if not (rollout.candidates or taken.killed):
             self._counts.pop(key, None)

@@ -29,7 +29,7 @@ from extproc.snapshot.held import (
 from extproc.snapshot.trips import LocalTrip
 from extproc.trouble import Troubles
 
-LOOK_SECONDS: Final = 0.2
+CHECK_SECONDS: Final = 0.2
 """How often the file is looked at for what another ``serve`` put there."""
 
 TELL_SECONDS: Final = 0.5
@@ -131,7 +131,7 @@ class HostSafety:
 
     async def keep_file(self) -> None:
         """Have the file agree with what is held, until cancelled."""
-        await self._again(self._keep, self._news_for_file, LOOK_SECONDS)
+        await self._again(self._keep, self._news_for_file, CHECK_SECONDS)
 
     async def tell_store(self) -> None:
         """Have the store told what it does not have, until cancelled."""
@@ -247,8 +247,8 @@ class HostSafety:
                 found, self._left_out = contents.held, contents.left_out
                 self._unkept = {key: new for key, new in self._unkept.items() if unkept.get(key, self) is not new}
             else:
-                looked = await self._on(self._file_thread, self._file.look)
-                found = looked if looked is not None else self._held
+                changed = await self._on(self._file_thread, self._file.read_if_changed)
+                found = changed if changed is not None else self._held
         except Unreachable as error:
             self._note(error.faults[0])
             return False

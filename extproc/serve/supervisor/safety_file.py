@@ -114,7 +114,7 @@ class SafetyFile:
         """What stands there; the file is made if there is none."""
         return self.update({}, ()).held
 
-    def look(self) -> Held | None:
+    def read_if_changed(self) -> Held | None:
         """What stands there, if anybody wrote since this was last asked or written."""
         with suppress(OSError):
             if self._fd >= 0 and self._is_file() and _heads(self._fd) == self._seen:

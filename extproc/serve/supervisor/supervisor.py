@@ -386,7 +386,7 @@ class Supervisor:
             self._workers.tell(self._workers.serving, Reload())
             await self._documents.sync(force=True)
             if self._policies is not None:
-                await self._policies.look()
+                await self._policies.sync()
             self._parts.manager.ready(self._serving())
 
     # -- the end

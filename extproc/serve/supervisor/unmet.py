@@ -17,7 +17,7 @@ from extproc.store.ports import ChangeFeed, Leases
 from extproc.store.records import StoredRollout
 from extproc.trouble import Troubles
 
-LOOK_SECONDS: Final = 5.0
+REFRESH_SECONDS: Final = 5.0
 
 UNLED_SECONDS: Final = 30.0
 """A controller that is started after ``serve``, or takes over from another, is given so long to lead."""
@@ -66,13 +66,13 @@ class UnmetKeeper:
         self.entries: Sequence[Entry] = ()
 
     async def run(self) -> None:
-        """Look again and again, until cancelled."""
+        """Refresh again and again, until cancelled."""
         while True:
-            await self.look()
-            await asyncio.sleep(LOOK_SECONDS)
+            await self.refresh()
+            await asyncio.sleep(REFRESH_SECONDS)
 
-    async def look(self) -> None:
-        """See what is unmet now, and tell what was not so at the last look. Of a lost store others complain."""
+    async def refresh(self) -> None:
+        """See what is unmet now, and tell what was not so at the last refresh. Of a lost store others complain."""
         try:
             await asyncio.to_thread(self._read)
         except Unreachable:

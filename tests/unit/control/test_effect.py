@@ -86,7 +86,7 @@ class Seen:
         self.weight: dict[str, int] = {}
         self.copies: dict[str, int] = {}
         self.everything: set[str] = set()
-        self.look(status)
+        self.see(status)
         plan = plan_of(rollout, lambda _name: None)
         for _ in range(40 if goes_on else 0):
             now += 100
@@ -96,10 +96,10 @@ class Seen:
             if moved.status.stable != status.stable:
                 self.everything.add(moved.status.stable)
             status = moved.status
-            self.look(status)
+            self.see(status)
         self.stable = status.stable
 
-    def look(self, status: Status) -> None:
+    def see(self, status: Status) -> None:
         version = status.canary
         if version is None or status.killed or version in (status.stable, *status.aborted, *status.tripped):
             return

@@ -52,7 +52,7 @@ class Fleet:
             both = before.canary.plus(ends(*canary)), before.control.plus(ends(*control))
             self.known[host, epoch] = Summary(host, KEY, epoch, *both)
 
-    def look(self, seconds: int = 1) -> None:
+    def tick(self, seconds: int = 1) -> None:
         self.environment.run(self.controller, seconds)
 
     @property
@@ -63,7 +63,7 @@ class Fleet:
 @pytest.fixture
 def fleet(tmp_path: Path) -> Iterator[Fleet]:
     fleet = Fleet(tmp_path)
-    fleet.look(2)
+    fleet.tick(2)
     yield fleet
     fleet.environment.store.close()
 
@@ -71,7 +71,7 @@ def fleet(tmp_path: Path) -> Iterator[Fleet]:
 def test_a_canary_that_fails_on_all_hosts_together_is_aborted_with_what_was_seen(fleet: Fleet) -> None:
     for _ in range(3):
         fleet.saw((4, 2), (30, 0))
-        fleet.look()
+        fleet.tick()
     status = fleet.environment.row().status
     assert (status.weight, status.phase, status.reason) == (0, "Degraded", "breaker_open")
     assert status.aborted == ("4",)
@@ -80,20 +80,20 @@ def test_a_canary_that_fails_on_all_hosts_together_is_aborted_with_what_was_seen
     assert last.message.endswith("on all hosts together 12 of 24 requests within 10 s failed; of stable's 0 of 180")
 
 
-def test_failures_in_a_row_are_told_only_where_nothing_succeeded_between_two_looks(fleet: Fleet) -> None:
+def test_failures_in_a_row_are_told_only_where_nothing_succeeded_between_two_ticks(fleet: Fleet) -> None:
     for _ in range(3):
         fleet.saw((30, 5), (30, 0))
-        fleet.look()
+        fleet.tick()
     assert fleet.reason == "pause_step"
     fleet.saw((6, 6), (30, 0))
-    fleet.look()
+    fleet.tick()
     assert fleet.reason == "breaker_open"
 
 
 def test_a_canary_that_clients_of_all_hosts_leave_is_aborted(fleet: Fleet) -> None:
     for _ in range(5):
         fleet.saw((1, 0, 3), (30, 0, 1))
-        fleet.look()
+        fleet.tick()
     assert fleet.reason == "breaker_open"
     assert "requests within 10 s were abandoned; of stable's" in fleet.environment.history()[-1].message
 
@@ -102,35 +102,35 @@ def test_a_canary_that_clients_of_all_hosts_leave_is_aborted(fleet: Fleet) -> No
 def test_an_outage_of_both_aborts_nobody(fleet: Fleet, both: tuple[int, ...]) -> None:
     for _ in range(20):
         fleet.saw(both, both)
-        fleet.look()
+        fleet.tick()
     assert fleet.reason == "pause_step"
 
 
 def test_what_came_before_the_first_look_does_not_count(tmp_path: Path) -> None:
     fleet = Fleet(tmp_path)
     fleet.saw((50, 50), (50, 0))
-    fleet.look(3)
+    fleet.tick(3)
     fleet.saw((9, 2), (50, 0))
-    fleet.look()
+    fleet.tick()
     assert fleet.reason == "pause_step"
 
 
 def test_a_run_that_begins_while_others_are_watched_counts_from_its_beginning(fleet: Fleet) -> None:
     fleet.saw((30, 15), (50, 0), hosts="c")
-    fleet.look()
+    fleet.tick()
     assert fleet.reason == "breaker_open"
 
 
 def test_a_new_epoch_counts_from_its_beginning_and_an_old_one_no_more(fleet: Fleet) -> None:
     fleet.saw((9, 4), (50, 0))
-    fleet.look()
+    fleet.tick()
     fleet.environment.apply(steps=STEPS, canary={"version": "5"}, breaker=BREAKER)
-    fleet.look(3)
+    fleet.tick(3)
     fleet.saw((9, 4), (50, 0))
-    fleet.look()
+    fleet.tick()
     assert fleet.reason == "pause_step"
     fleet.saw((9, 4), (50, 0))
-    fleet.look()
+    fleet.tick()
     assert fleet.environment.row().status.aborted == ("5",)
 
 
@@ -139,13 +139,13 @@ def test_what_was_counted_while_nobody_could_look_counts_if_it_is_recent(
     fleet: Fleet, seconds: int, reason: str
 ) -> None:
     fleet.saw((5, 0), (50, 0))
-    fleet.look()
+    fleet.tick()
     fleet.away = True
     fleet.saw((15, 15), (50, 0))
-    fleet.look(seconds)
+    fleet.tick(seconds)
     assert fleet.reason == "pause_step"
     fleet.away = False
-    fleet.look()
+    fleet.tick()
     assert fleet.reason == reason
 
 
@@ -154,16 +154,16 @@ def test_what_is_remembered_is_bounded_and_what_is_left_out_counts_no_more(
 ) -> None:
     monkeypatch.setattr(module, "MAX_KNOWN", 10)
     fleet.saw((50, 0), (50, 0))
-    fleet.look()
+    fleet.tick()
     for epoch in range(1000, 1020):
         fleet.known["a", epoch] = Summary("a", "payments/another", epoch, Ends(), Ends())
-    fleet.look()
+    fleet.tick()
     recent = {key: summary for key, summary in fleet.known.items() if summary.rollout == KEY}
     fleet.known = recent
-    fleet.look()
+    fleet.tick()
     assert len(fleet.breaker._known) == 2
     fleet.saw((20, 20), (50, 0))
-    fleet.look()
+    fleet.tick()
     assert fleet.reason == "breaker_open"
 
 
@@ -171,7 +171,7 @@ def test_without_a_breaker_nobody_is_aborted(tmp_path: Path) -> None:
     assert "breaker" not in CANARY
     fleet = Fleet(tmp_path, breaker=None)
     for _ in range(5):
-        fleet.look()
+        fleet.tick()
         fleet.saw((100, 100), (100, 0))
     assert fleet.reason == "pause_step"
 
@@ -179,11 +179,11 @@ def test_without_a_breaker_nobody_is_aborted(tmp_path: Path) -> None:
 @pytest.mark.parametrize("seconds", [1, 9, 40])
 def test_what_was_seen_while_the_store_could_not_be_written_counts_when_it_can(fleet: Fleet, seconds: int) -> None:
     with fleet.environment.place.locked():
-        fleet.look()
+        fleet.tick()
         fleet.saw((20, 20), (50, 0))
-        fleet.look(seconds)
+        fleet.tick(seconds)
         assert fleet.controller.fault is not None
         fleet.saw((0, 0), (50, 0))  # no more is decided for a version that the hosts took away
-        fleet.look()
-    fleet.look()
+        fleet.tick()
+    fleet.tick()
     assert fleet.reason == "breaker_open"

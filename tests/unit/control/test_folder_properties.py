@@ -68,7 +68,7 @@ class AnySchedule(RuleBasedStateMachine):
     def write(self, name: str) -> None:
         self.file(name).write_text(self.text(name))
 
-    def look(self) -> None:
+    def poll(self) -> None:
         self.clock.advance(POLL)
         if self.folder.changed():
             report = self.folder.sync()
@@ -87,7 +87,7 @@ class AnySchedule(RuleBasedStateMachine):
         for name in names:
             whole[name] = self.text(name)
             self.file(name).write_text(whole[name].partition(f"  {LAST}:")[0])
-        self.look()
+        self.poll()
         for name in names:
             self.file(name).write_text(whole[name])
 
@@ -98,7 +98,7 @@ class AnySchedule(RuleBasedStateMachine):
                 self.file(name).rename(self.file(name).with_suffix(".yaml~"))
         self.away()
         for _ in range(between):
-            self.look()
+            self.poll()
         for name in names:
             self.write(name)
 
@@ -121,7 +121,7 @@ class AnySchedule(RuleBasedStateMachine):
         self.directory.rename(self.directory.with_name("before"))
         self.away()
         for _ in range(between):
-            self.look()
+            self.poll()
         self.directory.with_name("before").rename(self.directory)
 
     @rule(between=st.integers(0, 3))
@@ -132,14 +132,14 @@ class AnySchedule(RuleBasedStateMachine):
         self.directory.mkdir()
         self.away()
         for _ in range(between):
-            self.look()
+            self.poll()
         self.directory.rmdir()
         kept.rename(self.directory)
 
     @rule(looks=st.integers(1, 10))
     def wait(self, looks: int) -> None:
         for _ in range(looks):
-            self.look()
+            self.poll()
 
     @precondition(lambda self: self.since is not None)
     @rule()
@@ -148,7 +148,7 @@ class AnySchedule(RuleBasedStateMachine):
             if not self.file(name).exists():
                 self.write(name)
         for _ in range(2 + len(LARGE)):
-            self.look()
+            self.poll()
         self.since = None
         for name in NAMES:
             row = self.store.get("payments", name)

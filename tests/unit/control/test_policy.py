@@ -280,7 +280,7 @@ def test_without_a_rule_for_control_everything_is_allowed(tmp_path: Path) -> Non
 
 
 def test_an_edit_is_taken_over_and_a_broken_one_is_not(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("extproc.adapters.regorus.control.LOOK_SECONDS", 0.0)
+    monkeypatch.setattr("extproc.adapters.regorus.control.REFRESH_SECONDS", 0.0)
     policies = ControlPolicies(put(tmp_path, 'decision := {"allow": true}'))
     assert policies.decide(question()).allow
     put(tmp_path, 'decision := {"allow": false, "reason": "no"}')

@@ -110,10 +110,10 @@ class Rollout(RuleBasedStateMachine):
         """So often measurements are due, and the controller is there."""
         for _ in range(times):
             self.wait(10)
-            self.look(outcomes)
+            self.tick(outcomes)
 
     @rule(outcomes=outcomes_seen)
-    def look(self, outcomes: list[Outcome]) -> None:
+    def tick(self, outcomes: list[Outcome]) -> None:
         wanted = due(self.plan, self.status, self.now)
         measured = {
             kind: [

@@ -53,7 +53,7 @@ class Hosts:
     def told(self, **says: HostLacks | None) -> list[Mapping[str, Any]]:
         """The conditions, after each has said that for a while."""
         self.says = says
-        self.unmet.look()
+        self.unmet.refresh()
         self.environment.run(self.controller, 3)
         return [one for one in self.environment.row().status.conditions if one["type"] == "Unmet"]
 

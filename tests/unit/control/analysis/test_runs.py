@@ -16,8 +16,8 @@ from extproc.control.analysis.runs import (
     Measured,
     Outcome,
     RunPlan,
+    brought_up_to,
     due,
-    looked_at,
     never_successful,
     outcome,
     overdue,
@@ -150,15 +150,15 @@ def test_what_waited_for_its_step_or_for_its_template_is_overdue_a_while_after_t
     of = plan(errors, metric(name="later", interval="1m", startingStep=2), background=True)
     run = start(of, NOW)
     assert [one.name for one in overdue(of, run, NOW + 91, 2)] == ["errors"]
-    run = looked_at(of, run, NOW + 600, 2)
+    run = brought_up_to(of, run, NOW + 600, 2)
     assert [one.name for one in overdue(of, run, NOW + 690, 2)] == ["errors"]
     assert [one.name for one in overdue(of, run, NOW + 691, 2)] == ["errors", "later"]
 
     of = plan(errors, metric(name="new", interval="1m"), background=True)
-    run = looked_at(of, run, NOW + 900, 2)
+    run = brought_up_to(of, run, NOW + 900, 2)
     assert [one.name for one in overdue(of, run, NOW + 990, 2)] == ["errors"]
     assert [one.name for one in overdue(of, run, NOW + 991, 2)] == ["errors", "new"]
-    assert looked_at(of, run, NOW + 991, 2) is run
+    assert brought_up_to(of, run, NOW + 991, 2) is run
 
 
 @pytest.mark.parametrize(
@@ -172,7 +172,7 @@ def test_what_waited_for_its_step_or_for_its_template_is_overdue_a_while_after_t
 def test_what_was_measured_of_another_metric_of_that_name_counts_no_more(changes: dict[str, Any]) -> None:
     run = Run(plan(repeated())).take(PASS, PASS)
     run.plan = plan(repeated(**changes))
-    run.state = looked_at(run.plan, run.state, run.now, 0)
+    run.state = brought_up_to(run.plan, run.state, run.now, 0)
     assert (run.due(), run.take(PASS, PASS).outcome) == (["errors"], None)
     assert run.take(PASS).outcome is PASS
 
@@ -183,15 +183,15 @@ def test_other_arguments_make_another_metric_and_other_limits_do_not() -> None:
         return run_plan(analysis(most=most), lambda _: parse_template(template(errors, args=[{"name": "most"}])))
 
     run = Run(of(3, "0.2")).take(PASS, PASS)
-    assert looked_at(of(2, "0.2"), run.state, NOW, 0) is run.state
-    assert looked_at(of(3, "0.1"), run.state, NOW, 0)["metrics"]["errors"]["counts"][PASS] == 0
+    assert brought_up_to(of(2, "0.2"), run.state, NOW, 0) is run.state
+    assert brought_up_to(of(3, "0.1"), run.state, NOW, 0)["metrics"]["errors"]["counts"][PASS] == 0
 
 
 def test_what_an_older_dropout_measured_counts_on() -> None:
     run = Run(plan(repeated())).take(PASS, PASS)
     old = {name: value for name, value in run.state["metrics"]["errors"].items() if name != "of"}
     run.state = {**run.state, "metrics": {"errors": old}}
-    assert looked_at(run.plan, run.state, run.now, 0) is run.state
+    assert brought_up_to(run.plan, run.state, run.now, 0) is run.state
     assert run.take(PASS).outcome is PASS
 
 

@@ -428,7 +428,7 @@ def test_a_socket_that_somebody_takes_away_is_there_again_and_open_connections_g
         path.unlink()
     if taken == "its folder":
         path.parent.rmdir()
-    assert served.look() == ""
+    assert served.check() == ""
     assert stat.S_IMODE(path.lstat().st_mode) == 0o600
     again = RemoteControl(served.target)
     assert again.rollouts().rollouts
@@ -444,11 +444,11 @@ def test_a_socket_of_somebody_else_is_left_alone_and_said_once(
     with socket.socket(socket.AF_UNIX) as other:
         other.bind(str(path))
         other.listen()
-        assert served.look() == served.look() == f"something else listens on {path}"
+        assert served.check() == served.check() == f"something else listens on {path}"
     assert [record.message for record in caplog.records] == [
         f"listen at {served.target}: nobody finds it: something else listens on {path}"
     ]
-    assert served.look() == ""  # it answers no more
+    assert served.check() == ""  # it answers no more
     again = RemoteControl(served.target)
     assert again.rollouts().rollouts
     again.close()

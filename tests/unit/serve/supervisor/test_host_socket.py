@@ -38,7 +38,7 @@ class NoStore:
 
 @pytest.fixture(autouse=True)
 def soon(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(module, "LOOK_SECONDS", 0.01)
+    monkeypatch.setattr(module, "CHECK_SECONDS", 0.01)
     monkeypatch.setattr(client_module, "ANSWER_SECONDS", 5.0)
 
 

@@ -93,10 +93,10 @@ def test_several_processes_add_to_it_and_see_what_the_others_added(file: SafetyF
     other = SafetyFile(file.path, said.append)
     put(file, TRIP)
     put(other, KILL)
-    assert file.look() == {TRIP.key: TRIP, KILL.key: KILL}
-    assert file.look() is None
+    assert file.read_if_changed() == {TRIP.key: TRIP, KILL.key: KILL}
+    assert file.read_if_changed() is None
     other.update({TRIP.key: None}, ())
-    assert file.look() == {KILL.key: KILL}
+    assert file.read_if_changed() == {KILL.key: KILL}
 
 
 def cut(path: Path) -> None:

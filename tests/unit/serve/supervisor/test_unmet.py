@@ -47,11 +47,11 @@ class Environment:
     async def _of_worker(self) -> Sequence[Entry] | None:
         return self.lacking
 
-    def look(self, after: float = 5.0) -> list[str]:
+    def refresh(self, after: float = 5.0) -> list[str]:
         """What another look has told; ``/snapshot`` shows the same."""
         self.now += after
         self.said.clear()
-        asyncio.run(self.unmet.look())
+        asyncio.run(self.unmet.refresh())
         return list(self.said)
 
     @property
@@ -62,33 +62,33 @@ class Environment:
 def test_a_breaker_without_an_observer_is_told_once_while_it_lasts() -> None:
     environment = Environment()
     environment.store.put(spec=BREAKER)
-    assert environment.look() == [NO_OBSERVER]
+    assert environment.refresh() == [NO_OBSERVER]
     assert environment.shown == [(KEY, "observer_missing", "spec.breaker")]
-    assert environment.look() == []
+    assert environment.refresh() == []
     environment.store.put(spec=CANARY)
-    assert (environment.look(), environment.shown) == ([f"rollout {KEY}: well again after 10.0 s"], [])
-    assert environment.look() == []
+    assert (environment.refresh(), environment.shown) == ([f"rollout {KEY}: well again after 10.0 s"], [])
+    assert environment.refresh() == []
     environment.store.put(spec=BREAKER)
-    assert environment.look() == [NO_OBSERVER]
+    assert environment.refresh() == [NO_OBSERVER]
     environment.store.damage("fraud-detector")
-    environment.look()
+    environment.refresh()
     assert environment.shown, "a row that cannot be read asks for what it did"
     environment.store.put(spec=BREAKER)
     environment.store.delete("fraud-detector")
-    assert (environment.look(), environment.shown) == ([f"rollout {KEY}: well again after 10.0 s"], [])
+    assert (environment.refresh(), environment.shown) == ([f"rollout {KEY}: well again after 10.0 s"], [])
 
 
 def test_steps_are_told_of_when_nobody_has_led_for_a_while() -> None:
     environment = Environment()
     environment.store.put(spec=STEPS)
-    assert environment.look(UNLED_SECONDS - 1) == []
-    assert environment.look(1) == [NO_CONTROLLER]
+    assert environment.refresh(UNLED_SECONDS - 1) == []
+    assert environment.refresh(1) == [NO_CONTROLLER]
     assert environment.shown == [(KEY, "controller_missing", "spec.steps")]
     environment.led = True
-    assert (environment.look(), environment.shown) == ([f"rollout {KEY}: well again after 5.0 s"], [])
+    assert (environment.refresh(), environment.shown) == ([f"rollout {KEY}: well again after 5.0 s"], [])
     environment.led = False
-    assert environment.look(UNLED_SECONDS - 1) == [], "another one may take over"
-    assert environment.look(1) == [NO_CONTROLLER]
+    assert environment.refresh(UNLED_SECONDS - 1) == [], "another one may take over"
+    assert environment.refresh(1) == [NO_CONTROLLER]
 
 
 @pytest.mark.parametrize(
@@ -103,47 +103,47 @@ def test_steps_are_told_of_when_nobody_has_led_for_a_while() -> None:
 def test_nothing_is_told_of_what_is_not_to_come(spec: dict[str, Any], status: dict[str, Any]) -> None:
     environment = Environment()
     environment.store.put(spec=spec, **status)
-    assert (environment.look(UNLED_SECONDS), environment.shown) == ([], [])
+    assert (environment.refresh(UNLED_SECONDS), environment.shown) == ([], [])
 
 
 def test_nothing_is_told_where_there_is_an_observer_and_a_controller() -> None:
     environment = Environment(observed=True, controlled=True)
     environment.store.put(spec={**BREAKER, **STEPS})
-    assert (environment.look(UNLED_SECONDS), environment.shown) == ([], [])
+    assert (environment.refresh(UNLED_SECONDS), environment.shown) == ([], [])
 
 
 def test_an_experiment_has_its_breaker_as_well() -> None:
     environment = Environment()
     environment.store.put(spec={**EXPERIMENT, "breaker": {}}, stable="3", canary=None)
-    assert environment.look() == [NO_OBSERVER]
+    assert environment.refresh() == [NO_OBSERVER]
 
 
 def test_what_a_worker_lacks_is_told_once_and_a_worker_that_does_not_answer_lacks_what_it_did() -> None:
     environment = Environment()
     environment.lacking = [LACKING]
-    assert environment.look() == [f"rollout {KEY}: there is no store"]
+    assert environment.refresh() == [f"rollout {KEY}: there is no store"]
     assert environment.shown == [], "the worker's description has it"
     assert [lack.code for lack in environment.unmet.lacks() or ()] == ["feature_store_missing"]
     environment.lacking = None
-    assert environment.look() == []
+    assert environment.refresh() == []
     environment.lacking = [LACKING]
-    assert environment.look() == []
+    assert environment.refresh() == []
 
 
 def test_a_store_that_cannot_be_read_is_for_others_to_tell() -> None:
     environment = Environment()
     environment.store.put(spec=BREAKER)
-    assert environment.look() == [NO_OBSERVER]
+    assert environment.refresh() == [NO_OBSERVER]
     environment.store.put(spec=CANARY)
     environment.store.place.fault = "store_locked"
-    assert (environment.look(), len(environment.shown)) == ([], 1)
+    assert (environment.refresh(), len(environment.shown)) == ([], 1)
 
 
 def test_the_controller_is_told_a_bounded_part_of_it_and_nothing_before_a_worker_answered() -> None:
     environment = Environment()
     environment.store.put(spec=BREAKER)
     environment.lacking = None
-    environment.look()
+    environment.refresh()
     assert environment.unmet.lacks() is None
     names = ["r" * 10_000, *(f"routing/{number}" for number in range(100))]
     environment.lacking = [
@@ -156,7 +156,7 @@ def test_the_controller_is_told_a_bounded_part_of_it_and_nothing_before_a_worker
         }
         for name in names
     ]
-    environment.look()
+    environment.refresh()
     lacks = environment.unmet.lacks()
     assert lacks is not None
     assert [lack.code for lack in lacks] == ["observer_missing"] + ["policy_rule_missing"] * (MOST_LACKS - 1)
