@@ -113,7 +113,7 @@ class FleetBreaker:
             _count(pair.canary, pair.control, epoch, new[0], at)
             _count(pair.control, None, epoch, new[1], at)
         alone = status.weight_at(now) == BUCKETS
-        pair.broken = pair.broken or pair.canary.judge(limits_of(breaker), pair.control, at, alone=alone)
+        pair.broken = pair.broken or pair.canary.breach(limits_of(breaker), pair.control, at, alone=alone)
 
     def _add(self, summary: Summary, before: Summary | None) -> None:
         canary, control = self._new.get((summary.rollout, summary.epoch), (Ends(), Ends()))

@@ -1,4 +1,4 @@
-"""What a rollout is judged by: whether its upstream is ready, what is due to be measured, whether the split holds."""
+"""What a rollout is advanced by: whether its upstream is ready, what is due to be measured, whether the split holds."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ from weakref import WeakKeyDictionary
 
 from extproc.assignment import BUCKETS, variant_ranges
 from extproc.control.active_rollouts import ActiveRollout
-from extproc.control.analysis.measuring import judge, surplus_of
+from extproc.control.analysis.measuring import evaluate, surplus_of
 from extproc.control.analysis.ports import EmbeddedProvider, ObservationSource, Reading, Subject
 from extproc.control.analysis.runs import Measured, Metric
 from extproc.control.analysis.sample_ratio import sample_ratio
@@ -116,7 +116,7 @@ class Senses:
             for metric in metrics:
                 reading = self._reading(run, metric, subject, in_time)
                 if reading is not None:
-                    found.setdefault(kind, []).append(judge(metric, reading, now))
+                    found.setdefault(kind, []).append(evaluate(metric, reading, now))
         return found
 
     def _reading(self, run: Run, metric: Metric, subject: Subject, in_time: bool) -> Reading | None:

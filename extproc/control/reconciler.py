@@ -41,7 +41,7 @@ BATCH: Final = 50
 
 
 class Observe(Protocol):
-    """What a rollout is judged by. Blocks, for a bounded time; never raises."""
+    """Collects what a rollout is advanced by. Blocks, for a bounded time; never raises."""
 
     def collect(self, under_way: Iterable[ActiveRollout], now: float) -> None:
         """See what is new of rollouts at ``now`` (Unix seconds); at each tick, whatever the store does."""
@@ -334,7 +334,7 @@ class Reconciler:
         return moved
 
     def _see_again(self, row: StoredRollout, error: Refused | Unreachable) -> None:
-        """Go on from what others wrote first: of what they only judged, changes say nothing."""
+        """Go on from what others wrote first: of what changed an analysis only, changes say nothing."""
         try:
             if isinstance(error, Unreachable):
                 raise error

@@ -369,7 +369,7 @@ def _metrics_overdue(plan: RolloutPlan, status: Status, now: float) -> str:
 
 
 def _unmeasured(plan: RolloutPlan, status: Status) -> Gate:
-    """Why it is too early to judge: steps may be done before what watches over them has measured anything good.
+    """Why it is too early to tell: steps may be done before what watches over them has measured anything good.
 
     It is not for long: a metric that cannot be measured pauses the rollout, and so does one beyond its limits.
     """

@@ -89,7 +89,7 @@ class FeatureReader:
             self.cache.drop(key)
             return None
         self.hits += 1
-        return self._judge(need, entry.rows, "cache")
+        return self._usable(need, entry.rows, "cache")
 
     async def fetch(self, need: FeatureNeed, entity: tuple[str | int, ...]) -> Features:
         """What the rollout needs, from the store, within ``need.timeout`` seconds and the deadline. Never raises.
@@ -111,7 +111,7 @@ class FeatureReader:
         if not answer.done():
             return self._late()
         rows = answer.result()
-        return Features(fault=Reason.FEATURE_MISSING) if rows is None else self._judge(need, rows, "store")
+        return Features(fault=Reason.FEATURE_MISSING) if rows is None else self._usable(need, rows, "store")
 
     async def close(self) -> None:
         """End what is being read and close the store, which gets a second for it."""
@@ -126,7 +126,7 @@ class FeatureReader:
     def _late(self) -> Features:
         return Features(fault=Reason.FEATURE_TIMEOUT)
 
-    def _judge(self, need: FeatureNeed, rows: Mapping[str, FeatureRow], source: str) -> Features:
+    def _usable(self, need: FeatureNeed, rows: Mapping[str, FeatureRow], source: str) -> Features:
         """Ages are as of now, so what was fresh when it was cached can be stale when it is used."""
         now = self._clock.now()
         values: dict[str, FeatureValue] = {}

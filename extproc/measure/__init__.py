@@ -1,4 +1,4 @@
-"""What is counted about rollouts' requests: filled where requests are seen, read where rollouts are judged.
+"""What is counted about rollouts' requests: filled where requests are seen, read where rollouts are analysed.
 
 Everything here is bounded in size, and two counts of one thing add up to the count of both.
 """

@@ -1,6 +1,6 @@
 """When a version is taken away: it fails, or its clients give up, beyond its limit and more than stable's do.
 
-Pure: from counts and a clock's reading to a verdict. Stable is never judged; it is what others are compared with, and
+Pure: from counts and a clock's reading to a verdict. Stable is never tripped; it is what others are compared with, and
 only within one epoch: while the ranges stay, whatever befalls both befalls each by its share, at whatever time. Over a
 change of weights even an outage of both would weigh more on the one that grew.
 """
@@ -182,7 +182,7 @@ class WatchedVersion:
             self.errors.add(now, errors, bad=end is End.FAILED, count=count, since=since)
         self.left.add(now, left, bad=end is End.ABANDONED, count=count, since=since)
 
-    def judge(self, limits: BreakerLimits, stable: WatchedVersion | None, now: float, *, alone: bool = False) -> str:
+    def breach(self, limits: BreakerLimits, stable: WatchedVersion | None, now: float, *, alone: bool = False) -> str:
         """Why the version is to be taken away, as a part of a sentence; empty if it is not.
 
         It is compared with stable; the limit alone counts if stable had no request for a whole window, or is to have

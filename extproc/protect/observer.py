@@ -354,22 +354,22 @@ class Observer:
     # -- trips
 
     def _settle_trips(self) -> None:
-        """Judge whoever failed, and tell of what changed."""
+        """Hold whoever failed against its limits, and tell of what changed."""
         now = self._clock.monotonic()
         for key in self._suspects:
-            self._judge(key, now)
+            self._check_limits(key, now)
         self._suspects.clear()
         # Before the first snapshot nothing is known of the rollouts, so whatever was tripped stays tripped.
         if (self._follows and self._trips.advance(self._rollouts, now)) or self._trips_changed:
             self._trips_changed = False
             self._events.trips(self._trips.in_force(), self._trips.take_lifted())
 
-    def _judge(self, key: Key, now: float) -> None:
+    def _check_limits(self, key: Key, now: float) -> None:
         rollout, watched = self._rollouts.get(key[0]), self._watched.find(key)
         if rollout is None or watched is None or rollout.breaker is None or key[1] == rollout.stable:
             return
         stable = self._watched.find((key[0], rollout.stable))
-        if why := watched.judge(rollout.breaker, stable, now, alone=rollout.weight == BUCKETS):
+        if why := watched.breach(rollout.breaker, stable, now, alone=rollout.weight == BUCKETS):
             at = tripped_at(rollout, key[1], self._clock.now())
             self._trips.trip(LocalTrip(*key, rollout.attempt, at=at, why=why), now)
             self._watched.forget(key)

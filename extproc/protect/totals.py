@@ -1,4 +1,4 @@
-"""What became of each arm's requests since this observer began, for whoever judges rollouts."""
+"""What became of each arm's requests since this observer began, for analyses."""
 
 from __future__ import annotations
 

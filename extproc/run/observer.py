@@ -116,7 +116,7 @@ class ObserverOfStore:
         self._observer.adopt(trips)
 
     def tick(self) -> None:
-        """Judge what is due."""
+        """Settle what is due."""
         self._observer.tick()
 
     async def follow(self) -> None:

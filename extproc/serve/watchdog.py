@@ -1,4 +1,4 @@
-"""Who hangs, and why: evaluations that can be watched, and the judgement on a worker without a heartbeat."""
+"""Who hangs, and why: evaluations that can be watched, and whether a worker without a heartbeat hangs."""
 
 from __future__ import annotations
 
@@ -144,20 +144,20 @@ class Watchdog:
     _seen: dict[int, _Seen] = field(default_factory=dict)
     _checked_at: int = 0
 
-    def judge(self, pages: Sequence[tuple[int, int, HeartbeatPage]], now: int) -> list[Hung]:
+    def hung(self, pages: Sequence[tuple[int, int, HeartbeatPage]], now: int) -> list[Hung]:
         """The hung ones among (worker, pid, page); ``now`` is monotonic ns."""
         passed, self._checked_at = now - self._checked_at, now
         if not 0 <= passed <= _ns(4 * BEAT_SECONDS):
             passed = 0
             self._seen.clear()
-        hung = [self._judge_one(worker, pid, page.read(), passed) for worker, pid, page in pages]
+        hung = [self._hung(worker, pid, page.read(), passed) for worker, pid, page in pages]
         return [one for one in hung if one is not None]
 
     def forget(self, worker: int) -> None:
         """The worker was replaced."""
         self._seen.pop(worker, None)
 
-    def _judge_one(self, worker: int, pid: int, beat: Beat, passed: int) -> Hung | None:
+    def _hung(self, worker: int, pid: int, beat: Beat, passed: int) -> Hung | None:
         seen = self._seen.setdefault(worker, _Seen(beat))
         seen.note(beat, passed)
         if seen.silent < _ns(2 * BEAT_SECONDS):

@@ -1,4 +1,4 @@
-"""A rollout's row has two parts: what routes, which everybody who follows the store is told of, and what judges.
+"""A rollout's row has two parts: what routes, which everybody who follows the store is told of, and its analysis.
 
 A rollout under analysis is measured every few seconds. What was measured, and how that is put in words, is in the
 status, for the controller that goes on from it and for people; no request is routed by it, and for it no worker of a
@@ -18,12 +18,12 @@ from extproc.store.status import Status
 
 
 def routing_of(status: Status) -> Status:
-    """``status`` without what judges: runs of analysis, and the message."""
+    """``status`` without its analysis: runs of analysis, and the message."""
     return replace(status, analysis={}, message="")
 
 
 def routes_alike(before: StoredRollout | None, after: StoredRollout) -> bool:
-    """Whether a write that made ``before`` (None: there was none that could be read) into ``after`` only judges.
+    """Whether a write that made ``before`` (None: none that could be read) into ``after`` changes its analysis only.
 
     ``ChangeFeed`` does not report it; the resource version is another one all the same.
     """

@@ -48,8 +48,8 @@ RAISE_DELAY_SECONDS: Final = 2 * POLL_SECONDS
 class ChangeFeed(Protocol):
     """What changed of that by which requests are routed and rollouts moved, for whoever keeps all of them at hand.
 
-    What was only judged (``store.parts``) is reported by nobody: whoever needs the last measurement asks ``Rollouts``.
-    A row that is reported is whole, as it stood when it was read. One object has one follower.
+    What changes an analysis only (``store.parts``) is not reported: who needs the last measurement asks ``Rollouts``. A
+    row that is reported is whole, as it stood when it was read. One object has one follower.
     """
 
     def changes(self, since: int) -> Changes | None:

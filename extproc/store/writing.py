@@ -66,12 +66,12 @@ def changes_documents(writes: Sequence[Write], templates: Sequence[TemplateWrite
 class RowChange(NamedTuple):
     """What a write makes of a row: ``after``, and the ``epochs`` that begin with it.
 
-    ``judged``: nothing else changed, see ``store.parts``. ``moved``: see ``store.history``.
+    ``analysis_only``: nothing else changed, see ``store.parts``. ``moved``: see ``store.history``.
     """
 
     after: StoredRollout
     epochs: Sequence[EpochRecord]
-    judged: bool
+    analysis_only: bool
     moved: bool
 
 

@@ -282,7 +282,7 @@ class MemoryStore:
         content.epochs[key] = (*kept, *change.epochs)
         row = RolloutRow.of(change.after, self._turns.base, at)
         content.rows[key] = row
-        if not change.judged:
+        if not change.analysis_only:
             content.routed[key] = content.revision
         told = content.history.get(key, ())
         for entry in write.history:

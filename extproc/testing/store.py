@@ -292,7 +292,7 @@ class RolloutStoreContract:
         assert reader.changes(changes.revision) is None
         assert reader.changes(since) is not None, "as far as anybody knows they were not taken"
 
-    def test_what_only_judges_is_read_and_not_reported(self) -> None:
+    def test_what_changes_an_analysis_only_is_read_and_not_reported(self) -> None:
         """What was measured and how it is put; it is another resource version, and reported with what routes."""
         row = self._put("a")
         since = _revision(self.store.changes(0))
@@ -305,7 +305,7 @@ class RolloutStoreContract:
         self._refused("conflict", Write("default", "a", before.resource_version, status=_STATUS))
         assert self.store.get("default", "a") == row
         assert _taken(self.store.changes(0)) == [row]
-        row = self._change(self._change(row, weight=5), message="and judged again")
+        row = self._change(self._change(row, weight=5), message="and measured again")
         assert _taken(self.store.changes(since)) == [row]
 
     def test_a_delete_is_reported_once_with_the_last_status(self) -> None:

@@ -18,7 +18,7 @@ import pytest
 
 from extproc.adapters.prometheus.metrics import MAX_ANSWER_BYTES
 from extproc.cli.metric_servers import metric_servers
-from extproc.control.analysis.measuring import judge
+from extproc.control.analysis.measuring import evaluate
 from extproc.control.analysis.ports import MetricProvider, MetricQuery, Reading
 from extproc.control.analysis.runs import Outcome
 from extproc.control.analysis.servers import MetricServers
@@ -99,7 +99,7 @@ def asked(url: str, *questions: MetricQuery) -> list[Reading]:
 def verdict(reading: Reading, **conditions: str) -> tuple[Outcome, str]:
     asked = {"prometheus": {"server": "main", "query": "up"}}
     body = template(metric(provider=asked, **{"failureCondition": None, **conditions}))
-    found = judge(metric_of(body), reading, NOW)
+    found = evaluate(metric_of(body), reading, NOW)
     return found.outcome, found.message
 
 

@@ -113,7 +113,7 @@ def test_a_log_that_is_cut_under_an_analysis_makes_it_inconclusive(
         decide(server, after)
         now = time.time()
         reading = provider.measure(errors, Subject(KEY, epoch, now, "canary", "control"))
-        return measuring.judge(errors, reading, now)
+        return measuring.evaluate(errors, reading, now)
 
     with grpc.insecure_channel(f"unix:{server.sockets}/observer.sock") as channel:
         log: Queue[bytes | None] = Queue()

@@ -17,7 +17,7 @@ from extproc.adapters.sqlite.file import SqliteFile
 from extproc.adapters.sqlite.history import forget_history, read_history, write_history
 from extproc.adapters.sqlite.lease import read_lease, write_lease
 from extproc.adapters.sqlite.opened import OpenedStore, make_store
-from extproc.adapters.sqlite.parts import note_judged, note_routed, routed
+from extproc.adapters.sqlite.parts import note_analysis, note_routed, routed
 from extproc.adapters.sqlite.rows import COLUMNS, find_row, size_of, write_row, write_templates, write_tombstones
 from extproc.adapters.sqlite.tokens import knows_token, remember_tokens
 from extproc.clock import Clock, SystemClock
@@ -79,7 +79,7 @@ class SqliteStore:
         self._draw = draw
         self._limits = limits
         self._wrote = False
-        self._judged = (0, 0, 0)
+        self._routed_alike = (0, 0, 0)
         if create:
             make_store(file, self._remember_epochs)
         self._opened = OpenedStore(file)
@@ -91,21 +91,21 @@ class SqliteStore:
         """See ``ChangeFeed``."""
         with self._opened.reading() as reader:
             meta, base = self._opened.meta, self._turns.base
-            if not self._turns.whole and (meta.revision == since or self._judged == (base, since, meta.revision)):
+            if not self._turns.whole and (meta.revision == since or self._routed_alike == (base, since, meta.revision)):
                 return None
             complete = self._turns.is_complete(since, meta.revision, meta.forgotten)
             cursor = self._changed(reader, 0 if complete else since)
             first = cursor.fetchmany(_CHUNK)
         if not first and not complete and meta.documents <= since:
-            self._judged = base, since, meta.revision
+            self._routed_alike = base, since, meta.revision
             return None
         return Changes(meta.revision, self._stream(cursor, first, base, with_deleted=not complete), complete)
 
     def _changed(self, reader: sqlite3.Connection, since: int) -> sqlite3.Cursor:
         """Rows of which what routes changed after ``since``."""
-        base, before, judged = self._judged
-        # What was found to be judged only, up to some revision, need not be looked at again.
-        seen = judged if (base, before) == (self._turns.base, since) else since
+        base, before, up_to = self._routed_alike
+        # Rows that route as they did, up to some revision, need not be looked at again.
+        seen = up_to if (base, before) == (self._turns.base, since) else since
         return reader.execute(
             f"SELECT {COLUMNS} FROM rollouts WHERE revision > ? AND {routed(reader)} > ? ORDER BY revision",  # noqa: S608
             (seen, since),
@@ -264,8 +264,8 @@ class SqliteStore:
     def _write_row(self, connection: sqlite3.Connection, write: Write, base: int, revision: int) -> StoredRollout:
         found, at = find_row(connection, base, write.namespace, write.name), self._clock.now()
         change = change_row(found, write, base + revision, at, self._draw, partial(knows_number, connection))
-        if change.judged:
-            note_judged(connection, write.namespace, write.name, revision)
+        if change.analysis_only:
+            note_analysis(connection, write.namespace, write.name, revision)
         else:
             note_routed(connection, write.namespace, write.name)
         write_row(connection, RolloutRow.of(change.after, base, at))

@@ -1,4 +1,4 @@
-"""Measuring what is embedded, and judging what was measured: providers know numbers, ``judge`` knows conditions.
+"""Measuring what is embedded, and evaluating what was measured: providers know numbers, ``evaluate`` knows conditions.
 
 An embedded provider compares the arms as they were randomised, within one epoch: whatever version served a request,
 and whatever else the policy or a breaker did, it counts for the arm that its unit drew (intention to treat).
@@ -42,7 +42,7 @@ _KEPT: Final = 100
 """How many numbers of a list are shown in a line, and how many are kept with a measurement."""
 
 
-def judge(metric: Metric, reading: Reading, now: float) -> Measured:
+def evaluate(metric: Metric, reading: Reading, now: float) -> Measured:
     """What ``reading`` comes to by the conditions of ``metric``."""
     if reading.error or (reading.result is None and not reading.inconclusive):
         return Measured(metric.name, now, Outcome.ERROR, None, reading.error or "nothing was measured")

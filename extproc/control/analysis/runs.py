@@ -46,10 +46,10 @@ class Outcome(StrEnum):
 
 @dataclass(frozen=True, slots=True)
 class Metric:
-    """A metric of a run, with all that judging it takes. Durations are seconds.
+    """A metric of a run, with all that evaluating it takes. Durations are seconds.
 
     ``count`` is None for a metric that is measured until the run is stopped. ``meaning`` fingerprints what it measures
-    and by what it judges: measurements of another one say nothing about it.
+    and by its conditions: measurements of another one say nothing about it.
     """
 
     name: str

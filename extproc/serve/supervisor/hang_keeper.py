@@ -39,7 +39,7 @@ class HangKeeper:
             alive = [
                 (slot.config.index, slot.child.pid, slot.child.page) for slot in self._workers.slots if slot.serving
             ]
-            hung = self._watchdog.judge(alive, time.monotonic_ns())
+            hung = self._watchdog.hung(alive, time.monotonic_ns())
             if hung:
                 await self._replace(hung)
             self._kill_late_starters()

@@ -16,7 +16,7 @@ from typing import Any, Final
 import pytest
 
 from extproc.assignment import draw_of
-from extproc.control.analysis.measuring import FeedbackMetrics, judge
+from extproc.control.analysis.measuring import FeedbackMetrics, evaluate
 from extproc.control.analysis.ports import Subject
 from extproc.control.analysis.runs import Outcome, due, outcome, record, run_plan, start
 from extproc.demo.documents import FIRST_LOOK_SECONDS, FIRST_WEIGHT, STEPS, TEMPLATES
@@ -118,7 +118,7 @@ def analyse(labels: Labels, template: str, begins: float, ends: float) -> tuple[
     while now <= ends and outcome(plan, run)[0] is None:
         labels.until(now)
         subject = Subject(f"default/{MODEL}", 1, now, "canary", "control")
-        measured = [judge(metric, provider.measure(metric, subject), now) for metric in due(plan, run, now, 0)]
+        measured = [evaluate(metric, provider.measure(metric, subject), now) for metric in due(plan, run, now, 0)]
         run = record(plan, run, measured, now)
         now += TICK_SECONDS
     return outcome(plan, run)[0], now - TICK_SECONDS

@@ -80,7 +80,7 @@ class Pair:
         for one in ends:
             self.now += pause
             self.canary.add(self.epoch, self.now, self.stable, end(one))
-            self.why = self.why or self.canary.judge(self.limits, self.stable, self.now)
+            self.why = self.why or self.canary.breach(self.limits, self.stable, self.now)
 
     def stable_got(self, *ends: bool | End) -> None:
         for one in ends:
@@ -118,7 +118,7 @@ def test_without_stables_requests_the_limit_alone_counts() -> None:
     alone = WatchedVersion(10.0)
     for _ in range(10):
         alone.add(1, 1.0, None, End.FAILED)
-    assert alone.judge(LIMITS, None, 1.0)
+    assert alone.breach(LIMITS, None, 1.0)
 
 
 def test_stables_old_requests_are_none_to_compare_with() -> None:
@@ -170,13 +170,13 @@ def test_outcomes_of_an_earlier_epoch_do_not_count() -> None:
     assert pair.canary.errors.window.total == pair.canary.left.window.total == Counts(1, 0)
 
 
-def test_a_canary_that_has_all_the_traffic_is_judged_alone() -> None:
+def test_a_canary_that_has_all_the_traffic_is_held_to_the_limit_alone() -> None:
     pair = Pair()
     pair.stable_got(False)
     pair.epoch = 2
     pair.canary_got(*[True] * 10)
     assert not pair.why
-    assert pair.canary.judge(LIMITS, pair.stable, pair.now, alone=True)
+    assert pair.canary.breach(LIMITS, pair.stable, pair.now, alone=True)
 
 
 def test_a_canary_beside_hardly_any_stable_is_found_in_time() -> None:

@@ -36,7 +36,7 @@ def test_a_canary_that_fails_is_tripped_at_the_request_that_proves_it() -> None:
     assert watching.reasons == [("4", "10 requests in a row failed; of stable's 0 of 50")]
 
 
-def test_a_batch_is_judged_as_a_whole_and_at_once() -> None:
+def test_a_batch_is_held_against_the_limits_as_a_whole_and_at_once() -> None:
     watching = Watching()
     batch = [watching.entry("3") for _ in range(50)] + [watching.entry("4", 503, cluster="x") for _ in range(25)]
     watching.observer.take(batch)

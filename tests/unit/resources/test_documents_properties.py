@@ -59,7 +59,7 @@ def load_text(data: bytes) -> list[Fault]:
         return load_paths([file]).faults
 
 
-def judged(body: Any) -> Rollout | list[Fault]:
+def parsed(body: Any) -> Rollout | list[Fault]:
     try:
         return parse_rollout(body)
     except InvalidInput as error:
@@ -68,14 +68,14 @@ def judged(body: Any) -> Rollout | list[Fault]:
 
 @given(VALUES)
 def test_any_value_at_all_is_a_rollout_or_refused(value: Any) -> None:
-    outcome = judged(value)
+    outcome = parsed(value)
     assert isinstance(outcome, list)
     assert all(fault.code and fault.message for fault in outcome)
 
 
 @given(st.sampled_from([CANARY, EXPERIMENT]), st.dictionaries(FIELDS, VALUES, max_size=3))
 def test_any_value_in_a_field_is_taken_or_refused_with_its_field(base: dict[str, Any], changes: dict[str, Any]) -> None:
-    outcome = judged(document({**base, **changes}))
+    outcome = parsed(document({**base, **changes}))
     if isinstance(outcome, Rollout):
         assert outcome.spec.versions()
     else:
@@ -106,9 +106,9 @@ def test_any_bytes_at_all_are_read_or_refused(data: bytes) -> None:
 
 
 @given(st.dictionaries(FIELDS, VALUES, max_size=6))
-def test_a_file_is_judged_as_the_same_body_from_a_store_is(spec: dict[str, Any]) -> None:
+def test_a_file_is_checked_as_the_same_body_from_a_store_is(spec: dict[str, Any]) -> None:
     body = document(spec)
-    outcome = judged(body)
+    outcome = parsed(body)
     expected = outcome if isinstance(outcome, list) else []
     found = load_text(json.dumps(body, indent=1).encode())
     assert sorted((f.code, f.field or "") for f in found) == sorted((f.code, f.field or "") for f in expected)

@@ -1,4 +1,4 @@
-"""Who hangs, judged from shared memory; and what a rule in quarantine answers."""
+"""Who hangs, by what is in shared memory; and what a rule in quarantine answers."""
 
 from __future__ import annotations
 
@@ -48,7 +48,7 @@ class Machine:
             self.waited += 0.05 * waiting
             if beating:
                 self.page.beat()
-            hung = self.watchdog.judge([(0, 4711, self.page)], self.now)
+            hung = self.watchdog.hung([(0, 4711, self.page)], self.now)
             if hung:
                 return hung
         return []
@@ -145,7 +145,7 @@ def test_a_worker_that_has_not_beaten_yet_is_not_silent_since_the_machine_starte
     assert "no heartbeat for 2.0 s" in hung.evidence
 
 
-def test_a_worker_whose_clock_is_not_the_supervisors_is_judged_by_the_beats_that_are_seen(machine: Machine) -> None:
+def test_a_worker_whose_clock_is_not_the_supervisors_is_known_by_the_beats_that_are_seen(machine: Machine) -> None:
     for jump in (-1_551_000, 1_551_000):  # a machine restored from an image, whose processors' clocks differ
         machine.passes(500, beating=True)
         machine.behind = jump * MS

@@ -1,4 +1,4 @@
-"""What is only judged wakes nobody who follows the store, and everybody who asks sees it."""
+"""What changes an analysis only wakes nobody who follows the store, and everybody who asks sees it."""
 
 from __future__ import annotations
 
@@ -80,7 +80,7 @@ def test_a_hundred_measurements_compile_nothing_and_all_who_ask_see_them(store: 
     assert (holder.compiled, followed.row.status.weight, followed.row.status.analysis) == (2, 1000, row.status.analysis)
 
 
-def test_whatever_is_not_judging_is_reported(store: SqliteStore) -> None:
+def test_whatever_is_not_analysis_is_reported(store: SqliteStore) -> None:
     row = row_of(store)
     others: dict[str, Any] = {"canary": None, "numbers": {}}
     for field in fields(Status):
@@ -94,7 +94,7 @@ def test_whatever_is_not_judging_is_reported(store: SqliteStore) -> None:
     assert not routes_alike(row, replace(row, deleted=True))
 
 
-def test_who_only_judges_is_refused_as_any_other_that_comes_second(store: SqliteStore) -> None:
+def test_who_changes_an_analysis_only_is_refused_as_any_other_that_comes_second(store: SqliteStore) -> None:
     row = row_of(store)
     measured(store, 1)
     for status in (replace(row.status, weight=0), replace(row.status, message="mine")):
@@ -146,7 +146,7 @@ def test_what_an_older_version_writes_is_reported_whole(store: SqliteStore, tmp_
     (row,) = changes.rollouts
     assert isinstance(row, StoredRollout)
     assert (row.status.weight, row.status.message, row.status.unknown) == (700, "measured 2 times", {"novel": "kept"})
-    # What it measures, it cannot say that it only judged: that wakes everybody once more, and loses nothing.
+    # What it measures, it cannot say that it was only that: that wakes everybody once more, and loses nothing.
     measured(store, 3)
     assert store.changes(changes.revision) is None
     older_write(path, message="measured by the older one")
@@ -157,7 +157,7 @@ def test_what_an_older_version_writes_is_reported_whole(store: SqliteStore, tmp_
     ]
 
 
-def test_a_controller_goes_on_from_what_another_only_judged(tmp_path: Path) -> None:
+def test_a_controller_goes_on_from_what_another_only_measured(tmp_path: Path) -> None:
     environment = Environment(tmp_path)
     environment.apply()
     controller = environment.controller()

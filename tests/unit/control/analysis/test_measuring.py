@@ -1,4 +1,4 @@
-"""Measuring and judging: what conditions see, when a measurement says nothing, and what it comes to."""
+"""Measuring and evaluating: what conditions see, when a measurement says nothing, and what it comes to."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ from extproc.control.analysis.measuring import (
     FeedbackMetrics,
     ObservedMetrics,
     described,
-    judge,
+    evaluate,
 )
 from extproc.control.analysis.ports import EmbeddedProvider, Reading, Subject
 from extproc.control.analysis.runs import Metric, Outcome
@@ -197,7 +197,7 @@ def test_a_canary_that_all_clients_leave_fails_every_metric() -> None:
     }
     for name, condition in conditions.items():
         asked = one(observed(name), failureCondition=condition)
-        found = judge(asked, measured(asked, arm(0, 0, abandoned=200), arm(200, 0)), NOW)
+        found = evaluate(asked, measured(asked, arm(0, 0, abandoned=200), arm(200, 0)), NOW)
         assert found.outcome is Outcome.FAILED, found
 
 
@@ -211,7 +211,7 @@ def test_with_eight_percent_hanging_errors_and_latencies_do_not_pass(requests: i
         one(observed("latency", quantile=0.95), failureCondition="result.ratio > 1.5"),
         one(observed("latency", quantile=0.99), failureCondition="result.ratio > 1.5"),
     ):
-        found.append(judge(asked, measured(asked, canary, control), NOW).outcome)
+        found.append(evaluate(asked, measured(asked, canary, control), NOW).outcome)
     assert found[1:] == [Outcome.FAILED, Outcome.FAILED]
     assert (found[0] is Outcome.FAILED) is (requests >= 1000)
 
@@ -530,7 +530,7 @@ def test_a_window_is_never_shorter_than_asked_and_not_much_longer(steps: list[tu
         assert recent <= within.requests <= sum(count for at, count in seen if at > looked)
 
 
-# Judging
+# Evaluating
 
 
 RESULT = {
@@ -559,11 +559,11 @@ def test_conditions_make_the_outcome_as_in_argo_rollouts(
 ) -> None:
     conditions = {True: "result.lower > 0", False: "result.lower < 0", None: None}
     asked = one(observed(), successCondition=conditions[success], failureCondition=conditions[failure])
-    assert judge(asked, Reading(RESULT), NOW).outcome is expected
+    assert evaluate(asked, Reading(RESULT), NOW).outcome is expected
 
 
 def test_a_measurement_says_what_was_measured_and_by_which_condition() -> None:
-    found = judge(one(observed(), failureCondition="result.lower > 0"), Reading(RESULT), NOW)
+    found = evaluate(one(observed(), failureCondition="result.lower > 0"), Reading(RESULT), NOW)
     assert (found.metric, found.at) == ("errors", NOW)
     assert found.message == (
         "failureCondition is true: result.lower > 0 "
@@ -575,18 +575,18 @@ def test_a_measurement_says_what_was_measured_and_by_which_condition() -> None:
 
 def test_arguments_are_text_that_conditions_convert() -> None:
     asked = one(observed(), successCondition="result.canary.rate < double(args.most)", failureCondition=None)
-    assert judge(asked, Reading(RESULT), NOW).outcome is Outcome.FAILED
+    assert evaluate(asked, Reading(RESULT), NOW).outcome is Outcome.FAILED
 
 
 def test_a_reading_that_says_nothing_is_inconclusive_whatever_the_conditions() -> None:
-    found = judge(one(observed()), Reading(inconclusive="too few"), NOW)
+    found = evaluate(one(observed()), Reading(inconclusive="too few"), NOW)
     assert (found.outcome, found.message) == (Outcome.INCONCLUSIVE, "too few")
 
 
 def test_what_could_not_be_measured_or_evaluated_is_an_error_never_a_bad_value() -> None:
-    assert judge(one(observed()), Reading(error="away"), NOW).outcome is Outcome.ERROR
-    assert judge(one(observed()), Reading(), NOW).outcome is Outcome.ERROR
-    found = judge(one(observed(), failureCondition="1 / 0 > result.ratio"), Reading({"ratio": 1.0}), NOW)
+    assert evaluate(one(observed()), Reading(error="away"), NOW).outcome is Outcome.ERROR
+    assert evaluate(one(observed()), Reading(), NOW).outcome is Outcome.ERROR
+    found = evaluate(one(observed(), failureCondition="1 / 0 > result.ratio"), Reading({"ratio": 1.0}), NOW)
     assert found.outcome is Outcome.ERROR
     assert "division by zero" in found.message
 

@@ -13,7 +13,7 @@ from extproc.measure.units import KEPT
 from tests.support.simulation import Array, surely_below
 
 
-def judged(*counts: int, shares: tuple[int, ...] = (5000, 5000)) -> SampleRatio:
+def ratio_of(*counts: int, shares: tuple[int, ...] = (5000, 5000)) -> SampleRatio:
     names = ("canary", "control", "third")
     found = sample_ratio(dict(zip(names, counts, strict=False)), dict(zip(names, shares, strict=False)))
     assert found is not None
@@ -21,7 +21,7 @@ def judged(*counts: int, shares: tuple[int, ...] = (5000, 5000)) -> SampleRatio:
 
 
 def test_an_even_split_is_healthy() -> None:
-    found = judged(2050, 2046)
+    found = ratio_of(2050, 2046)
     assert found.healthy
     assert found.p == 1.0
     assert found.chi_square == pytest.approx(0.0039, abs=1e-4)
@@ -32,13 +32,13 @@ def test_an_even_split_is_healthy() -> None:
     [((2300, 1796), (5000, 5000)), ((320, 3776), (500, 9500)), ((1200, 1200, 1696), (2500, 2500, 5000))],
 )
 def test_a_split_that_is_off_is_not(counts: tuple[int, ...], shares: tuple[int, ...]) -> None:
-    found = judged(*counts, shares=shares)
+    found = ratio_of(*counts, shares=shares)
     assert not found.healthy
     assert found.chi_square > 10.83
 
 
 def test_it_says_what_it_saw() -> None:
-    assert str(judged(2300, 1796)) == (
+    assert str(ratio_of(2300, 1796)) == (
         "units by arm: canary 2300 where 2048 were expected, control 1796 where 2048 were expected "
         "(chi-square 62.0, p 1.6e-12)"
     )
@@ -55,7 +55,7 @@ def test_one_arm_is_no_split() -> None:
 
 def test_the_excluded_are_in_no_arm() -> None:
     units = {"canary": 2050, "control": 2046, "excluded": 3000}
-    assert sample_ratio(units, {"canary": 5000, "control": 5000}) == judged(2050, 2046)
+    assert sample_ratio(units, {"canary": 5000, "control": 5000}) == ratio_of(2050, 2046)
 
 
 # Looked at every tick, with units coming in one by one, and replaced by others once the sample is full
@@ -79,7 +79,7 @@ def p_values(counts: Array, likely: list[float]) -> Array:
 def test_the_simulation_says_what_the_function_says() -> None:
     counts = np.random.default_rng(1).multinomial(3000, [0.1, 0.3, 0.6], 20).T
     for run, p in enumerate(p_values(counts, [0.1, 0.3, 0.6])):
-        assert judged(*map(int, counts[:, run]), shares=(1000, 3000, 6000)).p == pytest.approx(p)
+        assert ratio_of(*map(int, counts[:, run]), shares=(1000, 3000, 6000)).p == pytest.approx(p)
 
 
 @pytest.mark.parametrize("likely", [[0.5, 0.5], [0.05, 0.95], [0.2, 0.3, 0.5]])

@@ -10,7 +10,7 @@ import orjson
 import pytest
 import yaml
 
-from extproc.control.analysis.measuring import FeedbackMetrics, ObservedMetrics, judge
+from extproc.control.analysis.measuring import FeedbackMetrics, ObservedMetrics, evaluate
 from extproc.control.analysis.ports import Subject
 from extproc.control.analysis.runs import Outcome, RunPlan, due, outcome, record, run_plan, start
 from extproc.measure import UNIT_GROUPS, ArmTotals, EpochTotals, LabelTotals
@@ -82,7 +82,7 @@ def ticks(world: World, seconds: int) -> Iterator[tuple[float, Outcome | None, s
         world.pass_second(now)
         subject = Subject("payments/fraud-detector", 1, now, "canary", "control")
         wanted = due(plan, run, now, step=0)
-        measured = [judge(one, providers[one.provider.name].measure(one, subject), now) for one in wanted]
+        measured = [evaluate(one, providers[one.provider.name].measure(one, subject), now) for one in wanted]
         run = orjson.loads(orjson.dumps(record(plan, run, measured, now)))
         yield second, *outcome(plan, run), run
         if outcome(plan, run)[0] is not None:
