@@ -74,7 +74,7 @@ class DecisionApplication:
         self._engine: PolicyEngine | None = None
         if config.policy_engine:
             self._engine = open_adapter(POLICY_ENGINE, config.policy_engine, "--policy-engine")
-            policies.ask(self._engine)
+            policies.use_remote(self._engine)
         self._store = open_store(config.store)
         self._holder = SnapshotHolder(self._store, clock)
         self._frozen_at = 0

@@ -23,7 +23,7 @@ class PolicySlot:
         """The revision of the policies, empty without any."""
         return self.current.revision if self.current is not None else ""
 
-    def ask(self, engine: PolicyEngine) -> None:
+    def use_remote(self, engine: PolicyEngine) -> None:
         """Decide by ``engine``, which is somewhere else: there is nothing to watch, and nothing to take out of it."""
         self.current = engine
 
