@@ -56,7 +56,7 @@ class Observe(Protocol):
         ...
 
 
-Hold = Callable[[ActiveRollout, Transition, float], str]
+Veto = Callable[[ActiveRollout, Transition, float], str]
 """Why a transition that gives the canary more may not be made; empty: it may."""
 
 
@@ -93,7 +93,7 @@ class Reconciler:
         holder: str,
         actor: str,
         lease_seconds: float,
-        hold: Hold = lambda _followed, _transition, _now: "",
+        veto: Veto = lambda _followed, _transition, _now: "",
         hearing: Hearing | None = None,
         clusters: Clusters | None = None,
         say: Callable[[str], None] = lambda _line: None,
@@ -105,7 +105,7 @@ class Reconciler:
         self._holder = holder
         self._actor = actor
         self._lease_seconds = lease_seconds
-        self._hold = hold
+        self._veto = veto
         self._hearing = hearing
         self._say = say
         self._warn = warn
@@ -282,7 +282,7 @@ class Reconciler:
         for one, found in rises:
             silence = self._silence(one.followed)
             if silence is None:
-                observations = replace(one.observations, held=self._hold(one.followed, found, now))
+                observations = replace(one.observations, vetoed=self._veto(one.followed, found, now))
             elif silence.certain:
                 observations = replace(one.observations, unheard=silence.why)
             else:
@@ -329,7 +329,7 @@ class Reconciler:
                 self._say(f"rollout {row.key}: {found.message}")
             self._under_way.put(row)
             if (followed := self._under_way.get(row.key)) is not None:
-                after = replace(one.observations, measured={}, held="", unheard="", in_step=None, stalled=0.0)
+                after = replace(one.observations, measured={}, vetoed="", unheard="", in_step=None, stalled=0.0)
                 moved.append(_Moving(followed, after))
         return moved
 

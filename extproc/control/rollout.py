@@ -91,19 +91,18 @@ class Observations:
 
     ``measured`` are measurements by run (``STEP``, ``BACKGROUND``). ``unready`` says why the canary's upstream cannot
     take more requests, ``unheard`` why it is not known whether a host took the canary away, ``doubt`` why it is not
-    known what became of requests, ``held`` why a policy does not let it have more, ``sample_ratio`` why the arms do not
-    have the units that they should, ``broken`` why the canary is to be taken away at once, ``undelivered`` why a proxy
-    does not have the routes; empty: nothing is wrong. ``unmet`` is what the document asks for and a ``serve`` does not
-    have; None: nobody can say.
-    ``in_step`` are the seconds that the step has been in force for, as far as they were counted and not read off a wall
-    clock, which may be set; ``stalled`` those of them in which it ``may_stall``.
+    known what became of requests, ``vetoed`` why a policy does not let it have more, ``sample_ratio`` why the arms do
+    not have the units that they should, ``broken`` why the canary is to be taken away at once, ``undelivered`` why a
+    proxy does not have the routes; empty: nothing is wrong. ``unmet`` is what the document asks for and a ``serve``
+    does not have; None: nobody can say. ``in_step`` are the seconds that the step has been in force for, as far as they
+    were counted and not read off a wall clock, which may be set; ``stalled`` those of them in which it ``may_stall``.
     """
 
     measured: Mapping[str, Sequence[Measured]] = field(default_factory=dict)
     unready: str = ""
     unheard: str = ""
     doubt: str = ""
-    held: str = ""
+    vetoed: str = ""
     sample_ratio: str = ""
     broken: str = ""
     undelivered: str | None = ""
@@ -357,7 +356,7 @@ def _gate(plan: RolloutPlan, status: Status, observations: Observations, now: fl
         return "outcomes_doubtful", observations.doubt
     if late := _metrics_overdue(plan, status, now):
         return "background_overdue", late
-    return (_DENIED, observations.held) if observations.held else None
+    return (_DENIED, observations.vetoed) if observations.vetoed else None
 
 
 def _metrics_overdue(plan: RolloutPlan, status: Status, now: float) -> str:

@@ -35,7 +35,7 @@ from extproc.control.fleet import FleetBreaker
 from extproc.control.observer_reports import Hearing
 from extproc.control.observing import Senses
 from extproc.control.policy import InGroups
-from extproc.control.policy_hold import PolicyHold
+from extproc.control.policy_veto import PolicyVeto
 from extproc.control.readiness import Clusters
 from extproc.control.reconciler import TICK_SECONDS, Reconciler
 from extproc.control.ticking import tick_until
@@ -157,7 +157,7 @@ class Controller:
         hearing: Hearing,
     ) -> Reconciler:
         store = self._store(parts, create=True)
-        hold = {"hold": PolicyHold(store, policy, actor(), self._clock.monotonic)} if policy is not None else {}
+        veto = {"veto": PolicyVeto(store, policy, actor(), self._clock.monotonic)} if policy is not None else {}
         return Reconciler(
             store,
             self._clock,
@@ -169,7 +169,7 @@ class Controller:
             warn=self._warn,
             hearing=hearing,
             clusters=clusters,
-            **hold,
+            **veto,
         )
 
     def _senses(self, parts: AsyncExitStack, clusters: Clusters | None, delivery: EnvoyDelivery | None) -> Senses:

@@ -30,7 +30,7 @@ from extproc.control.actions import (
 )
 from extproc.control.applied import who_applied
 from extproc.control.as_json import row_json, timestamp
-from extproc.control.policy_hold import PolicyHold
+from extproc.control.policy_veto import PolicyVeto
 from extproc.errors import Refused
 from extproc.resources.loading import load_paths
 from extproc.store.records import HistoryEntry, StoredRollout, Write
@@ -63,8 +63,8 @@ class Room:
     def __init__(self, folder: Path, policy: ControlPolicies) -> None:
         self.environment = Environment(folder)
         self.policy = policy
-        hold = PolicyHold(self.environment.store, policy, "controller@a", self.environment.clock.monotonic)
-        self.controller = self.environment.controller(hold=hold)
+        veto = PolicyVeto(self.environment.store, policy, "controller@a", self.environment.clock.monotonic)
+        self.controller = self.environment.controller(veto=veto)
 
     def documents(self, spec: dict[str, Any], name: str = NAME[1], namespace: str = NAME[0]) -> Apply:
         file = self.environment.folder / "document.yaml"

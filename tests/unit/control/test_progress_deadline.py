@@ -13,7 +13,7 @@ from extproc.control.acting import act
 from extproc.control.actions import Kill, Pause, Resume, Trip
 from extproc.control.as_json import row_json
 from extproc.control.policy import ActionVerdict
-from extproc.control.policy_hold import PolicyHold
+from extproc.control.policy_veto import PolicyVeto
 from extproc.control.rollout import Observations
 from tests.support.reconciling import NAME, Environment
 from tests.support.templates import metric, template
@@ -125,8 +125,8 @@ def test_what_waits_for_a_person_or_takes_its_own_time_is_never_overdue(
 def test_a_policy_that_says_no_is_somebodys_word(environment: Environment) -> None:
     environment.seen.observations = Observations()
     environment.apply(steps=RAMP, progressDeadline="5s", progressDeadlineAbort=True)
-    hold = PolicyHold(environment.store, Denies(), "controller@a", environment.clock.monotonic)
-    environment.run(environment.controller(hold=hold), 60)
+    veto = PolicyVeto(environment.store, Denies(), "controller@a", environment.clock.monotonic)
+    environment.run(environment.controller(veto=veto), 60)
     assert stands(environment) == ("Progressing", "control_denied", [])
 
 

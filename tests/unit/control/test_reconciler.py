@@ -13,7 +13,7 @@ from extproc.control.actions import Abort, Kill, Promote, SetWeight, Trip
 from extproc.control.active_rollouts import ActiveRollout
 from extproc.control.intent import Transition
 from extproc.control.policy import ActionVerdict
-from extproc.control.policy_hold import PolicyHold
+from extproc.control.policy_veto import PolicyVeto
 from extproc.control.rollout import Observations
 from extproc.errors import Refused, Unreachable
 from extproc.store.records import Write
@@ -194,8 +194,8 @@ class Answers:
 def test_a_policy_that_says_no_makes_the_controller_wait_too_and_never_with_an_abort(environment: Environment) -> None:
     environment.apply()
     policy = Answers()
-    hold = PolicyHold(environment.store, policy, "controller@a", environment.clock.monotonic)
-    controller = environment.controller(hold=hold)
+    veto = PolicyVeto(environment.store, policy, "controller@a", environment.clock.monotonic)
+    controller = environment.controller(veto=veto)
     environment.run(controller, 3)
     policy.verdict = ActionVerdict(False, "frozen")
     environment.run(controller, 30)
@@ -214,12 +214,12 @@ def test_what_takes_away_is_written_before_anybody_is_asked_about_a_rise(environ
     environment.apply("b")
     seen: list[str] = []
 
-    def hold(followed: ActiveRollout, transition: Transition, now: float) -> str:
+    def veto(followed: ActiveRollout, transition: Transition, now: float) -> str:
         seen.append(environment.row("b").status.phase)
         return ""
 
     act(environment.store, "breaker@box", Trip("payments", "b", "4", 1, "10 failures in a row"), environment.clock)
-    environment.run(environment.controller(hold=hold), 1)
+    environment.run(environment.controller(veto=veto), 1)
     assert seen == ["Degraded"]
     assert environment.row("a").status.weight == 500
 

@@ -20,12 +20,12 @@ ASK_AGAIN_SECONDS: Final = 10.0
 
 class _Answer(NamedTuple):
     step: int
-    held: str
+    veto: str
     until: float
 
 
-class PolicyHold:
-    """A ``Hold``: why a step may not be taken in the name of ``actor``, by ``policy``. One thread's."""
+class PolicyVeto:
+    """A ``Veto``: why a step may not be taken in the name of ``actor``, by ``policy``. One thread's."""
 
     def __init__(self, store: Rollouts, policy: ControlPolicy, actor: str, monotonic: Callable[[], float]) -> None:
         self._store = store
@@ -39,9 +39,9 @@ class PolicyHold:
         step = followed.row.status.step
         known = self._answers.get(followed)
         if known is None or known.step != step or self._monotonic() >= known.until:
-            held = self._ask(followed, transition, now)
-            known = self._answers[followed] = _Answer(step, held, self._monotonic() + ASK_AGAIN_SECONDS)
-        return known.held
+            veto = self._ask(followed, transition, now)
+            known = self._answers[followed] = _Answer(step, veto, self._monotonic() + ASK_AGAIN_SECONDS)
+        return known.veto
 
     def _ask(self, followed: ActiveRollout, transition: Transition, now: float) -> str:
         row, after = followed.row, transition.status
