@@ -18,7 +18,7 @@ class Intent:
     """What a document asks for, aliases resolved.
 
     ``stable`` is the last variant's version in an experiment. ``canary`` is None in an experiment and in a rollout
-    that has none. ``draw`` is all that the ranges depend on beside versions and weight: seed, unit, variants.
+    that has none. ``assignment`` is all that the ranges depend on beside versions and weight: seed, unit, variants.
     ``steps`` fingerprints the steps; it is empty where there are none. ``variants`` are an experiment's, in order, each
     with its version.
     """
@@ -27,7 +27,7 @@ class Intent:
     stable: str
     canary: str | None
     experiment: bool
-    draw: str
+    assignment: str
     steps: str = ""
     variants: tuple[tuple[str, str], ...] = ()
 
@@ -48,11 +48,11 @@ def intent_of(rollout: Rollout) -> Intent:
         InvalidInput: ``alias_unresolved``.
     """
     spec = rollout.spec
-    draw: list[Any] = [spec.seed, spec.unit.header, spec.unit.cookie]
+    assignment: list[Any] = [spec.seed, spec.unit.header, spec.unit.cookie]
     if spec.is_experiment or spec.stable is None:
-        draw += [spec.coverage, [[variant.name, variant.version, variant.weight] for variant in spec.variants]]
+        assignment += [spec.coverage, [[variant.name, variant.version, variant.weight] for variant in spec.variants]]
         variants = tuple((variant.name, variant.version) for variant in spec.variants)
-        return Intent(rollout.key, variants[-1][1], None, True, orjson.dumps(draw).decode(), variants=variants)
+        return Intent(rollout.key, variants[-1][1], None, True, orjson.dumps(assignment).decode(), variants=variants)
     canary = spec.resolve(spec.canary) if spec.canary is not None else None
     steps = [step.model_dump(mode="json", exclude_unset=True) for step in spec.steps]
     return Intent(
@@ -60,6 +60,6 @@ def intent_of(rollout: Rollout) -> Intent:
         spec.resolve(spec.stable),
         canary,
         False,
-        orjson.dumps(draw).decode(),
+        orjson.dumps(assignment).decode(),
         xxh64_hexdigest(orjson.dumps(steps)) if steps else "",
     )

@@ -246,7 +246,7 @@ def _without(status: Status, condition: str) -> tuple[Mapping[str, Any], ...]:
 def ranges_key(intent: Intent, status: Status) -> str:
     """A fingerprint of what decides who is in which arm, and which versions the arms are."""
     weight = status.drawn if status.canary in status.aborted else status.weight
-    return xxh64_hexdigest(orjson.dumps([intent.draw, status.stable, status.canary, weight]))
+    return xxh64_hexdigest(orjson.dumps([intent.assignment, status.stable, status.canary, weight]))
 
 
 def with_epoch(intent: Intent, before: Status, after: Status, now: float) -> Status:

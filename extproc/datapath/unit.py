@@ -43,7 +43,7 @@ def unit_of(source: UnitSource, request: Request, nonce: Nonce) -> Unit:
     if not isinstance(found, Reason):
         return Unit(found)
     if source.per_request and found is Reason.UNIT_MISSING:
-        return Unit(request.headers.get(_REQUEST_ID) or nonce.draw(), found, per_request=True)
+        return Unit(request.headers.get(_REQUEST_ID) or nonce.random(), found, per_request=True)
     return Unit(None, found)
 
 

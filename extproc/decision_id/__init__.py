@@ -13,9 +13,9 @@ from extproc.decision_id.codes import (
     arm_and_stream,
     arm_codes,
     control_code,
-    draw_number,
     hashed_number,
     is_compared,
+    random_number,
     sealed_code,
 )
 from extproc.decision_id.key_file import KeyFile
@@ -34,10 +34,10 @@ __all__ = [
     "arm_and_stream",
     "arm_codes",
     "control_code",
-    "draw_number",
     "hashed_number",
     "id_of",
     "is_compared",
     "open_id",
+    "random_number",
     "sealed_code",
 ]

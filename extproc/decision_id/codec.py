@@ -50,7 +50,7 @@ class Nonce(NamedTuple):
     tail: int
     secret: bytes
 
-    def draw(self) -> bytes:
+    def random(self) -> bytes:
         """A unit for a request that has none: different for each, and not to be read from the id."""
         return self.secret[_MASKED_BYTES:].hex().encode()
 

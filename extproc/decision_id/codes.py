@@ -23,7 +23,7 @@ MAX_VARIANTS: Final = _STREAM - _FIRST_VARIANT_CODE
 
 
 def hashed_number(rollout: str, epoch: int) -> int:
-    """What stands for ``epoch`` of ``rollout`` (``namespace/name``) in ids if it began before numbers were drawn.
+    """What stands for ``epoch`` of ``rollout`` (``namespace/name``) in ids if it began before numbers were random.
 
     Two epochs may share such a number; which is meant is then told by when the decision was made, or the label is
     refused.
@@ -31,7 +31,7 @@ def hashed_number(rollout: str, epoch: int) -> int:
     return xxh32_intdigest(f"{rollout}#{epoch}".encode())
 
 
-def draw_number() -> int:
+def random_number() -> int:
     """What stands in ids for an epoch that begins: 32 random bits, so that a store that is restored, copied or made
     anew does not call another epoch by the number of one that it does not know.
     """

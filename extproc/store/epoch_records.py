@@ -8,7 +8,7 @@ from typing import Final, NamedTuple
 from extproc.decision_id import hashed_number
 
 NUMBERS: Final = 1 << 32
-"""How many numbers there are to draw from, see ``EpochRecord.number``."""
+"""How many numbers there are, see ``EpochRecord.number``."""
 
 FORGET_EPOCHS_SECONDS: Final = 366 * 24 * 3600.0
 """Epochs are remembered for this long after the next one began; labels for their decisions may still come."""
@@ -17,7 +17,7 @@ FORGET_EPOCHS_SECONDS: Final = 366 * 24 * 3600.0
 def epoch_id(epoch: int, number: int | None) -> int:
     """What is counted of the ``epoch`` that drew ``number`` is kept by this; later epochs have larger ones.
 
-    It does not come again, as the epoch does after a backup was restored. None: it began before numbers were drawn.
+    It does not come again, as the epoch does after a backup was restored. None: it began before numbers were random.
     """
     return epoch if number is None else epoch * NUMBERS + number
 
@@ -39,8 +39,8 @@ class EpochArm(NamedTuple):
 class EpochRecord:
     """An epoch of a rollout, as it is remembered for labels that come weeks later.
 
-    ``number`` is what its decision ids carry: drawn when it began, and no other's. Two that began before numbers were
-    drawn may share one, so ``began`` (Unix seconds) tells them apart.
+    ``number`` is what its decision ids carry: random since it began, and no other's. Two that began before numbers
+    were random may share one, so ``began`` (Unix seconds) tells them apart.
     It counts ``until`` (Unix seconds) the next one began, or its rollout was deleted; None: it is the last one.
     """
 
@@ -55,5 +55,5 @@ class EpochRecord:
     @property
     def id(self) -> int:
         """What is counted of it is kept by this, see ``epoch_id``."""
-        drawn = self.number != hashed_number(f"{self.namespace}/{self.name}", self.epoch)
-        return epoch_id(self.epoch, self.number if drawn else None)
+        is_random = self.number != hashed_number(f"{self.namespace}/{self.name}", self.epoch)
+        return epoch_id(self.epoch, self.number if is_random else None)

@@ -14,20 +14,21 @@ from extproc.store.status import Status, kept_away
 
 def number_of(rollout: str, status: Status, epoch: int) -> int:
     """What decision ids carry for an ``epoch`` in ``status`` of ``rollout`` (``namespace/name``)."""
-    drawn = status.numbers.get(str(epoch))
-    return hashed_number(rollout, epoch) if drawn is None else drawn
+    number = status.numbers.get(str(epoch))
+    return hashed_number(rollout, epoch) if number is None else number
 
 
-def with_numbers(before: Status | None, row: StoredRollout, draw: Callable[[], int]) -> StoredRollout:
-    """``row`` with a number for each epoch that ``before`` had not; ``draw`` gives one that the store does not know.
+def with_numbers(before: Status | None, row: StoredRollout, new_number: Callable[[], int]) -> StoredRollout:
+    """``row`` with a number for each epoch that ``before`` had not.
 
-    What the writer says of them does not count: the row that there is decides.
+    ``new_number`` gives one that the store does not know. What the writer says of them does not count: the row that
+    there is decides.
     """
     last, known = (before.epoch, before.numbers) if before is not None else (0, {})
     numbers = {}
     for epoch in sorted({row.status.previous_epoch, row.status.epoch}):
         if epoch > last:
-            numbers[str(epoch)] = draw()
+            numbers[str(epoch)] = new_number()
         elif str(epoch) in known:
             numbers[str(epoch)] = known[str(epoch)]
     return replace(row, status=replace(row.status, numbers=numbers))
@@ -69,17 +70,19 @@ def _arms(row: StoredRollout) -> Iterator[EpochArm]:
             yield EpochArm(code, arm, versions[arm])
 
 
-def free_numbers(row: StoredRollout, draw: Callable[[], int], is_known: Callable[[int], bool]) -> Callable[[], int]:
-    """``draw`` until it is no other epoch's number in this store, nor one that would be taken for a hashed one."""
+def free_numbers(
+    row: StoredRollout, new_number: Callable[[], int], is_known: Callable[[int], bool]
+) -> Callable[[], int]:
+    """``new_number`` until it is no other epoch's in this store, nor one that would be taken for a hashed one."""
     taken = {hashed_number(row.key, epoch) for epoch in (row.status.previous_epoch, row.status.epoch)}
 
-    def draw_free() -> int:
-        while (number := draw()) in taken or is_known(number):
+    def free_number() -> int:
+        while (number := new_number()) in taken or is_known(number):
             pass
         taken.add(number)
         return number
 
-    return draw_free
+    return free_number
 
 
 def status_of_unreadable(epochs: Sequence[EpochRecord]) -> Status:

@@ -39,8 +39,8 @@ class Status:
     variant's probe went well last: what was said of it before is void. ``applied`` says ``by`` whom and ``at`` what
     time (Unix seconds) which ``document`` was applied, see ``control.applied``.
 
-    ``numbers`` are what decision ids carry for ``epoch`` and ``previous_epoch``, by the epoch as text: the store draws
-    them when an epoch begins. An epoch that is not among them began before numbers were drawn, see ``hashed_number``.
+    ``numbers`` are what decision ids carry for ``epoch`` and ``previous_epoch``, by the epoch as text: the store makes
+    them when an epoch begins. An epoch that is not among them began before numbers were random, see ``hashed_number``.
 
     ``unknown`` are fields that a newer version of Dropout wrote: they are kept and written back.
     """

@@ -80,12 +80,12 @@ def change_row(
     write: Write,
     resource_version: int,
     at: float,
-    draw: Callable[[], int],
+    new_number: Callable[[], int],
     knows_number: Callable[[int], bool],
 ) -> RowChange:
     """What ``write`` makes ``at`` (Unix seconds) of the row that was ``found``, if it is where the write expects it.
 
-    ``draw`` gives numbers for epochs that begin, and ``knows_number`` says whether one is an epoch's in this store.
+    ``new_number`` gives numbers for epochs that begin, ``knows_number`` says whether one is an epoch's in this store.
 
     Raises:
         Refused: ``conflict``.
@@ -96,7 +96,7 @@ def change_row(
     epochs: Sequence[EpochRecord] = ()
     if write.status is not None:
         status = before.status if before is not None else None
-        after = with_numbers(status, after, free_numbers(after, draw, knows_number))
+        after = with_numbers(status, after, free_numbers(after, new_number, knows_number))
         epochs = tuple(epochs_begun(status, after, at))
     return RowChange(after, epochs, routes_alike(before, after), moves(before, after))
 

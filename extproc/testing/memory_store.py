@@ -11,7 +11,7 @@ from typing import Any, NamedTuple
 import orjson
 
 from extproc.clock import Clock, SystemClock
-from extproc.decision_id import draw_number
+from extproc.decision_id import random_number
 from extproc.errors import Unreachable
 from extproc.store.epoch_records import EpochRecord
 from extproc.store.history import MOST_ASIDES, MOST_MOVES
@@ -127,20 +127,20 @@ class MemoryPlace:
 
 
 class MemoryStore:
-    """A ``RolloutStore`` at ``place``, which is its own unless it is given. ``draw`` gives numbers for epochs."""
+    """A ``RolloutStore`` at ``place``, which is its own unless it is given. ``new_number`` gives numbers for epochs."""
 
     def __init__(
         self,
         place: MemoryPlace | None = None,
         *,
         clock: Clock | None = None,
-        draw: Callable[[], int] = draw_number,
+        new_number: Callable[[], int] = random_number,
         limits: StoreLimits = StoreLimits(),  # noqa: B008 - frozen
     ) -> None:
         self.place = place or MemoryPlace()
         self._limits = limits
         self._clock = clock or SystemClock()
-        self._draw = draw
+        self._new_number = new_number
         self._turns = Turns()
         self._seen = self._there()
 
@@ -274,7 +274,7 @@ class MemoryStore:
         content.revision += 1
         known = {each.number for records in content.epochs.values() for each in records}
         version = self._turns.base + content.revision
-        change = change_row(found, write, version, at, self._draw, known.__contains__)
+        change = change_row(found, write, version, at, self._new_number, known.__contains__)
         if write.status is not None:
             content.aborted[key] = tuple(sorted(change.after.status.aborted))
         begun = {each.epoch for each in change.epochs}

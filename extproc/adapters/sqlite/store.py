@@ -21,7 +21,7 @@ from extproc.adapters.sqlite.parts import note_analysis, note_routed, routed
 from extproc.adapters.sqlite.rows import COLUMNS, find_row, size_of, write_row, write_templates, write_tombstones
 from extproc.adapters.sqlite.tokens import knows_token, remember_tokens
 from extproc.clock import Clock, SystemClock
-from extproc.decision_id import draw_number
+from extproc.decision_id import random_number
 from extproc.errors import InvalidInput
 from extproc.plugins import STORE, Plugin
 from extproc.store.epoch_records import EpochRecord
@@ -61,7 +61,8 @@ class SqliteStore:
     """A ``RolloutStore`` in the file ``path``, and whatever store takes its place; one thread's at a time.
 
     ``create`` makes the file (0600) when there is none. ``wait`` bounds, in seconds, how long an operation waits for
-    another process. ``draw`` gives numbers (32 bits) for epochs that begin. Raises ``Unreachable`` as the ports say.
+    another process. ``new_number`` gives numbers (32 bits) for epochs that begin. Raises ``Unreachable`` as the ports
+    say.
     """
 
     def __init__(
@@ -71,12 +72,12 @@ class SqliteStore:
         create: bool = False,
         wait: float = WAIT_SECONDS,
         clock: Clock | None = None,
-        draw: Callable[[], int] = draw_number,
+        new_number: Callable[[], int] = random_number,
         limits: StoreLimits = StoreLimits(),  # noqa: B008 - frozen
     ) -> None:
         file = SqliteFile(path, "store", wait)
         self._clock = clock or SystemClock()
-        self._draw = draw
+        self._new_number = new_number
         self._limits = limits
         self._wrote = False
         self._routed_alike = (0, 0, 0)
@@ -263,7 +264,7 @@ class SqliteStore:
 
     def _write_row(self, connection: sqlite3.Connection, write: Write, base: int, revision: int) -> StoredRollout:
         found, at = find_row(connection, base, write.namespace, write.name), self._clock.now()
-        change = change_row(found, write, base + revision, at, self._draw, partial(knows_number, connection))
+        change = change_row(found, write, base + revision, at, self._new_number, partial(knows_number, connection))
         if change.analysis_only:
             note_analysis(connection, write.namespace, write.name, revision)
         else:

@@ -17,7 +17,7 @@ LEFT, WIDTH = 0.07, 0.91
 HEIGHT_INCHES: Final = 13.6
 
 
-def draw(facts: dict[str, Any], file: Path) -> None:
+def plot(facts: dict[str, Any], file: Path) -> None:
     """Draw the facts of ``demo.json`` into a PNG file."""
     mpl.rc("font", family="DejaVu Sans", size=11)
     mpl.rc("text", color=INK)
@@ -26,9 +26,9 @@ def draw(facts: dict[str, Any], file: Path) -> None:
     acts = facts["acts"]
     first = len(acts) - len(facts["rollouts"])
     _titles(figure, facts)
-    by_hand.draw(figure.add_axes((LEFT, 0.69, WIDTH, 0.2)), facts, acts[:first])
+    by_hand.plot(figure.add_axes((LEFT, 0.69, WIDTH, 0.2)), facts, acts[:first])
     areas = [(LEFT, bottom, WIDTH, height) for bottom, height in ((0.36, 0.15), (0.205, 0.115), (0.05, 0.115))]
-    loops.draw([figure.add_axes(area) for area in areas], facts, acts[first:], first)
+    loops.plot([figure.add_axes(area) for area in areas], facts, acts[first:], first)
     figure.savefig(file)
 
 
@@ -44,4 +44,4 @@ def _titles(figure: Figure, facts: dict[str, Any]) -> None:
 
 
 if __name__ == "__main__":
-    draw(orjson.loads(Path(sys.argv[1]).read_bytes()), Path(sys.argv[2]))
+    plot(orjson.loads(Path(sys.argv[1]).read_bytes()), Path(sys.argv[2]))

@@ -15,7 +15,7 @@ CHARACTERS: Final = 165
 SHORTEST_LABEL: Final = 8
 
 
-def draw(axes: Axes, facts: dict[str, Any], acts: Sequence[dict[str, Any]]) -> None:
+def plot(axes: Axes, facts: dict[str, Any], acts: Sequence[dict[str, Any]]) -> None:
     """Draw what happened until the last of ``acts`` ended."""
     end = acts[-1]["ended"]
     _shares(axes, [part for part in facts["shares"] if part["to"] < end], end)

@@ -26,7 +26,7 @@ class Mark(NamedTuple):
     verdict: bool = False
 
 
-def draw(axes: Sequence[Axes], facts: dict[str, Any], acts: Sequence[dict[str, Any]], acts_before: int) -> None:
+def plot(axes: Sequence[Axes], facts: dict[str, Any], acts: Sequence[dict[str, Any]], acts_before: int) -> None:
     """Draw three panels, one below the other, of what happened in ``acts``."""
     began, end = acts[0]["began"], acts[-1]["ended"]
     weights, failures, false_positives = axes

@@ -19,9 +19,9 @@ from extproc.store.status import Status
 from tests.support.rollouts import CANARY, document
 
 NOW = 1000.0
-INTENT = Intent("payments/fraud", stable="3", canary="4", experiment=False, draw="[]", steps="two steps")
+INTENT = Intent("payments/fraud", stable="3", canary="4", experiment=False, assignment="[]", steps="two steps")
 FRESH = transitions.create(INTENT, Tombstone(), NOW).status
-EXPERIMENT = Intent("payments/test", stable="7", canary=None, experiment=True, draw="[]")
+EXPERIMENT = Intent("payments/test", stable="7", canary=None, experiment=True, assignment="[]")
 
 
 def done(transition: Transition | None) -> Status:

@@ -21,7 +21,7 @@ from extproc.store.status import Status, kept_away
 from tests.support.rollouts import CANARY, EXPERIMENT, document
 
 NOW = 1000.0
-INTENT = Intent("payments/fraud", stable="3", canary="4", experiment=False, draw="[]")
+INTENT = Intent("payments/fraud", stable="3", canary="4", experiment=False, assignment="[]")
 FRESH = transitions.create(INTENT, Tombstone(), NOW).status
 
 
@@ -57,7 +57,9 @@ def test_no_edit_of_a_document_makes_stable_what_was_taken_away(taken: dict[str,
 
 @pytest.mark.parametrize("takes_away", ["kill", "trip"])
 def test_what_was_no_stable_when_it_was_asked_for_is_none_when_it_is_given_back(takes_away: str) -> None:
-    intent = Intent("payments/fraud", "3", None, experiment=True, draw="[]", variants=(("new", "4"), ("control", "3")))
+    intent = Intent(
+        "payments/fraud", "3", None, experiment=True, assignment="[]", variants=(("new", "4"), ("control", "3"))
+    )
     edited = replace(intent, stable="4", variants=(("new", "3"), ("control", "4")))
     live = transitions.create(intent, Tombstone(), NOW).status
     if takes_away == "kill":
@@ -68,11 +70,11 @@ def test_what_was_no_stable_when_it_was_asked_for_is_none_when_it_is_given_back(
         drifted = transitions.configure(edited, tripped, NOW).status
         back = transitions.retry(edited, drifted, NOW).status
     assert transitions.configure(edited, back, NOW).status == back, "nothing that was asked for before becomes true"
-    other_draw = transitions.configure(replace(edited, draw="[1]"), back, NOW).status
+    other_assignment = transitions.configure(replace(edited, assignment="[1]"), back, NOW).status
     gone = transitions.create(edited, Tombstone(epoch=back.epoch, last=back), NOW).status
-    for status in (back, other_draw, gone):
+    for status in (back, other_assignment, gone):
         assert (status.stable, len(drift_of(status))) == ("3", 1)
-    adopted = done(transitions.adopt(edited, other_draw, NOW))
+    adopted = done(transitions.adopt(edited, other_assignment, NOW))
     assert (adopted.stable, drift_of(adopted)) == ("4", [])
     assert transitions.configure(replace(edited, stable="2"), adopted, NOW).status.stable == "2"
     agreed = transitions.configure(intent, back, NOW).status
@@ -81,7 +83,7 @@ def test_what_was_no_stable_when_it_was_asked_for_is_none_when_it_is_given_back(
 
 def test_an_experiment_that_was_killed_after_a_promotion_says_that_its_control_is_not_served() -> None:
     promoted = replace(transitions.promote_fully(INTENT, at_weight(5000), 0, NOW).status, killed=True)
-    experiment = Intent(INTENT.key, "3", None, experiment=True, draw="[]")
+    experiment = Intent(INTENT.key, "3", None, experiment=True, assignment="[]")
     status = transitions.configure(experiment, promoted, NOW).status
     assert (status.stable, len(drift_of(status))) == ("4", 1)
     back = done(transitions.restore(status, NOW))
@@ -368,14 +370,14 @@ INTENTS = st.builds(
     stable=st.sampled_from(["3", "4"]),
     canary=st.sampled_from(["4", "5", "6", None]),
     experiment=st.just(False),
-    draw=st.sampled_from(["a", "b"]),
+    assignment=st.sampled_from(["a", "b"]),
 ) | st.builds(
     Intent,
     key=st.just("payments/fraud"),
     stable=st.sampled_from(["3", "4"]),
     canary=st.none(),
     experiment=st.just(True),
-    draw=st.sampled_from(["a", "b"]),
+    assignment=st.sampled_from(["a", "b"]),
 )
 
 

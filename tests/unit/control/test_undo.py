@@ -17,7 +17,7 @@ from extproc.store.status import Status
 from tests.support.rollouts import CANARY, document
 
 NOW = 1_800_000_000.0
-INTENT = Intent("payments/fraud", stable="3", canary="4", experiment=False, draw="[]", steps="two steps")
+INTENT = Intent("payments/fraud", stable="3", canary="4", experiment=False, assignment="[]", steps="two steps")
 MOVED = replace(INTENT, canary="5")
 FRESH = transitions.create(INTENT, Tombstone(), NOW).status
 

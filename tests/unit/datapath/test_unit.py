@@ -62,7 +62,7 @@ def test_two_units_are_none_and_are_not_drawn_by_the_request(
 def test_a_request_without_a_unit_is_drawn_by_its_own_id_if_the_rollout_says_so() -> None:
     source = UnitSource(header="x-user-id", per_request=True)
     assert unit(source, ("x-request-id", b"r-1")) == Unit(b"r-1", Reason.UNIT_MISSING, per_request=True)
-    assert unit(source) == Unit(NONCE.draw(), Reason.UNIT_MISSING, per_request=True)
+    assert unit(source) == Unit(NONCE.random(), Reason.UNIT_MISSING, per_request=True)
 
 
 PAIR = (JoinKey(HEADER, is_integer=True), JoinKey(COOKIE))

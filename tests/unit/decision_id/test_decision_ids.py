@@ -136,7 +136,7 @@ def test_the_draw_of_a_request_without_a_unit_cannot_be_read_from_its_id() -> No
     for keys in (KEYS, IdKeys([b"x" * 32])):
         ids = ids_of(keys=keys)
         ids._count = 0
-        draws.append(ids.nonce().draw())
+        draws.append(ids.nonce().random())
     assert draws[0] != draws[1]
     assert all(len(draw) == 20 for draw in draws)
 

@@ -57,7 +57,7 @@ def drawn(*rollouts: dict[str, Any]) -> list[Axes]:
         "rates": {"seconds": 10.0, "bins": [{"from": start, **each} for start in (50.0, 60.0, 70.0)]},
         "rollouts": dict(enumerate(rollouts)),
     }
-    loops.draw(panels, facts, ACTS, 7)
+    loops.plot(panels, facts, ACTS, 7)
     return panels
 
 

@@ -20,7 +20,7 @@ from hypothesis import strategies as st
 from extproc.adapters.sqlite.feedback import SqliteFeedback
 from extproc.adapters.sqlite.store import SqliteStore
 from extproc.control.feedback import Attribution, Code, Feedback, FeedbackRecord
-from extproc.decision_id import Opened, draw_number, hashed_number, open_id
+from extproc.decision_id import Opened, hashed_number, open_id, random_number
 from extproc.store.epoch_records import epoch_id
 from extproc.store.epochs import number_of
 from extproc.store.records import StoredRollout, Write
@@ -33,7 +33,7 @@ KEY = "payments/fraud-detector"
 NAMES = ("payments", "fraud-detector")
 
 
-def draws(*first: int) -> Callable[[], int]:
+def numbers(*first: int) -> Callable[[], int]:
     """Numbers that are ``first`` and then others."""
     numbers = itertools.chain(first, itertools.count(1_000))
     return lambda: next(numbers)
@@ -56,8 +56,8 @@ def begin(store: SqliteStore, name: str = "fraud-detector", **status: Any) -> St
     return after
 
 
-def test_the_number_of_an_epoch_is_drawn_when_it_begins_and_stands_in_status_and_record(path: Path) -> None:
-    store = SqliteStore(path, create=True, draw=draws(7, 8, 9))
+def test_the_number_of_an_epoch_is_random_from_when_it_begins_and_stands_in_status_and_record(path: Path) -> None:
+    store = SqliteStore(path, create=True, new_number=numbers(7, 8, 9))
     assert begin(store).status.numbers == {"1": 7}
     row = begin(store, epoch=3, previous_epoch=2)
     assert row.status.numbers == {"2": 8, "3": 9}
@@ -68,13 +68,13 @@ def test_the_number_of_an_epoch_is_drawn_when_it_begins_and_stands_in_status_and
 
 def test_no_two_epochs_of_a_store_have_one_number(path: Path) -> None:
     would_be_hashed = hashed_number("payments/other", 1)
-    store = SqliteStore(path, create=True, draw=draws(7, 7, would_be_hashed, 7, 8))
+    store = SqliteStore(path, create=True, new_number=numbers(7, 7, would_be_hashed, 7, 8))
     assert begin(store).status.numbers == {"1": 7}
     assert begin(store, "other").status.numbers == {"1": 8}
 
 
 def test_numbers_are_random_and_of_32_bits() -> None:
-    drawn = {draw_number() for _ in range(1000)}
+    drawn = {random_number() for _ in range(1000)}
     assert len(drawn) > 990
     assert all(0 <= number < 2**32 for number in drawn)
 
@@ -88,7 +88,7 @@ def test_what_is_no_number_makes_a_row_unreadable(numbers: Any) -> None:
 def test_what_is_counted_of_later_epochs_is_kept_by_larger_ids() -> None:
     ids = [epoch_id(4, None), epoch_id(5, 2**32 - 1), epoch_id(6, 0), epoch_id(6, 1)]
     assert ids == sorted(set(ids))
-    assert ids[0] == 4, "as it was kept before numbers were drawn"
+    assert ids[0] == 4, "as it was kept before numbers were random"
 
 
 # -- stores of before
@@ -105,12 +105,12 @@ def from_before(path: Path) -> None:
         connection.commit()
 
 
-def test_epochs_of_a_store_of_before_keep_their_numbers_and_later_ones_draw(path: Path) -> None:
-    store = SqliteStore(path, create=True, draw=draws(7))
+def test_epochs_of_a_store_of_before_keep_their_numbers_and_later_ones_are_random(path: Path) -> None:
+    store = SqliteStore(path, create=True, new_number=numbers(7))
     begin(store)
     store.close()
     from_before(path)
-    store = SqliteStore(path, draw=draws(8))
+    store = SqliteStore(path, new_number=numbers(8))
     row = store.get(*NAMES)
     assert row is not None
     assert number_of(KEY, row.status, 1) == hashed_number(KEY, 1)
@@ -136,9 +136,9 @@ class World:
     The group in each id is the canary's version, so that counts tell of what they are.
     """
 
-    def __init__(self, folder: Path, draw: Callable[[], int]) -> None:
+    def __init__(self, folder: Path, new_number: Callable[[], int]) -> None:
         self._folder = folder
-        self._draw = draw
+        self._new_number = new_number
         self._names = map(str, itertools.count())
         self._versions = itertools.count(4)
         self.clock = FakeClock()
@@ -182,7 +182,7 @@ class World:
 
     def _turn_to(self, path: Path) -> None:
         self.path = path
-        self.store = SqliteStore(path, create=True, clock=self.clock, draw=self._draw)
+        self.store = SqliteStore(path, create=True, clock=self.clock, new_number=self._new_number)
 
     def label(self) -> None:
         """Send a label of every decision that there was: it counts for its version, or is refused."""
@@ -210,7 +210,7 @@ class World:
 
 @pytest.fixture
 def world(tmp_path: Path) -> World:
-    return World(tmp_path, draws())
+    return World(tmp_path, numbers())
 
 
 def codes(world: World) -> list[Code]:
@@ -249,7 +249,7 @@ STEPS = st.lists(
 @given(STEPS)
 def test_a_label_counts_for_the_version_that_it_is_of_or_not_at_all(steps: list[tuple[Any, ...]]) -> None:
     with tempfile.TemporaryDirectory() as folder:
-        world = World(Path(folder), draws())
+        world = World(Path(folder), numbers())
         for name, *arguments in steps:
             getattr(world, name)(*arguments)
         world.label()
