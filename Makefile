@@ -12,7 +12,7 @@ CODE := extproc tests proto docs
 PYTEST := $(BIN)/python -m pytest
 FAULTS := tests/e2e/test_faults.py
 DEMO := tests/e2e/test_demo.py
-NEEDS_OPA := $(addprefix tests/contract/test_opa_,policies.py decisions.py data.py)
+NEEDS_OPA := $(addprefix tests/contract/test_opa_,policies.py decisions.py data.py capabilities.py)
 SYSTEMS := debian postgres valkey otlp schemas
 ENVOYS := envoy-1.37 envoy-1.38 envoy-1.39
 

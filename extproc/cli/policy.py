@@ -2,16 +2,20 @@
 
 from __future__ import annotations
 
+import json
 from pathlib import Path
 
 import click
+import orjson
 
+from extproc.adapters.regorus.capabilities import offered
 from extproc.adapters.regorus.policy import CheckedTest, RegorusEngine, check_sources
 from extproc.adapters.regorus.rego_tests import run_tests
-from extproc.cli.output import output_option, print_json
+from extproc.cli.output import output_option, print_json, print_notes
 from extproc.control.policy import RULE
 from extproc.errors import InvalidInput
 from extproc.resources.policies import PolicySources, read_sources
+from extproc.run.opa import not_answering, run_opa
 from extproc.run.policy_checks import invalid_answers, misspelt_reads, opa_faults, trial_faults, unknown_fields
 
 _DIRECTORY = click.argument("directory", metavar="DIR", type=click.Path(path_type=Path))
@@ -30,7 +34,8 @@ def check(directory: Path, opa: bool, output: str) -> None:
     """Say whether the policies and data under DIR can be served, and what is wrong if not.
 
     All that is called decision is tried as before it is served, and what it reads is compared with the schema of its
-    input. Rules that can deny are named: their errors are denials unless a document says onError: stable.
+    input. Rules that can deny are named: their errors are denials unless a document says onError: stable. What is
+    right and easily overlooked is noted on stderr: a rule that no decision leads to, a default that never applies.
     """
     sources = _checked(directory)
     engine = RegorusEngine(sources)
@@ -42,8 +47,10 @@ def check(directory: Path, opa: bool, output: str) -> None:
     can_deny = [path for path in engine.decisions() if path != RULE and engine.can_deny(path)]
     if output == "json":
         listed = sorted(sources.files)
-        print_json({"revision": sources.revision, "files": listed, "can_deny": can_deny, "errors": []})
+        notes = [note.as_dict() for note in engine.notes()]
+        print_json({"revision": sources.revision, "files": listed, "can_deny": can_deny, "errors": [], "notes": notes})
     else:
+        print_notes(engine.notes())
         count = len(sources.files)
         files = "1 policy file" if count == 1 else f"{count} policy files"
         click.echo(f"{files} can be served, revision {sources.revision}")
@@ -75,6 +82,23 @@ def test(directory: Path, output: str) -> int:
             _print(result)
         click.echo(f"{len(results)} tests, {failed} failed" if failed else f"{len(results)} tests, none failed")
     return 1 if failed else 0
+
+
+@policy.command(short_help="Print what of OPA the engine offers, for opa check --capabilities.")
+@output_option
+def capabilities(output: str) -> None:
+    """Print what of OPA the engine offers: the file that `opa check --capabilities FILE` takes.
+
+    It has the builtins, future keywords and features of the language, as the opa in PATH declares them.
+    """
+    try:
+        found = offered(json.loads(run_opa(["capabilities", "--current"]).stdout))
+    except (ValueError, KeyError, TypeError) as error:
+        raise not_answering(error) from error
+    if output == "json":
+        print_json(found)
+    else:
+        click.echo(orjson.dumps(found, option=orjson.OPT_INDENT_2))
 
 
 def _checked(directory: Path) -> PolicySources:

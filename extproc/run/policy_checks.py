@@ -4,8 +4,6 @@ from __future__ import annotations
 
 import asyncio
 import json
-import shutil
-import subprocess
 from collections.abc import Iterator
 from functools import cache
 from pathlib import Path
@@ -14,13 +12,14 @@ from typing import Any, Final
 from extproc.adapters.regorus.policy import RegorusEngine
 from extproc.control.policy import RULE
 from extproc.datapath.policy_input import EVERYTHING, plain_input
-from extproc.errors import Fault, Unreachable
+from extproc.errors import Fault
 from extproc.names import Reason
 from extproc.resources.control_schema import CONTROL_INPUT_SCHEMA
 from extproc.resources.document import API_VERSION
 from extproc.resources.loading import parse_rollout
 from extproc.resources.policies import PolicySources
 from extproc.resources.policy_schema import POLICY_DECISION_SCHEMA, POLICY_INPUT_SCHEMA, misspelt
+from extproc.run.opa import not_answering, run_opa
 from extproc.run.processes import POLICY_TRIAL
 from extproc.serve.supervisor.policy_trial import Sources, Trial
 from extproc.settings import settings
@@ -30,7 +29,6 @@ from extproc.store.status import Status
 CONTROL_DECISION_FIELDS: Final = ("allow", "reason")
 """What a decision on a control action has."""
 
-_OPA_SECONDS: Final = 60.0
 _AT: Final = 1_763_640_000.0
 _ROLLOUT: Final = {
     "apiVersion": API_VERSION,
@@ -103,15 +101,11 @@ def opa_faults(directory: Path) -> list[Fault]:
     Raises:
         Unreachable: ``opa_missing``, there is none in PATH, or it does not answer.
     """
-    opa = shutil.which("opa")
-    if opa is None:
-        raise Unreachable.of("opa_missing", "there is no opa in PATH", field="--opa")
-    command = [opa, "check", "--format", "json", str(directory)]
+    done = run_opa(["check", "--format", "json", directory], field="--opa")
     try:
-        done = subprocess.run(command, capture_output=True, timeout=_OPA_SECONDS, check=False)  # noqa: S603 - their own
         found = json.loads(done.stderr or done.stdout or b"{}").get("errors", []) if done.returncode else []
-    except (OSError, ValueError, subprocess.TimeoutExpired) as error:
-        raise Unreachable.of("opa_missing", f"opa does not answer: {error}", field="--opa") from error
+    except ValueError as error:
+        raise not_answering(error, field="--opa") from error
     return [_of_opa(each) for each in found] or ([Fault("opa_check", "opa refuses them")] if done.returncode else [])
 
 

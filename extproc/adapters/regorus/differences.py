@@ -43,6 +43,9 @@ def _keywords(module: Mapping[str, Any], file: str) -> Iterator[Fault]:
         if fields[:2] == ["future", "keywords"] and _NEW_KEYWORDS & set(fields[2:]):
             message = f"the engine does not know the keyword {fields[2]} that {'.'.join(fields)} brings"
             yield _fault("policy_construct_differs", message, "do without it", file, _line(imported))
+        if fields[:2] == ["rego", "v2"]:
+            message = "the engine does not know the keywords that rego.v2 brings"
+            yield _fault("policy_construct_differs", message, "import rego.v1, or nothing", file, _line(imported))
 
 
 def _heads(rules: Iterable[Node], file: str) -> Iterator[Fault]:

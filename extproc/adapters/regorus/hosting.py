@@ -41,9 +41,14 @@ def not_installed(calls: Mapping[str, Iterable[tuple[Call, Builtin]]]) -> Iterat
     """The calls of builtins whose library is not there."""
     for file, of_file in calls.items():
         for call, builtin in of_file:
-            if builtin.needs and not _there(builtin.needs):
+            if not is_installed(builtin):
                 message = f"{builtin.name} needs more to be installed: pip install 'dropout-router[rego]'"
                 yield Fault("policy_builtin_missing", message, file, call.line)
+
+
+def is_installed(builtin: Builtin) -> bool:
+    """Whether what ``builtin`` needs is there."""
+    return not builtin.needs or _there(builtin.needs)
 
 
 def hosted(

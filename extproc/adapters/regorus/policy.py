@@ -47,6 +47,7 @@ from extproc.adapters.regorus.rego_ast import (
     resolve_call,
     unknown_names,
 )
+from extproc.adapters.regorus.unused import unused
 from extproc.datapath.model import PolicyVerdict
 from extproc.datapath.policy_input import Reads
 from extproc.datapath.verdict import check_verdict
@@ -114,6 +115,10 @@ class RegorusEngine:
         """The fields that the object at ``path`` has by rules or as it is written, each with a file and a line."""
         for module, name, line in parts(self._modules, tuple(path.split("/"))):
             yield name, module.file, line
+
+    def notes(self) -> Iterator[Fault]:
+        """What is right and easily overlooked, as ``unused`` says."""
+        return unused(self._modules)
 
     def places(self, path: str) -> Iterator[tuple[Path, str, int]]:
         """The input paths that the rule at ``path`` can read, each with a file and a line."""

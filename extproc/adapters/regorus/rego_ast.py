@@ -11,6 +11,7 @@ from __future__ import annotations
 from collections import defaultdict
 from collections.abc import Container, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
+from itertools import takewhile
 from typing import Any, NamedTuple
 
 Path = tuple[str, ...]
@@ -59,6 +60,8 @@ class Module:
 
     ``complete`` are the rules that give their whole value, with their first line; others add to an object or a set.
     ``reads`` are paths of the input, with a line of each; ``open_defaults`` lines of defaults that are not constant.
+    ``uses`` are what each rule or function may refer to, as (its path, a path below data). ``defaults`` and ``certain``
+    have the lines of rules by their path: of their default, and of a definition that gives them a value in any case.
     """
 
     file: str
@@ -73,6 +76,9 @@ class Module:
     reads: dict[Path, int] = field(default_factory=dict)
     open_defaults: list[int] = field(default_factory=list)
     data: set[Path] = field(default_factory=set)
+    uses: set[tuple[Path, Path]] = field(default_factory=set)
+    defaults: dict[Path, int] = field(default_factory=dict)
+    certain: dict[Path, int] = field(default_factory=dict)
     names: list[tuple[str, int]] = field(default_factory=list)
     bound: set[str] = field(default_factory=set)
 
@@ -311,7 +317,12 @@ class _Walker:
             self.module.open_defaults.append(reference.line)
         if not is_function and reference.exact and "Set" not in content.get("head", {}):
             self.module.complete.setdefault(path, reference.line)
-        self.module.answers += [_answer(path, *value) for value in _values(kind, content, head)]
+        values = list(_values(kind, content, head))
+        self.module.answers += [_answer(path, *value) for value in values]
+        if kind == "Default":
+            self.module.defaults[path] = reference.line
+        elif path in self.module.complete and _is_certain(values):
+            self.module.certain.setdefault(path, reference.line)
         self._caller = path
         self._aliases.clear()
         self._used.clear()
@@ -347,6 +358,7 @@ class _Walker:
         if flat is not None:
             name = (flat[0].root, *flat[0].parts)
             self.module.calls.append(self._call_of(flat[0], call["fcn"]))
+            self.module.uses.add((self._caller, resolve_call(self.module, name)))
             self._note_data(flat[0])
             if name == ("object", "get") and self._object_get(call["params"]):
                 return
@@ -385,6 +397,7 @@ class _Walker:
     def _refer(self, reference: Reference) -> None:
         self._used.add(reference.root)
         self.module.names.append((reference.root, reference.line))
+        self.module.uses.add((self._caller, resolve_call(self.module, (reference.root, *reference.parts))))
         path = self._input_path(reference)
         if path is not None:
             self.module.reads.setdefault(path, reference.line)
@@ -425,6 +438,12 @@ def _answer(path: Path, value: Node | None, always: bool) -> RuleValue:
             named = tuple((name, span["line"]) for span, key, _ in fields if (name := _constant(key)) is not None)
             return RuleValue(path, allows=allows, is_true=False, always=always, fields=named)
     return RuleValue(path, allows=False, is_true=False, always=always)
+
+
+def _is_certain(values: Sequence[tuple[Node | None, bool]]) -> bool:
+    """Whether one of a chain of values is there whatever holds."""
+    chain = list(takewhile(lambda value: value[0] is None or _is_constant(value[0]), values))
+    return any(always for _, always in chain)
 
 
 def _is_constant(node: Node) -> bool:

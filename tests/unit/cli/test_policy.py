@@ -182,6 +182,37 @@ def test_check_asks_the_opa_that_there_is(
     assert run(capsys, "policy", "check", folder, "--opa")[0] == 0
 
 
+def test_check_notes_what_decides_nothing(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    write(tmp_path, a=f"{GOOD}\nhelper := 1\n")
+    code, out, err = run(capsys, "policy", "check", tmp_path)
+    assert (code, out.partition(",")[0]) == (0, "1 policy file can be served")
+    assert err == (
+        "a.rego:5: note: nothing that is called decision leads to data.routing.helper: is it asked by a policy.path? "
+        "(policy_rule_unused)\n"
+    )
+    code, out, err = run(capsys, "policy", "check", tmp_path, "-o", "json")
+    assert (code, err, [note["code"] for note in json.loads(out)["notes"]]) == (0, "", ["policy_rule_unused"])
+
+
+def test_capabilities_are_of_the_opa_that_there_is(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("PATH", str(tmp_path))
+    code, out, _ = run(capsys, "policy", "capabilities", "-o", "json")
+    assert (code, errors(out)[0]["code"]) == (3, "opa_missing")
+    opa = tmp_path / "opa"
+    count, send = ({"name": name, "decl": {"type": "function"}} for name in ("count", "http.send"))
+    declared = {"builtins": [count, send], "future_keywords": ["not"], "features": ["rego_v1", "rego_v9"]}
+    for said, status in ((json.dumps(declared), 0), ("{}", 3), ("", 3)):
+        opa.write_text(f"#!/bin/sh\necho '{said}'\n")
+        opa.chmod(0o755)
+        code, out, _ = run(capsys, "policy", "capabilities", "-o", "json")
+        assert code == status
+        if status == 0:
+            found = {"builtins": [count], "future_keywords": [], "features": ["rego_v1"], "allow_net": []}
+            assert json.loads(out) == found
+
+
 def test_check_answers_in_json(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     code, out, err = run(capsys, "policy", "check", write(tmp_path, a=GOOD), "-o", "json")
     assert (code, err) == (0, "")

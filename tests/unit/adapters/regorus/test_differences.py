@@ -20,6 +20,7 @@ from tests.support.policies import engine_of, sources_of
         ('p[q].r := 1 if some q in ["a"]\n\np.b.s := 2', "policy_construct_differs", "by one rule"),
         ("default p.q.f(x) := 1", "policy_construct_differs", "write it as a function"),
         ("import future.keywords.not\n\np if not input.x", "policy_construct_differs", "the keyword not"),
+        ("import rego.v2\n\np if not { input.x }", "policy_construct_differs", "rego.v2"),
     ],
 )
 def test_what_opa_answers_otherwise_is_refused(rule: str, code: str, says: str) -> None:
