@@ -67,8 +67,10 @@ def list_policies(directory: str | Path, *, tests: bool = False) -> FolderListin
     return list_folder(directory, wanted)
 
 
-def read_sources(directory: str | Path, *, tests: bool = False) -> PolicySources:
+def read_sources(directory: str | Path, *, tests: bool = False, empty: bool = False) -> PolicySources:
     """Read every policy and data file under ``directory``; with ``tests`` the ``*_test.rego`` files too.
+
+    With ``empty`` a folder may have no policy: one that nobody has put a rule into yet.
 
     Which files there are is for ``list_folder`` to say, as it is for documents.
 
@@ -89,7 +91,7 @@ def read_sources(directory: str | Path, *, tests: bool = False) -> PolicySources
         reader.take(path.relative_to(root).as_posix(), path)
         if reader.full:
             break
-    if not reader.files and not reader.faults:
+    if not (reader.files or reader.faults or empty):
         reader.faults.append(Fault("policies_empty", "the folder has no .rego file", file=str(root)))
     if reader.faults:
         raise InvalidInput(reader.faults)

@@ -162,7 +162,7 @@ def _open_folder(options: ServeOptions) -> Folder | None:
     return _FollowedRollouts(store, options.rollouts, prune=options.prune, deadline=options.decision_deadline)
 
 
-def read_sources(directory: Path) -> Sources:
-    """The policies in ``directory``. Raises as ``resources.policies.read_sources``."""
-    read = policies.read_sources(directory)
-    return Sources(read.revision, read.to_json())
+def read_sources(directory: Path, *, empty: bool = False) -> Sources:
+    """The policies in ``directory``, none at all only with ``empty``. Raises as ``resources.policies.read_sources``."""
+    read = policies.read_sources(directory, empty=empty)
+    return Sources(read.revision, read.to_json(), empty=not read.files)

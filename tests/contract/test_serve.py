@@ -423,6 +423,23 @@ def test_bad_policies_keep_serve_from_starting(text: str, code: str) -> None:
     assert "Traceback" not in said
 
 
+def test_a_folder_without_a_policy_is_served_until_there_is_one_and_not_emptied_again() -> None:
+    """What ``systemctl start`` meets first on a new host."""
+    server = DropoutServer("--with-controller", workers=1)
+    server.options += ("--control-listen", f"unix:{server.sockets}/control.sock", "--policies", str(server.policies))
+    server.write_rollout(policy=POLICY)
+    with server:
+        assert f"policies: {server.policies} has no .rego file yet" in server.log()
+        assert server.ask()["x-model-arm"] == "excluded"
+        wait_for(lambda: codes(server) == {"policy_rule_missing"}, "the rule that is asked for")
+        wait_for(lambda: "controller: ready" in server.log(), "the controller")
+        server.write_policy(PINNED)
+        wait_for(lambda: server.ask()["x-model-version"] == "4", "the first policy")
+        (server.policies / "decision.rego").unlink()
+        wait_for(lambda: codes(server) == {"policies_empty"}, "the refusal of an emptied folder")
+        assert server.ask()["x-model-version"] == "4"
+
+
 def test_a_bad_edit_leaves_the_last_good_policy_deciding() -> None:
     with with_policy(PINNED) as server:
         revision = server.snapshot()["policy_revision"]

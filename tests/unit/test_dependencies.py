@@ -157,3 +157,13 @@ def test_protobuf_is_not_older_than_the_generated_code() -> None:
 def test_the_python_versions_that_are_named_are_the_ones_that_are_allowed(python: str) -> None:
     assert f"Programming Language :: Python :: {python}" in PROJECT["classifiers"]
     assert Requirement(f"python{PROJECT['requires-python']}").specifier.contains(f"{python}.1")
+
+
+def test_nothing_is_raised_from_an_except_star() -> None:
+    """Python before 3.11.4, as in Debian 12, wraps it into a group: a refusal becomes a traceback."""
+    stars = [
+        str(file.relative_to(ROOT))
+        for file in (ROOT / "extproc").rglob("*.py")
+        if any(isinstance(node, ast.TryStar) for node in ast.walk(ast.parse(file.read_text())))
+    ]
+    assert stars == []

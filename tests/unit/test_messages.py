@@ -28,6 +28,7 @@ ORDINARY = {
     "envoy: waits for Envoy at {}, which has not answered yet",
     "feedback {}/v1/feedback",
     "leads as {}",
+    "policies: {} has no .rego file yet: no rule is asked",
     "policies: revision {}",
     "ready: control API on {}",
     "ready: {}",

@@ -31,7 +31,7 @@ REFRESH_SECONDS: Final = 1.0
 class ControlPolicies:
     """A ``ControlPolicy`` from ``folder``, read again when it is asked; the last good ones stay in force.
 
-    Where there is no rule ``control/decision``, everything is allowed. Usable from several threads.
+    Without a rule ``control/decision``, as in an empty folder, everything is allowed. Usable from several threads.
 
     Raises:
         InvalidInput: when the policies cannot be served, as ``read_sources`` and ``check_sources``.
@@ -42,7 +42,7 @@ class ControlPolicies:
         self._answer_seconds = answer_seconds
         self._lock = threading.Lock()
         self._refused = ""
-        self._engine = self._loaded(read_sources(self._folder))
+        self._engine = self._loaded(read_sources(self._folder, empty=True))
         self._refreshed_at = time.monotonic()
 
     @property
@@ -63,7 +63,7 @@ class ControlPolicies:
 
     def _refresh(self) -> None:
         try:
-            sources = read_sources(self._folder)
+            sources = read_sources(self._folder, empty=self._engine.empty)
             if sources.revision not in (self._engine.revision, self._refused):
                 self._refused = sources.revision
                 engine = self._loaded(sources)
@@ -92,6 +92,7 @@ class _Engine:
         self._process = PolicyProcess(sources, answer_seconds)
         self._failed = ("", float("-inf"))
         self.revision = sources.revision
+        self.empty = not sources.files
         self.has_rule = RegorusEngine(sources).has(RULE)
         self.close = self._process.close
 

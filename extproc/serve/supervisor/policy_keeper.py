@@ -79,15 +79,19 @@ class PolicyKeeper:
     async def prepare(self) -> None:
         """Read and load them; they are evaluated for the first time in the workers, which know the inputs.
 
+        There may be none yet: a rule that a rollout asks for is missing then, as one is that no policy has.
+
         Raises:
             InvalidInput: with all that is wrong with them.
             Unreachable: when they cannot be read or tried.
         """
-        sources = await asyncio.to_thread(self._read, self._folder)
+        sources = await asyncio.to_thread(self._read, self._folder, empty=True)
         faults = await self._trial.run(sources, {})
         if faults:
             raise InvalidInput(faults)
         self._sources = sources
+        if sources.empty:
+            self._say(f"policies: {self._folder} has no .rego file yet: no rule is asked")
 
     async def run(self) -> None:
         """Look for edits, until cancelled."""
@@ -105,7 +109,8 @@ class PolicyKeeper:
     async def sync(self) -> None:
         """Take the policies over if they changed and are good; otherwise the last good ones go on."""
         try:
-            sources = await asyncio.to_thread(self._read, self._folder)
+            empty = self._sources is None or self._sources.empty
+            sources = await asyncio.to_thread(self._read, self._folder, empty=empty)
         except DropoutError as error:
             # What cannot be read today can be tomorrow, without an edit.
             self._untried = any(fault.code == "policy_unreadable" for fault in error.faults)

@@ -11,7 +11,7 @@ from collections.abc import AsyncIterator, Callable, Mapping, Sequence
 from contextlib import asynccontextmanager
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Final, assert_never
+from typing import Any, Final, Protocol, assert_never
 
 import msgspec
 
@@ -30,6 +30,7 @@ class Sources:
 
     revision: str
     body: str
+    empty: bool = False
 
 
 class TrialRequest(Message, frozen=True, tag="try"):
@@ -56,7 +57,11 @@ _read_question: Final = msgspec.json.Decoder(TrialRequest).decode
 _read_answer: Final[Callable[[bytes], Evaluating | Tried]] = msgspec.json.Decoder(Evaluating | Tried).decode
 
 
-ReadSources = Callable[[Path], Sources]
+class ReadSources(Protocol):
+    """How policies are read."""
+
+    def __call__(self, directory: Path, *, empty: bool) -> Sources:
+        """Those of a folder, where there may be none only with ``empty``. Raises ``InvalidInput``."""
 
 
 def too_slow(path: str | None, limit: float) -> Fault:

@@ -250,8 +250,11 @@ class Supervisor:
         stopped.cancel()
         try:
             await prepared
-        except* DropoutError as several:
-            raise _first(several) from None
+        except ExceptionGroup as several:
+            refused, surprise = several.split(DropoutError)
+            if refused is None or surprise is not None:
+                raise
+            raise _first(refused) from None
         for slot in self._workers.slots:
             self._workers.start(slot, trial=True)
         if self._protection is not None:

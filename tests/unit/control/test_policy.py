@@ -274,9 +274,24 @@ def test_an_evaluation_without_an_end_is_a_failure_too(tmp_path: Path) -> None:
 
 def test_without_a_rule_for_control_everything_is_allowed(tmp_path: Path) -> None:
     (tmp_path / "routing.rego").write_text('package routing\n\ndecision := {"allow": true}\n')
+    (tmp_path / "empty").mkdir()
+    for folder in (tmp_path, tmp_path / "empty"):
+        policies = ControlPolicies(folder)
+        assert not policies.asked
+        assert policies.decide(question()) == ActionVerdict(True)
+
+
+def test_a_rule_that_is_put_into_an_empty_folder_is_asked_and_stays_when_it_is_emptied(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("extproc.adapters.regorus.control.REFRESH_SECONDS", 0.0)
     policies = ControlPolicies(tmp_path)
-    assert not policies.asked
-    assert policies.decide(question()) == ActionVerdict(True)
+    put(tmp_path, 'decision := {"allow": false, "reason": "no"}')
+    assert policies.decide(question()) == ActionVerdict(False, "no")
+    for file in tmp_path.rglob("*.rego"):
+        file.unlink()
+    assert policies.decide(question()) == ActionVerdict(False, "no")
+    policies.close()
 
 
 def test_an_edit_is_taken_over_and_a_broken_one_is_not(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
