@@ -31,7 +31,7 @@ from extproc.net.endpoints import (
 )
 from extproc.net.listening import ACCESS_LOG, ADMIN
 from extproc.net.tls import insecure
-from extproc.run.observing import take_observer
+from extproc.run.access_log import take_observer
 from extproc.run.processes import WORKER
 from extproc.run.serve_options import ServeOptions
 from extproc.serve.memory import LEAST_MEMORY

@@ -99,7 +99,7 @@ class DirectControl:
         self._policy = policy
         self._clusters = clusters
         self._emergency = Emergency(self.act, hosts or NoHosts(), actor, clock)
-        self._observers = WaitingHearing(hearing, wait) if hearing is not None else None
+        self._hearing = WaitingHearing(hearing, wait) if hearing is not None else None
         self._wait = wait
 
     def rollouts(self) -> RolloutListing:
@@ -139,7 +139,7 @@ class DirectControl:
 
     def act(self, action: Command) -> ActionResult:
         """See ``Control``."""
-        (result,) = act(self._store, self._actor, action, self._clock, self._policy, self._clusters, self._observers)
+        (result,) = act(self._store, self._actor, action, self._clock, self._policy, self._clusters, self._hearing)
         return result
 
     def kill(self, namespace: str, name: str) -> Reached:

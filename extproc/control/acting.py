@@ -55,7 +55,7 @@ def act(
     clock: Clock,
     policy: ControlPolicy | None = None,
     clusters: Clusters | None = None,
-    observers: WaitingHearing | None = None,
+    hearing: WaitingHearing | None = None,
 ) -> Sequence[ActionResult]: ...
 
 
@@ -72,13 +72,13 @@ def act(
     clock: Clock,
     policy: ControlPolicy | None = None,
     clusters: Clusters | None = None,
-    observers: WaitingHearing | None = None,
+    hearing: WaitingHearing | None = None,
 ) -> Sequence[ActionResult | TemplateResult]:
     """Do ``action`` in the name of ``actor``, and say what became of each document that it names.
 
     ``policy`` is asked about everything that would change a rollout; without one everything is allowed. ``clusters``
-    are asked about whatever would give a version more requests; without them every version can serve. ``observers`` are
-    heard before that; what they took away and the store does not know yet is written first.
+    are asked about whatever would give a version more requests; without them every version can serve. By ``hearing``
+    observers are heard before that; what they took away and the store does not know yet is written first.
 
     Raises:
         InvalidInput: ``not_found``, as ``check_hosts``, or the faults between documents; nothing was written.
@@ -89,7 +89,7 @@ def act(
             writing first (``conflict``).
         Unreachable: when the store cannot be read or written, or not what it has of a rollout.
     """
-    acting = _Acting(store, actor, clock, policy, clusters, observers)
+    acting = _Acting(store, actor, clock, policy, clusters, hearing)
     for attempt in range(ATTEMPTS):
         try:
             return acting.attempt(action)
@@ -110,7 +110,7 @@ class _Acting:
     clock: Clock
     policy: ControlPolicy | None
     clusters: Clusters | None
-    observers: WaitingHearing | None
+    hearing: WaitingHearing | None
 
     def attempt(self, action: Action) -> Sequence[ActionResult | TemplateResult]:
         """Do it, unless somebody else writes first or a rise has to come first."""
@@ -128,7 +128,7 @@ class _Acting:
     def _change(self, action: Change, asked: Asked) -> ActionResult:
         row = load(self.store, action.namespace, action.name)
         if isinstance(action, Promote):
-            check_hosts(action.without, row.status.without, self.observers)
+            check_hosts(action.without, row.status.without, self.hearing)
         transition = action.change(self._standing(row, action, asked.now))
         if transition is None:
             return ActionResult(row, "unchanged")
@@ -138,7 +138,7 @@ class _Acting:
             asked.about(verb, row, partial(effect_on, row, after), arguments=action.arguments)
             if gives_more(row.status, after) and (told := self._not_known_yet(row, action, after)) is not None:
                 actor, trip = as_action(told)
-                replace(self, actor=actor, policy=None, observers=None).attempt(trip)
+                replace(self, actor=actor, policy=None, hearing=None).attempt(trip)
                 return self._change(action, replace(asked, now=self.clock.now()))
         return self._written(row, action, transition, asked.now)
 
@@ -146,9 +146,9 @@ class _Acting:
         """What an observer took away of what gets more, and the store does not know. Raises ``Refused``."""
         if self.clusters is not None:
             refuse_unready(self.clusters, parse_known(row.document), row.status, after)
-        if self.observers is None or isinstance(action, Undo):
+        if self.hearing is None or isinstance(action, Undo):
             return None
-        return refuse_unheard(self.observers, row, after)
+        return refuse_unheard(self.hearing, row, after)
 
     def _standing(self, row: StoredRollout, action: Change, now: float) -> Standing:
         # What takes something away works by what of the document is known.

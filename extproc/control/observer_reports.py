@@ -202,7 +202,7 @@ class WaitingHearing:
         return None
 
 
-def refuse_unheard(observers: WaitingHearing, row: StoredRollout, after: Status) -> ReportedTrip | None:
+def refuse_unheard(hearing: WaitingHearing, row: StoredRollout, after: Status) -> ReportedTrip | None:
     """Refuse what gives a version of ``row`` more, as ``after`` has it, while an observer may have taken it away.
 
     Returns the trip, if that is what an observer reports and the store does not know.
@@ -213,14 +213,14 @@ def refuse_unheard(observers: WaitingHearing, row: StoredRollout, after: Status)
     status = row.status
     version = after.stable if after.stable != status.stable else after.canary
     known = version is None or version in status.taken_away
-    if not known and (told := observers.tripped(row.key, str(version), status.attempt)) is not None:
+    if not known and (told := hearing.tripped(row.key, str(version), status.attempt)) is not None:
         return told
-    if why := observers.unheard(row.key, status.attempt, after.without):
+    if why := hearing.unheard(row.key, status.attempt, after.without):
         raise Refused.of("observer_unheard", why)
     return None
 
 
-def check_hosts(hosts: Sequence[str], waited_for_no_more: Collection[str], observers: WaitingHearing | None) -> None:
+def check_hosts(hosts: Sequence[str], waited_for_no_more: Collection[str], hearing: WaitingHearing | None) -> None:
     """Check names of hosts that somebody gives; those that are ``waited_for_no_more`` already were known once.
 
     Raises:
@@ -232,7 +232,7 @@ def check_hosts(hosts: Sequence[str], waited_for_no_more: Collection[str], obser
             raise InvalidInput.of("host_invalid", f"{host!r} is not the name of a host", field="--without")
     if not set(hosts) - set(waited_for_no_more):
         return
-    known = {*waited_for_no_more, *(observers.hosts() if observers is not None else ())}
+    known = {*waited_for_no_more, *(hearing.hosts() if hearing is not None else ())}
     if unknown := [host for host in hosts if host not in known]:
         those = f"those that did are on {', '.join(sorted(known))}" if known else "none did in this store"
         message = (

@@ -18,7 +18,7 @@ from extproc.control.intent import Transition
 from extproc.control.observer_reports import Hearing, Silence
 from extproc.control.readiness import AllClusters, Clusters, gives_more
 from extproc.control.reported_trips import ReportedTrips
-from extproc.control.rollout import Observations, advance, may_stall
+from extproc.control.rollout import Evidence, advance, may_stall
 from extproc.control.status_changes import arrived, from_commit_on, overlaps
 from extproc.control.step_time import StepTime
 from extproc.errors import Fault, Refused, Unreachable
@@ -40,7 +40,7 @@ BATCH: Final = 50
 """Rollouts that are written together: the store is held for a few milliseconds at a time."""
 
 
-class Observe(Protocol):
+class EvidenceSource(Protocol):
     """Collects what a rollout is advanced by. Blocks, for a bounded time; never raises."""
 
     def collect(self, under_way: Iterable[ActiveRollout], now: float) -> None:
@@ -51,7 +51,7 @@ class Observe(Protocol):
         """Each rollout will be looked at once, at ``now`` (Unix seconds)."""
         ...
 
-    def observe(self, followed: ActiveRollout, now: float) -> Observations:
+    def evidence_of(self, followed: ActiveRollout, now: float) -> Evidence:
         """What there is to see of a rollout at ``now`` (Unix seconds)."""
         ...
 
@@ -65,7 +65,7 @@ class _Moving:
     """A rollout within a tick. What was measured counts for its first transition alone."""
 
     followed: ActiveRollout
-    observations: Observations
+    evidence: Evidence
 
 
 Planned = tuple[_Moving, Transition]
@@ -88,7 +88,7 @@ class Reconciler:
         self,
         store: ControlledStore,
         clock: Clock,
-        observe: Observe,
+        evidence: EvidenceSource,
         *,
         holder: str,
         actor: str,
@@ -101,7 +101,7 @@ class Reconciler:
     ) -> None:
         self._store = store
         self._clock = clock
-        self._observe = observe
+        self._evidence = evidence
         self._holder = holder
         self._actor = actor
         self._lease_seconds = lease_seconds
@@ -217,12 +217,12 @@ class Reconciler:
     def _move(self, lease: Lease) -> None:
         """Take every rollout as far as it goes now. What takes away is written before anything that gives more."""
         now = self._clock.now()
-        self._observe.begin(now)
+        self._evidence.begin(now)
         self._step_time.begin()
         moving = [
             _Moving(followed, seen)
             for followed in self._under_way
-            if (seen := self._by_itself(followed.key, self._observed, followed, now)) is not None
+            if (seen := self._by_itself(followed.key, self._evidence_of, followed, now)) is not None
         ]
         for _ in range(MOST_TRANSITIONS):
             falls: list[Planned] = []
@@ -235,15 +235,15 @@ class Reconciler:
             if not moving:
                 return
 
-    def _observed(self, followed: ActiveRollout, now: float) -> Observations:
+    def _evidence_of(self, followed: ActiveRollout, now: float) -> Evidence:
         key, status = followed.key, followed.row.status
         in_step = self._step_time.in_step(key, status, now)
         stalled = self._step_time.stalled(key, may_stall(followed.plan, status, now))
-        return replace(self._observe.observe(followed, now), in_step=in_step, stalled=stalled)
+        return replace(self._evidence.evidence_of(followed, now), in_step=in_step, stalled=stalled)
 
     def collect(self) -> None:
         """See what hosts saw, and move nothing: a part of every tick, and all of one that may not be."""
-        self._observe.collect(self._under_way, self._clock.now())
+        self._evidence.collect(self._under_way, self._clock.now())
         if self._hearing is not None:
             self._hearing.refresh()
 
@@ -258,7 +258,7 @@ class Reconciler:
         planned = []
         for one in moving:
             followed = one.followed
-            found = self._by_itself(followed.key, advance, followed.plan, followed.row.status, one.observations, now)
+            found = self._by_itself(followed.key, advance, followed.plan, followed.row.status, one.evidence, now)
             if found is not None and not overlaps(followed.row.status, found.status, now):
                 planned.append((one, found))
         return planned
@@ -282,12 +282,12 @@ class Reconciler:
         for one, found in rises:
             silence = self._silence(one.followed)
             if silence is None:
-                observations = replace(one.observations, vetoed=self._veto(one.followed, found, now))
+                evidence = replace(one.evidence, vetoed=self._veto(one.followed, found, now))
             elif silence.certain:
-                observations = replace(one.observations, unheard=silence.why)
+                evidence = replace(one.evidence, unheard=silence.why)
             else:
                 continue
-            moving.append(_Moving(one.followed, observations))
+            moving.append(_Moving(one.followed, evidence))
         return moving
 
     def _silence(self, followed: ActiveRollout) -> Silence | None:
@@ -329,7 +329,7 @@ class Reconciler:
                 self._say(f"rollout {row.key}: {found.message}")
             self._under_way.put(row)
             if (followed := self._under_way.get(row.key)) is not None:
-                after = replace(one.observations, measured={}, vetoed="", unheard="", in_step=None, stalled=0.0)
+                after = replace(one.evidence, measured={}, vetoed="", unheard="", in_step=None, stalled=0.0)
                 moved.append(_Moving(followed, after))
         return moved
 

@@ -86,7 +86,7 @@ class RolloutPlan:
 
 
 @dataclass(frozen=True, slots=True)
-class Observations:
+class Evidence:
     """What was seen since the last tick.
 
     ``measured`` are measurements by run (``STEP``, ``BACKGROUND``). ``unready`` says why the canary's upstream cannot
@@ -141,24 +141,24 @@ def due(plan: RolloutPlan, status: Status, now: float) -> dict[str, list[Metric]
     return wanted
 
 
-def advance(plan: RolloutPlan, status: Status, observations: Observations, now: float) -> Transition | None:
+def advance(plan: RolloutPlan, status: Status, evidence: Evidence, now: float) -> Transition | None:
     """The next transition of a rollout at ``now`` (Unix seconds); None when nothing is to be done yet.
 
     Call it again with the new status until it gives None; what was measured counts once, so only the first call has
     ``measured``.
     """
     if plan.intent.experiment:
-        seen = observations.measured, observations.sample_ratio
+        seen = evidence.measured, evidence.sample_ratio
         moved = experiments.advance(plan.variants, plan.intent, status, *seen, now)
-        return moved if moved is not None else _told(plan, status, observations, now)
+        return moved if moved is not None else _told(plan, status, evidence, now)
     if not is_under_way(status):
         anew = status.is_out_of_time(now)
-        return transitions.planned_anew(status, now) if anew else _told(plan, status, observations, now)
+        return transitions.planned_anew(status, now) if anew else _told(plan, status, evidence, now)
     if status.canary in status.tripped:
         why = status.message if status.reason == "breaker_open" else "a breaker tripped it"
         return transitions.abort(plan.intent, status, now, reason="breaker_open", why=why)
-    if observations.broken:
-        why = f"on all hosts together {observations.broken}"
+    if evidence.broken:
+        why = f"on all hosts together {evidence.broken}"
         return transitions.abort(plan.intent, status, now, reason="breaker_open", why=why)
     if status.is_out_of_time(now):
         return transitions.planned_anew(status, now)
@@ -166,23 +166,23 @@ def advance(plan: RolloutPlan, status: Status, observations: Observations, now: 
         return _clock_set_back(status, now)
     if status.killed or now < status.step_at:
         return None
-    after = _with_measurements(plan, status, observations, now)
-    verdict = _verdict(plan, after, now) or _sample_ratio(after, observations)
+    after = _with_measurements(plan, status, evidence, now)
+    verdict = _verdict(plan, after, now) or _sample_ratio(after, evidence)
     if verdict is not None:
         return verdict
-    if (moved := _step(plan, after, observations, now)) is not None:
+    if (moved := _step(plan, after, evidence, now)) is not None:
         return moved
     if after != status:
         return Transition(after, "")
-    late = _late(plan, status, observations, now)
-    return late if late is not None else _told(plan, status, observations, now)
+    late = _late(plan, status, evidence, now)
+    return late if late is not None else _told(plan, status, evidence, now)
 
 
-def _told(plan: RolloutPlan, status: Status, observations: Observations, now: float) -> Transition | None:
+def _told(plan: RolloutPlan, status: Status, evidence: Evidence, now: float) -> Transition | None:
     """Say what is so at the moment, and nothing else would show, and take back what was said and is over."""
     return (
-        _undelivered(status, observations.undelivered)
-        or _unmet(plan, status, observations)
+        _undelivered(status, evidence.undelivered)
+        or _unmet(plan, status, evidence)
         or told(status, _runs_of_all(plan, status), now)
     )
 
@@ -194,9 +194,9 @@ def _undelivered(status: Status, why: str | None) -> Transition | None:
     return _condition(status, UNDELIVERED, {"message": why} if why else {}, "every Envoy has the routes again")
 
 
-def _unmet(plan: RolloutPlan, status: Status, observations: Observations) -> Transition | None:
+def _unmet(plan: RolloutPlan, status: Status, evidence: Evidence) -> Transition | None:
     """Say what is asked for in vain, as long as anything is to come of it; while nobody can say, nothing changes."""
-    unmet = observations.unmet if plan.intent.experiment or is_under_way(status) else Unmet()
+    unmet = evidence.unmet if plan.intent.experiment or is_under_way(status) else Unmet()
     if unmet is None:
         return None
     what = {"reason": unmet.code, "message": unmet.message} if unmet.code else {}
@@ -247,12 +247,12 @@ def _clock_set_back(status: Status, now: float) -> Transition:
 # -- what was measured
 
 
-def _with_measurements(plan: RolloutPlan, status: Status, observations: Observations, now: float) -> Status:
+def _with_measurements(plan: RolloutPlan, status: Status, evidence: Evidence, now: float) -> Status:
     """The status with what was measured, and with the background run once the canary serves."""
     runs = dict(status.analysis)
     for kind, run in _runs(plan, status):
         runs[kind] = analysis.brought_up_to(run, runs[kind], now, status.step)
-        if measured := observations.measured.get(kind):
+        if measured := evidence.measured.get(kind):
             runs[kind] = analysis.record(run, runs[kind], measured, now)
     if plan.background is not None and BACKGROUND not in runs and status.weight > 0:
         runs[BACKGROUND] = analysis.start(plan.background, now, status.step)
@@ -295,11 +295,11 @@ def _doubt_in_the_background(plan: RolloutPlan, status: Status, reason: str, why
     return _to_pause(replace(status, analysis=runs), reason, why, detail)
 
 
-def _sample_ratio(status: Status, observations: Observations) -> Transition | None:
+def _sample_ratio(status: Status, evidence: Evidence) -> Transition | None:
     """Arms whose sizes nobody drew compare nothing: the rollout waits for somebody to look, once in an epoch."""
-    if not observations.sample_ratio or status.analysis.get(ACCEPTED_EPOCH) == status.epoch:
+    if not evidence.sample_ratio or status.analysis.get(ACCEPTED_EPOCH) == status.epoch:
         return None
-    return _paused(status, "sample_ratio_mismatch", observations.sample_ratio, {})
+    return _paused(status, "sample_ratio_mismatch", evidence.sample_ratio, {})
 
 
 def _paused(status: Status, reason: str, why: str, detail: Mapping[str, Any]) -> Transition | None:
@@ -314,49 +314,49 @@ def _to_pause(status: Status, reason: str, why: str, detail: Mapping[str, Any]) 
 # -- steps
 
 
-def _step(plan: RolloutPlan, status: Status, observations: Observations, now: float) -> Transition | None:
+def _step(plan: RolloutPlan, status: Status, evidence: Evidence, now: float) -> Transition | None:
     """Do the step in force, or go on to the next if it is done."""
     if stands_still(status):
         return None
     if status.step >= len(plan.steps):
-        return _finish(plan, status, observations, now) if plan.steps else None
-    in_step = now - status.step_at if observations.in_step is None else observations.in_step
-    at = InForce(plan.intent, status, _gate(plan, status, observations, now), in_step, plan.runs.get(status.step), now)
+        return _finish(plan, status, evidence, now) if plan.steps else None
+    in_step = now - status.step_at if evidence.in_step is None else evidence.in_step
+    at = InForce(plan.intent, status, _gate(plan, status, evidence, now), in_step, plan.runs.get(status.step), now)
     return kind_of(plan.steps[status.step]).advance(at)
 
 
-def _finish(plan: RolloutPlan, status: Status, observations: Observations, now: float) -> Transition | None:
+def _finish(plan: RolloutPlan, status: Status, evidence: Evidence, now: float) -> Transition | None:
     """After the last step the canary is stable, once it can take what stable takes and was looked at in every way."""
-    if (gate := _gate(plan, status, observations, now) or _unmeasured(plan, status)) is not None:
+    if (gate := _gate(plan, status, evidence, now) or _unmeasured(plan, status)) is not None:
         return waiting(status, *gate)
     return transitions.promote_fully(plan.intent, status, len(plan.steps), now, why="all steps are done")
 
 
-def _late(plan: RolloutPlan, status: Status, observations: Observations, now: float) -> Transition | None:
+def _late(plan: RolloutPlan, status: Status, evidence: Evidence, now: float) -> Transition | None:
     """What has neither moved nor waited for a person for its progressDeadline is Degraded, or aborted."""
     if plan.deadline is None:
         message = "it has no progressDeadline any more"
         return Transition(going_on(status, now, "deadline_lifted", message), message) if is_overdue(status) else None
-    if observations.stalled < plan.deadline.seconds or not may_stall(plan, status, now):
+    if evidence.stalled < plan.deadline.seconds or not may_stall(plan, status, now):
         return None
-    gate = _gate(plan, status, observations, now) or _unmeasured(plan, status)
+    gate = _gate(plan, status, evidence, now) or _unmeasured(plan, status)
     late = overdue(status, gate[1] if gate is not None else "")
     if plan.deadline.aborts:
         return transitions.abort(plan.intent, status, now, reason=OVERDUE, why=late.message)
     return Transition(late, late.message) if not is_overdue(status) else None
 
 
-def _gate(plan: RolloutPlan, status: Status, observations: Observations, now: float) -> Gate:
+def _gate(plan: RolloutPlan, status: Status, evidence: Evidence, now: float) -> Gate:
     """What holds the canary back, if anything does."""
-    if observations.unready:
-        return "upstream_not_ready", observations.unready
-    if observations.unheard:
-        return "observer_unheard", observations.unheard
-    if observations.doubt:
-        return "outcomes_doubtful", observations.doubt
+    if evidence.unready:
+        return "upstream_not_ready", evidence.unready
+    if evidence.unheard:
+        return "observer_unheard", evidence.unheard
+    if evidence.doubt:
+        return "outcomes_doubtful", evidence.doubt
     if late := _metrics_overdue(plan, status, now):
         return "background_overdue", late
-    return (_DENIED, observations.vetoed) if observations.vetoed else None
+    return (_DENIED, evidence.vetoed) if evidence.vetoed else None
 
 
 def _metrics_overdue(plan: RolloutPlan, status: Status, now: float) -> str:

@@ -30,10 +30,10 @@ from extproc.control.analysis.servers import MetricServers
 from extproc.control.api.feedback_service import FeedbackService
 from extproc.control.api.server import ControlServer
 from extproc.control.emergency import IMPATIENT_SECONDS
+from extproc.control.evidence import EvidenceCollector
 from extproc.control.feedback import Code
 from extproc.control.fleet import FleetBreaker
 from extproc.control.observer_reports import Hearing
-from extproc.control.observing import Senses
 from extproc.control.policy import InGroups
 from extproc.control.policy_veto import PolicyVeto
 from extproc.control.readiness import Clusters
@@ -104,7 +104,7 @@ class Controller:
             policy, delivery = self._policy(parts), self._delivery(parts)
             clusters = self._clusters(parts, delivery)
             hearing = Hearing(self._observations(parts), self._clock.monotonic)
-            reconciler = self._reconciler(parts, policy, self._senses(parts, clusters, delivery), clusters, hearing)
+            reconciler = self._reconciler(parts, policy, self._evidence(parts, clusters, delivery), clusters, hearing)
             self._watch(reconciler)
             feedback = self._feedback(parts)
             server = self._server(parts, policy, clusters, hearing, feedback)
@@ -152,7 +152,7 @@ class Controller:
         self,
         parts: AsyncExitStack,
         policy: ControlPolicies | None,
-        senses: Senses,
+        evidence: EvidenceCollector,
         clusters: Clusters | None,
         hearing: Hearing,
     ) -> Reconciler:
@@ -161,7 +161,7 @@ class Controller:
         return Reconciler(
             store,
             self._clock,
-            senses,
+            evidence,
             holder=f"{socket.gethostname()}/{os.getpid()}/{secrets.token_hex(4)}",
             actor=actor(),
             lease_seconds=settings().lease,
@@ -172,7 +172,9 @@ class Controller:
             **veto,
         )
 
-    def _senses(self, parts: AsyncExitStack, clusters: Clusters | None, delivery: EnvoyDelivery | None) -> Senses:
+    def _evidence(
+        self, parts: AsyncExitStack, clusters: Clusters | None, delivery: EnvoyDelivery | None
+    ) -> EvidenceCollector:
         labels = SqliteFeedback(self._options.state.feedback, create=True)
         parts.callback(labels.close)
         observed = self._observations(parts)
@@ -183,7 +185,7 @@ class Controller:
         monotonic = self._clock.monotonic
         servers = MetricServers(self._options.metrics, monotonic)
         parts.callback(servers.close)
-        return Senses(
+        return EvidenceCollector(
             embedded,
             servers,
             monotonic,

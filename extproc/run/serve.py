@@ -17,8 +17,8 @@ from extproc.control.folder import FollowedFolder
 from extproc.errors import Fault, InvalidInput
 from extproc.net.endpoints import FolderLock, TcpEndpoint, UnixEndpoint
 from extproc.resources import policies
+from extproc.run.access_log import observer_config
 from extproc.run.envoy_files import RenderedEnvoyFiles, delivery
-from extproc.run.observing import observer_config
 from extproc.run.processes import OBSERVER, POLICY_TRIAL, WORKER
 from extproc.run.safety import StoreRegister
 from extproc.run.serve_options import ServeOptions

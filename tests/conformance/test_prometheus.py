@@ -22,7 +22,7 @@ from extproc.control.analysis.measuring import evaluate
 from extproc.control.analysis.ports import MetricProvider, MetricQuery, Reading
 from extproc.control.analysis.runs import Outcome
 from extproc.control.analysis.servers import MetricServers
-from extproc.control.observing import Senses
+from extproc.control.evidence import EvidenceCollector
 from extproc.errors import InvalidInput
 from extproc.plugins import METRICS, open_adapter
 from tests.support.certificates import identity
@@ -220,7 +220,7 @@ def test_a_server_that_says_nothing_holds_up_no_tick_and_none_of_a_hundred_rollo
     environment = Environment(tmp_path)
     given = [f"silent=prometheus+http://{silent}", f"main=prometheus+{prometheus.url}"]
     servers = MetricServers(metric_servers(given), environment.clock.monotonic)
-    controller = environment.controller(observe=Senses({}, servers, environment.clock.monotonic))
+    controller = environment.controller(evidence=EvidenceCollector({}, servers, environment.clock.monotonic))
     for server in ("silent", "main"):
         asked = {"prometheus": {"server": server, "query": 'last_over_time(errors{version="{{canary.version}}"}[5m])'}}
         one = metric(name="near", provider=asked, failureCondition="result[0] > 0.8")

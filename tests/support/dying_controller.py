@@ -24,7 +24,7 @@ from extproc.adapters.sqlite.store import SqliteStore
 from extproc.control.active_rollouts import ActiveRollout
 from extproc.control.analysis.runs import Measured, Outcome
 from extproc.control.reconciler import Reconciler
-from extproc.control.rollout import Observations, due
+from extproc.control.rollout import Evidence, due
 from extproc.store.records import Lease, StoredRollout, Write
 from extproc.store.status import Status
 from tests.support.clock import FakeClock
@@ -77,9 +77,9 @@ class Script:
     def begin(self, now: float) -> None:
         """There is nothing to get ready."""
 
-    def observe(self, followed: ActiveRollout, now: float) -> Observations:
+    def evidence_of(self, followed: ActiveRollout, now: float) -> Evidence:
         wanted = due(followed.plan, followed.row.status, now)
-        return Observations(
+        return Evidence(
             measured={
                 kind: [Measured(metric.name, now, self._outcome, None, "as written") for metric in metrics]
                 for kind, metrics in wanted.items()

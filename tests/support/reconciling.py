@@ -12,7 +12,7 @@ from extproc.control.acting import act
 from extproc.control.actions import Apply
 from extproc.control.active_rollouts import ActiveRollout
 from extproc.control.reconciler import Reconciler
-from extproc.control.rollout import Observations
+from extproc.control.rollout import Evidence
 from extproc.resources.loading import load_paths
 from extproc.store.records import HistoryEntry, StoredRollout
 from extproc.testing.memory_store import MemoryStore
@@ -34,7 +34,7 @@ class Seen:
     """What a test lets the controller see."""
 
     def __init__(self) -> None:
-        self.observations = Observations()
+        self.evidence = Evidence()
 
     def collect(self, under_way: Iterable[ActiveRollout], now: float) -> None:
         """There is nothing new."""
@@ -42,8 +42,8 @@ class Seen:
     def begin(self, now: float) -> None:
         """There is nothing to get ready."""
 
-    def observe(self, followed: ActiveRollout, now: float) -> Observations:
-        return self.observations
+    def evidence_of(self, followed: ActiveRollout, now: float) -> Evidence:
+        return self.evidence
 
 
 class Clusters:
@@ -84,7 +84,7 @@ class Environment:
         return Reconciler(
             MemoryStore(self.place, clock=self.clock),
             self.clock,
-            options.pop("observe", self.seen),
+            options.pop("evidence", self.seen),
             holder=holder,
             actor=f"controller@{holder}",
             lease_seconds=LEASE_SECONDS,

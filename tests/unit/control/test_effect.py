@@ -14,7 +14,7 @@ from extproc.control import transitions
 from extproc.control.effect import Effect, Stand, effect
 from extproc.control.intent import Transition, intent_of
 from extproc.control.readiness import gives_more
-from extproc.control.rollout import Observations, advance, plan_of
+from extproc.control.rollout import Evidence, advance, plan_of
 from extproc.control.undo import undo
 from extproc.errors import Refused
 from extproc.resources.loading import parse_rollout
@@ -66,7 +66,7 @@ WAYS: dict[str, Do] = {
         intent_of(rollout), Tombstone(status.aborted, status.epoch, status), now
     ),
     "one step": lambda rollout, status, now: advance(
-        plan_of(rollout, lambda _name: None), status, Observations(in_step=1e9), now
+        plan_of(rollout, lambda _name: None), status, Evidence(in_step=1e9), now
     ),
 }
 
@@ -90,7 +90,7 @@ class Seen:
         plan = plan_of(rollout, lambda _name: None)
         for _ in range(40 if goes_on else 0):
             now += 100
-            moved = advance(plan, status, Observations(in_step=1e9), now)
+            moved = advance(plan, status, Evidence(in_step=1e9), now)
             if moved is None:
                 break
             if moved.status.stable != status.stable:

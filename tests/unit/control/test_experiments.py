@@ -11,7 +11,7 @@ import pytest
 from extproc.control import experiments, transitions
 from extproc.control.analysis.runs import Measured, Outcome
 from extproc.control.intent import Transition
-from extproc.control.rollout import Observations, RolloutPlan, advance, due, plan_of
+from extproc.control.rollout import Evidence, RolloutPlan, advance, due, plan_of
 from extproc.errors import Refused
 from extproc.resources.analysis_template import AnalysisTemplate
 from extproc.resources.loading import parse_rollout
@@ -47,7 +47,7 @@ def live(of: RolloutPlan, tombstone: Tombstone = NOTHING_LEFT) -> Status:
 def settled(of: RolloutPlan, status: Status, now: float = NOW, **seen: Any) -> Status:
     """The status once there is nothing more to do."""
     for _ in range(10):
-        found = advance(of, status, Observations(**seen), now)
+        found = advance(of, status, Evidence(**seen), now)
         if found is None:
             return status
         status, seen = found.status, {key: value for key, value in seen.items() if key != "measured"}
@@ -130,7 +130,7 @@ def test_a_variant_that_fails_is_reported_and_goes_on_being_served() -> None:
     of = plan()
     status = settled(of, live(of))
     seen = measured(of, status, NOW, treatment=Outcome.FAILED, other=Outcome.SUCCESSFUL)
-    found = advance(of, status, Observations(seen), NOW)
+    found = advance(of, status, Evidence(seen), NOW)
     assert isinstance(found, Transition)
     assert found.message == "variant treatment: metric errors was Failed: seen"
     status = settled(of, found.status)

@@ -10,8 +10,8 @@ import pytest
 
 from extproc.control import fleet as module
 from extproc.control.analysis.servers import MetricServers
+from extproc.control.evidence import EvidenceCollector
 from extproc.control.fleet import FleetBreaker, Summary
-from extproc.control.observing import Senses
 from extproc.errors import Unreachable
 from extproc.measure.outcomes import Counts, Ends
 from tests.support.observing import BREAKER
@@ -35,8 +35,8 @@ class Fleet:
         self.environment.apply(steps=STEPS, **{"breaker": BREAKER, **spec})
         monotonic = self.environment.clock.monotonic
         self.breaker = FleetBreaker(self, monotonic)
-        senses = Senses({}, MetricServers({}, monotonic), monotonic, fleet=self.breaker)
-        self.controller = self.environment.controller(observe=senses)
+        collector = EvidenceCollector({}, MetricServers({}, monotonic), monotonic, fleet=self.breaker)
+        self.controller = self.environment.controller(evidence=collector)
 
     def summaries(self, since: float) -> list[Summary]:
         """See ``SummarySource``."""

@@ -14,7 +14,7 @@ from extproc.control.actions import Kill, Pause, Resume, Trip
 from extproc.control.as_json import row_json
 from extproc.control.policy import ActionVerdict
 from extproc.control.policy_veto import PolicyVeto
-from extproc.control.rollout import Observations
+from extproc.control.rollout import Evidence
 from tests.support.reconciling import NAME, Environment
 from tests.support.templates import metric, template
 
@@ -32,7 +32,7 @@ class Denies:
 @pytest.fixture
 def environment(tmp_path: Path) -> Iterator[Environment]:
     environment = Environment(tmp_path)
-    environment.seen.observations = Observations(unready="no endpoint is healthy")
+    environment.seen.evidence = Evidence(unready="no endpoint is healthy")
     yield environment
     environment.store.close()
 
@@ -58,12 +58,12 @@ def test_what_nothing_moves_is_degraded_in_words_once_and_goes_on_when_something
     assert f"ProgressDeadlineExceeded: {WAITS_FOR_IT}" in shown
     assert row_json(environment.row())["phase"] == "Degraded"
 
-    environment.seen.observations = Observations(unready="the cluster is not known")
+    environment.seen.evidence = Evidence(unready="the cluster is not known")
     environment.run(controller, 2)
     assert stands(environment) == OVERDUE
     assert environment.row().status.message.endswith(": the cluster is not known")
 
-    environment.seen.observations = Observations()
+    environment.seen.evidence = Evidence()
     environment.run(controller, 1)
     assert stands(environment) == ("Progressing", "weight_set", [])
     assert environment.weight() == 500
@@ -123,7 +123,7 @@ def test_what_waits_for_a_person_or_takes_its_own_time_is_never_overdue(
 
 
 def test_a_policy_that_says_no_is_somebodys_word(environment: Environment) -> None:
-    environment.seen.observations = Observations()
+    environment.seen.evidence = Evidence()
     environment.apply(steps=RAMP, progressDeadline="5s", progressDeadlineAbort=True)
     veto = PolicyVeto(environment.store, Denies(), "controller@a", environment.clock.monotonic)
     environment.run(environment.controller(veto=veto), 60)

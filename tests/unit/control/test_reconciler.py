@@ -14,7 +14,7 @@ from extproc.control.active_rollouts import ActiveRollout
 from extproc.control.intent import Transition
 from extproc.control.policy import ActionVerdict
 from extproc.control.policy_veto import PolicyVeto
-from extproc.control.rollout import Observations
+from extproc.control.rollout import Evidence
 from extproc.errors import Refused, Unreachable
 from extproc.store.records import Write
 from tests.support.damage import damage
@@ -171,12 +171,12 @@ def test_what_others_do_meanwhile_is_taken_up(environment: Environment) -> None:
 def test_nothing_goes_up_while_an_upstream_is_not_ready_and_the_reason_is_said_once(environment: Environment) -> None:
     environment.apply()
     controller = environment.controller()
-    environment.seen.observations = Observations(unready="cluster fraud-detector-v4 is not known")
+    environment.seen.evidence = Evidence(unready="cluster fraud-detector-v4 is not known")
     environment.run(controller, 20)
     status = environment.row().status
     assert (status.weight, status.reason) == (0, "upstream_not_ready")
     assert [entry.message for entry in environment.history()[1:]] == ["waits: cluster fraud-detector-v4 is not known"]
-    environment.seen.observations = Observations()
+    environment.seen.evidence = Evidence()
     environment.run(controller, 2)
     assert environment.weight() == 500
 
@@ -364,12 +364,12 @@ def test_a_rollout_that_cannot_be_looked_at_holds_up_no_other(
     environment.apply("b")
     controller = environment.controller()
 
-    def observe(followed: ActiveRollout, now: float) -> Observations:
+    def evidence(followed: ActiveRollout, now: float) -> Evidence:
         if followed.key == "payments/a":
             raise RecursionError("deep")
-        return Observations()
+        return Evidence()
 
-    environment.seen.observe = observe  # type: ignore[method-assign]
+    environment.seen.evidence_of = evidence  # type: ignore[method-assign]
     environment.run(controller, 3)
     assert (environment.row("a").status.step, environment.row("b").status.step) == (0, 1)
     assert caplog.text.count("payments/a is left as it is") == 1
@@ -399,12 +399,12 @@ def test_a_bug_in_one_rollout_holds_up_no_other(environment: Environment, caplog
         def __bool__(self) -> bool:
             raise ArithmeticError
 
-    bad = Observations(unready=Unknown())  # type: ignore[arg-type]
+    bad = Evidence(unready=Unknown())  # type: ignore[arg-type]
 
-    def observe(followed: ActiveRollout, now: float) -> Observations:
-        return bad if followed.key == "payments/a" else Observations()
+    def evidence(followed: ActiveRollout, now: float) -> Evidence:
+        return bad if followed.key == "payments/a" else Evidence()
 
-    environment.seen.observe = observe  # type: ignore[method-assign]
+    environment.seen.evidence_of = evidence  # type: ignore[method-assign]
     environment.run(controller, 3)
     assert (environment.row("a").status.step, environment.row("b").status.step) == (0, 1)
     assert caplog.text.count("payments/a is left as it is") == 1

@@ -11,7 +11,7 @@ import pytest
 from extproc.control import transitions
 from extproc.control.analysis.runs import Measured, Outcome, run_plan
 from extproc.control.intent import Transition
-from extproc.control.rollout import BACKGROUND, STEP, Observations, RolloutPlan, advance, due, plan_of
+from extproc.control.rollout import BACKGROUND, STEP, Evidence, RolloutPlan, advance, due, plan_of
 from extproc.control.status_changes import arrived
 from extproc.resources.analysis_spec import AnalysisSpec
 from extproc.resources.analysis_template import AnalysisTemplate
@@ -23,7 +23,7 @@ from tests.support.rollouts import CANARY, document
 from tests.support.templates import metric, template
 
 NOW = 1000.0
-NOTHING = Observations()
+NOTHING = Evidence()
 RAMP: list[dict[str, Any]] = [
     {"shadow": {"percent": 100}},
     {"pause": {"duration": "10m"}},
@@ -56,24 +56,22 @@ def moved(transition: Transition | None) -> Status:
     return transition.status
 
 
-def settle(
-    plan: RolloutPlan, status: Status, now: float, observations: Observations = NOTHING
-) -> tuple[Status, list[str]]:
+def settle(plan: RolloutPlan, status: Status, now: float, evidence: Evidence = NOTHING) -> tuple[Status, list[str]]:
     """The status when nothing more is to be done at ``now``, and what history says of the way there."""
     said = []
     for _ in range(20):
-        transition = advance(plan, status, observations, now)
+        transition = advance(plan, status, evidence, now)
         if transition is None:
             return status, said
-        observations = replace(observations, measured={})
+        evidence = replace(evidence, measured={})
         status = transition.status
         if transition.message:
             said.append(transition.message)
     raise AssertionError(f"it never comes to rest: {said}")
 
 
-def measured(kind: str, outcome: Outcome, at: float, metric: str = "errors") -> Observations:
-    return Observations(measured={kind: [Measured(metric, at, outcome, {"rate": 0.5}, f"{outcome} at {at}")]})
+def measured(kind: str, outcome: Outcome, at: float, metric: str = "errors") -> Evidence:
+    return Evidence(measured={kind: [Measured(metric, at, outcome, {"rate": 0.5}, f"{outcome} at {at}")]})
 
 
 def test_the_steps_are_done_in_their_order_each_in_its_time() -> None:
@@ -218,7 +216,7 @@ def test_each_of_two_analyses_in_a_row_measures_for_itself_whether_the_first_pas
 def test_fewer_copies_are_given_whatever_holds_the_canary_back() -> None:
     plan = plan_for([{"shadow": {"percent": 100}}, {"shadow": {"percent": 10}}, {"setWeight": 5}])
     first = moved(advance(plan, fresh(plan), NOTHING, NOW))
-    status, _ = settle(plan, first, NOW, Observations(unready="no endpoint is healthy"))
+    status, _ = settle(plan, first, NOW, Evidence(unready="no endpoint is healthy"))
     assert (status.shadow, status.step, status.reason) == (1000, 2, "upstream_not_ready")
 
 
@@ -329,7 +327,7 @@ def test_history_does_not_blame_a_trip_on_something_else_that_happened_since() -
 
 def test_no_weight_is_given_to_what_cannot_serve_and_history_says_so_once() -> None:
     plan = plan_for([{"setWeight": 5}, {"setWeight": 50}, {"setWeight": 10}])
-    away = Observations(unready="Envoy knows no cluster fraud-detector-v4")
+    away = Evidence(unready="Envoy knows no cluster fraud-detector-v4")
     status, said = settle(plan, fresh(plan), NOW, away)
     assert said == ["waits: Envoy knows no cluster fraud-detector-v4"]
     assert (status.weight, status.step, status.reason) == (0, 0, "upstream_not_ready")
@@ -345,7 +343,7 @@ def test_no_weight_is_given_to_what_cannot_serve_and_history_says_so_once() -> N
 
 def test_a_sample_ratio_that_is_off_pauses_once_in_an_epoch() -> None:
     plan = plan_for([{"setWeight": 5}, {"pause": {"duration": "1m"}}, {"setWeight": 50}])
-    off = Observations(sample_ratio="canary has 3000 units of 4096")
+    off = Evidence(sample_ratio="canary has 3000 units of 4096")
     status, _ = settle(plan, fresh(plan), NOW)
     status, _ = settle(plan, status, NOW + 1, off)
     assert (status.phase, status.reason) == ("Paused", "sample_ratio_mismatch")
@@ -377,7 +375,7 @@ def test_a_clock_that_is_set_back_moves_nothing_and_holds_nothing_up() -> None:
 @pytest.mark.parametrize("back", [53, 60])
 def test_a_clock_that_is_set_back_behind_a_rise_promotes_nothing_before_that_is_in_force_again(back: float) -> None:
     plan = plan_for([{"setWeight": 50}, {"pause": {"duration": "10s"}}])
-    unready = Observations(unready="no endpoint is healthy")
+    unready = Evidence(unready="no endpoint is healthy")
     status, _ = settle(plan, fresh(plan), NOW)
     for seconds in (1, 50):
         status, _ = settle(plan, status, NOW + seconds, unready)
@@ -418,7 +416,7 @@ def test_a_weight_that_is_there_already_is_a_step_done(weight: int) -> None:
 
 
 def test_a_proxy_that_lacks_the_routes_is_a_condition_for_as_long_whatever_the_rollout_waits_for() -> None:
-    behind = Observations(undelivered="Envoy does not see the folder")
+    behind = Evidence(undelivered="Envoy does not see the folder")
     plan = plan_for([{"setWeight": 5}, {"pause": {}}])
     risen, _ = settle(plan, fresh(plan), NOW)
     paused, _ = settle(plan, risen, NOW + 60)
@@ -428,5 +426,5 @@ def test_a_proxy_that_lacks_the_routes_is_a_condition_for_as_long_whatever_the_r
     assert replace(told, conditions=()) == paused
     over = replace(told, stable="4", phase="Healthy")
     assert settle(plan, over, NOW + 60)[0].conditions == ()
-    assert settle(plan, told, NOW + 60, Observations(undelivered=None)) == (told, []), "who is silent may lack them yet"
+    assert settle(plan, told, NOW + 60, Evidence(undelivered=None)) == (told, []), "who is silent may lack them yet"
     assert settle(plan, told, NOW + 60) == (paused, ["every Envoy has the routes again"])

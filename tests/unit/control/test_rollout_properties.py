@@ -13,7 +13,7 @@ from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, ru
 from extproc.control import transitions
 from extproc.control.analysis.runs import Measured, Outcome, outcome
 from extproc.control.intent import Transition
-from extproc.control.rollout import BACKGROUND, STEP, Observations, RolloutPlan, advance, due, may_stall, plan_of
+from extproc.control.rollout import BACKGROUND, STEP, Evidence, RolloutPlan, advance, due, may_stall, plan_of
 from extproc.control.status_changes import OVERDUE, is_overdue, is_under_way, stands_still, step_begun
 from extproc.control.step_time import StepTime
 from extproc.control.transitions import ACCEPTED_EPOCH
@@ -78,7 +78,7 @@ class Rollout(RuleBasedStateMachine):
         self.ramp, self.background, self.deadline = ramp, background, deadline
         self.plan = self.plan_of("4")
         self.status = transitions.create(self.plan.intent, Tombstone(), self.now).status
-        self.observations = Observations()
+        self.evidence = Evidence()
         self.by_hand = {0}
 
     def plan_of(self, canary: str) -> RolloutPlan:
@@ -101,7 +101,7 @@ class Rollout(RuleBasedStateMachine):
 
     @rule(unready=st.sampled_from(["", "no endpoint is healthy"]), ratio=st.sampled_from(["", "", "", "off"]))
     def observe(self, unready: str, ratio: str) -> None:
-        self.observations = Observations(unready=unready, sample_ratio=ratio)
+        self.evidence = Evidence(unready=unready, sample_ratio=ratio)
 
     # -- the controller
 
@@ -125,20 +125,20 @@ class Rollout(RuleBasedStateMachine):
         self.step_time.begin()
         self.step_time.in_step("it", self.status, self.now)
         stalled = self.step_time.stalled("it", may_stall(self.plan, self.status, self.now))
-        observations = replace(self.observations, measured=measured, stalled=stalled)
+        evidence = replace(self.evidence, measured=measured, stalled=stalled)
         for _ in range(30):
-            transition = advance(self.plan, self.status, observations, self.now)
+            transition = advance(self.plan, self.status, evidence, self.now)
             if transition is None:
-                self.check_at_rest(observations)
+                self.check_at_rest(evidence)
                 return
-            self.check(transition, observations)
+            self.check(transition, evidence)
             self.status = transition.status
-            observations = replace(observations, measured={}, stalled=0.0)
+            evidence = replace(evidence, measured={}, stalled=0.0)
         raise AssertionError("it never comes to rest")
 
-    def check(self, transition: Transition, observations: Observations) -> None:
+    def check(self, transition: Transition, evidence: Evidence) -> None:
         before, after = self.status, transition.status
-        seen = {measured.outcome for several in observations.measured.values() for measured in several}
+        seen = {measured.outcome for several in evidence.measured.values() for measured in several}
         event(f"{after.phase}, {after.reason}")
         if before.is_out_of_time(self.now) and after.aborted == before.aborted:
             planned = replace(before, effective_at=after.effective_at, step_at=after.step_at)
@@ -175,7 +175,7 @@ class Rollout(RuleBasedStateMachine):
         if before.step_at - self.now > CLOCK_SET_BACK_SECONDS and not before.tripped:
             assert replace(after, step_at=0, analysis={}) == replace(step_begun(before, 0), step_at=0, analysis={})
         if after.weight > before.weight or after.stable != before.stable:
-            assert not observations.unready, "nothing is given to what cannot serve"
+            assert not evidence.unready, "nothing is given to what cannot serve"
         if after.step > before.step or after.stable != before.stable:
             background = self.plan.run(BACKGROUND, before.step)
             if background is not None and BACKGROUND in after.analysis:
@@ -188,7 +188,7 @@ class Rollout(RuleBasedStateMachine):
             assert run is not None
             assert outcome(run, transition.detail["measurements"])[0] is Outcome.SUCCESSFUL
 
-    def check_at_rest(self, observations: Observations) -> None:
+    def check_at_rest(self, evidence: Evidence) -> None:
         status = self.status
         assert not status.is_out_of_time(self.now), "nothing waits for an old time to come again"
         if not is_under_way(status) or status.killed:
@@ -197,15 +197,13 @@ class Rollout(RuleBasedStateMachine):
         assert status.step_at - self.now <= CLOCK_SET_BACK_SECONDS, "nothing waits for an old time to come again"
         if self.now < status.step_at:
             return
-        if self.plan.deadline is None or (
-            observations.stalled >= self.plan.deadline.seconds and not stands_still(status)
-        ):
+        if self.plan.deadline is None or (evidence.stalled >= self.plan.deadline.seconds and not stands_still(status)):
             assert is_overdue(status) == (self.plan.deadline is not None)
         runs = {kind: self.plan.run(kind, status.step) for kind in (STEP, BACKGROUND) if kind in status.analysis}
         decided = {outcome(run, status.analysis[kind])[0] for kind, run in runs.items() if run is not None}
         assert Outcome.FAILED not in decided
         assert stands_still(status) or not decided & DOUBTS
-        if observations.sample_ratio and status.analysis.get(ACCEPTED_EPOCH) != status.epoch:
+        if evidence.sample_ratio and status.analysis.get(ACCEPTED_EPOCH) != status.epoch:
             assert stands_still(status)
 
     # -- people

@@ -59,7 +59,7 @@ TRY = """
 from tests.support.rollouts import CANARY, document
 from extproc.control import transitions
 from extproc.control.effect import Stand, effect
-from extproc.control.rollout import Observations, advance, plan_of
+from extproc.control.rollout import Evidence, advance, plan_of
 from extproc.resources.loading import parse_rollout
 from extproc.cli.rollout_text import details
 from extproc.store.records import Tombstone, StoredRollout
@@ -68,7 +68,7 @@ body = document({**CANARY, "steps": [{"approval": "alice"}, {"setWeight": 5}]})
 rollout = parse_rollout(body)
 plan = plan_of(rollout, {}.get)
 status = transitions.create(plan.intent, Tombstone(), 0.0).status
-assert advance(plan, status, Observations(), 1e6) is None
+assert advance(plan, status, Evidence(), 1e6) is None
 assert not effect(None, Stand(status, rollout)).gives_more
 row = StoredRollout("payments", "fraud-detector", body, status, 1)
 assert any("approval of alice" in line for line in details(row, 1e6))

@@ -10,7 +10,7 @@ from typing import Any
 import pytest
 
 from extproc.control.analysis.servers import MetricServers
-from extproc.control.observing import Senses
+from extproc.control.evidence import EvidenceCollector
 from extproc.control.reconciler import Reconciler
 from extproc.control.unmet import MOST_CHARACTERS, MOST_LACKS, HostLacks, Lack, UnmetOnHosts
 from tests.support.reconciling import Environment
@@ -47,8 +47,8 @@ class Hosts:
 
     def _controller(self) -> Reconciler:
         monotonic = self.environment.clock.monotonic
-        senses = Senses({}, MetricServers({}, monotonic), monotonic, unmet=self.unmet.of)
-        return self.environment.controller(observe=senses)
+        collector = EvidenceCollector({}, MetricServers({}, monotonic), monotonic, unmet=self.unmet.of)
+        return self.environment.controller(evidence=collector)
 
     def told(self, **says: HostLacks | None) -> list[Mapping[str, Any]]:
         """The conditions, after each has said that for a while."""

@@ -14,7 +14,7 @@ from extproc.control.acting import act
 from extproc.control.actions import Abort, Retry
 from extproc.control.analysis.ports import EmbeddedProvider, Reading
 from extproc.control.analysis.servers import AT_ONCE, KEPT_SECONDS, MetricServers
-from extproc.control.observing import Senses
+from extproc.control.evidence import EvidenceCollector
 from extproc.control.reconciler import Reconciler
 from tests.support.metrics import AskedServer, install_memory, number_of
 from tests.support.process import wait_for
@@ -50,7 +50,9 @@ class World:
 
     def controlled(self) -> Reconciler:
         embedded: dict[str, EmbeddedProvider] = {"observed": self.observed}
-        return self.environment.controller(observe=Senses(embedded, self.servers, self.environment.clock.monotonic))
+        return self.environment.controller(
+            evidence=EvidenceCollector(embedded, self.servers, self.environment.clock.monotonic)
+        )
 
     def run(self, seconds: float) -> None:
         """Tick once a second; what a tick asks is on its way before the next, however busy the machine is."""

@@ -17,7 +17,7 @@ from extproc.control.analysis.servers import MetricServers, Run
 from extproc.control.experiments import VARIANT
 from extproc.control.fleet import FleetBreaker
 from extproc.control.readiness import Clusters
-from extproc.control.rollout import Observations, due
+from extproc.control.rollout import Evidence, due
 from extproc.control.unmet import Unmet
 from extproc.errors import DropoutError
 from extproc.names import ARM_CANARY, ARM_CONTROL
@@ -45,8 +45,8 @@ class _Split(NamedTuple):
     again_at: float = 0.0
 
 
-class Senses:
-    """An ``Observe`` that asks ``clusters``, ``source`` and ``fleet``; what is None is not asked.
+class EvidenceCollector:
+    """An ``EvidenceSource`` that asks ``clusters``, ``source`` and ``fleet``; what is None is not asked.
 
     Metrics are measured by the ``embedded`` providers, by their name, at once; by all others beside the tick, by
     ``servers``. ``undelivered`` says why a proxy does not have the routes, empty if each has; ``unmet`` what of a
@@ -77,20 +77,20 @@ class Senses:
         self._splits: WeakKeyDictionary[ActiveRollout, _Split] = WeakKeyDictionary()
 
     def collect(self, under_way: Iterable[ActiveRollout], now: float) -> None:
-        """See ``Observe``."""
+        """See ``EvidenceSource``."""
         self._servers.expire()
         if self._fleet is not None:
             self._fleet.collect(under_way, now)
 
     def begin(self, now: float) -> None:
-        """See ``Observe``."""
+        """See ``EvidenceSource``."""
         self._servers.begin()
         self._measure_until = self._monotonic() + MEASURING_SECONDS
 
-    def observe(self, followed: ActiveRollout, now: float) -> Observations:
-        """See ``Observe``."""
+    def evidence_of(self, followed: ActiveRollout, now: float) -> Evidence:
+        """See ``EvidenceSource``."""
         split = self._split(followed, now)
-        return Observations(
+        return Evidence(
             measured=self._measured(followed, now),
             unready=self._unready(followed),
             sample_ratio=split.wrong,

@@ -10,7 +10,7 @@ import pytest
 from extproc.control.analysis.ports import Reading, Subject
 from extproc.control.analysis.runs import Metric
 from extproc.control.analysis.servers import MetricServers
-from extproc.control.observing import MEASURING_SECONDS, SPLIT_SECONDS, Senses
+from extproc.control.evidence import MEASURING_SECONDS, SPLIT_SECONDS, EvidenceCollector
 from extproc.errors import Unreachable
 from extproc.measure import EpochTotals
 from extproc.store.records import TemplateWrite
@@ -64,15 +64,15 @@ def environment(tmp_path: Path) -> Iterator[Environment]:
     environment.store.close()
 
 
-def senses(environment: Environment, provider: Provider, **options: object) -> Senses:
+def collector(environment: Environment, provider: Provider, **options: object) -> EvidenceCollector:
     servers = MetricServers({}, environment.clock.monotonic)
-    return Senses({"observed": provider}, servers, environment.clock.monotonic, **options)  # type: ignore[arg-type]
+    return EvidenceCollector({"observed": provider}, servers, environment.clock.monotonic, **options)  # type: ignore[arg-type]
 
 
 def test_what_is_due_is_measured_of_the_arms_of_the_epoch_in_force(environment: Environment) -> None:
     environment.apply(steps=STEPS)
     provider = Provider(GOOD)
-    controller = environment.controller(observe=senses(environment, provider))
+    controller = environment.controller(evidence=collector(environment, provider))
     environment.run(controller, 40)
     assert [name for name, _ in provider.asked] == ["errors"] * 3
     of = provider.asked[0][1]
@@ -83,7 +83,7 @@ def test_what_is_due_is_measured_of_the_arms_of_the_epoch_in_force(environment: 
 
 def test_a_failed_analysis_takes_the_canary_away_and_history_has_the_measurement(environment: Environment) -> None:
     environment.apply(steps=STEPS)
-    controller = environment.controller(observe=senses(environment, Provider(BAD)))
+    controller = environment.controller(evidence=collector(environment, Provider(BAD)))
     environment.run(controller, 5)
     status = environment.row().status
     assert (status.phase, status.weight, status.reason, status.aborted) == ("Degraded", 0, "analysis_failed", ("4",))
@@ -97,7 +97,7 @@ def test_what_cannot_be_measured_is_an_error_of_the_measurement_and_ends_no_roll
     environment: Environment, error: Exception
 ) -> None:
     environment.apply(steps=STEPS)
-    controller = environment.controller(observe=senses(environment, Provider(error)))
+    controller = environment.controller(evidence=collector(environment, Provider(error)))
     environment.run(controller, 120)
     status = environment.row().status
     assert (status.phase, status.reason, status.weight) == ("Paused", "analysis_error", 5000)
@@ -105,11 +105,11 @@ def test_what_cannot_be_measured_is_an_error_of_the_measurement_and_ends_no_roll
 
 def test_what_was_measured_is_in_the_store_before_the_next_is_due(environment: Environment) -> None:
     environment.apply(steps=STEPS)
-    first = environment.controller("a", observe=senses(environment, Provider(GOOD)))
+    first = environment.controller("a", evidence=collector(environment, Provider(GOOD)))
     environment.run(first, 14)
     first.release()
     provider = Provider(GOOD)
-    environment.run(environment.controller("b", observe=senses(environment, provider)), 40)
+    environment.run(environment.controller("b", evidence=collector(environment, provider)), 40)
     assert len(provider.asked) == 1  # of three, two were measured by the one before
     assert environment.row().status.stable == "4"
 
@@ -117,7 +117,7 @@ def test_what_was_measured_is_in_the_store_before_the_next_is_due(environment: E
 def test_a_template_that_changes_counts_from_the_next_tick_on(environment: Environment) -> None:
     environment.apply(steps=STEPS)
     provider = Provider(GOOD)
-    controller = environment.controller(observe=senses(environment, provider))
+    controller = environment.controller(evidence=collector(environment, provider))
     environment.run(controller, 3)
     environment.apply_template(template(metric(failureCondition="result.canary.rate > 0.001", interval="10s", count=3)))
     environment.run(controller, 12)
@@ -128,7 +128,7 @@ def test_a_template_that_is_missing_pauses(environment: Environment) -> None:
     environment.apply(steps=[{"setWeight": 50}, ANALYSIS])
     row = environment.store.documents().templates[0]
     environment.store.write([], templates=[_removed(row.namespace, row.name)])
-    environment.run(environment.controller(observe=senses(environment, Provider(GOOD))), 5)
+    environment.run(environment.controller(evidence=collector(environment, Provider(GOOD))), 5)
     assert (environment.row().status.phase, environment.row().status.reason) == ("Paused", "analysis_error")
 
 
@@ -137,7 +137,7 @@ def test_a_log_that_tells_of_more_ends_than_decisions_holds_the_canary_back_unti
 ) -> None:
     environment.apply(steps=[{"setWeight": 50}, {"pause": {"duration": "10s"}}, {"setWeight": 75}, {"pause": {}}])
     source = Split(50, 50)
-    controller = environment.controller(observe=senses(environment, Provider(GOOD), source=source))
+    controller = environment.controller(evidence=collector(environment, Provider(GOOD), source=source))
     source.surplus = 11
     environment.run(controller, 20)
     status = environment.row().status
@@ -154,7 +154,7 @@ def test_a_log_that_tells_of_more_ends_than_decisions_holds_the_canary_back_unti
 def test_a_cluster_that_envoy_does_not_know_holds_the_canary_back(environment: Environment) -> None:
     environment.apply(steps=[{"setWeight": 5}, {"pause": {}}])
     clusters = Clusters("fraud-detector-v3")
-    controller = environment.controller(observe=senses(environment, Provider(GOOD), clusters=clusters))
+    controller = environment.controller(evidence=collector(environment, Provider(GOOD), clusters=clusters))
     environment.run(controller, 3)
     assert environment.row().status.message == "cluster fraud-detector-v4 is not known"
     clusters.known = ("fraud-detector-v3", "fraud-detector-v4")
@@ -164,7 +164,7 @@ def test_a_cluster_that_envoy_does_not_know_holds_the_canary_back(environment: E
 
 def test_a_split_that_nobody_drew_pauses(environment: Environment) -> None:
     environment.apply(steps=[{"setWeight": 50}, {"pause": {"duration": "1m"}}])
-    controller = environment.controller(observe=senses(environment, Provider(GOOD), source=Split(1000, 2000)))
+    controller = environment.controller(evidence=collector(environment, Provider(GOOD), source=Split(1000, 2000)))
     environment.run(controller, 20)
     status = environment.row().status
     assert (status.phase, status.reason) == ("Paused", "sample_ratio_mismatch")
@@ -174,7 +174,7 @@ def test_a_split_that_nobody_drew_pauses(environment: Environment) -> None:
 def test_a_healthy_split_and_one_that_cannot_be_counted_pause_nothing(environment: Environment) -> None:
     environment.apply(steps=[{"setWeight": 50}, {"pause": {"duration": "2m"}}])
     split = Split(1500, 1500)
-    controller = environment.controller(observe=senses(environment, Provider(GOOD), source=split))
+    controller = environment.controller(evidence=collector(environment, Provider(GOOD), source=split))
     environment.run(controller, 40)
     split.broken = True
     environment.run(controller, 100)
@@ -185,7 +185,7 @@ def test_a_healthy_split_and_one_that_cannot_be_counted_pause_nothing(environmen
 def test_the_units_are_counted_every_few_seconds_and_not_at_every_tick(environment: Environment) -> None:
     environment.apply(steps=[{"setWeight": 50}, {"pause": {}}])
     split = Split(10, 10)
-    controller = environment.controller(observe=senses(environment, Provider(GOOD), source=split))
+    controller = environment.controller(evidence=collector(environment, Provider(GOOD), source=split))
     environment.run(controller, 4 * int(SPLIT_SECONDS))
     assert 4 <= split.looks <= 6
 
@@ -201,7 +201,7 @@ def test_measuring_takes_only_so_much_of_a_tick_and_the_rest_follows(environment
             return super().measure(metric, of)
 
     provider = Slow(GOOD)
-    controller = environment.controller(observe=senses(environment, provider))
+    controller = environment.controller(evidence=collector(environment, provider))
     per_tick = []
     for _ in range(20):
         before = len(provider.asked)
