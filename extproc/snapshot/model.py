@@ -210,7 +210,7 @@ NO_OVERLAY = Overlay()
 class Snapshot:
     """Everything that requests are decided from at one revision of the store.
 
-    ``overlay`` is what the store says of kills and trips, ``local`` the same with this host's own trips, for the
+    ``overlay`` is what the store says of kills and trips, ``host_overlay`` the same with what this host holds, for the
     rollouts that have any.
     """
 
@@ -218,7 +218,7 @@ class Snapshot:
     rollouts: Mapping[str, CompiledRollout]
     table: MatchTable
     overlay: Mapping[str, Overlay] = field(default_factory=dict)
-    local: Mapping[str, Overlay] = field(default_factory=dict)
+    host_overlay: Mapping[str, Overlay] = field(default_factory=dict)
 
     def find(
         self, host: str, path: str, headers: Mapping[str, bytes], repeated: Repeated = NOTHING_REPEATED
@@ -228,4 +228,4 @@ class Snapshot:
 
     def overlay_of(self, key: str) -> Overlay:
         """The kill and trips of the rollout ``key``."""
-        return self.local.get(key) or self.overlay.get(key, NO_OVERLAY)
+        return self.host_overlay.get(key) or self.overlay.get(key, NO_OVERLAY)

@@ -44,17 +44,17 @@ def with_held(snapshot: Snapshot, trips: Iterable[LocalTrip], killed: Set[str] =
 
     Nothing is compiled for it.
     """
-    local: dict[str, Overlay] = {}
+    overlays: dict[str, Overlay] = {}
     for trip in trips:
         rollout = snapshot.rollouts.get(trip.rollout)
         if rollout is None or is_void(trip, rollout) or trip.version not in rollout.versions - {rollout.stable}:
             continue
-        before = local.get(trip.rollout) or snapshot.overlay.get(trip.rollout, NO_OVERLAY)
-        local[trip.rollout] = replace(
+        before = overlays.get(trip.rollout) or snapshot.overlay.get(trip.rollout, NO_OVERLAY)
+        overlays[trip.rollout] = replace(
             before,
             tripped=before.tripped | {trip.version},
             probing=before.probing | {trip.version} if trip.probing else before.probing,
         )
     for key in snapshot.rollouts.keys() & killed:
-        local[key] = replace(local.get(key) or snapshot.overlay.get(key, NO_OVERLAY), killed=True)
-    return replace(snapshot, local=local) if local or snapshot.local else snapshot
+        overlays[key] = replace(overlays.get(key) or snapshot.overlay.get(key, NO_OVERLAY), killed=True)
+    return replace(snapshot, host_overlay=overlays) if overlays or snapshot.host_overlay else snapshot

@@ -649,7 +649,7 @@ def test_a_variant_that_was_lifted_by_a_clock_that_was_ahead_is_taken_away_all_t
         watching.wait(1)
         assert watching.in_force == [TRIP]
         (trip,) = watching.observer.trips_in_force
-        assert with_held(snapshot(lifted), [trip]).local[KEY].tripped == {"4"}
+        assert with_held(snapshot(lifted), [trip]).host_overlay[KEY].tripped == {"4"}
 
 
 def test_a_variant_that_fails_its_probe_waits_twice_as_long_each_time_up_to_ten_minutes() -> None:

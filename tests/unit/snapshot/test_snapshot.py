@@ -208,7 +208,7 @@ def test_a_trip_of_stable_or_of_what_is_not_there_is_none(
     store.put()
     holder.load()
     holder.hold([trip])
-    assert holder.current.local == {}
+    assert holder.current.host_overlay == {}
 
 
 def test_a_rise_takes_effect_at_its_instant_without_another_change(
