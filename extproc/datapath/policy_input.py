@@ -1,6 +1,6 @@
 """The document that a policy sees as ``input``: OPA-Envoy's shape, and what Dropout adds to it.
 
-Only the parts that the policy can read are built, known from its own references (``Reads``): this runs once per
+Only the parts that the policy can read are built, known from its own references (``InputPaths``): this runs once per
 request, and handing a policy all headers costs more than evaluating it. A container above a part that is read is
 always there if it is in the full document, so a policy cannot tell the difference.
 """
@@ -31,7 +31,7 @@ _HTTP: Final = ("attributes", "request", "http")
 _HEADERS: Final = (*_HTTP, "headers")
 
 
-class Reads:
+class InputPaths:
     """The input paths that a policy can read; the empty path is the whole input. Implements ``InputReads``."""
 
     def __init__(self, paths: Iterable[InputPath]) -> None:
@@ -49,21 +49,21 @@ class Reads:
         return tuple(sorted(format_path(path) for path in self._paths))
 
     @classmethod
-    def parse(cls, paths: Iterable[str]) -> Reads:
+    def parse(cls, paths: Iterable[str]) -> InputPaths:
         """The reads that ``paths`` lists. Raises ValueError for text that ``paths`` would not write."""
         return cls(parse_path(text) for text in paths)
 
-    def reads(self, *path: str) -> bool:
+    def include(self, *path: str) -> bool:
         """Whether the policy may read ``input.<path>`` or anything below or above it."""
         return any(read[: len(path)] == path[: len(read)] for read in self._paths)
 
-    def reads_all(self, *path: str) -> bool:
+    def include_whole(self, *path: str) -> bool:
         """Whether the policy may read ``input.<path>`` as a whole."""
         return any(path[: len(read)] == read for read in self._paths)
 
     def below(self, *path: str) -> frozenset[str] | None:
         """The parts right below ``path`` that may be read; None if it may be read as a whole."""
-        if self.reads_all(*path):
+        if self.include_whole(*path):
             return None
         depth = len(path)
         return frozenset(read[depth] for read in self._paths if len(read) > depth and read[:depth] == path)
@@ -74,7 +74,7 @@ class Reads:
         return _plan(self)
 
 
-EVERYTHING: Final = Reads([()])
+EVERYTHING: Final = InputPaths([()])
 """The reads of a policy of which nothing is known."""
 
 
@@ -126,23 +126,25 @@ class InputPlan(NamedTuple):
     time: bool
 
 
-def _plan(reads: Reads) -> InputPlan:
+def _plan(reads: InputPaths) -> InputPlan:
     return InputPlan(
-        http=tuple((name, get) for name, get in _HTTP_FIELDS if reads.reads(*_HTTP, name)),
+        http=tuple((name, get) for name, get in _HTTP_FIELDS if reads.include(*_HTTP, name)),
         headers=reads.below(*_HEADERS),
-        request=reads.reads("attributes", "request"),
-        request_time=reads.reads("attributes", "request", "time"),
-        addresses=tuple((end, f"{end}.address") for end in ("source", "destination") if reads.reads("attributes", end)),
-        envoy=reads.reads("attributes", "envoy"),
-        attributes=reads.reads("attributes"),
-        parsed_path=reads.reads("parsed_path"),
-        parsed_query=reads.reads("parsed_query"),
-        version=reads.reads("version"),
+        request=reads.include("attributes", "request"),
+        request_time=reads.include("attributes", "request", "time"),
+        addresses=tuple(
+            (end, f"{end}.address") for end in ("source", "destination") if reads.include("attributes", end)
+        ),
+        envoy=reads.include("attributes", "envoy"),
+        attributes=reads.include("attributes"),
+        parsed_path=reads.include("parsed_path"),
+        parsed_query=reads.include("parsed_query"),
+        version=reads.include("version"),
         rollout=reads.below("rollout"),
-        unit=reads.reads("unit"),
-        draw=reads.reads("draw"),
+        unit=reads.include("unit"),
+        draw=reads.include("draw"),
         features=reads.below("features"),
-        time=reads.reads("time"),
+        time=reads.include("time"),
     )
 
 
@@ -162,9 +164,9 @@ def build_input(
 ) -> dict[str, Any]:
     """The part of the policy input that ``reads`` may look at; ``now`` is in Unix seconds.
 
-    Reads that are not a ``Reads`` (an engine that knows nothing of its policies) get the whole document.
+    Reads that are not ``InputPaths`` (an engine that knows nothing of its policies) get the whole document.
     """
-    plan = reads.plan if isinstance(reads, Reads) else EVERYTHING.plan
+    plan = reads.plan if isinstance(reads, InputPaths) else EVERYTHING.plan
     document: dict[str, Any] = {}
     if plan.attributes:
         document["attributes"] = _attributes(request, now, plan)

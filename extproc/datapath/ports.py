@@ -62,7 +62,7 @@ class FeatureStore(Protocol):
 class InputReads(Protocol):
     """Which parts of the input a rule can read, known from its own references."""
 
-    def reads(self, *path: str) -> bool:
+    def include(self, *path: str) -> bool:
         """Whether the rule may read ``input.<path>`` or anything below or above it."""
         ...
 

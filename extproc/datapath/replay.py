@@ -27,7 +27,7 @@ from extproc.datapath.logged import (
     verdict_of,
 )
 from extproc.datapath.model import PolicyVerdict
-from extproc.datapath.policy_input import Reads, format_path
+from extproc.datapath.policy_input import InputPaths, format_path
 from extproc.datapath.ports import EmbeddedEngine
 from extproc.datapath.record import RECORD_FIELDS, record_of
 from extproc.errors import DropoutError
@@ -177,14 +177,14 @@ class Replay:
         """Every part of the input that the policy reads now has to be in the log."""
         assert rollout.policy is not None
         reads = self._engine.reads(rollout.policy.path)
-        lacking = [pointer for pointer in event.get("erased", ()) if reads.reads(*path_of(pointer))]
+        lacking = [pointer for pointer in event.get("erased", ()) if reads.include(*path_of(pointer))]
         if lacking:
             names = ", ".join(left_out(pointer, rollout) for pointer in lacking)
             raise _NotReplayableError(f"the policy reads what was left out of the log: {names}")
         # The rollout is made from the plan, so it is there whatever was read.
-        known = Reads.parse([*event["reads"], "rollout"])
-        for wanted in reads.raw_paths if isinstance(reads, Reads) else ((),):
-            if not known.reads_all(*wanted):
+        known = InputPaths.parse([*event["reads"], "rollout"])
+        for wanted in reads.raw_paths if isinstance(reads, InputPaths) else ((),):
+            if not known.include_whole(*wanted):
                 name = format_path(wanted) or "as a whole"
                 raise _NotReplayableError(f"the policy reads input {name}, which it did not when this was logged")
 

@@ -76,7 +76,7 @@ class _Remembering(EngineWrapper):
         repeats = self._repeats.get(path)
         if repeats is None:
             reads = self._engine.reads(path)
-            repeats = self._repeats[path] = not any(reads.reads(*part) for part in _NEW_EVERY_TIME)
+            repeats = self._repeats[path] = not any(reads.include(*part) for part in _NEW_EVERY_TIME)
         if not repeats:
             return None
         try:

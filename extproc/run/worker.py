@@ -18,7 +18,7 @@ from extproc.adapters.stores import open_store
 from extproc.clock import Clock, SystemClock
 from extproc.datapath.features import FeatureReader
 from extproc.datapath.pipeline import Pipeline
-from extproc.datapath.policy_input import Reads, plain_input
+from extproc.datapath.policy_input import InputPaths, plain_input
 from extproc.datapath.ports import DecisionRecord, DecisionSink, EmbeddedEngine, PolicyEngine
 from extproc.datapath.pseudonym import load_or_create_key
 from extproc.datapath.sinks.batching_sink import BatchingSink
@@ -114,7 +114,7 @@ class DecisionApplication:
 
     def _reads(self, path: str) -> tuple[str, ...]:
         engine = self._policies.current
-        return cast(Reads, engine.reads(path)).paths if engine is not None else ()
+        return cast(InputPaths, engine.reads(path)).paths if engine is not None else ()
 
     def _watch(self) -> None:
         """Have what others count read at every dump."""

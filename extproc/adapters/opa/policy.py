@@ -15,7 +15,7 @@ from aiohttp import ClientError, ClientResponseError
 from opa_client.opa_async import AsyncOpaClient
 
 from extproc.datapath.model import PolicyVerdict
-from extproc.datapath.policy_input import EVERYTHING, Reads
+from extproc.datapath.policy_input import EVERYTHING, InputPaths
 from extproc.datapath.verdict import check_verdict
 from extproc.errors import InvalidInput
 from extproc.names import Reason
@@ -53,7 +53,7 @@ class OpaEngine:
             return asking.result()
         return _fault(Reason.POLICY_TIMEOUT, f"no verdict of {self.revision} within {within * 1000:.0f} ms")
 
-    def reads(self, path: str) -> Reads:
+    def reads(self, path: str) -> InputPaths:
         """Everything, as far as anybody knows."""
         return EVERYTHING
 

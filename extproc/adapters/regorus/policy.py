@@ -49,7 +49,7 @@ from extproc.adapters.regorus.rego_ast import (
 )
 from extproc.adapters.regorus.unused import unused
 from extproc.datapath.model import PolicyVerdict
-from extproc.datapath.policy_input import Reads
+from extproc.datapath.policy_input import InputPaths
 from extproc.datapath.verdict import check_verdict
 from extproc.errors import Fault, InvalidInput
 from extproc.lifeline import Lifeline, hang_on
@@ -85,7 +85,7 @@ class RegorusEngine:
         self._rules = _rules(self._modules)
         self._known: dict[str, bool] = {}
         self._can_deny: dict[str, bool] = {}
-        self._reads: dict[str, Reads] = {}
+        self._reads: dict[str, InputPaths] = {}
         self._prints = any(call.name == ("print",) for module in self._modules for call in module.calls)
 
     @property
@@ -104,11 +104,11 @@ class RegorusEngine:
             found = self._known[path] = has_value(self._modules, self._data, tuple(path.split("/")))
         return found
 
-    def reads(self, path: str) -> Reads:
+    def reads(self, path: str) -> InputPaths:
         """The parts of the input that the rule at ``path`` can read."""
         found = self._reads.get(path)
         if found is None:
-            found = self._reads[path] = Reads(read for read, _, _ in self.places(path))
+            found = self._reads[path] = InputPaths(read for read, _, _ in self.places(path))
         return found
 
     def fields(self, path: str) -> Iterator[tuple[str, str, int]]:

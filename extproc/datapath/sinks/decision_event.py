@@ -38,7 +38,7 @@ _TIMERS: Final = (("policy", "timer_rego_query_eval_ns"), ("total", "timer_serve
 
 _NO_OVERLAY: Final = orjson.Fragment(b'{"killed":false,"tripped":[]}')
 
-Reads = Callable[[str], Sequence[str]]
+InputPathsOf = Callable[[str], Sequence[str]]
 """From a policy's path to the dotted input paths that it can read."""
 
 
@@ -58,10 +58,10 @@ class _Constants(NamedTuple):
 class EventEncoder:
     """Makes events of decisions. Belongs to one thread: it remembers what a rollout's events have in common."""
 
-    def __init__(self, labels: Mapping[str, str], key: bytes, reads: Reads) -> None:
+    def __init__(self, labels: Mapping[str, str], key: bytes, input_paths: InputPathsOf) -> None:
         self._labels = orjson.Fragment(orjson.dumps(dict(labels)))
         self._key = key
-        self._reads = reads
+        self._input_paths = input_paths
         self._constants: dict[str, _Constants] = {}
         self._second = 0
         self._second_text = ""
@@ -103,7 +103,7 @@ class EventEncoder:
         event["reads"] = ()
         if rollout.policy is not None:
             event["path"] = rollout.policy.path
-            event["reads"] = self._reads(rollout.policy.path)
+            event["reads"] = self._input_paths(rollout.policy.path)
         if facts.verdict is not None:
             saw_unit = not constants.unit_pointers.isdisjoint(erased)
             event["policy"] = _verdict(facts.verdict, facts.unit.value if saw_unit else None, unit)

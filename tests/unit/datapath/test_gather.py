@@ -12,7 +12,7 @@ from extproc.datapath import gather
 from extproc.datapath.embedded_policy import Embedded
 from extproc.datapath.model import PolicyVerdict, Request
 from extproc.datapath.pipeline import Pipeline
-from extproc.datapath.policy_input import EVERYTHING, Reads
+from extproc.datapath.policy_input import EVERYTHING, InputPaths
 from extproc.names import Reason
 from tests.support.clock import FakeClock
 from tests.support.ids import make_ids
@@ -54,7 +54,7 @@ class Asked:
         self.within.append(within)
         return self._verdict
 
-    def reads(self, path: str) -> Reads:
+    def reads(self, path: str) -> InputPaths:
         return EVERYTHING
 
     def can_deny(self, path: str) -> bool:

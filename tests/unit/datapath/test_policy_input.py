@@ -14,7 +14,7 @@ from extproc.assignment import policy_bucket
 from extproc.datapath.model import NO_FEATURES, Features, FeatureValue, Request, Unit
 from extproc.datapath.policy_input import (
     EVERYTHING,
-    Reads,
+    InputPaths,
     build_input,
     format_path,
     parse_path,
@@ -44,7 +44,7 @@ FEATURES = Features({"risk_score": FeatureValue(0.2, 1.0, "cache"), "vip": Featu
 NOW = 1_763_640_000.25
 
 
-def built(reads: Reads, **changes: Any) -> dict[str, Any]:
+def built(reads: InputPaths, **changes: Any) -> dict[str, Any]:
     given: dict[str, Any] = {"request": REQUEST, "unit": Unit(b"alice"), "features": FEATURES}
     given |= changes
     return build_input(given["request"], ROLLOUT, given["unit"], given["features"], NOW, reads)
@@ -87,8 +87,8 @@ def test_the_whole_input_has_the_shape_that_opa_envoy_authors_know() -> None:
 
 
 def test_a_draw_is_made_for_those_who_read_it_and_for_a_request_that_is_a_unit_of_its_own() -> None:
-    assert "draw" not in built(Reads([("unit",), ("rollout",)]))
-    assert built(Reads([("draw",)]), unit=Unit(b"r-1", Reason.UNIT_MISSING, per_request=True)) == {
+    assert "draw" not in built(InputPaths([("unit",), ("rollout",)]))
+    assert built(InputPaths([("draw",)]), unit=Unit(b"r-1", Reason.UNIT_MISSING, per_request=True)) == {
         "draw": policy_bucket(ROLLOUT.seed, b"r-1")
     }
 
@@ -113,7 +113,9 @@ def test_an_input_of_little_fits_the_schema_too() -> None:
 
 
 def test_only_what_is_read_is_built() -> None:
-    reads = Reads.parse(["features.risk_score", "rollout.stable", "attributes.request.http.headers.x-region", "time"])
+    reads = InputPaths.parse(
+        ["features.risk_score", "rollout.stable", "attributes.request.http.headers.x-region", "time"]
+    )
     assert built(reads) == {
         "attributes": {"request": {"http": {"headers": {"x-region": "eu"}}}},
         "rollout": {"stable": "3"},
@@ -123,11 +125,11 @@ def test_only_what_is_read_is_built() -> None:
 
 
 def test_a_policy_that_reads_nothing_gets_nothing() -> None:
-    assert built(Reads([])) == {}
+    assert built(InputPaths([])) == {}
 
 
 def test_containers_of_what_is_read_are_there_even_if_it_is_not() -> None:
-    reads = Reads.parse(["features.unknown", "attributes.request.http.headers.x-none", "rollout.nothing"])
+    reads = InputPaths.parse(["features.unknown", "attributes.request.http.headers.x-none", "rollout.nothing"])
     assert built(reads) == {
         "attributes": {"request": {"http": {"headers": {}}}},
         "rollout": {},
@@ -155,7 +157,7 @@ def test_reads_that_are_not_known_get_everything() -> None:
     ],
 )
 def test_the_unit_is_text_and_null_without_one_of_its_own(unit: Unit, seen: str | None) -> None:
-    assert built(Reads([("unit",)]), unit=unit) == {"unit": seen}
+    assert built(InputPaths([("unit",)]), unit=unit) == {"unit": seen}
 
 
 @pytest.mark.parametrize(
@@ -170,7 +172,7 @@ def test_the_unit_is_text_and_null_without_one_of_its_own(unit: Unit, seen: str 
 )
 def test_addresses_are_read_as_envoy_writes_them(address: str, seen: dict[str, Any]) -> None:
     request = Request("GET", "/", "h", "http", {}, attributes={"destination.address": address})
-    document = built(Reads([("attributes", "destination")]), request=request)
+    document = built(InputPaths([("attributes", "destination")]), request=request)
     assert document == {"attributes": {"destination": {"address": {"socketAddress": seen}}}}
 
 
@@ -206,14 +208,14 @@ def test_queries_are_lists_of_decoded_values(query: str, parameters: dict[str, l
 
 
 def test_reads_know_what_lies_above_and_below() -> None:
-    reads = Reads([("features", "risk"), ("rollout",), ("rollout", "stable")])
+    reads = InputPaths([("features", "risk"), ("rollout",), ("rollout", "stable")])
     assert reads.paths == ("features.risk", "rollout")
-    assert reads.reads("features")
-    assert reads.reads("features", "risk", "deeper")
-    assert not reads.reads("features", "other")
-    assert reads.reads("rollout", "anything")
-    assert reads.reads()
-    assert not Reads([]).reads()
+    assert reads.include("features")
+    assert reads.include("features", "risk", "deeper")
+    assert not reads.include("features", "other")
+    assert reads.include("rollout", "anything")
+    assert reads.include()
+    assert not InputPaths([]).include()
     assert reads.below("features") == {"risk"}
     assert reads.below("rollout") is None
     assert reads.below("unit") == frozenset()

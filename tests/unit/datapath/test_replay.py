@@ -19,7 +19,7 @@ from extproc.datapath.embedded_policy import Embedded
 from extproc.datapath.logged import overlay_of
 from extproc.datapath.model import Features, FeatureValue, PolicyVerdict
 from extproc.datapath.pipeline import Pipeline
-from extproc.datapath.policy_input import Reads
+from extproc.datapath.policy_input import InputPaths
 from extproc.datapath.ports import DecisionRecord
 from extproc.datapath.replay import Replay, Replayed
 from extproc.datapath.sinks.decision_event import EventEncoder
@@ -42,13 +42,13 @@ class FakeEngine:
     def __init__(self, rule: Callable[[Mapping[str, Any]], Any], *paths: tuple[str, ...]) -> None:
         self.revision = "abc123"
         self._rule = rule
-        self._reads = Reads(paths)
+        self._reads = InputPaths(paths)
 
     def evaluate(self, path: str, document: Mapping[str, Any]) -> PolicyVerdict:
         answer = self._rule(document)
         return answer if isinstance(answer, PolicyVerdict) else check_verdict(answer)
 
-    def reads(self, path: str) -> Reads:
+    def reads(self, path: str) -> InputPaths:
         return self._reads
 
     def can_deny(self, path: str) -> bool:
