@@ -45,27 +45,27 @@ class Gatherer:
         request: Request,
         nonce: Nonce,
         engine: PolicyEngine | None,
-        stages: dict[str, float],
+        timings: dict[str, float],
     ) -> Facts:
         """The facts about ``request`` for ``rollout``. Never raises for anything that a request can contain.
 
-        ``stages`` collects the microseconds that each step took.
+        ``timings`` collects the microseconds that each step took.
         """
         unit = unit_of(rollout.unit, request, nonce)
         features = NO_FEATURES
         if rollout.features is not None:
             start = perf_counter_ns()
             features = await self._read_features(rollout.features, request)
-            stages["features"] = (perf_counter_ns() - start) / 1000
+            timings["features"] = (perf_counter_ns() - start) / 1000
         buckets = draw(rollout, unit)
         if rollout.policy is None:
             return Facts(unit, buckets, features, too_large=request.too_large)
         start = perf_counter_ns()
         verdict, document = self._known(engine, rollout.policy.path, rollout, request, unit, features)
         if verdict is None and engine is not None and document is not None:
-            left = self._deadline - stages.get("features", 0.0) / 1e6
+            left = self._deadline - timings.get("features", 0.0) / 1e6
             verdict = await engine.ask(rollout.policy.path, document, min(rollout.policy.timeout, left))
-        stages["policy"] = (perf_counter_ns() - start) / 1000
+        timings["policy"] = (perf_counter_ns() - start) / 1000
         return Facts(unit, buckets, features, verdict, document, too_large=request.too_large)
 
     async def _read_features(self, need: FeatureNeed, request: Request) -> Features:

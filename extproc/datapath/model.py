@@ -138,7 +138,7 @@ class Decision:
     writes a pseudonym. ``ranges`` are the arms' buckets at the time. ``arm`` is what was drawn; ``taken_away`` says
     that its version was not served, because a kill, a trip or an abort took it away.
     ``fallbacks`` name what could not be had (a unit, a feature, a verdict), whether or not it changed the outcome.
-    ``stage_us`` are microseconds per stage.
+    ``stage_us`` are the timings, in microseconds: of matching, features, policy, deciding, all.
     """
 
     revision: int

@@ -75,7 +75,7 @@ class Pipeline:
         nonce = self._ids.nonce()
         found = snapshot.find(request.host, request.path, request.headers, request.repeated)
         rollout = select(found, request, nonce)
-        stages: dict[str, float] = {"match": (perf_counter_ns() - start) / 1000}
+        timings: dict[str, float] = {"match": (perf_counter_ns() - start) / 1000}
         facts: Facts | None = None
         overlay = NO_OVERLAY
         if rollout is None:
@@ -84,7 +84,7 @@ class Pipeline:
         else:
             rollout = rollout.at(self._clock)
             overlay = snapshot.overlay_of(rollout.key)
-            facts = await self._gatherer.gather(rollout, request, nonce, engine, stages)
+            facts = await self._gatherer.gather(rollout, request, nonce, engine, timings)
             gathered = perf_counter_ns()
             decision = decide(
                 rollout,
@@ -99,12 +99,12 @@ class Pipeline:
             assert counted is not None
             arm = sealed_code(rollout.arm_codes[counted], stream=may_stream(request))
             decision.decision_id = self._ids.seal(nonce, rollout.number, arm, facts.buckets.quotient % UNIT_GROUPS)
-            stages["decide"] = (perf_counter_ns() - gathered) / 1000
+            timings["decide"] = (perf_counter_ns() - gathered) / 1000
         mutation = mutation_for(decision, self._ids.mark)
         if request.full:
             mutation = without_room(mutation, request.headers)
-        stages["total"] = (perf_counter_ns() - start) / 1000
-        decision.stage_us = stages
+        timings["total"] = (perf_counter_ns() - start) / 1000
+        decision.stage_us = timings
         return mutation, DecisionRecord(decision, request, facts, rollout, overlay)
 
 

@@ -34,7 +34,7 @@ _PLAIN_ATTRIBUTES: Final = ("source.", "destination.", "connection.", "request.p
 """Envoy's attributes that cannot hold what a header or a query does; all others stay out of the log."""
 
 _TIMERS: Final = (("policy", "timer_rego_query_eval_ns"), ("total", "timer_server_handler_ns"))
-"""Stages that OPA has names for; all of them are in the record's ``stage_us``."""
+"""Timings that OPA has names for; all of them are in the record's ``stage_us``."""
 
 _NO_OVERLAY: Final = orjson.Fragment(b'{"killed":false,"tripped":[]}')
 
@@ -85,13 +85,13 @@ class EventEncoder:
     def _event(self, at: float, decided: DecisionRecord, constants: _Constants | None) -> dict[str, Any]:
         decision, _, facts, rollout, overlay = decided
         unit = None if decision.unit is None else pseudonym(self._key, decision.unit)
-        stages = decision.stage_us
+        timings = decision.stage_us
         event: dict[str, Any] = {
             "decision_id": decision.decision_id,
             "timestamp": self._timestamp(at),
             "labels": self._labels,
             "bundles": self._bundles(decision.policy_revision),
-            "metrics": {timer: int(stages[stage] * 1000) for stage, timer in _TIMERS if stage in stages},
+            "metrics": {timer: int(timings[name] * 1000) for name, timer in _TIMERS if name in timings},
         }
         if rollout is None or facts is None or constants is None:
             event["input"] = {}
