@@ -13,7 +13,10 @@ import click
 from extproc.cli.output import print_faults
 from extproc.cli.streams import CLOSED_PIPE_EXIT, ClosedPipe, drop_what_cannot_be_written, prepare
 from extproc.errors import DropoutError, Fault, Unreachable
-from extproc.suggestions import did_you_mean
+from extproc.suggestions import close_to, did_you_mean, listed
+
+_NAMESPACE = ("-n", "--namespace")
+"""What other command lines have for it."""
 
 COMMANDS = {
     "validate": ("extproc.cli.validate", "validate"),
@@ -133,7 +136,7 @@ def _usage_sentence(error: click.UsageError) -> str:
         case click.NoSuchCommand() if error.ctx:
             said = error.message.removesuffix(".") + _meant(error.command_name, error.ctx)
         case click.NoSuchOption():
-            said = error.message.removesuffix(".") + did_you_mean(error.option_name, error.possibilities or ())
+            said = error.message.removesuffix(".") + _option_meant(error)
         case click.MissingParameter(param=click.Option() as option) if error.ctx:
             said = (
                 f"{error.format_message().removesuffix('.')}; write {option.opts[0]} {option.make_metavar(error.ctx)}"
@@ -151,7 +154,17 @@ def _meant(word: str, context: click.Context) -> str:
     if elsewhere:
         return f"; did you mean '{elsewhere[0]} {word}'?"
     assert isinstance(context.command, click.Group)
-    return did_you_mean(word, context.command.list_commands(context))
+    names = context.command.list_commands(context)
+    return did_you_mean(word, names) or f"; there are {listed(names)}"
+
+
+def _option_meant(error: click.NoSuchOption) -> str:
+    """Which option may have been meant, by what stands behind the dashes; where a namespace is written."""
+    if error.option_name in _NAMESPACE:
+        return "; a namespace is a part of the name: NAMESPACE/NAME"
+    options = {option.lstrip("-"): option for option in error.possibilities or ()}
+    close = close_to(error.option_name.lstrip("-"), options)
+    return f"; did you mean {options[close]!r}?" if close is not None else ""
 
 
 def _places() -> dict[str, Collection[str]]:

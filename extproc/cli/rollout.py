@@ -75,7 +75,14 @@ def watch(name: tuple[str, str], store: str, control: str | None, output: str) -
 
 @rollout.command(short_help="Wait until a rollout is in a phase; exit with 1 if it will not be.")
 @name_argument
-@click.option("--for", "phase", type=click.Choice(PHASES), default="healthy", show_default=True, help="The phase.")
+@click.option(
+    "--for",
+    "phase",
+    type=click.Choice(PHASES, case_sensitive=False),
+    default="healthy",
+    show_default=True,
+    help="The phase.",
+)
 @click.option("--timeout", default="30m", show_default=True, metavar="DURATION", help="How long at most.")
 @control_options
 @output_option

@@ -45,7 +45,9 @@ def validate(paths: tuple[str, ...], output: str) -> None:
 
 @click.command(short_help="Print a JSON Schema: of documents, or of a policy's parts.")
 @click.argument(
-    "what", type=click.Choice([*_MODELS, "policy-input", "policy-decision", "control-input"]), default="rollout"
+    "what",
+    type=click.Choice([*_MODELS, "policy-input", "policy-decision", "control-input"], case_sensitive=False),
+    default="rollout",
 )
 @output_option
 def schema(what: str, output: str) -> None:

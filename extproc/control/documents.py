@@ -25,7 +25,7 @@ from extproc.resources.loading import of_kind
 from extproc.resources.rollout import Rollout
 from extproc.store.ports import Rollouts
 from extproc.store.records import StoredRollout, UnreadableRollout
-from extproc.suggestions import did_you_mean
+from extproc.suggestions import did_you_mean_key
 
 
 def load(store: Rollouts, namespace: str, name: str) -> StoredRollout:
@@ -37,7 +37,7 @@ def load(store: Rollouts, namespace: str, name: str) -> StoredRollout:
     row = store.get(namespace, name)
     if row is None:
         keys = [other.key for other in store.documents().rollouts]
-        meant = did_you_mean(f"{namespace}/{name}", keys) or "; `dropout rollout list` shows what there is"
+        meant = did_you_mean_key(namespace, name, keys) or "; `dropout rollout list` shows what there is"
         raise InvalidInput.of("not_found", f"there is no rollout {namespace}/{name} in the store{meant}")
     return row
 

@@ -57,6 +57,13 @@ _PAUSES: Final = {
     (BACKGROUND, Outcome.ERROR): "background_error",
 }
 _BACKGROUND_PAUSES: Final = frozenset(_PAUSES[BACKGROUND, doubt] for doubt in _DOUBTS)
+_SAMPLE_RATIO: Final = "sample_ratio_mismatch"
+_ON_PROMOTE: Final = {
+    **{_PAUSES[STEP, doubt]: "goes on without this analysis" for doubt in _DOUBTS},
+    **dict.fromkeys(_BACKGROUND_PAUSES, "goes on, and it is measured anew"),
+    _SAMPLE_RATIO: "accepts it for this epoch",
+}
+"""What ``promote`` does to a pause that waits for somebody to look."""
 
 
 class Deadline(NamedTuple):
@@ -299,7 +306,7 @@ def _sample_ratio(status: Status, evidence: Evidence) -> Transition | None:
     """Arms whose sizes nobody drew compare nothing: the rollout waits for somebody to look, once in an epoch."""
     if not evidence.sample_ratio or status.analysis.get(ACCEPTED_EPOCH) == status.epoch:
         return None
-    return _paused(status, "sample_ratio_mismatch", evidence.sample_ratio, {})
+    return _paused(status, _SAMPLE_RATIO, evidence.sample_ratio, {})
 
 
 def _paused(status: Status, reason: str, why: str, detail: Mapping[str, Any]) -> Transition | None:
@@ -308,7 +315,9 @@ def _paused(status: Status, reason: str, why: str, detail: Mapping[str, Any]) ->
 
 
 def _to_pause(status: Status, reason: str, why: str, detail: Mapping[str, Any]) -> Transition:
-    return Transition(paused(status, reason, why), f"paused: {why}", {**detail, "reason": reason})
+    """A pause that says why, and how somebody ends it."""
+    message = f"{why}; `dropout rollout promote` {_ON_PROMOTE[reason]}"
+    return Transition(paused(status, reason, message), f"paused: {message}", {**detail, "reason": reason})
 
 
 # -- steps

@@ -10,7 +10,7 @@ from extproc.resources.analysis_template import AnalysisTemplate
 from extproc.resources.loaded import LoadedDocument
 from extproc.store.ports import Rollouts, WritableRollouts
 from extproc.store.records import Documents, StoredTemplate, TemplateWrite
-from extproc.suggestions import did_you_mean, listed
+from extproc.suggestions import did_you_mean_key, listed
 
 
 @dataclass(frozen=True, slots=True)
@@ -41,7 +41,7 @@ def _found(store: Rollouts, namespace: str, name: str) -> StoredTemplate:
     row = store.template(namespace, name)
     if row is None:
         keys = [other.key for other in store.documents().templates]
-        meant = did_you_mean(f"{namespace}/{name}", keys) or (f"; there are {listed(keys)}" if keys else "")
+        meant = did_you_mean_key(namespace, name, keys) or (f"; there are {listed(keys)}" if keys else "")
         raise InvalidInput.of("not_found", f"there is no AnalysisTemplate {namespace}/{name} in the store{meant}")
     return row
 

@@ -261,8 +261,11 @@ def resume(intent: Intent, status: Status, now: float) -> Transition:
     """
     _refuse_over(intent, status)
     if status.phase != "Paused" or status.reason not in MANUAL_PAUSES:
+        if status.phase != "Paused":
+            raise Refused.of("not_paused", f"{intent.key} is not paused, so there is nothing to resume")
         raise Refused.of(
-            "not_paused", f"{intent.key} was not paused by hand; `dropout rollout promote` ends a pause step"
+            "not_paused",
+            f"{intent.key} was not paused by hand, but waits ({status.reason}); `dropout rollout promote` ends that",
         )
     message = "resumed"
     return Transition(going_on(status, now, "resumed", message), message)

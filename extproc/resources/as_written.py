@@ -32,8 +32,17 @@ def duplicates(what: str, names: Iterable[Any], path: Path, *inner: str) -> Iter
         if not isinstance(name, str):
             continue
         if seen[name]:
-            yield Problem("duplicate_name", f"there is already a {what} called {shown(name)}", (*path, index, *inner))
+            yield Problem("duplicate_name", f"there is already {_a(what)} called {shown(name)}", (*path, index, *inner))
         seen[name] += 1
+
+
+def _apart(path: Path) -> str:
+    """How two entries of a list are written that were run together."""
+    return "; if these are two entries, begin each with '- '" if isinstance(path[-1], int) else ""
+
+
+def _a(noun: str) -> str:
+    return f"{'an' if noun[0] in 'aeiou' else 'a'} {noun}"
 
 
 def exactly_one(value: Any, names: tuple[str, ...], path: Path, *beside: str) -> Iterator[Problem]:
@@ -42,7 +51,7 @@ def exactly_one(value: Any, names: tuple[str, ...], path: Path, *beside: str) ->
         return
     there = [name for name in names if given(value, name)]
     if len(there) > 1:
-        yield Problem("conflicting_fields", f"only one of {' and '.join(there)}", (*path, there[1]))
+        yield Problem("conflicting_fields", f"only one of {' and '.join(there)}{_apart(path)}", (*path, there[1]))
     elif not there and not value.keys() - {*names, *beside, "missing", "percent"}:
         empty = next((name for name in names if name in value), None)
         if empty is not None:

@@ -80,7 +80,9 @@ class Condition:
         except Exception as error:
             raise ConditionError(str(error)) from error
         if not isinstance(answer, bool):
-            raise ConditionError(f"the condition gives {shown(str(answer))}, which is neither true nor false")
+            gives = f"the condition gives {shown(str(answer))}, which is neither true nor false"
+            compared = f"; compare it with something, as {shown(f'{self.source} > 0')}"
+            raise ConditionError(gives + (compared if isinstance(answer, int | float) else ""))
         return answer
 
     def _mistyped(self, result: Any, args: Mapping[str, str]) -> str:

@@ -16,6 +16,7 @@ from extproc.resources.marked_yaml import Path, dotted
 from extproc.resources.rollout import Rollout
 from extproc.resources.steps import SetWeightStep, ShadowStep
 from extproc.resources.uses import uses
+from extproc.suggestions import did_you_mean
 
 
 def notes(documents: Sequence[LoadedDocument[Any]], *, outcome_limit: float, alone: bool) -> Iterator[Fault]:
@@ -117,6 +118,6 @@ def _absent_templates(rollout: Rollout, there: set[str]) -> Iterator[Problem]:
             if key not in there:
                 message = (
                     f"the analysis template {key} is not among these documents; without it nothing is measured, "
-                    "and a canary waits as analysis_error"
+                    f"and a canary waits as analysis_error{did_you_mean(key, there)}"
                 )
                 yield Problem("template_absent", message, (*use.path, "templates", index))

@@ -83,7 +83,7 @@ COMMANDS = [
     f"restore {KEY}",
     f"rollout promote {KEY} --full",
     f"rollout wait {KEY} --timeout 5s",
-    f"rollout wait {KEY} --for degraded --timeout 5s",
+    f"rollout wait {KEY} --for Degraded --timeout 5s",
     f"rollout adopt {KEY}",
     f"rollout get {KEY}",
     f"rollout history {KEY} --limit 5",

@@ -160,6 +160,8 @@ def test_what_get_prints_is_applied_as_unchanged(applied: Dropout) -> None:
 def test_a_rollout_that_is_not_there_is_told_with_the_one_that_may_be_meant(applied: Dropout, command: str) -> None:
     typo = applied("rollout", command, "payments/fraud-detecter").err
     assert typo == f"there is no rollout payments/fraud-detecter in the store; did you mean {KEY!r}? (not_found)\n"
+    elsewhere = applied("rollout", command, "fraud-detector").err
+    assert elsewhere == f"there is no rollout default/fraud-detector in the store; did you mean {KEY!r}? (not_found)\n"
     other = applied("rollout", command, "nobody/x").err
     assert (
         other == "there is no rollout nobody/x in the store; `dropout rollout list` shows what there is (not_found)\n"

@@ -11,7 +11,12 @@ SAID = {
     "rollout lst": "no such command 'lst'; did you mean 'list'?: see 'dropout rollout --help' (usage)",
     "promote x": "no such command 'promote'; did you mean 'dropout rollout promote'?: see 'dropout --help' (usage)",
     "rollout kill x": "no such command 'kill'; did you mean 'dropout kill'?: see 'dropout rollout --help' (usage)",
-    "frobnicate": "no such command 'frobnicate': see 'dropout --help' (usage)",
+    "feedback send x": "no such command 'send'; there are export and report: see 'dropout feedback --help' (usage)",
+    "rollout pause x --for 10m": "no such option '--for': see 'dropout rollout pause --help' (usage)",
+    "rollout get -n risk x": (
+        "no such option '-n'; a namespace is a part of the name: NAMESPACE/NAME: see 'dropout rollout get --help' "
+        "(usage)"
+    ),
     "apply --flename x": "no such option '--flename'; did you mean '--filename'?: see 'dropout apply --help' (usage)",
     "apply base.yaml": "missing option '-f' / '--filename'; write -f PATH: see 'dropout apply --help' (usage)",
     "get rolout x": "KIND: kind 'rolout' is not known here; did you mean 'rollout'? (unsupported_kind)",

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from dataclasses import replace
 
 import pytest
@@ -135,8 +136,14 @@ def test_resume_undoes_a_pause_by_hand_and_no_other() -> None:
     assert transitions.pause(INTENT, paused) is None
     resumed = transitions.resume(INTENT, paused, NOW + 9).status
     assert (resumed.phase, resumed.step, resumed.step_at) == ("Progressing", 0, NOW + 9)
-    for status in (resumed, replace(FRESH, phase="Paused", reason="pause_step")):
-        with pytest.raises(Refused) as refused:
+    refusals = {
+        "is not paused, so there is nothing to resume": resumed,
+        "but waits (analysis_error); `dropout rollout promote` ends that": replace(
+            FRESH, phase="Paused", reason="analysis_error"
+        ),
+    }
+    for said, status in refusals.items():
+        with pytest.raises(Refused, match=re.escape(said)) as refused:
             transitions.resume(INTENT, status, NOW)
         assert code_of(refused) == "not_paused"
 

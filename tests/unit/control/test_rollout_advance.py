@@ -148,7 +148,7 @@ def test_an_inconclusive_analysis_pauses_until_somebody_promotes_and_passes_noth
 
 @pytest.mark.parametrize("kind", [STEP, BACKGROUND])
 @pytest.mark.parametrize("doubt", [Outcome.INCONCLUSIVE, Outcome.ERROR])
-def test_a_pause_for_doubt_says_from_what_measurements(kind: str, doubt: Outcome) -> None:
+def test_a_pause_for_doubt_says_from_what_measurements_and_how_it_ends(kind: str, doubt: Outcome) -> None:
     if kind == STEP:
         plan, name = plan_for(RAMP[2:]), "errors"
     else:
@@ -163,6 +163,8 @@ def test_a_pause_for_doubt_says_from_what_measurements(kind: str, doubt: Outcome
         status = moved(transition)
     assert transition is not None
     assert (status.reason, transition.detail["analysis"]) == (transition.detail["reason"], kind)
+    goes_on = "goes on without this analysis" if kind == STEP else "goes on, and it is measured anew"
+    assert status.message.endswith(f"; `dropout rollout promote` {goes_on}")
     of_metric = transition.detail["measurements"]["metrics"][name]
     assert of_metric["measurements"][-1]["outcome"] == doubt
 

@@ -106,9 +106,10 @@ def test_values_of_types_that_do_not_go_together_are_found_before_there_is_a_res
 
 
 @pytest.mark.parametrize("source", ["result.ratio", "result.canary", "1 + 1", "null", "'yes'"])
-def test_what_is_not_true_or_false_is_no_condition(source: str) -> None:
+def test_what_is_not_true_or_false_is_no_condition_and_a_number_is_to_be_compared(source: str) -> None:
     (message,) = faults(source)
-    assert message.endswith("which is neither true nor false")
+    compared = f"; compare it with something, as '{source} > 0'" if source in ("result.ratio", "1 + 1") else ""
+    assert message.endswith(f"which is neither true nor false{compared}")
     with pytest.raises(ConditionError, match="neither true nor false"):
         holds(source)
 

@@ -94,6 +94,10 @@ STEP = "must be a mapping with one of setWeight, pause, analysis and shadow, suc
         ("SETWEIGHT: 5", "unknown field 'SETWEIGHT'; did you mean 'setWeight'?"),
         ("pause:", "pause has no value; it takes one, such as pause: {duration: 10m} or {}"),
         ("setWeight:", "setWeight has no value; it takes one, such as setWeight: 5"),
+        (
+            "{setWeight: 5, pause: {}}",
+            "only one of setWeight and pause; if these are two entries, begin each with '- '",
+        ),
         ("{}", "needs setWeight or pause or analysis or shadow, such as {setWeight: 5}"),
         ("pause: 10m", "must be a mapping, such as {duration: 10m} or {}"),
         ('setWeight: "50%"', "must be a number of percent, such as 5 or 12.5, without quotes or a percent sign"),
