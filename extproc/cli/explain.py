@@ -14,8 +14,8 @@ import click
 from click.core import ParameterSource
 
 from extproc.adapters.stores import open_store
+from extproc.cli.logs import lines_of
 from extproc.cli.output import output_option, print_json, to_json
-from extproc.cli.replay import lines_of
 from extproc.clock import Clock, SystemClock
 from extproc.control.intent import intent_of
 from extproc.control.transitions import configure, create

@@ -55,3 +55,8 @@ def aligned(rows: Sequence[Sequence[str]]) -> list[str]:
     """Rows as lines with columns two spaces apart."""
     widths = [max(map(len, column)) for column in zip(*rows, strict=True)]
     return ["  ".join(cell.ljust(width) for cell, width in zip(row, widths, strict=True)).rstrip() for row in rows]
+
+
+def printable(text: object) -> str:
+    """What somebody else wrote, without what a terminal would obey."""
+    return shown if (shown := str(text)).isprintable() else ascii(shown)

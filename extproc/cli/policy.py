@@ -9,12 +9,13 @@ import click
 import orjson
 
 from extproc.adapters.regorus.capabilities import offered
-from extproc.adapters.regorus.policy import CheckedTest, RegorusEngine, check_sources
+from extproc.adapters.regorus.policy import CheckedTest, RegorusEngine
 from extproc.adapters.regorus.rego_tests import run_tests
 from extproc.cli.output import output_option, print_json, print_notes
 from extproc.control.policy import RULE
 from extproc.errors import InvalidInput
-from extproc.resources.policies import PolicySources, read_sources
+from extproc.resources.policies import read_sources
+from extproc.run.given import checked_policies
 from extproc.run.opa import not_answering, run_opa
 from extproc.run.policy_checks import invalid_answers, misspelt_reads, opa_faults, trial_faults, unknown_fields
 
@@ -37,7 +38,7 @@ def check(directory: Path, opa: bool, output: str) -> None:
     input. Rules that can deny are named: their errors are denials unless a document says onError: stable. What is
     right and easily overlooked is noted on stderr: a rule that no decision leads to, a default that never applies.
     """
-    sources = _checked(directory)
+    sources = checked_policies(directory)
     engine = RegorusEngine(sources)
     faults = [*misspelt_reads(engine), *unknown_fields(engine), *trial_faults(sources, engine)]
     faults += opa_faults(directory) if opa else []
@@ -69,7 +70,7 @@ def test(directory: Path, output: str) -> int:
     A test that takes more than 5 s of a processor is an error, as one that throws is, and the others run. The files of
     tests may do what policies may not, such as calling time.now_ns.
     """
-    _checked(directory)
+    checked_policies(directory)
     results = run_tests(read_sources(directory, tests=True))
     if not results:
         raise InvalidInput.of("policy_tests_missing", "there is no rule test_...", file=str(directory))
@@ -99,14 +100,6 @@ def capabilities(output: str) -> None:
         print_json(found)
     else:
         click.echo(orjson.dumps(found, option=orjson.OPT_INDENT_2))
-
-
-def _checked(directory: Path) -> PolicySources:
-    sources = read_sources(directory)
-    faults = check_sources(sources)
-    if faults:
-        raise InvalidInput(faults)
-    return sources
 
 
 def _print(result: CheckedTest) -> None:

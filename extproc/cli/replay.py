@@ -3,13 +3,16 @@
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Mapping
 from pathlib import Path
 from typing import Any, Final
 
 import click
 
-from extproc.cli.output import output_option, print_json, to_json
+from extproc.cli.comparison_text import as_json, counts, lines_of_text
+from extproc.cli.logs import lines_of
+from extproc.cli.output import output_option, print_json, printable, to_json
+from extproc.datapath.comparing import PolicyComparison
 from extproc.datapath.replay import Replay, Replayed
 from extproc.errors import InvalidInput, Refused
 from extproc.resources.loading import load_valid, of_kind
@@ -22,31 +25,60 @@ _FOLDER: Final = click.Path(path_type=Path)
 @click.command(short_help="Decide a log's decisions again and list what differs.")
 @click.argument("log", type=_FOLDER)
 @click.option("--policies", type=_FOLDER, metavar="DIR", required=True, help="The policies to ask.")
+@click.option(
+    "--against", type=_FOLDER, metavar="DIR", help="Policies to compare with, in place of the log's decisions."
+)
 @click.option("--rollouts", type=_FOLDER, metavar="DIR", help="Documents in place of those in the log.")
 @output_option
-def replay(log: Path, policies: Path, rollouts: Path | None, output: str) -> int:
+def replay(log: Path, policies: Path, against: Path | None, rollouts: Path | None, output: str) -> int:
     """Decide every decision of a log again, and list what comes out differently.
 
-    Left out are the decision's id, times and durations. Ends with 1 if anything differs.
+    Left out are the decision's id, times and durations. LOG may be packed by gzip, and - is standard input.
+
+    With --against both sets of policies decide, and what they decide otherwise is counted by rollout, arm and version,
+    each with decisions as examples. Ends with 1 if anything differs.
     """
     documents = (
         None if rollouts is None else {d.resource.key: d.resource for d in of_kind(load_valid([rollouts]), Rollout)}
     )
-    counts = Counter(dict.fromkeys(("decisions", "reproduced", "different", "not_replayable", "faults"), 0))
+    if against is not None:
+        return _compare(log, policies, against, documents, output)
+    counted = Counter(dict.fromkeys(("decisions", "reproduced", "different", "not_replayable", "faults"), 0))
     with given_policies(policies) as engine:
         for replayed in Replay(engine, documents).lines(lines_of(log)):
-            _count(counts, replayed)
+            _count(counted, replayed)
             _print_replayed(replayed, log, output)
     if output == "json":
-        print_json({**counts, "policy_revision": engine.revision})
+        print_json({**counted, "policy_revision": engine.revision})
     else:
         click.echo(
-            f"{counts['decisions']} decisions: {counts['reproduced']} reproduced, {counts['different']} different, "
-            f"{counts['not_replayable']} not replayable; {counts['faults']} lines are no decisions."
+            f"{counted['decisions']} decisions: {counted['reproduced']} reproduced, {counted['different']} different, "
+            f"{counted['not_replayable']} not replayable; {counted['faults']} lines are no decisions."
         )
-    if counts["faults"] and not counts["decisions"]:
+    if counted["faults"] and not counted["decisions"]:
         return InvalidInput.exit_code
-    return Refused.exit_code if counts["different"] else 0
+    return Refused.exit_code if counted["different"] else 0
+
+
+def _compare(log: Path, policies: Path, against: Path, documents: Mapping[str, Rollout] | None, output: str) -> int:
+    """What ``policies`` would decide otherwise than those of ``against``."""
+    faults = 0
+    with given_policies(against, "--against") as before, given_policies(policies, "--policies") as after:
+        found = PolicyComparison(before, after, documents)
+        for line, why in found.lines(lines_of(log)):
+            faults += 1
+            _print_replayed(Replayed(line, fault=why), log, output)
+    counted = counts(found, faults)
+    if output == "json":
+        revisions = {"policy_revision": after.revision, "against_revision": before.revision}
+        print_json({**counted, **revisions, **as_json(found)})
+    else:
+        for text in lines_of_text(found, faults):
+            click.echo(text)
+    compared = counted["same"] + counted["changed"]
+    if not compared and (counted["decisions"] or faults):
+        return InvalidInput.exit_code
+    return Refused.exit_code if counted["changed"] else 0
 
 
 def _count(counts: Counter[str], replayed: Replayed) -> None:
@@ -68,15 +100,10 @@ def _print_replayed(replayed: Replayed, log: Path, output: str) -> None:
         elif replayed.fault is not None:
             click.echo(f"{log}:{replayed.line}: {replayed.fault} (bad_line)", err=True)
         elif replayed.not_replayable is not None:
-            click.echo(f"{_plain(replayed.decision_id)}: not_replayable: {_plain(replayed.not_replayable)}")
+            click.echo(f"{printable(replayed.decision_id)}: not_replayable: {printable(replayed.not_replayable)}")
         else:
             before, now = (to_json(document[side]).decode() for side in ("logged", "replayed"))
-            click.echo(f"{_plain(replayed.decision_id)}: {document['field']}: {before} is now {now}")
-
-
-def _plain(text: object) -> str:
-    """What stood in a log, without what a terminal would obey."""
-    return shown if (shown := str(text)).isprintable() else ascii(shown)
+            click.echo(f"{printable(replayed.decision_id)}: {document['field']}: {before} is now {now}")
 
 
 def _findings(replayed: Replayed, log: Path) -> Iterable[dict[str, Any]]:
@@ -86,12 +113,3 @@ def _findings(replayed: Replayed, log: Path) -> Iterable[dict[str, Any]]:
         yield {"decision_id": replayed.decision_id, "not_replayable": replayed.not_replayable}
     for difference in replayed.differences:
         yield {"decision_id": replayed.decision_id, **difference._asdict()}
-
-
-def lines_of(log: Path) -> Iterator[bytes]:
-    """The lines of a log. Raises ``InvalidInput``: ``log_unreadable``."""
-    try:
-        with log.open("rb") as lines:
-            yield from lines
-    except OSError as error:
-        raise InvalidInput.of("log_unreadable", f"the log cannot be read: {error.strerror}", file=str(log)) from error

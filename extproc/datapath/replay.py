@@ -9,6 +9,7 @@ gathered, the decision is not replayable and says why.
 from __future__ import annotations
 
 from collections.abc import Iterable, Iterator, Mapping
+from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import Any, Final, NamedTuple
 
@@ -26,7 +27,7 @@ from extproc.datapath.logged import (
     shown_features,
     verdict_of,
 )
-from extproc.datapath.model import PolicyVerdict
+from extproc.datapath.model import Decision, PolicyVerdict
 from extproc.datapath.policy_input import InputPaths, format_path
 from extproc.datapath.ports import EmbeddedEngine
 from extproc.datapath.record import RECORD_FIELDS, record_of
@@ -71,8 +72,12 @@ class Replayed:
     fault: str | None = None
 
 
-class _NotReplayableError(Exception):
+class NotReplayableError(Exception):
     """Something that the decision was made from is not in the log, or would not be gathered the same way."""
+
+
+class BadEventError(Exception):
+    """A line is no event that can be decided again."""
 
 
 class Replay:
@@ -96,46 +101,49 @@ class Replay:
                 yield replayed
 
     def _line(self, number: int, line: bytes) -> Replayed | None:
+        decision_id = None
         try:
-            event = self._events.read(line)
-        except ValueError as error:
-            return Replayed(number, fault=str(error))
-        if event is None:
-            return None
-        decision_id, result = event["decision_id"], event["result"]
-        try:
-            differences = _compare(result, self._decide(event))
-        except _NotReplayableError as error:
+            event = read_event(self._events, line)
+            if event is None:
+                return None
+            decision_id = event["decision_id"]
+            differences = self._differences(event)
+        except NotReplayableError as error:
             return Replayed(number, decision_id, not_replayable=str(error))
-        except DropoutError as error:
-            why = error.faults[0].message if error.code == PLAN_MISSING else f"the plan is refused: {error}"
-            return Replayed(number, decision_id, not_replayable=why)
-        except (KeyError, TypeError, ValueError, AttributeError) as error:
-            return Replayed(number, decision_id, fault=f"the event lacks what a decision is made from: {error!r}")
+        except BadEventError as error:
+            return Replayed(number, decision_id, fault=str(error))
         return Replayed(number, decision_id, differences=differences)
 
-    def _decide(self, event: Mapping[str, Any]) -> dict[str, Any]:
-        """The record of the decision, made again."""
+    def _differences(self, event: Mapping[str, Any]) -> tuple[Difference, ...]:
+        with _failures():
+            result, decision = event["result"], self._decide(event)
+            if decision is None:
+                return _compare(result, _nothing(result))
+            return _compare(result, record_of(decision, result["unit"], shown_features(event)))
+
+    def decide(self, event: Mapping[str, Any]) -> Decision | None:
+        """The decision of ``event``, made again; None where no rollout matched.
+
+        Raises:
+            NotReplayableError, BadEventError: it cannot be made, and why.
+        """
+        with _failures():
+            return self._decide(event)
+
+    def _decide(self, event: Mapping[str, Any]) -> Decision | None:
         result = event["result"]
         if result["rollout"] is None:
-            return self._no_match(result)
+            if self._rollouts is not None:
+                raise NotReplayableError("no rollout matched, and what other rollouts would match is not in the log")
+            return None
         compiled = self._plan(event)
-        decision = decide(
+        return decide(
             compiled,
             overlay_of(event),
             facts_of(event, self._verdict(compiled, event)),
             revision=result["revision"],
             policy_revision=result["policy_revision"],
         )
-        return record_of(decision, result["unit"], shown_features(event))
-
-    def _no_match(self, result: Mapping[str, Any]) -> dict[str, Any]:
-        """Without a rollout there is nothing to decide again but that nothing was decided."""
-        if self._rollouts is not None:
-            raise _NotReplayableError("no rollout matched, and what other rollouts would match is not in the log")
-        nothing = dict.fromkeys(COMPARED)
-        nothing |= {"epoch": 0, "ranges": {}, "features": {}, "fallbacks": [], "reason": Reason.NO_MATCH}
-        return nothing | {name: result[name] for name in ("revision", "policy_revision")}
 
     def _plan(self, event: Mapping[str, Any]) -> CompiledRollout:
         """The rollout to decide with: the logged one, or the one that takes its place."""
@@ -147,7 +155,7 @@ class Replay:
         logged, compiled = self._compiled[cached]
         changed = _gathered_otherwise(logged, compiled)
         if changed:
-            raise _NotReplayableError(f"the document changed {changed}, so other facts would be gathered")
+            raise NotReplayableError(f"the document changed {changed}, so other facts would be gathered")
         return compiled
 
     def _compile(self, event: Mapping[str, Any]) -> tuple[CompiledRollout, CompiledRollout]:
@@ -156,7 +164,7 @@ class Replay:
             return logged, logged
         document = self._rollouts.get(logged.key)
         if document is None:
-            raise _NotReplayableError(f"there is no document of {logged.key}")
+            raise NotReplayableError(f"there is no document of {logged.key}")
         status = Status.from_dict(event["input"]["plan"]["status"])
         return logged, compile_rollout(document, status, now=0.0)
 
@@ -166,7 +174,7 @@ class Replay:
             return None
         logged = verdict_of(event)
         if logged is None:
-            raise _NotReplayableError("no policy was asked, so its input is not in the log")
+            raise NotReplayableError("no policy was asked, so its input is not in the log")
         if logged.fault is Reason.POLICY_QUARANTINED or (logged.fault is not None and not event["reads"]):
             return logged
         self._check_reads(rollout, event)
@@ -180,13 +188,40 @@ class Replay:
         lacking = [pointer for pointer in event.get("erased", ()) if reads.include(*path_of(pointer))]
         if lacking:
             names = ", ".join(left_out(pointer, rollout) for pointer in lacking)
-            raise _NotReplayableError(f"the policy reads what was left out of the log: {names}")
+            raise NotReplayableError(f"the policy reads what was left out of the log: {names}")
         # The rollout is made from the plan, so it is there whatever was read.
         known = InputPaths.parse([*event["reads"], "rollout"])
         for wanted in reads.raw_paths if isinstance(reads, InputPaths) else ((),):
             if not known.include_whole(*wanted):
                 name = format_path(wanted) or "as a whole"
-                raise _NotReplayableError(f"the policy reads input {name}, which it did not when this was logged")
+                raise NotReplayableError(f"the policy reads input {name}, which it did not when this was logged")
+
+
+def read_event(events: LoggedEvents, line: bytes) -> dict[str, Any] | None:
+    """The decision in a line, as ``LoggedEvents`` has it. Raises ``BadEventError``."""
+    try:
+        return events.read(line)
+    except ValueError as error:
+        raise BadEventError(str(error)) from error
+
+
+@contextmanager
+def _failures() -> Iterator[None]:
+    """Whatever an event has that nothing can be decided from, said as ``decide`` says it."""
+    try:
+        yield
+    except DropoutError as error:
+        why = error.faults[0].message if error.code == PLAN_MISSING else f"the plan is refused: {error}"
+        raise NotReplayableError(why) from error
+    except (KeyError, TypeError, ValueError, AttributeError) as error:
+        raise BadEventError(f"the event lacks what a decision is made from: {error!r}") from error
+
+
+def _nothing(result: Mapping[str, Any]) -> dict[str, Any]:
+    """Without a rollout there is nothing to decide again but that nothing was decided."""
+    nothing = dict.fromkeys(COMPARED)
+    nothing |= {"epoch": 0, "ranges": {}, "features": {}, "fallbacks": [], "reason": Reason.NO_MATCH}
+    return nothing | {name: result[name] for name in ("revision", "policy_revision")}
 
 
 def _gathered_otherwise(logged: CompiledRollout, compiled: CompiledRollout) -> str | None:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 from collections.abc import Iterable, Iterator, Mapping
 from contextlib import closing, contextmanager
+from dataclasses import replace
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
@@ -19,7 +20,7 @@ from extproc.datapath.attributes import AttributeReader
 from extproc.datapath.model import Features, FeatureValue, Request
 from extproc.errors import InvalidInput
 from extproc.names import Reason
-from extproc.resources.policies import read_sources
+from extproc.resources.policies import PolicySources, read_sources
 from extproc.settings import settings
 from extproc.snapshot.model import FeatureNeed
 
@@ -85,16 +86,27 @@ def given_request(method: str, path: str, headers: Iterable[str], attributes: It
     return AttributeReader().request(pairs, _attributes(attributes))
 
 
+def checked_policies(folder: Path) -> PolicySources:
+    """The policies of a folder. Raises ``InvalidInput`` when they cannot be served."""
+    sources = read_sources(folder)
+    if faults := check_sources(sources):
+        raise InvalidInput(faults)
+    return sources
+
+
 @contextmanager
-def given_policies(folder: Path) -> Iterator[LimitedEngine]:
+def given_policies(folder: Path, field: str | None = None) -> Iterator[LimitedEngine]:
     """The policies of a folder, checked and limited as the server checks and limits them.
+
+    ``field`` is the option that names the folder, where several do.
 
     Raises:
         InvalidInput: when they cannot be served.
     """
-    sources = read_sources(folder)
-    if faults := check_sources(sources):
-        raise InvalidInput(faults)
+    try:
+        sources = checked_policies(folder)
+    except InvalidInput as error:
+        raise InvalidInput(replace(fault, field=fault.field or field) for fault in error.faults) from error
     with closing(LimitedEngine(sources, settings().evaluation_limit)) as engine:
         yield engine
 

@@ -1,0 +1,109 @@
+"""Two sets of policies on the same logged decisions: what would be decided otherwise, counted by what it comes to."""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Iterable, Iterator, Mapping
+from dataclasses import dataclass, field
+from typing import Any, Final, NamedTuple
+
+from extproc.datapath.logged import LoggedEvents
+from extproc.datapath.model import Decision, Denial
+from extproc.datapath.ports import EmbeddedEngine
+from extproc.datapath.replay import BadEventError, NotReplayableError, Replay, read_event
+from extproc.names import Reason
+from extproc.resources.rollout import Rollout
+
+MAX_EXAMPLES: Final = 3
+"""Decisions that are named of those that change in the same way."""
+
+
+class DecidedAs(NamedTuple):
+    """What a decision comes to: ``http_status`` is a denial's, and then there is no version."""
+
+    arm: str | None
+    version: str | None
+    reason: Reason
+    shadow: str | None
+    http_status: int | None
+
+
+class PolicyChange(NamedTuple):
+    """How a decision of ``rollout`` changes. ``text``: a denial has another reason or body."""
+
+    rollout: str
+    before: DecidedAs
+    after: DecidedAs
+    text: bool
+
+
+@dataclass(slots=True)
+class Examples:
+    """How many decisions something holds of, and the first of them by their ids."""
+
+    decisions: int = 0
+    ids: list[str] = field(default_factory=list)
+
+    def add(self, decision_id: str) -> None:
+        """One more."""
+        self.decisions += 1
+        if len(self.ids) < MAX_EXAMPLES:
+            self.ids.append(decision_id)
+
+
+class PolicyComparison:
+    """Decides logged events with the policies of ``before`` and of ``after``, and keeps counts and a few examples.
+
+    ``rollouts`` as for ``Replay``. ``same`` and ``of_rollout`` count decisions, ``changed`` has the changes,
+    ``not_replayable`` why decisions could not be made again by both.
+    """
+
+    def __init__(
+        self, before: EmbeddedEngine, after: EmbeddedEngine, rollouts: Mapping[str, Rollout] | None = None
+    ) -> None:
+        self._before, self._after = Replay(before, rollouts), Replay(after, rollouts)
+        self.same = 0
+        self.of_rollout: Counter[str] = Counter()
+        self.changed: dict[PolicyChange, Examples] = {}
+        self.not_replayable: dict[str, Examples] = {}
+
+    def lines(self, lines: Iterable[bytes]) -> Iterator[tuple[int, str]]:
+        """Take a log, line by line; what comes are the numbers of lines that are no events, and why."""
+        events = LoggedEvents()
+        for number, line in enumerate(lines, start=1):
+            try:
+                event = read_event(events, line) if line.strip() else None
+                if event is not None:
+                    self._take(event)
+            except BadEventError as error:
+                yield number, str(error)
+
+    def _take(self, event: Mapping[str, Any]) -> None:
+        try:
+            before, after = self._before.decide(event), self._after.decide(event)
+        except NotReplayableError as error:
+            self.not_replayable.setdefault(str(error), Examples()).add(str(event["decision_id"]))
+            return
+        change = None if before is None or after is None else _change(before, after)
+        if before is not None:
+            self.of_rollout[str(before.rollout)] += 1
+        if change is None:
+            self.same += 1
+        else:
+            self.changed.setdefault(change, Examples()).add(str(event["decision_id"]))
+
+
+def _change(before: Decision, after: Decision) -> PolicyChange | None:
+    was, now = _decided_as(before), _decided_as(after)
+    text = _text(before.denial) != _text(after.denial)
+    return PolicyChange(str(after.rollout), was, now, text) if text or was != now else None
+
+
+def _decided_as(decision: Decision) -> DecidedAs:
+    denial = decision.denial
+    status = None if denial is None else denial.http_status
+    return DecidedAs(decision.arm, decision.version, decision.reason, decision.shadow, status)
+
+
+def _text(denial: Denial | None) -> tuple[str, str | None] | None:
+    return None if denial is None else (denial.reason, denial.body)
