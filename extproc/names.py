@@ -51,6 +51,7 @@ class Reason(StrEnum):
     POLICY_INVALID = "policy_invalid"
     POLICY_QUARANTINED = "policy_quarantined"
     POLICY_TIMEOUT = "policy_timeout"
+    POLICY_UNAVAILABLE = "policy_unavailable"
     HOLDOUT = "holdout"
     LAYER = "layer"
     NOT_COVERED = "not_covered"
@@ -70,6 +71,7 @@ POLICY_FAULT_REASONS = frozenset(
         Reason.POLICY_INVALID,
         Reason.POLICY_QUARANTINED,
         Reason.POLICY_TIMEOUT,
+        Reason.POLICY_UNAVAILABLE,
     }
 )
 """The policy gave no verdict."""

@@ -7,6 +7,7 @@ from typing import Any
 
 from extproc.datapath.model import PolicyVerdict
 from extproc.datapath.ports import EmbeddedEngine, InputReads
+from extproc.snapshot.model import PolicyUse
 
 
 class EngineWrapper:
@@ -34,7 +35,7 @@ class EngineWrapper:
 
 
 class Embedded:
-    """A ``PolicyEngine`` whose verdicts are all known at once.
+    """A ``PolicyEngine``, and a ``PolicySource``, whose verdicts are all known at once.
 
     The engine's methods are attributes, not called by methods of ours: they are on the way of every decision.
     """
@@ -49,6 +50,13 @@ class Embedded:
     async def ask(self, path: str, document: Mapping[str, Any], within: float) -> PolicyVerdict:
         """What is known."""
         return self.known(path, document)
+
+    async def fetch(self, use: PolicyUse, document: Mapping[str, Any], within: float) -> PolicyVerdict:
+        """What is known."""
+        return self.known(use.path, document)
+
+    def reopen(self) -> None:
+        """Nothing was opened."""
 
     async def close(self) -> None:
         """Nothing to let go of."""

@@ -31,6 +31,7 @@ REASONS: Final[Mapping[Reason, str]] = {
     Reason.POLICY_INVALID: "the policy's decision has the wrong shape",
     Reason.POLICY_QUARANTINED: "the policy is in quarantine: an evaluation of it did not end, or ended its worker",
     Reason.POLICY_TIMEOUT: "the policy engine gave no verdict in time",
+    Reason.POLICY_UNAVAILABLE: "the policy engine cannot be asked",
     Reason.HOLDOUT: "the unit is held out of everything",
     Reason.LAYER: "the unit is outside the rollout's range of its layer",
     Reason.NOT_COVERED: "the unit is not enrolled in the experiment",

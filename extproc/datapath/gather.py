@@ -1,22 +1,23 @@
 """Everything that a decision needs to know: the unit and its buckets, the features, the policy's word.
 
-The only step of the request path that may wait, and only for a feature that is not in the cache. With everything
-at hand the coroutine runs through without giving up the event loop.
+The only step of the request path that may wait: for a feature that is not in the cache, and for a policy engine that is
+asked over the network. With everything at hand the coroutine runs through without giving up the event loop.
 """
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from time import perf_counter_ns
-from typing import Protocol
+from typing import Any, Protocol
 
 from extproc.clock import Clock
 from extproc.datapath.model import NO_FEATURES, Facts, Features, PolicyVerdict, Request, Unit
 from extproc.datapath.policy_input import build_input
-from extproc.datapath.ports import PolicyEngine
+from extproc.datapath.ports import InputReads
 from extproc.datapath.unit import draw, entity_of, unit_of
 from extproc.decision_id import Nonce
 from extproc.names import Reason
-from extproc.snapshot.model import CompiledRollout, FeatureNeed
+from extproc.snapshot.model import CompiledRollout, FeatureNeed, PolicyUse
 
 
 class FeatureSource(Protocol):
@@ -28,6 +29,35 @@ class FeatureSource(Protocol):
 
     async def fetch(self, need: FeatureNeed, entity: tuple[str | int, ...]) -> Features:
         """What ``need`` names, waited for no longer than it says. Never raises."""
+        ...
+
+
+class PolicySource(Protocol):
+    """Where verdicts are found: policies of this process, or ``RemotePolicies`` before an engine that is asked."""
+
+    @property
+    def revision(self) -> str:
+        """Of the policies and their data, as far as it is known."""
+        ...
+
+    def known(self, path: str, document: Mapping[str, Any]) -> PolicyVerdict | None:
+        """The verdict of the rule at ``path`` if no one must be waited for. Never raises."""
+        ...
+
+    async def fetch(self, use: PolicyUse, document: Mapping[str, Any], within: float) -> PolicyVerdict:
+        """The verdict on ``document``, waited for at most ``within`` seconds. Never raises."""
+        ...
+
+    def reads(self, path: str) -> InputReads:
+        """The parts of the input that the rule at ``path`` is given."""
+        ...
+
+    def can_deny(self, path: str) -> bool:
+        """Whether the rule at ``path`` can deny."""
+        ...
+
+    def has(self, path: str) -> bool:
+        """Whether ``path`` may have a value."""
         ...
 
 
@@ -44,7 +74,7 @@ class Gatherer:
         rollout: CompiledRollout,
         request: Request,
         nonce: Nonce,
-        engine: PolicyEngine | None,
+        engine: PolicySource | None,
         timings: dict[str, float],
     ) -> Facts:
         """The facts about ``request`` for ``rollout``. Never raises for anything that a request can contain.
@@ -64,7 +94,7 @@ class Gatherer:
         verdict, document = self._known(engine, rollout.policy.path, rollout, request, unit, features)
         if verdict is None and engine is not None and document is not None:
             left = self._deadline - timings.get("features", 0.0) / 1e6
-            verdict = await engine.ask(rollout.policy.path, document, min(rollout.policy.timeout, left))
+            verdict = await engine.fetch(rollout.policy, document, min(rollout.policy.timeout, left))
         timings["policy"] = (perf_counter_ns() - start) / 1000
         return Facts(unit, buckets, features, verdict, document, too_large=request.too_large)
 
@@ -76,7 +106,7 @@ class Gatherer:
 
     def _known(
         self,
-        engine: PolicyEngine | None,
+        engine: PolicySource | None,
         path: str,
         rollout: CompiledRollout,
         request: Request,

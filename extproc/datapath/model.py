@@ -85,6 +85,7 @@ class PolicyVerdict(NamedTuple):
 
     ``versions`` and ``version`` are None when the policy did not set them. ``http_status`` is within 400-599. With a
     fault ``allow`` is False where the policy might have denied: that holds unless the document writes ``onError``.
+    ``revision`` is that of the policies that said it, where the engine tells it with each verdict.
     """
 
     allow: bool = True
@@ -96,6 +97,7 @@ class PolicyVerdict(NamedTuple):
     body: str | None = None
     fault: Reason | None = None
     message: str | None = None
+    revision: str | None = None
 
     @classmethod
     def from_json(cls, said: Mapping[str, Any]) -> PolicyVerdict:

@@ -13,10 +13,10 @@ from typing import Protocol
 from extproc.assignment import layer_bucket
 from extproc.clock import Clock
 from extproc.datapath.decide import decide
-from extproc.datapath.gather import FeatureSource, Gatherer
+from extproc.datapath.gather import FeatureSource, Gatherer, PolicySource
 from extproc.datapath.model import Decision, Denial, Facts, Mutation, Request
 from extproc.datapath.mutation import TOO_FULL, mutation_for, without_room
-from extproc.datapath.ports import DecisionRecord, DecisionSink, PolicyEngine
+from extproc.datapath.ports import DecisionRecord, DecisionSink
 from extproc.datapath.streams import may_stream
 from extproc.datapath.unit import unit_of
 from extproc.decision_id import EXCLUDED_CODE, DecisionIds, Nonce, sealed_code
@@ -34,7 +34,7 @@ class CurrentSnapshot(Protocol):
 class CurrentPolicies(Protocol):
     """Where the policies in force are found; they are swapped whole."""
 
-    current: PolicyEngine | None
+    current: PolicySource | None
 
 
 class Pipeline:
@@ -91,7 +91,7 @@ class Pipeline:
                 overlay,
                 facts,
                 revision=snapshot.revision,
-                policy_revision=engine.revision if engine is not None else "",
+                policy_revision=_revision_of(facts, engine),
             )
             if request.full and rollout.denies_unanswered and decision.denial is None:
                 decision.denial = TOO_FULL  # there is no room to say more, and without an answer it is denied
@@ -123,6 +123,13 @@ def select(candidates: Sequence[CompiledRollout], request: Request, nonce: Nonce
             if layer_bucket(rollout.layer.name, unit.value) in rollout.layer.range:
                 return rollout
     return candidates[0]
+
+
+def _revision_of(facts: Facts, engine: PolicySource | None) -> str:
+    """Of the policies that gave the verdict; an engine that is asked may have others by the time it answers."""
+    if facts.verdict is not None and facts.verdict.revision is not None:
+        return facts.verdict.revision
+    return engine.revision if engine is not None else ""
 
 
 def _no_match(revision: int, denial: Denial | None) -> Decision:

@@ -7,8 +7,6 @@ always there if it is in the full document, so a policy cannot tell the differen
 
 from __future__ import annotations
 
-import json
-import re
 from collections.abc import Callable, Iterable, Mapping
 from datetime import UTC, datetime
 from functools import cached_property
@@ -18,9 +16,8 @@ from urllib.parse import parse_qs, unquote
 from extproc.assignment import policy_bucket
 from extproc.datapath.model import NO_FEATURES, Features, Request, Unit
 from extproc.datapath.ports import InputReads
+from extproc.resources.input_paths import InputPath, format_path, parse_path
 from extproc.snapshot.model import CompiledRollout
-
-InputPath = tuple[str, ...]
 
 INPUT_VERSION: Final = {"encoding": "protojson", "ext_proc": "v3"}
 """``input.version``, where OPA-Envoy says ``{"encoding": "protojson", "ext_authz": "v3"}``."""
@@ -29,14 +26,19 @@ _MAX_PORT_DIGITS: Final = 5
 
 _HTTP: Final = ("attributes", "request", "http")
 _HEADERS: Final = (*_HTTP, "headers")
+_BUT: Final = "!"
 
 
 class InputPaths:
-    """The input paths that a policy can read; the empty path is the whole input. Implements ``InputReads``."""
+    """The input paths that a policy can read; the empty path is the whole input. Implements ``InputReads``.
 
-    def __init__(self, paths: Iterable[InputPath]) -> None:
+    What is ``but`` them, and all below it, the policy does not read although it lies below one of them.
+    """
+
+    def __init__(self, paths: Iterable[InputPath], but: Iterable[InputPath] = ()) -> None:
         wanted = set(paths)
         self._paths = frozenset(p for p in wanted if not any(p[:n] in wanted for n in range(len(p))))
+        self._but = frozenset(but)
 
     @property
     def raw_paths(self) -> frozenset[InputPath]:
@@ -45,28 +47,41 @@ class InputPaths:
 
     @cached_property
     def paths(self) -> tuple[str, ...]:
-        """The paths as sorted text: ``features.risk_score``; a part with a dot or bracket is written ``["a.b"]``."""
-        return tuple(sorted(format_path(path) for path in self._paths))
+        """The paths as sorted text: ``features.risk_score``; a part with a dot or bracket is written ``["a.b"]``.
+
+        Behind them is what is not read: ``!time``.
+        """
+        excepted = sorted(f"{_BUT}{format_path(path)}" for path in self._but)
+        return (*sorted(format_path(path) for path in self._paths), *excepted)
 
     @classmethod
     def parse(cls, paths: Iterable[str]) -> InputPaths:
         """The reads that ``paths`` lists. Raises ValueError for text that ``paths`` would not write."""
-        return cls(parse_path(text) for text in paths)
+        read: list[InputPath] = []
+        but: list[InputPath] = []
+        for text in paths:
+            (but if text.startswith(_BUT) else read).append(parse_path(text.removeprefix(_BUT)))
+        return cls(read, but)
 
     def include(self, *path: str) -> bool:
         """Whether the policy may read ``input.<path>`` or anything below or above it."""
+        if any(path[: len(not_read)] == not_read for not_read in self._but):
+            return False
         return any(read[: len(path)] == path[: len(read)] for read in self._paths)
 
     def include_whole(self, *path: str) -> bool:
         """Whether the policy may read ``input.<path>`` as a whole."""
-        return any(path[: len(read)] == read for read in self._paths)
+        return self._covers(path) and not any(not_read[: len(path)] == path[: len(not_read)] for not_read in self._but)
 
     def below(self, *path: str) -> frozenset[str] | None:
-        """The parts right below ``path`` that may be read; None if it may be read as a whole."""
-        if self.include_whole(*path):
+        """The parts right below ``path`` that may be read; None if it may be read as a whole, but for exceptions."""
+        if self._covers(path):
             return None
         depth = len(path)
         return frozenset(read[depth] for read in self._paths if len(read) > depth and read[:depth] == path)
+
+    def _covers(self, path: InputPath) -> bool:
+        return any(path[: len(read)] == read for read in self._paths)
 
     @cached_property
     def plan(self) -> InputPlan:
@@ -77,33 +92,16 @@ class InputPaths:
 EVERYTHING: Final = InputPaths([()])
 """The reads of a policy of which nothing is known."""
 
+NEW_EVERY_TIME: Final = (
+    ("time",),
+    ("attributes", "request", "time"),
+    (*_HTTP, "id"),
+    (*_HEADERS, "x-request-id"),
+)
+"""Parts of the input that no two requests have in common."""
 
-def format_path(path: InputPath) -> str:
-    """A path as text; the whole input is the empty string."""
-    text = ""
-    for part in path:
-        if _PLAIN_PART.fullmatch(part):
-            text += f".{part}" if text else part
-        else:
-            text += f"[{json.dumps(part)}]"
-    return text
-
-
-def parse_path(text: str) -> InputPath:
-    """The path that ``format_path`` wrote. Raises ValueError if it did not write this."""
-    parts: list[str] = []
-    at = 0
-    while at < len(text):
-        found = _NEXT_PART.match(text, at)
-        if found is None or (found["plain"] is not None and (at == 0) == (found[0][0] == ".")):
-            raise ValueError(f"not a path of the input: {text!r}")
-        parts.append(found["plain"] if found["plain"] is not None else json.loads(found["quoted"]))
-        at = found.end()
-    return tuple(parts)
-
-
-_PLAIN_PART: Final = re.compile(r"[^.\[\]\"\\]+")
-_NEXT_PART: Final = re.compile(r'\.?(?P<plain>[^.\[\]"\\]+)|\[(?P<quoted>"(?:[^"\\]|\\.)*")\]')
+REPEATABLE: Final = InputPaths([()], but=NEW_EVERY_TIME)
+"""Everything that two requests may have in common."""
 
 
 class InputPlan(NamedTuple):
@@ -111,6 +109,7 @@ class InputPlan(NamedTuple):
 
     http: tuple[tuple[str, Callable[[Request], str | None]], ...]
     headers: frozenset[str] | None
+    request_id: bool
     request: bool
     request_time: bool
     addresses: tuple[tuple[str, str], ...]
@@ -130,6 +129,7 @@ def _plan(reads: InputPaths) -> InputPlan:
     return InputPlan(
         http=tuple((name, get) for name, get in _HTTP_FIELDS if reads.include(*_HTTP, name)),
         headers=reads.below(*_HEADERS),
+        request_id=reads.include(*_HEADERS, "x-request-id"),
         request=reads.include("attributes", "request"),
         request_time=reads.include("attributes", "request", "time"),
         addresses=tuple(
@@ -164,7 +164,7 @@ def build_input(
 ) -> dict[str, Any]:
     """The part of the policy input that ``reads`` may look at; ``now`` is in Unix seconds.
 
-    Reads that are not ``InputPaths`` (an engine that knows nothing of its policies) get the whole document.
+    InputPaths that are not ``InputPaths`` (an engine that knows nothing of its policies) get the whole document.
     """
     plan = reads.plan if isinstance(reads, InputPaths) else EVERYTHING.plan
     document: dict[str, Any] = {}
@@ -228,6 +228,8 @@ def _http(request: Request, plan: InputPlan) -> dict[str, Any]:
     given = request.headers
     if plan.headers is None:
         http["headers"] = {name: value.decode("utf-8", "replace") for name, value in given.items()}
+        if not plan.request_id:
+            http["headers"].pop("x-request-id", None)
     elif plan.headers:
         http["headers"] = {name: given[name].decode("utf-8", "replace") for name in plan.headers if name in given}
     return http

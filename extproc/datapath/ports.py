@@ -70,7 +70,8 @@ class InputReads(Protocol):
 class PolicyEngine(Protocol):
     """What a rollout's rule says of a request, at once or when somebody else has been asked.
 
-    Every method belongs to one event loop, which an engine never holds up.
+    Every method belongs to one event loop, which an engine never holds up. How many questions are under way, what
+    equal ones share and when an engine is left alone is not its own affair: ``RemotePolicies`` stands before it.
     """
 
     @property
@@ -83,7 +84,12 @@ class PolicyEngine(Protocol):
         ...
 
     async def ask(self, path: str, document: Mapping[str, Any], within: float) -> PolicyVerdict:
-        """The verdict, waited for at most ``within`` seconds; then its fault is ``policy_timeout``. Never raises."""
+        """The verdict, waited for at most ``within`` seconds; then its fault is ``policy_timeout``. Never raises.
+
+        ``policy_unavailable`` is the fault where nobody answers who could say anything of any input: such faults and
+        late answers are what an engine is left alone for. A question that one input alone spoils is a
+        ``policy_error``. The verdict carries the ``revision`` that gave it, if that is known.
+        """
         ...
 
     def reads(self, path: str) -> InputReads:
@@ -96,6 +102,10 @@ class PolicyEngine(Protocol):
 
     def has(self, path: str) -> bool:
         """Whether ``path``, such as ``routing/decision``, may have a value."""
+        ...
+
+    def reopen(self) -> None:
+        """Open again what was opened by name: a token or a certificate that was renewed. Raises ``InvalidInput``."""
         ...
 
     async def close(self) -> None:

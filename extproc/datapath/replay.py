@@ -28,11 +28,12 @@ from extproc.datapath.logged import (
     verdict_of,
 )
 from extproc.datapath.model import Decision, PolicyVerdict
-from extproc.datapath.policy_input import InputPaths, format_path
+from extproc.datapath.policy_input import InputPaths
 from extproc.datapath.ports import EmbeddedEngine
 from extproc.datapath.record import RECORD_FIELDS, record_of
 from extproc.errors import DropoutError
 from extproc.names import Reason
+from extproc.resources.input_paths import format_path
 from extproc.resources.rollout import Rollout
 from extproc.snapshot.compile import compile_rollout
 from extproc.snapshot.model import CompiledRollout

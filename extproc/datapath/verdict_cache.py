@@ -15,19 +15,11 @@ import orjson
 
 from extproc.datapath.embedded_policy import EngineWrapper
 from extproc.datapath.model import PolicyVerdict
+from extproc.datapath.policy_input import NEW_EVERY_TIME
 from extproc.datapath.ports import EmbeddedEngine
 
 MAX_CHARACTERS: Final = 1024
 """Of an input, and of the texts of a verdict, for it to be remembered. What is larger seldom comes twice."""
-
-_HTTP: Final = ("attributes", "request", "http")
-_NEW_EVERY_TIME: Final = (
-    ("time",),
-    ("attributes", "request", "time"),
-    (*_HTTP, "id"),
-    (*_HTTP, "headers", "x-request-id"),
-)
-"""Parts of the input that no two requests have in common: a policy that reads one of them is always asked."""
 
 _Asked = tuple[str, str]
 
@@ -76,7 +68,7 @@ class _Remembering(EngineWrapper):
         repeats = self._repeats.get(path)
         if repeats is None:
             reads = self._engine.reads(path)
-            repeats = self._repeats[path] = not any(reads.include(*part) for part in _NEW_EVERY_TIME)
+            repeats = self._repeats[path] = not any(reads.include(*part) for part in NEW_EVERY_TIME)
         if not repeats:
             return None
         try:

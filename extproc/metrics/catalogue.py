@@ -115,6 +115,21 @@ VERDICT_HITS: Final = Counter("dropout_verdict_cache_hits_total", "Requests whos
 VERDICT_MISSES: Final = Counter(
     "dropout_verdict_cache_misses_total", "Evaluations of policies because nothing was remembered."
 )
+POLICY_ENGINE_UP: Final = Gauge(
+    "dropout_policy_engine_up",
+    "0 while a worker leaves the engine of `--policy-engine` alone; absent without one.",
+    over="min",
+)
+POLICY_QUESTIONS: Final = Counter("dropout_policy_questions_total", "Questions to the engine of `--policy-engine`.")
+POLICY_JOINED: Final = Counter(
+    "dropout_policy_joined_total", "Requests that shared the question of another, which asked the same."
+)
+POLICY_REMEMBERED: Final = Counter(
+    "dropout_policy_remembered_total", "Requests whose verdict was remembered, as `spec.policy.remember` allows."
+)
+POLICY_OPENINGS: Final = Counter(
+    "dropout_policy_openings_total", "Times that the engine of `--policy-engine` was left alone for being late or away."
+)
 FEATURE_ERRORS: Final = Counter("dropout_feature_read_errors_total", "Reads of the feature store that failed.")
 STREAM_ERRORS: Final = Counter(
     "dropout_stream_errors_total", "Streams that ended in an error of the client or of Dropout."

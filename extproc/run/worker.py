@@ -19,8 +19,9 @@ from extproc.clock import Clock, SystemClock
 from extproc.datapath.features import FeatureReader
 from extproc.datapath.pipeline import Pipeline
 from extproc.datapath.policy_input import InputPaths, plain_input
-from extproc.datapath.ports import DecisionRecord, DecisionSink, EmbeddedEngine, PolicyEngine
+from extproc.datapath.ports import DecisionRecord, DecisionSink, EmbeddedEngine
 from extproc.datapath.pseudonym import load_or_create_key
+from extproc.datapath.remote_policies import RemotePolicies
 from extproc.datapath.sinks.batching_sink import BatchingSink
 from extproc.datapath.sinks.decision_event import EventEncoder
 from extproc.datapath.sinks.decision_log import DecisionLog
@@ -38,6 +39,11 @@ from extproc.metrics.catalogue import (
     FEATURE_ERRORS,
     LOG_DROPS,
     LOG_ERRORS,
+    POLICY_ENGINE_UP,
+    POLICY_JOINED,
+    POLICY_OPENINGS,
+    POLICY_QUESTIONS,
+    POLICY_REMEMBERED,
     STREAM_ERRORS,
     TASK_FAILURES,
     VERDICT_HITS,
@@ -71,10 +77,10 @@ class DecisionApplication:
         clock = SystemClock()
         self._clock = clock
         self._policies = policies
-        self._engine: PolicyEngine | None = None
+        self._remote: RemotePolicies | None = None
         if config.policy_engine:
-            self._engine = open_adapter(POLICY_ENGINE, config.policy_engine, "--policy-engine")
-            policies.use_remote(self._engine)
+            self._remote = RemotePolicies(open_adapter(POLICY_ENGINE, config.policy_engine, "--policy-engine"), clock)
+            policies.use_remote(self._remote)
         self._store = open_store(config.store)
         self._holder = SnapshotHolder(self._store, clock)
         self._frozen_at = 0
@@ -128,9 +134,18 @@ class DecisionApplication:
             self._metrics.watch(CACHE_REFUSED, lambda: features.cache.refused)
             self._metrics.gauge(CACHE_BYTES, lambda: features.cache.bytes)
             self._metrics.watch(FEATURE_ERRORS, lambda: features.errors)
+        if self._remote is not None:
+            self._watch_remote(self._remote)
         for queue in self._log.queues if self._log is not None else ():
             self._metrics.watch(LOG_DROPS, partial(getattr, queue, "drops"), queue.name)
             self._metrics.watch(LOG_ERRORS, partial(getattr, queue, "errors"), queue.name)
+
+    def _watch_remote(self, remote: RemotePolicies) -> None:
+        self._metrics.watch(POLICY_QUESTIONS, lambda: remote.questions)
+        self._metrics.watch(POLICY_JOINED, lambda: remote.joined)
+        self._metrics.watch(POLICY_REMEMBERED, lambda: remote.remembered)
+        self._metrics.watch(POLICY_OPENINGS, lambda: remote.openings)
+        self._metrics.gauge(POLICY_ENGINE_UP, lambda: float(remote.fault is None))
 
     def _swapped(self, snapshot: Snapshot) -> None:
         self._noted.flush()  # what was decided from the one before counts as that one's
@@ -283,6 +298,8 @@ class DecisionApplication:
             logger.warning("the keys of decision ids stay as they were: %s", error)
         if self._log is not None:
             self._log.reopen()
+        if self._remote is not None:
+            self._remote.reopen()
 
     async def close(self, within: float) -> None:
         """Hand the rest of the log to its sinks, let go of the stores."""
@@ -291,8 +308,8 @@ class DecisionApplication:
             await self._log.close(within)
         if self._features is not None:
             await self._features.close()
-        if self._engine is not None:
-            await self._engine.close()
+        if self._remote is not None:
+            await self._remote.close()
         self._store.close()
 
 

@@ -70,13 +70,17 @@ class PolicyUse:
 
     ``deny_on_error`` is whether a fault of the rule is a denial; None: where the rule can deny.
     ``deny_unanswered`` is whether a request that got no decision is denied, by the rendered routes.
-    ``timeout`` is for how long a verdict is waited for that somebody else gives, in seconds.
+    ``timeout`` is for how long a verdict is waited for that somebody else gives, ``remember`` for how long such a one
+    may be given again, in seconds; 0 is never. ``reads`` are the parts of the input that the rule is given; None: as
+    much as it reads.
     """
 
     path: str
     deny_on_error: bool | None
     deny_unanswered: bool = False
     timeout: float = 0.01
+    remember: float = 0.0
+    reads: tuple[str, ...] | None = None
 
 
 class Holdout(NamedTuple):

@@ -6,13 +6,9 @@ import asyncio
 import json
 import socket
 import ssl
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator
 from contextlib import AbstractContextManager
-from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
-from threading import Thread
-from types import TracebackType
-from typing import Any, Self
 
 import pytest
 
@@ -28,6 +24,7 @@ from extproc.plugins import METRICS, open_adapter
 from tests.support.certificates import identity
 from tests.support.dropout import DropoutServer
 from tests.support.metrics import promql
+from tests.support.pretender import Pretender
 from tests.support.process import wait_for
 from tests.support.reconciling import Environment
 from tests.support.templates import metric, metric_of, template
@@ -35,43 +32,7 @@ from tests.systems.prometheus import HOSTILE, ScrapingPrometheus
 
 NOW = 1_800_000_000.0
 GOOD = {"status": "success", "data": {"resultType": "scalar", "result": [NOW, "0.5"]}}
-Start = Callable[[AbstractContextManager["Pretender"]], "Pretender"]
-
-
-class Pretender:
-    """Answers every question with ``status`` and ``body``, and notes its headers."""
-
-    def __init__(self, body: bytes, status: int = 200, *, tls: ssl.SSLContext | None = None, **headers: str) -> None:
-        self.asked: list[Mapping[str, str]] = []
-        asked = self.asked
-
-        class Handler(BaseHTTPRequestHandler):
-            def do_POST(self) -> None:
-                asked.append({name.lower(): value for name, value in self.headers.items()})
-                self.rfile.read(int(self.headers["content-length"]))
-                self.send_response(status)
-                for name, value in {**headers, "content-length": str(len(body))}.items():
-                    self.send_header(name, value)
-                self.end_headers()
-                self.wfile.write(body)
-
-            def log_message(self, format: str, *args: Any) -> None:
-                pass
-
-        self._server = ThreadingHTTPServer(("127.0.0.1", 0), Handler)
-        if tls is not None:
-            self._server.socket = tls.wrap_socket(self._server.socket, server_side=True)
-        self.address = f"127.0.0.1:{self._server.server_port}"
-
-    def __enter__(self) -> Self:
-        Thread(target=self._server.serve_forever, kwargs={"poll_interval": 0.05}, daemon=True).start()
-        return self
-
-    def __exit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, traceback: TracebackType | None
-    ) -> None:
-        self._server.shutdown()
-        self._server.server_close()
+Start = Callable[[AbstractContextManager[Pretender]], Pretender]
 
 
 @pytest.fixture

@@ -1,17 +1,30 @@
 """Verdicts of an OPA server, by its Data API: the rule ``routing/decision`` is ``POST /v1/data/routing/decision``.
 
-Nothing is remembered, because nobody tells us of a new bundle. A question that its request gave up on is left to end,
-within ``MAX_ASK_SECONDS``: ended with the request it would close its connection, and a slow server would have to take
-new ones.
+Asked with opa-python-client, which opens the connections and knows the addresses. What it cannot do is done here with
+what it is made of, aiohttp: certificates of an authority of one's own, the body of an error, which says whether the
+input or the server is at fault, an end of answers that are too long, and no word to whoever a redirect names.
 """
 
 from __future__ import annotations
 
 import asyncio
+import json
+import ssl
 from collections.abc import Mapping
-from typing import Any, Final
+from typing import Any, Final, NamedTuple
+from urllib.parse import quote
 
-from aiohttp import ClientError, ClientResponseError
+import orjson
+from aiohttp import (
+    ClientConnectorError,
+    ClientError,
+    ClientOSError,
+    ClientResponse,
+    ClientSession,
+    DummyCookieJar,
+    ServerDisconnectedError,
+    TCPConnector,
+)
 from opa_client.opa_async import AsyncOpaClient
 
 from extproc.datapath.model import PolicyVerdict
@@ -20,38 +33,103 @@ from extproc.datapath.verdict import check_verdict
 from extproc.errors import InvalidInput
 from extproc.names import Reason
 from extproc.plugins import POLICY_ENGINE, Plugin
-from extproc.urls import read_token, read_url
+from extproc.urls import AdapterUrl, read_named_file, read_token, read_url
 
-MAX_ASK_SECONDS: Final = 1.0
-MAX_PENDING: Final = 256
-"""Questions under way; beyond them a request gets ``policy_timeout`` at once."""
+MAX_ANSWER_BYTES: Final = 1 << 20
+
+MAX_REVISION: Final = 256
+"""Characters of a revision: bundles have any, and it is a label of a metric."""
 
 _PORT: Final = 8181
+_PARAMETERS: Final = ("token-file", "ca")
+_SHOWN: Final = 300
+_HEADERS: Final = {"Accept-Encoding": "identity", "Content-Type": "application/json"}
+
+
+class _Access(NamedTuple):
+    """What is read of files: who asks, and whom it believes."""
+
+    token: str | None
+    tls: ssl.SSLContext | None
+
+
+class _Client(AsyncOpaClient):  # type: ignore[misc] # it has no types
+    """opa-python-client's, with connections as we want them, and the answer as it came."""
+
+    def __init__(self, host: str, port: int, access: _Access) -> None:
+        super().__init__(host, port, ssl=access.tls is not None, headers=dict(_HEADERS), token=access.token, retries=0)
+        self._tls = access.tls
+
+    async def _init_session(self) -> None:
+        """Connections that wait for nobody: how many questions there are is bounded before them."""
+        connector = TCPConnector(ssl=self._tls or True, limit=0)
+        self._session = ClientSession(
+            connector=connector, cookie_jar=DummyCookieJar(), headers=self.headers, auto_decompress=False
+        )
+
+    async def ask(self, path: str, question: bytes) -> tuple[int, bytes | None]:
+        """The status and the body of an answer; None is one that is too long.
+
+        Once more and at once where a connection was there and broke: one that was idle while the server was restarted
+        is found dead when it is used, and a question changes nothing.
+        """
+        if self._session is None:
+            await self._init_session()
+        try:
+            return await self._ask(path, question)
+        except ClientConnectorError:
+            raise
+        except (ClientOSError, ServerDisconnectedError):
+            return await self._ask(path, question)
+
+    async def _ask(self, path: str, question: bytes) -> tuple[int, bytes | None]:
+        address = f"{self.root_url}/data/{quote(path)}?provenance=true"
+        async with self._request("POST", address, data=question, allow_redirects=False) as answer:
+            return answer.status, await _body(answer)
+
+    async def lacks_bundles(self) -> bool:
+        """Whether it says that it waits for bundles; who does not let us ask says nothing of the kind."""
+        address = f"{self.schema}{self.host}:{self.port}/health?bundles=true"
+        async with self._request("GET", address, allow_redirects=False) as answer:
+            return bool(answer.status == 500)
 
 
 class OpaEngine:
     """A ``PolicyEngine``. Connects with the first question. Nothing is known of its rules: any may deny."""
 
-    def __init__(self, client: AsyncOpaClient, where: str) -> None:
-        self.revision = where
-        self._client = client
-        self._is_open = False
-        self._asking: set[asyncio.Task[PolicyVerdict]] = set()
+    def __init__(self, address: AdapterUrl, flag: str) -> None:
+        self._address = address
+        self._flag = flag
+        self._host = address.bracketed_host
+        self._port = address.port or _PORT
+        self._access = _read_access(address, flag)
+        self._client = _Client(self._host, self._port, self._access)
+        self._complete: str | None = None
+        self._closing: set[asyncio.Task[None]] = set()
+        self.revision = f"OPA at {self._host}:{self._port}"
 
     def known(self, path: str, document: Mapping[str, Any]) -> None:
         """Nothing."""
 
     async def ask(self, path: str, document: Mapping[str, Any], within: float) -> PolicyVerdict:
-        """The server's verdict. Never raises: what goes wrong is a fault, and may have been a denial."""
-        if len(self._asking) >= MAX_PENDING or within <= 0:
-            return _fault(Reason.POLICY_TIMEOUT, f"{len(self._asking)} questions wait for {self.revision}")
-        asking = asyncio.get_running_loop().create_task(self._ask(path, document))
-        self._asking.add(asking)
-        asking.add_done_callback(self._asking.discard)
-        await asyncio.wait((asking,), timeout=within)
-        if asking.done():
-            return asking.result()
-        return _fault(Reason.POLICY_TIMEOUT, f"no verdict of {self.revision} within {within * 1000:.0f} ms")
+        """The server's verdict, with the revisions of its bundles. Never raises."""
+        try:
+            question = _question(document)
+        except (TypeError, ValueError, RecursionError) as error:
+            return _fault(Reason.POLICY_ERROR, f"the input is no JSON: {type(error).__name__}")
+        if within <= 0:
+            return _fault(Reason.POLICY_TIMEOUT, f"there is no time left to ask {self.revision}")
+        try:
+            async with asyncio.timeout(within):
+                verdict = self._verdict(path, *await self._client.ask(path, question))
+                if verdict.fault is Reason.POLICY_UNDEFINED and verdict.revision != self._complete:
+                    return await self._unless_it_waits(verdict)
+                return verdict
+        except TimeoutError:
+            return _fault(Reason.POLICY_TIMEOUT, f"no verdict of {self.revision} within {within * 1000:.0f} ms")
+        except (ClientError, OSError, ValueError) as error:  # an address that no URL has is a ValueError
+            why = _shown(str(error) or type(error).__name__)
+            return _fault(Reason.POLICY_UNAVAILABLE, f"{self.revision} cannot be asked: {why}")
 
     def reads(self, path: str) -> InputPaths:
         """Everything, as far as anybody knows."""
@@ -65,59 +143,150 @@ class OpaEngine:
         """It may."""
         return True
 
-    async def close(self) -> None:
-        """End what is being asked, close the connections."""
-        for asking in self._asking:
-            asking.cancel()
-        await asyncio.gather(*self._asking, return_exceptions=True)
-        if self._is_open:
-            await self._client.close_connection()
+    def reopen(self) -> None:
+        """Show the token and believe the certificates that the files hold now; what is asked already is answered.
 
-    async def _ask(self, path: str, document: Mapping[str, Any]) -> PolicyVerdict:
-        package, _, rule = path.rpartition("/")
+        Raises:
+            InvalidInput: ``file_unreadable``; then all stays as it was.
+        """
+        access = _read_access(self._address, self._flag)
+        before, self._client = self._client, _Client(self._host, self._port, access)
+        closing = asyncio.get_running_loop().create_task(_close_later(before))
+        self._closing.add(closing)
+        closing.add_done_callback(self._closing.discard)
+
+    async def close(self) -> None:
+        """Close the connections."""
+        for closing in self._closing:
+            closing.cancel()
+        await asyncio.gather(*self._closing, return_exceptions=True)
+        await self._client.close_connection()
+
+    async def _unless_it_waits(self, undefined: PolicyVerdict) -> PolicyVerdict:
+        """An OPA that was started a moment ago has no policies yet, and says of every rule that it has no value.
+
+        It is asked whether it waits once for each revision: that is where nothing more is to come.
+        """
+        if await self._client.lacks_bundles():
+            return _fault(Reason.POLICY_UNAVAILABLE, f"{self.revision} has not activated all of its bundles")
+        self._complete = undefined.revision
+        return undefined
+
+    def _verdict(self, path: str, status: int, body: bytes | None) -> PolicyVerdict:
+        """What an answer comes to."""
+        if body is None:
+            message = f"the answer of {self.revision} for {path} has more than {MAX_ANSWER_BYTES} bytes"
+            return _fault(Reason.POLICY_ERROR, message)
         try:
-            if not self._is_open:
-                self._is_open = True  # before anything is awaited: several may ask first
-                await self._client.__aenter__()
-            answer = await self._client.query_rule(document, package, rule)
-        except ClientResponseError as error:
-            return _fault(Reason.POLICY_ERROR, f"{self.revision} answers {error.status} {error.message}")
-        except TimeoutError:
-            return _fault(Reason.POLICY_TIMEOUT, f"no verdict of {self.revision} within {MAX_ASK_SECONDS:.0f} s")
-        except (ClientError, OSError) as error:
-            return _fault(Reason.POLICY_ERROR, f"{self.revision} cannot be asked: {type(error).__name__}")
-        except Exception as error:  # an input that is no JSON, an answer that is none: onError is for this too
-            return _fault(Reason.POLICY_ERROR, f"the question to {self.revision} failed: {type(error).__name__}")
-        if not isinstance(answer, dict) or "result" not in answer:
+            answer = orjson.loads(body)
+        except orjson.JSONDecodeError:
+            answer = None
+        if not isinstance(answer, dict) or (status == 200 and not answer.keys() & {"result", "provenance"}):
+            return _fault(Reason.POLICY_UNAVAILABLE, f"{self.revision} answers {status}, and nothing of an OPA")
+        if status != 200:
+            return self._refusal(status, answer)
+        revision = _revision(answer.get("provenance"), self.revision)
+        if "result" not in answer:
             message = f"the rule {path} has no value in {self.revision}"
-            return PolicyVerdict(fault=Reason.POLICY_UNDEFINED, message=message)
-        return check_verdict(answer["result"])
+            return PolicyVerdict(fault=Reason.POLICY_UNDEFINED, message=message, revision=revision)
+        return check_verdict(answer["result"])._replace(revision=revision)
+
+    def _refusal(self, status: int, answer: Mapping[str, Any]) -> PolicyVerdict:
+        """An error: of this input, which another one may not have, or of the server, which no input gets past."""
+        errors = answer.get("errors")
+        codes = [each.get("code") for each in errors if isinstance(each, dict)] if isinstance(errors, list) else []
+        is_of_input = status == 400 or any(code in _OF_THE_INPUT for code in codes)
+        said = ": ".join(str(each) for each in (answer.get("message"), *codes) if each)
+        message = f"{self.revision} answers {status}: {_shown(said)}"
+        return _fault(Reason.POLICY_ERROR if is_of_input else Reason.POLICY_UNAVAILABLE, message)
+
+
+_OF_THE_INPUT: Final = (
+    "eval_internal_error",
+    "eval_conflict_error",
+    "eval_type_error",
+    "eval_builtin_error",
+    "eval_with_merge_error",
+)
+"""What ends one evaluation. One that was cancelled (``eval_cancel_error``) is the server's doing."""
+
+
+def _question(document: Mapping[str, Any]) -> bytes:
+    try:
+        return orjson.dumps({"input": document})
+    except TypeError:  # lone surrogates and integers over 64 bits, which JSON has
+        return json.dumps({"input": document}, allow_nan=False).encode()
+
+
+async def _body(answer: ClientResponse) -> bytes | None:
+    content = bytearray()
+    async for part in answer.content.iter_any():
+        content += part
+        if len(content) > MAX_ANSWER_BYTES:
+            answer.close()
+            return None
+    return bytes(content)
+
+
+def _revision(provenance: Any, where: str) -> str:
+    """The revisions of all bundles, ``NAME=REVISION`` each; of an OPA that was given its policies, where it is."""
+    bundles = provenance.get("bundles") if isinstance(provenance, dict) else None
+    found = bundles.items() if isinstance(bundles, dict) else ()
+    text = ",".join(f"{name}={each.get('revision', '')}" for name, each in sorted(found) if isinstance(each, dict))
+    return _shown(text, MAX_REVISION) or where
+
+
+def _shown(said: str, most: int = _SHOWN) -> str:
+    """What a server says, in a line that is not long."""
+    line = "".join(sign if sign.isprintable() else " " for sign in said[:most])
+    return line + ("..." if len(said) > most else "")
 
 
 def _fault(reason: Reason, message: str) -> PolicyVerdict:
     return PolicyVerdict(allow=False, fault=reason, message=message)
 
 
+async def _close_later(client: _Client) -> None:
+    """After what it was asked has ended."""
+    try:
+        await asyncio.sleep(_LAST_ANSWERS_SECONDS)
+    finally:
+        await client.close_connection()
+
+
+_LAST_ANSWERS_SECONDS: Final = 5.0
+
+
+def _read_access(address: AdapterUrl, flag: str) -> _Access:
+    token = read_token(address, flag)
+    if address.scheme != "opa+https":
+        return _Access(token, None)
+    try:
+        tls = ssl.create_default_context(cadata=read_named_file(address, "ca", flag))
+    except (ssl.SSLError, ValueError):
+        ca = address.parameters["ca"]
+        raise InvalidInput.of("file_unreadable", "the ca holds no certificates", file=ca, field=flag) from None
+    tls.minimum_version = ssl.TLSVersion.TLSv1_2
+    return _Access(token, tls)
+
+
 def open_engine(url: str, flag: str) -> OpaEngine:
-    """The server at ``opa+http://HOST[:PORT]`` or ``opa+https://``; ``?token-file=PATH`` holds a bearer token.
+    """The server at ``opa+http://HOST[:PORT]`` or ``opa+https://``.
+
+    ``?token-file=PATH`` holds a bearer token, ``?ca=PATH`` the certificates that sign the server's; without it, those
+    that the machine trusts.
 
     Raises:
         InvalidInput: what ``read_url`` raises, ``url_invalid`` for one with a path or without a host,
-            ``file_unreadable`` for a file that cannot be read or holds no token.
+            ``file_unreadable`` for a file that cannot be read or is not what it should be.
     """
-    found = read_url(url, flag, ("token-file",))
+    found = read_url(url, flag, _PARAMETERS)
     if not found.host or found.path.strip("/") or found.user:
-        raise InvalidInput.of(
-            "url_invalid", f"{flag}: an OPA is opa+http://HOST:PORT and nothing behind it", field=flag
-        )
-    token = read_token(found, flag)
-    host, port, secure = (
-        found.bracketed_host,
-        found.port or _PORT,
-        found.scheme == "opa+https",
-    )
-    client = AsyncOpaClient(host=host, port=port, ssl=secure, token=token, retries=0, timeout=MAX_ASK_SECONDS)
-    return OpaEngine(client, f"OPA at {host}:{port}")
+        message = f"{flag}: an OPA is opa+http://HOST:PORT and nothing behind it"
+        raise InvalidInput.of("url_invalid", message, field=flag)
+    if "ca" in found.parameters and found.scheme != "opa+https":
+        raise InvalidInput.of("url_invalid", f"{flag}: ca is for opa+https", field=flag)
+    return OpaEngine(found, flag)
 
 
 PLUGIN: Final = Plugin(POLICY_ENGINE.version, open_engine)

@@ -5,7 +5,8 @@ from __future__ import annotations
 from collections.abc import Collection
 
 from extproc.datapath.embedded_policy import Embedded
-from extproc.datapath.ports import EmbeddedEngine, PolicyEngine
+from extproc.datapath.gather import PolicySource
+from extproc.datapath.ports import EmbeddedEngine
 from extproc.serve.heartbeat import HeartbeatPage
 from extproc.serve.watchdog import WatchedEngine
 
@@ -16,14 +17,14 @@ class PolicySlot:
     def __init__(self, page: HeartbeatPage) -> None:
         self._page = page
         self._watched: WatchedEngine | None = None
-        self.current: PolicyEngine | None = None
+        self.current: PolicySource | None = None
 
     @property
     def revision(self) -> str:
         """The revision of the policies, empty without any."""
         return self.current.revision if self.current is not None else ""
 
-    def use_remote(self, engine: PolicyEngine) -> None:
+    def use_remote(self, engine: PolicySource) -> None:
         """Decide by ``engine``, which is somewhere else: there is nothing to watch, and nothing to take out of it."""
         self.current = engine
 

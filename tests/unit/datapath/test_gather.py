@@ -14,6 +14,7 @@ from extproc.datapath.model import PolicyVerdict, Request
 from extproc.datapath.pipeline import Pipeline
 from extproc.datapath.policy_input import EVERYTHING, InputPaths
 from extproc.names import Reason
+from extproc.snapshot.model import PolicyUse
 from tests.support.clock import FakeClock
 from tests.support.ids import make_ids
 from tests.support.policies import engine_of
@@ -49,7 +50,7 @@ class Asked:
     def known(self, path: str, document: Any) -> None:
         return None
 
-    async def ask(self, path: str, document: Any, within: float) -> PolicyVerdict:
+    async def fetch(self, use: PolicyUse, document: Any, within: float) -> PolicyVerdict:
         assert document["unit"] == "alice"
         self.within.append(within)
         return self._verdict
@@ -62,9 +63,6 @@ class Asked:
 
     def has(self, path: str) -> bool:
         return True
-
-    async def close(self) -> None:
-        """Nothing to let go of."""
 
 
 @pytest.mark.parametrize(
