@@ -94,7 +94,7 @@ def open_adapter(port: Port[T], url: str, flag: str) -> T:
             be imported, ``plugin_version`` when it was written for another version of the port, or what the adapter
             says of the URL.
     """
-    adapter: T = _plugin(port, scheme_of(url), flag).open(url, flag)
+    adapter: T = _plugin(port, url, flag).open(url, flag)
     return adapter
 
 
@@ -103,17 +103,24 @@ def scheme_of(url: str) -> str:
     return url.partition(":")[0]
 
 
-def _plugin(port: Port[Any], scheme: str, flag: str) -> Plugin:
+def _plugin(port: Port[Any], url: str, flag: str) -> Plugin:
+    scheme = scheme_of(url)
     ours = _OURS.get((port.name, scheme))
     if ours is not None:
         return _imported(ours, scheme, flag)
     others = {entry.name: entry for entry in entry_points(group=f"dropout.{port.name}")}
     if scheme not in others:
         known = sorted({name for of, name in _OURS if of == port.name} | set(others))
-        meant = did_you_mean(scheme, known)
-        message = f"{scheme!r} is no {port.called}: use {port.example}, or one of the schemes {', '.join(known)}{meant}"
+        message = f"{scheme!r} is no {port.called}: use {port.example}, or one of the schemes {', '.join(known)}"
+        message += did_you_mean(scheme, known) or _as_path(port, url)
         raise InvalidInput.of(port.code, message, field=flag)
     return _foreign(port, others[scheme], flag)
+
+
+def _as_path(port: Port[Any], url: str) -> str:
+    """The address that a path alone is short for, as ``did_you_mean`` has it."""
+    scheme, _, rest = port.example.partition(":")
+    return f"; did you mean '{scheme}:{url}'?" if url and ":" not in url and rest == "PATH" else ""
 
 
 def _imported(ours: _Ours, scheme: str, flag: str) -> Plugin:

@@ -7,13 +7,16 @@ is a setting: workers inherit the variables of their supervisor.
 from __future__ import annotations
 
 import os
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, fields
 from math import inf
 from typing import Any, Final
 
 from extproc.errors import Fault, InvalidInput
 from extproc.store.records import LONGEST_LEASE_SECONDS
+from extproc.suggestions import close_to
+
+PREFIX: Final = "DROPOUT_"
 
 LOG_FORMATS: Final = ("text", "json")
 LOG_LEVELS: Final = ("debug", "info", "warning", "error")
@@ -118,7 +121,20 @@ class Described:
 
 def variable(attribute: str) -> str:
     """The environment variable of a field of ``Settings``."""
-    return f"DROPOUT_{attribute.upper()}"
+    return f"{PREFIX}{attribute.upper()}"
+
+
+def misspelt(environment: Iterable[str]) -> Iterator[Fault]:
+    """A note, ``setting_unknown``, for each variable that is like a setting and is none.
+
+    One that is like none may be anybody's: Kubernetes sets ``DROPOUT_PORT`` where there is a service of that name.
+    """
+    known = [each.name.upper() for each in fields(Settings)]
+    for name in environment:
+        ours = name.startswith(PREFIX) and name.removeprefix(PREFIX) not in known
+        meant = close_to(name.removeprefix(PREFIX), known) if ours else None
+        if meant is not None:
+            yield Fault("setting_unknown", f"nobody reads this variable; did you mean {PREFIX}{meant}?", field=name)
 
 
 def described() -> tuple[Described, ...]:

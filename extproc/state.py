@@ -28,13 +28,16 @@ class StateFolder:
         """The state in ``folder``; where none is named, beside the file of the store at the URL ``store``.
 
         Raises:
-            InvalidInput: ``state_needed`` where there is neither.
+            InvalidInput: ``state_needed`` where there is neither; ``store_url`` when that is a path alone.
         """
         if folder is not None:
             return cls(f"{folder}/")
         path = path_in(store, "sqlite")
         if path is not None:
             return cls(f"{path}.")
+        if store and ":" not in store:
+            message = f"{store!r} is no address of a store; did you mean 'sqlite:{store}'?"
+            raise InvalidInput.of("store_url", message, field="--store")
         message = f"{store!r} is no sqlite:PATH, beside whose file keys and labels are kept; name a folder for them"
         raise InvalidInput.of("state_needed", message, field=FLAG)
 

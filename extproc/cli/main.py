@@ -10,7 +10,7 @@ from itertools import pairwise
 
 import click
 
-from extproc.cli.output import print_faults
+from extproc.cli.output import print_faults, print_notes
 from extproc.cli.streams import CLOSED_PIPE_EXIT, ClosedPipe, drop_what_cannot_be_written, prepare
 from extproc.errors import DropoutError, Fault, Unreachable
 from extproc.suggestions import close_to, did_you_mean, listed
@@ -86,6 +86,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
 def _run(given: list[str]) -> int:
     """Run one command; its exit code."""
     as_json = _asks_for_json(given)
+    _note_variables()
     try:
         status = cli.main(given, prog_name="dropout", standalone_mode=False)
     except DropoutError as error:
@@ -110,6 +111,15 @@ def _run(given: list[str]) -> int:
         drop_what_cannot_be_written()
         return Unreachable.exit_code
     return status if isinstance(status, int) else 0
+
+
+def _note_variables() -> None:
+    """Say which variables are nearly settings; those are imported only where there are any."""
+    ours = [name for name in os.environ if name.startswith("DROPOUT_")]
+    if ours:
+        from extproc.settings import misspelt
+
+        print_notes(misspelt(ours))
 
 
 def _asks_for_json(arguments: Sequence[str]) -> bool:

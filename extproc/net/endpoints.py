@@ -106,10 +106,22 @@ def worker_endpoints(listen: str, workers: int) -> tuple[UnixEndpoint, ...] | tu
     """
     if listen.startswith("unix:"):
         return _unix_endpoints(listen.removeprefix("unix:"), workers)
+    see_no_path(listen, "--listen")
     host, port = parse_host_port(listen.replace(_PLACEHOLDER, ""), "--listen")
     if port == 0 or port + workers - 1 > 65535:
         raise InvalidInput.of("address_invalid", f"{listen!r} has no port for {workers} workers", field="--listen")
     return tuple(TcpEndpoint(host, port + index) for index in range(workers))
+
+
+def see_no_path(address: str, flag: str) -> None:
+    """See that what may be a socket is not a path alone. Raises ``InvalidInput``: ``address_invalid``."""
+    if (meant := as_socket(address)) is not None:
+        raise InvalidInput.of("address_invalid", f"{address!r} is not HOST:PORT; did you mean {meant!r}?", field=flag)
+
+
+def as_socket(address: str) -> str | None:
+    """The address of the socket that a path alone is short for; None if it is none."""
+    return f"unix:{address}" if "/" in address and "://" not in address else None
 
 
 def _unix_endpoints(template: str, workers: int) -> tuple[UnixEndpoint, ...]:
@@ -153,6 +165,7 @@ def single_endpoint(address: str, flag: str) -> UnixEndpoint | TcpEndpoint:
         endpoint = UnixEndpoint(Path(path).absolute())
         _check_length(endpoint, flag)
         return endpoint
+    see_no_path(address, flag)
     host, port = parse_host_port(address, flag)
     if port == 0:
         raise InvalidInput.of("address_invalid", f"{address!r} has no port", field=flag)

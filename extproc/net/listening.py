@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import Final, NamedTuple
 
 from extproc.errors import InvalidInput
-from extproc.net.endpoints import TcpEndpoint, UnixEndpoint, parse_host_port, single_endpoint
+from extproc.net.endpoints import TcpEndpoint, UnixEndpoint, parse_host_port, see_no_path, single_endpoint
 from extproc.net.tls import TlsFiles
 
 _HTTPS: Final = "https://"
@@ -70,6 +70,7 @@ def listening(
     flag = service.flag
     if address.startswith("unix:"):
         return Listening(single_endpoint(address, flag), flag, None, tokens, names)
+    see_no_path(address, flag)
     https = service.pages and address.startswith(_HTTPS)
     endpoint = TcpEndpoint(*parse_host_port(address.removeprefix(_HTTPS) if https else address, flag))
     if https and tls is None:

@@ -173,7 +173,7 @@ def _read_list(folder: Path) -> Backup:
 
 def _check_free(target: Files, state: StateFolder, *, replace: bool) -> None:
     """See that nobody works on what is there, and that it may go."""
-    there = [name for name in _COPIED if target[name].exists()]
+    there = [name for name in dict.fromkeys((_STORE, *_COPIED)) if target[name].exists()]  # it is what is meant
     with _mapped("restore_failed", target[_STORE]):
         used = next((target[name] for name in there if name in _DATABASES and _file(target[name]).is_in_use()), None)
     if used is not None or HostSockets(state.serving).alive():

@@ -54,6 +54,10 @@ def test_a_scheme_of_nobodys_is_refused_with_those_that_there_are(others: dict[s
     assert message.endswith("sqlite, theirs; did you mean 'redis'?")
 
 
+def test_a_path_alone_is_told_as_the_address_that_was_meant() -> None:
+    assert refusal("/var/lib/features.db")[1].endswith("; did you mean 'sqlite:/var/lib/features.db'?")
+
+
 @pytest.mark.parametrize("url", ["", "features.db", "sqlite:", "sqlite"])
 def test_what_is_no_address_is_refused(url: str) -> None:
     assert refusal(url)[0] == "features_url"

@@ -20,12 +20,20 @@ UNUSABLE: dict[str, tuple[str, Callable[[Path], object]]] = {
 }
 
 
-@pytest.mark.parametrize("store", ["redis://cache", "nothing", "", "sqlite:", "sqlite:/"])
+@pytest.mark.parametrize("store", ["redis://cache", "", "sqlite:", "sqlite:/"])
 def test_what_is_no_file_has_no_state_beside_it_and_a_named_folder_does_for_any(store: str, tmp_path: Path) -> None:
     with pytest.raises(InvalidInput) as needed:
         StateFolder.of(store, None)
     assert (needed.value.code, needed.value.faults[0].field) == ("state_needed", "--state")
     assert StateFolder.of(store, tmp_path).ids == tmp_path / "ids"
+
+
+def test_a_path_alone_is_told_as_the_store_that_was_meant() -> None:
+    with pytest.raises(InvalidInput) as refused:
+        StateFolder.of("/var/lib/dropout.db", None)
+    (fault,) = refused.value.faults
+    assert (fault.code, fault.field) == ("store_url", "--store")
+    assert fault.message.endswith("did you mean 'sqlite:/var/lib/dropout.db'?")
 
 
 def test_a_store_has_its_state_beside_its_file_and_nothing_is_made_for_it(tmp_path: Path) -> None:

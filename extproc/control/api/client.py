@@ -29,7 +29,7 @@ from extproc.control.emergency import Reached
 from extproc.control.result import ActionResult
 from extproc.errors import InvalidInput, Unreachable
 from extproc.files import read_regular
-from extproc.net.endpoints import TcpEndpoint, parse_host_port
+from extproc.net.endpoints import TcpEndpoint, as_socket, parse_host_port
 from extproc.store.records import HistoryEntry, StoredRollout
 
 MESSAGE_BYTES: Final = 256 * 1024 * 1024
@@ -149,6 +149,8 @@ def _connected(target: str, credentials: Credentials) -> tuple[Metadata, grpc.Ch
     if scheme == "http" and endpoint is not None and endpoint.loopback:
         return metadata, grpc.insecure_channel(endpoint.target, options=options)
     message = f"{target!r} is not unix:PATH or https://HOST:PORT, or http:// with an address of this machine"
+    if (meant := as_socket(target)) is not None:
+        message += f"; did you mean {meant!r}?"
     raise InvalidInput.of("control_invalid", message, field="--control")
 
 

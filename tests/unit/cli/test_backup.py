@@ -42,6 +42,7 @@ class Environment:
         self.folder = folder
         self.backup = folder / "backup"
         self.store = folder / "dropout.db"
+        self.named: str | None = None
         (folder / "a.yaml").write_text(json.dumps(document(CANARY)))
         with closing(SqliteStore(self.store, create=True)) as store:
             act(store, "alice", Apply(load_paths([folder / "a.yaml"]).documents), SystemClock())
@@ -74,6 +75,7 @@ class Environment:
         arguments = [command, str(self.backup), "--store", f"sqlite:{self.store}", *options]
         result = CliRunner().invoke(cli, arguments)
         if isinstance(result.exception, DropoutError):
+            self.named = result.exception.faults[0].file
             return result.exception.code
         assert result.exit_code == 0, result.exception
         return ""
@@ -112,6 +114,7 @@ def test_a_store_that_is_there_is_replaced_only_when_told(environment: Environme
     environment.set_weight(500)
     environment.part("ids").write_text("ids of now")
     assert environment.run("restore-backup") == "store_exists"
+    assert environment.named == str(environment.store)
     assert (environment.weight(), environment.part("ids").read_text()) == (500, "ids of now")
     assert environment.run("restore-backup", "--replace") == ""
     assert (environment.weight(), environment.part("ids").read_text()) == (0, "ids of then")
@@ -160,6 +163,7 @@ def test_nothing_is_put_under_who_has_the_store_open_if_only_to_read(environment
         assert process.stdout is not None
         process.stdout.readline()
         assert environment.run("restore-backup", "--replace") == "store_in_use"
+        assert environment.named == str(environment.store)
         process.stdin.close()
     assert environment.run("restore-backup", "--replace") == ""
 

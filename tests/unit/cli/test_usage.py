@@ -39,3 +39,16 @@ def test_a_command_line_that_is_nearly_right_is_told_what_was_meant(
     line: str, capsys: pytest.CaptureFixture[str]
 ) -> None:
     assert run(capsys, *line.split()) == (2, "", SAID[line] + "\n")
+
+
+def test_a_variable_that_is_nearly_a_setting_is_noted_and_anybody_elses_is_not(
+    capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    for name in ("DROPOUT_STORES", "DROPOUT_HANGLIMIT", "DROPOUT_STATE", "DROPOUT_PORT", "DROPOUT_SERVICE_HOST"):
+        monkeypatch.setenv(name, "")
+    code, _, said = run(capsys, "schema")
+    assert code == 0
+    assert said.splitlines() == [
+        "DROPOUT_STORES: note: nobody reads this variable; did you mean DROPOUT_STORE? (setting_unknown)",
+        "DROPOUT_HANGLIMIT: note: nobody reads this variable; did you mean DROPOUT_HANG_LIMIT? (setting_unknown)",
+    ]

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import re
 import socket
 import stat
 import tempfile
@@ -25,6 +26,7 @@ from extproc.net.endpoints import (
     prepare_folder,
     probe_tcp,
     probe_unix,
+    single_endpoint,
     worker_endpoints,
 )
 
@@ -69,6 +71,13 @@ def test_what_is_no_address_is_said(listen: str, workers: int, code: str) -> Non
     with pytest.raises(InvalidInput) as error:
         worker_endpoints(listen, workers)
     assert code_of(error) == code
+
+
+@pytest.mark.parametrize("path", ["/run/w-{worker}.sock", "run/w.sock"])
+def test_a_path_alone_is_told_as_the_socket_that_was_meant(path: str) -> None:
+    for read in (lambda: worker_endpoints(path, 1), lambda: single_endpoint(path, "--admin")):
+        with pytest.raises(InvalidInput, match=re.escape(f"{path!r} is not HOST:PORT; did you mean 'unix:{path}'?")):
+            read()
 
 
 def test_one_worker_needs_no_placeholder() -> None:
