@@ -79,6 +79,7 @@ def _plan(
         drain_timeout=options.drain_timeout,
         beside=options.beside,
         safety=SafetyPlan(options.state.safety, options.state.serving),
+        state=options.state,
         observer=observer,
     )
 

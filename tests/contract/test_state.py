@@ -117,3 +117,16 @@ def test_a_folder_of_its_own_holds_all_of_it_and_commands_find_it_there() -> Non
         assert json.loads(exported)["decision_id"]
         killed = json.loads(run("kill", ROLLOUT, *of_it, "-o", "json"))
         assert killed["reached"]["serves"] == 1
+        state.rename(server.folder / "away")
+        gone = {str(state / name) for name in ("ids", "key", "token", "feedback")}
+        wait_for(lambda: missing(server) == gone, "what was moved away to be named")
+        wait_for(lambda: f"state folder: {state} was not there any more and is made anew" in server.log(), "the line")
+        for name in ("ids", "key", "token", "feedback"):
+            (server.folder / "away" / name).rename(state / name)
+        wait_for(lambda: missing(server) == set(), "the end of it")
+        assert server.ask()["x-decision-id"]
+
+
+def missing(server: DropoutServer) -> set[str]:
+    """The files of the state that /snapshot says are gone."""
+    return {error["file"] for error in server.snapshot()["errors"] if error["code"] == "state_missing"}

@@ -126,6 +126,7 @@ class HostSocket:
         self._folder = folder
         self._safety = safety
         self._lacks = lacks
+        self._warn = warn
         self._troubles = Troubles(warn)
         self._name = f"{secrets.token_hex(8)}{SUFFIX}"
         self._server: asyncio.Server | None = None
@@ -155,8 +156,7 @@ class HostSocket:
 
     async def _listen(self) -> None:
         try:
-            with suppress(OSError):  # where the state folder was taken away, nobody else is to read the next one either
-                self._folder.parent.mkdir(mode=0o700)
+            self._make_state_folder()
             prepare_folder(self._folder, "--state")
             with reachable(self._folder) as folder:
                 _remove_leftovers(folder)
@@ -167,6 +167,12 @@ class HostSocket:
             self._note(f"{self._folder}: {error.strerror}")
         else:
             self._troubles.note("state folder")
+
+    def _make_state_folder(self) -> None:
+        """Where the state folder was taken away, nobody else is to read the next one either."""
+        with suppress(OSError):
+            self._folder.parent.mkdir(mode=0o700)
+            self._warn(f"state folder: {self._folder.parent} was not there any more and is made anew, almost empty")
 
     def _note(self, fault: str) -> None:
         self._troubles.note("state folder", f"no kill can be taken without the store: {fault}")

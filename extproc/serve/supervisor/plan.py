@@ -15,6 +15,7 @@ from extproc.serve.supervisor.safety import Register
 from extproc.serve.supervisor.service_manager import ServiceManager
 from extproc.serve.supervisor.unmet import WatchedStore
 from extproc.serve.worker_config import ObserverPlan, SafetyPlan, WorkerConfig
+from extproc.state import StateFolder
 
 
 @dataclass(frozen=True, slots=True)
@@ -28,6 +29,7 @@ class ServePlan:
     policies: Path | None
     drain_timeout: float
     safety: SafetyPlan
+    state: StateFolder
     beside: Sequence[AuxiliaryCommand] = ()
     observer: ObserverPlan | None = None
 

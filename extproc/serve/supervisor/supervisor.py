@@ -69,6 +69,7 @@ from extproc.serve.supervisor.rollout_gauges import RolloutGauges
 from extproc.serve.supervisor.safety import HostSafety
 from extproc.serve.supervisor.safety_file import SafetyFile
 from extproc.serve.supervisor.socket_keeper import SocketKeeper
+from extproc.serve.supervisor.state_keeper import StateKeeper
 from extproc.serve.supervisor.unmet import UnmetKeeper
 from extproc.serve.supervisor.workers import Workers, WorkerSlot
 from extproc.serve.tasks import Tasks
@@ -114,6 +115,8 @@ class Supervisor:
         self._questions = Questions(self._workers)
         self._of_documents, self._of_policies = self._refusals("rollouts"), self._refusals("policies")
         self._of_envoy = self._refusals("envoy")
+        self._of_state = FolderFaults("state", refused=lambda: None, warn=self._warn)
+        self._state = StateKeeper(plan.state, self._of_state)
         self._envoy = self._keep_envoy(parts.envoy_files) if parts.envoy_files is not None else None
         self._documents = DocumentKeeper(parts.open_folder, tuning.rollouts_poll, self._of_documents)
         self._metrics.gauge(DOCUMENTS_MISSING, lambda: self._documents.missing)
@@ -142,7 +145,7 @@ class Supervisor:
             Pages(
                 self._workers,
                 self._policies,
-                (self._of_documents, self._of_policies, self._of_envoy),
+                (self._of_documents, self._of_policies, self._of_envoy, self._of_state),
                 self._protection,
                 self._safety,
                 self._envoy,
@@ -366,6 +369,7 @@ class Supervisor:
             auxiliary.start()
         self._tasks.keep("workers", self._hangs.run)
         self._tasks.keep("sockets", self._sockets.run)
+        self._tasks.keep("state", self._state.run)
         self._tasks.keep("metrics", self._counts.run)
         self._tasks.keep("standings", self._standings.run)
         self._tasks.keep("unmet", self._unmet.run)
