@@ -29,11 +29,11 @@ class Hosts(Protocol):
         """Leave only stable of a rollout."""
         ...
 
-    def kills(self, rollout: str) -> Answers:
-        """The kills of ``rollout`` that are in force there."""
+    def kills(self, key: str) -> Answers:
+        """The kills of ``key`` that are in force there."""
         ...
 
-    def restore(self, rollout: str, kills: tuple[str, ...], actor: str, at: float, *, stored: bool) -> Answers:
+    def restore(self, key: str, kills: tuple[str, ...], actor: str, at: float, *, stored: bool) -> Answers:
         """End ``kills``; ``stored``: the store has it already that they are over."""
         ...
 
@@ -45,11 +45,11 @@ class NoHosts:
         """Nobody."""
         return Answers()
 
-    def kills(self, rollout: str) -> Answers:
+    def kills(self, key: str) -> Answers:
         """None."""
         return Answers()
 
-    def restore(self, rollout: str, kills: tuple[str, ...], actor: str, at: float, *, stored: bool) -> Answers:
+    def restore(self, key: str, kills: tuple[str, ...], actor: str, at: float, *, stored: bool) -> Answers:
         """Nobody."""
         return Answers()
 

@@ -54,8 +54,8 @@ class ReportSource(Protocol):
         """The last report of every run, of those that are over too. Raises ``Unreachable``."""
         ...
 
-    def watching(self, rollout: str, attempt: int) -> Collection[str]:
-        """The runs that ever reported for ``rollout`` (``namespace/name``) in ``attempt``. Raises ``Unreachable``."""
+    def watching(self, key: str, attempt: int) -> Collection[str]:
+        """The runs that ever reported for ``key`` (``namespace/name``) in ``attempt``. Raises ``Unreachable``."""
         ...
 
 
@@ -123,8 +123,8 @@ class Hearing:
                 raise Refused.of("observer_unheard", self._fault.why)
             return {run.report.host for run in self._runs.values()}
 
-    def silence(self, rollout: str, attempt: int, without: Collection[str] = ()) -> Silence | None:
-        """Why ``rollout`` (``namespace/name``) may not get more in ``attempt``; None: everybody is heard.
+    def silence(self, key: str, attempt: int, without: Collection[str] = ()) -> Silence | None:
+        """Why ``key`` (``namespace/name``) may not get more in ``attempt``; None: everybody is heard.
 
         Hosts in ``without`` are not waited for. As of the last refresh.
         """
@@ -140,11 +140,11 @@ class Hearing:
             if not silent:
                 return None
             try:
-                watching = self._source.watching(rollout, attempt)
+                watching = self._source.watching(key, attempt)
             except Unreachable as error:
                 self._cannot_read(error, now)
                 return self._fault
-            return _silence([run for run in silent if run.missing or run.report.run in watching], rollout, now)
+            return _silence([run for run in silent if run.missing or run.report.run in watching], key, now)
 
     def _take(self, reports: Sequence[ObserverReport], now: float) -> None:
         for report in reports:
@@ -179,11 +179,11 @@ class WaitingHearing:
         self._hearing = hearing
         self._wait = wait
 
-    def unheard(self, rollout: str, attempt: int, without: Collection[str]) -> str:
-        """Why ``rollout`` may not get more in ``attempt``, empty if it may; takes ``SILENT_SECONDS`` at most."""
+    def unheard(self, key: str, attempt: int, without: Collection[str]) -> str:
+        """Why ``key`` may not get more in ``attempt``, empty if it may; takes ``SILENT_SECONDS`` at most."""
         while True:
             self._hearing.refresh()
-            silence = self._hearing.silence(rollout, attempt, without)
+            silence = self._hearing.silence(key, attempt, without)
             if silence is None or silence.certain:
                 return silence.why if silence is not None else ""
             self._wait(REFRESH_SECONDS)
@@ -193,11 +193,11 @@ class WaitingHearing:
         self._hearing.refresh()
         return self._hearing.hosts()
 
-    def tripped(self, rollout: str, version: str, attempt: int) -> ReportedTrip | None:
+    def tripped(self, key: str, version: str, attempt: int) -> ReportedTrip | None:
         """What an observer told of ``version`` in ``attempt``, if it took it away."""
         self._hearing.refresh()
         for reported in self._hearing.trips():
-            if reported.trip[:3] == (rollout, version, attempt):
+            if reported.trip[:3] == (key, version, attempt):
                 return reported
         return None
 
@@ -242,13 +242,13 @@ def check_hosts(hosts: Sequence[str], waited_for_no_more: Collection[str], heari
         raise InvalidInput.of("observer_unknown", message, field="--without")
 
 
-def _silence(silent: Sequence[_Run], rollout: str, now: float) -> Silence | None:
+def _silence(silent: Sequence[_Run], key: str, now: float) -> Silence | None:
     if not silent:
         return None
     hosts = sorted({run.report.host for run in silent})
     ways_out = " ".join(f"--without {host}" for host in hosts)
     why = (
         f"no word for over {SILENT_SECONDS:g} s from the observer on {', '.join(hosts)}, which may have taken the"
-        f" version away: `dropout rollout promote {rollout} {ways_out}` goes on without it"
+        f" version away: `dropout rollout promote {key} {ways_out}` goes on without it"
     )
     return Silence(why, all(now - run.news_at > SILENT_SECONDS for run in silent))

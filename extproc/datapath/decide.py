@@ -19,8 +19,8 @@ class _Narrowing:
 
     __slots__ = ("_removed", "_rollout", "excluded", "reason")
 
-    def __init__(self, rollout: CompiledRollout) -> None:
-        self._rollout = rollout
+    def __init__(self, compiled: CompiledRollout) -> None:
+        self._rollout = compiled
         self._removed: frozenset[str] | None = frozenset()  # None: everything but stable
         self.excluded = False
         self.reason: Reason | None = None
@@ -47,41 +47,41 @@ class _Narrowing:
 
 
 def decide(
-    rollout: CompiledRollout,
+    compiled: CompiledRollout,
     overlay: Overlay,
     facts: Facts,
     *,
     revision: int = 0,
     policy_revision: str = "",
 ) -> Decision:
-    """Decide one request of ``rollout``. Replaying recorded facts gives the same decision."""
+    """Decide one request of ``compiled``. Replaying recorded facts gives the same decision."""
     fallbacks = _fallbacks(facts)
-    denial = _denial(rollout, facts.verdict)
-    arm, drawn = _drawn(rollout, facts.buckets.unit)
+    denial = _denial(compiled, facts.verdict)
+    arm, drawn = _drawn(compiled, facts.buckets.unit)
     taken_away = False
     if denial is not None:
         reason, version, shadow = denial[1], None, None
         arm = ARM_EXCLUDED
     else:
-        narrowing = _Narrowing(rollout)
-        pin = _narrow(narrowing, rollout, overlay, facts, arm)
-        tripped = _tripped(rollout, overlay, facts.buckets.unit)
-        version, reason = _served(narrowing, rollout, tripped, pin or drawn, pinned=pin is not None)
+        narrowing = _Narrowing(compiled)
+        pin = _narrow(narrowing, compiled, overlay, facts, arm)
+        tripped = _tripped(compiled, overlay, facts.buckets.unit)
+        version, reason = _served(narrowing, compiled, tripped, pin or drawn, pinned=pin is not None)
         if narrowing.excluded:
             arm = ARM_EXCLUDED
         taken_away = arm != ARM_EXCLUDED and version != drawn
-        shadow = _shadow(narrowing, rollout, facts, version)
+        shadow = _shadow(narrowing, compiled, facts, version)
     return Decision(
         revision=revision,
         policy_revision=policy_revision,
-        rollout=rollout.key,
-        epoch=rollout.epoch,
+        rollout=compiled.key,
+        epoch=compiled.epoch,
         arm=arm,
         unit=facts.unit.value,
         bucket=facts.buckets.unit,
-        ranges=rollout.ranges,
+        ranges=compiled.ranges,
         version=version,
-        upstream=rollout.upstreams[version] if version is not None else None,
+        upstream=compiled.upstreams[version] if version is not None else None,
         shadow=shadow,
         reason=reason,
         features=facts.features.values,
@@ -91,25 +91,25 @@ def decide(
     )
 
 
-def _denial(rollout: CompiledRollout, verdict: PolicyVerdict | None) -> tuple[Denial, Reason] | None:
-    if verdict is None or rollout.policy is None or not denies(verdict, rollout.policy.deny_on_error):
+def _denial(compiled: CompiledRollout, verdict: PolicyVerdict | None) -> tuple[Denial, Reason] | None:
+    if verdict is None or compiled.policy is None or not denies(verdict, compiled.policy.deny_on_error):
         return None
     if verdict.fault is not None:
         return Denial(verdict.http_status, str(verdict.fault)), verdict.fault
     return Denial(verdict.http_status, verdict.reason or Reason.POLICY_DENY, verdict.body), Reason.POLICY_DENY
 
 
-def _drawn(rollout: CompiledRollout, bucket: int | None) -> tuple[str, str]:
+def _drawn(compiled: CompiledRollout, bucket: int | None) -> tuple[str, str]:
     """The arm that the bucket names and its version; ``excluded`` and stable where it names none."""
     if bucket is None:
-        return ARM_EXCLUDED, rollout.stable
-    for arm, version, (start, end) in rollout.arms:
+        return ARM_EXCLUDED, compiled.stable
+    for arm, version, (start, end) in compiled.arms:
         if start <= bucket < end:
             return arm, version
-    return (ARM_EXCLUDED if rollout.experiment else ARM_CONTROL), rollout.stable
+    return (ARM_EXCLUDED if compiled.experiment else ARM_CONTROL), compiled.stable
 
 
-def _narrow(narrowing: _Narrowing, rollout: CompiledRollout, overlay: Overlay, facts: Facts, arm: str) -> str | None:
+def _narrow(narrowing: _Narrowing, compiled: CompiledRollout, overlay: Overlay, facts: Facts, arm: str) -> str | None:
     """Run the stages in their order; what remains is in ``narrowing``. Returns the version that the policy pins."""
     if overlay.killed:
         narrowing.all_but_stable(Reason.KILL_SWITCH, excludes=False)
@@ -120,73 +120,73 @@ def _narrow(narrowing: _Narrowing, rollout: CompiledRollout, overlay: Overlay, f
         narrowing.excluded = True
     elif unit.fault is not None:
         narrowing.all_but_stable(unit.fault)
-    pin = _apply_policy(narrowing, rollout, facts.verdict)
-    if facts.features.fault is not None and rollout.features is not None and rollout.features.missing_is_stable:
+    pin = _apply_policy(narrowing, compiled, facts.verdict)
+    if facts.features.fault is not None and compiled.features is not None and compiled.features.missing_is_stable:
         narrowing.all_but_stable(facts.features.fault)
     buckets = facts.buckets
-    if rollout.holdout is not None and buckets.holdout is not None and buckets.holdout < rollout.holdout.percent:
+    if compiled.holdout is not None and buckets.holdout is not None and buckets.holdout < compiled.holdout.percent:
         narrowing.all_but_stable(Reason.HOLDOUT)
-    if rollout.layer is not None and buckets.layer is not None and buckets.layer not in rollout.layer.range:
+    if compiled.layer is not None and buckets.layer is not None and buckets.layer not in compiled.layer.range:
         narrowing.all_but_stable(Reason.LAYER)
     if buckets.unit is not None and arm == ARM_EXCLUDED:  # a draw that landed outside every variant's range
         narrowing.all_but_stable(Reason.NOT_COVERED)
     return pin
 
 
-def _apply_policy(narrowing: _Narrowing, rollout: CompiledRollout, verdict: PolicyVerdict | None) -> str | None:
+def _apply_policy(narrowing: _Narrowing, compiled: CompiledRollout, verdict: PolicyVerdict | None) -> str | None:
     if verdict is None:
         return None
     if verdict.fault is not None:
         narrowing.all_but_stable(verdict.fault)
     elif verdict.version is not None:
         narrowing.excluded = True
-        if verdict.version not in rollout.versions:
+        if verdict.version not in compiled.versions:
             narrowing.all_but_stable(Reason.POLICY_INELIGIBLE)
         else:
-            if verdict.version == rollout.stable:
+            if verdict.version == compiled.stable:
                 narrowing.applied(Reason.POLICY_PIN)
             return verdict.version
     elif verdict.versions is not None:
-        removed = frozenset(rollout.upstreams) - verdict.versions - {rollout.stable}
+        removed = frozenset(compiled.upstreams) - verdict.versions - {compiled.stable}
         narrowing.remove(removed)
-        if not removed.isdisjoint(rollout.versions):
+        if not removed.isdisjoint(compiled.versions):
             narrowing.applied(Reason.POLICY_INELIGIBLE)
             narrowing.excluded = True
     return None
 
 
-def _tripped(rollout: CompiledRollout, overlay: Overlay, bucket: int | None) -> frozenset[str]:
+def _tripped(compiled: CompiledRollout, overlay: Overlay, bucket: int | None) -> frozenset[str]:
     """The versions that the breaker takes from the unit: of those that are probed it leaves some of their buckets."""
     if not overlay.probing or bucket is None:
         return overlay.tripped
-    probed = {version for _, version, owned in rollout.arms if version in overlay.probing and is_probe(bucket, owned)}
+    probed = {version for _, version, owned in compiled.arms if version in overlay.probing and is_probe(bucket, owned)}
     return overlay.tripped - probed
 
 
 def _served(
-    narrowing: _Narrowing, rollout: CompiledRollout, tripped: frozenset[str], wanted: str, *, pinned: bool
+    narrowing: _Narrowing, compiled: CompiledRollout, tripped: frozenset[str], wanted: str, *, pinned: bool
 ) -> tuple[str, Reason]:
     """The version that is served and why: ``wanted`` if it remains, else stable."""
-    narrowing.remove(rollout.aborted)
+    narrowing.remove(compiled.aborted)
     narrowing.remove(tripped)
     if narrowing.remains(wanted):
         served = wanted
         narrowing.applied(Reason.POLICY_PIN if pinned else Reason.WEIGHT)
     else:
-        served = rollout.stable
-        narrowing.applied(Reason.VERSION_ABORTED if wanted in rollout.aborted else Reason.BREAKER_OPEN)
+        served = compiled.stable
+        narrowing.applied(Reason.VERSION_ABORTED if wanted in compiled.aborted else Reason.BREAKER_OPEN)
     assert narrowing.reason is not None
     return served, narrowing.reason
 
 
-def _shadow(narrowing: _Narrowing, rollout: CompiledRollout, facts: Facts, served: str) -> str | None:
+def _shadow(narrowing: _Narrowing, compiled: CompiledRollout, facts: Facts, served: str) -> str | None:
     """The cluster that gets a copy: never the served version, never one that was taken away."""
-    shadow, bucket = rollout.shadow, facts.buckets.shadow
+    shadow, bucket = compiled.shadow, facts.buckets.shadow
     if shadow is None or bucket is None or bucket >= shadow.percent or shadow.version == served:
         return None
     if (facts.verdict is not None and not facts.verdict.shadow) or not narrowing.remains(shadow.version):
         return None
-    return rollout.upstreams[shadow.version]
+    return compiled.upstreams[shadow.version]
 
 
 def _fallbacks(facts: Facts) -> tuple[str, ...]:

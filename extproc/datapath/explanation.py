@@ -48,47 +48,47 @@ REASONS: Final[Mapping[Reason, str]] = {
 
 def explain(snapshot: Snapshot, decided: DecisionRecord, mutation: Mutation) -> list[str]:
     """The decision as sentences, from the match to the headers."""
-    decision, request, facts, rollout, overlay = decided
-    if rollout is None or facts is None:
+    decision, request, facts, compiled, overlay = decided
+    if compiled is None or facts is None:
         return [
             f"No rollout matches {_described(request)}.",
             "Nothing is decided: the model headers are removed and Envoy's own routes apply.",
         ]
     return [
-        *_match(snapshot, rollout, request),
-        *_unit(rollout, facts),
-        *_ranges(rollout, decision),
-        *_stages(rollout, overlay, facts),
-        *_outcome(rollout, decision),
+        *_match(snapshot, compiled, request),
+        *_unit(compiled, facts),
+        *_ranges(compiled, decision),
+        *_stages(compiled, overlay, facts),
+        *_outcome(compiled, decision),
         *_headers(mutation),
     ]
 
 
-def explain_logged(event: Mapping[str, Any], decision: Decision, facts: Facts, rollout: CompiledRollout) -> list[str]:
+def explain_logged(event: Mapping[str, Any], decision: Decision, facts: Facts, compiled: CompiledRollout) -> list[str]:
     """A decision that a log holds, and what of it is there; ``decision`` was made again of ``facts``."""
-    seed, buckets = unit_text(rollout.seed), facts.buckets
+    seed, buckets = unit_text(compiled.seed), facts.buckets
     unit = f"{event['result']['unit']!r}, which stands for it in the log" if event["result"]["unit"] else "its own draw"
     drawn = f"The unit is {unit}; under seed {seed!r} its bucket is {buckets.unit}."
     return [
-        f"{rollout.key} decided, at {event['timestamp']}.",
-        *((drawn,) if buckets.unit is not None else _unit(rollout, facts)),
-        *_ranges(rollout, decision),
-        *_stages(rollout, overlay_of(event), facts, shown_features(event)),
-        *_outcome(rollout, decision),
-        *(f"Not in the log: {left_out(pointer, rollout)}." for pointer in event.get("erased", ())),
+        f"{compiled.key} decided, at {event['timestamp']}.",
+        *((drawn,) if buckets.unit is not None else _unit(compiled, facts)),
+        *_ranges(compiled, decision),
+        *_stages(compiled, overlay_of(event), facts, shown_features(event)),
+        *_outcome(compiled, decision),
+        *(f"Not in the log: {left_out(pointer, compiled)}." for pointer in event.get("erased", ())),
     ]
 
 
-def _match(snapshot: Snapshot, rollout: CompiledRollout, request: Request) -> Iterator[str]:
-    fitting = [_entry(entry) for entry in rollout.match if _fits(entry, request)]
-    yield f"{rollout.key} decides: {' and '.join(fitting)} fits {_described(request)}."
+def _match(snapshot: Snapshot, compiled: CompiledRollout, request: Request) -> Iterator[str]:
+    fitting = [_entry(entry) for entry in compiled.match if _fits(entry, request)]
+    yield f"{compiled.key} decides: {' and '.join(fitting)} fits {_described(request)}."
     rivals = sorted(
         key
         for key, other in snapshot.rollouts.items()
-        if key != rollout.key and any(_fits(entry, request) for entry in other.match)
+        if key != compiled.key and any(_fits(entry, request) for entry in other.match)
     )
     for key in rivals:
-        same_layer = rollout.layer is not None and snapshot.rollouts[key].layer is not None
+        same_layer = compiled.layer is not None and snapshot.rollouts[key].layer is not None
         why = "the layer's bucket chose between them" if same_layer else "it is less specific or comes later"
         yield f"{key} fits too, but {why}."
 
@@ -113,9 +113,9 @@ def _described(request: Request) -> str:
     return f"{request.method} {request.path}{host}"
 
 
-def _unit(rollout: CompiledRollout, facts: Facts) -> Iterator[str]:
-    source = f"header {rollout.unit.header}" if rollout.unit.header is not None else f"cookie {rollout.unit.cookie}"
-    unit, seed = facts.unit, unit_text(rollout.seed)
+def _unit(compiled: CompiledRollout, facts: Facts) -> Iterator[str]:
+    source = f"header {compiled.unit.header}" if compiled.unit.header is not None else f"cookie {compiled.unit.cookie}"
+    unit, seed = facts.unit, unit_text(compiled.seed)
     if unit.value is None:
         yield f"There is no unit: {REASONS[unit.fault or Reason.UNIT_MISSING]} ({source})."
     elif unit.per_request:
@@ -125,67 +125,67 @@ def _unit(rollout: CompiledRollout, facts: Facts) -> Iterator[str]:
         yield f"The unit is {name!r}, from {source}; under seed {seed!r} its bucket is {facts.buckets.unit}."
 
 
-def _ranges(rollout: CompiledRollout, decision: Decision) -> Iterator[str]:
-    for arm, version, (start, end) in rollout.arms:
+def _ranges(compiled: CompiledRollout, decision: Decision) -> Iterator[str]:
+    for arm, version, (start, end) in compiled.arms:
         share = f"{(end - start) / 100:g} %"
         owned = f"buckets {start} to {end - 1}, {share}" if end > start else f"no buckets, {share}"
         yield f"Arm {arm} owns {owned}, for version {version}."
-    if not rollout.arms:
-        yield f"There is nothing to draw: every unit gets version {rollout.stable}."
+    if not compiled.arms:
+        yield f"There is nothing to draw: every unit gets version {compiled.stable}."
     if decision.bucket is not None:
-        drawn = next((arm for arm, _, (start, end) in rollout.arms if start <= decision.bucket < end), None)
-        nobody = "nobody: the unit is not enrolled" if rollout.experiment else f"{ARM_CONTROL}, stable"
+        drawn = next((arm for arm, _, (start, end) in compiled.arms if start <= decision.bucket < end), None)
+        nobody = "nobody: the unit is not enrolled" if compiled.experiment else f"{ARM_CONTROL}, stable"
         yield f"Bucket {decision.bucket} belongs to {drawn or nobody}."
 
 
 def _stages(
-    rollout: CompiledRollout, overlay: Overlay, facts: Facts, shown: Collection[str] | None = None
+    compiled: CompiledRollout, overlay: Overlay, facts: Facts, shown: Collection[str] | None = None
 ) -> Iterator[str]:
     """What each stage did, in the order in which they apply; stages that the rollout does not have say nothing."""
     if facts.policy_input is not None and "draw" in facts.policy_input:
         yield f"The policy reads the unit's draw, which is {facts.policy_input['draw']} of 0 to 9999."
     if facts.verdict is not None:
-        yield from _policy(rollout, facts.verdict)
+        yield from _policy(compiled, facts.verdict)
     if overlay.killed:
         yield f"Kill: {REASONS[Reason.KILL_SWITCH]}."
     if facts.too_large:
         yield f"Attributes: {REASONS[Reason.ATTRIBUTES_TOO_LARGE]}; only stable remains."
-    yield from _features(rollout, facts, shown)
+    yield from _features(compiled, facts, shown)
     buckets = facts.buckets
-    if rollout.holdout is not None and buckets.holdout is not None:
-        out = buckets.holdout < rollout.holdout.percent
+    if compiled.holdout is not None and buckets.holdout is not None:
+        out = buckets.holdout < compiled.holdout.percent
         effect = "held out; only stable remains" if out else "not held out"
-        name, end = rollout.holdout.name.decode(), rollout.holdout.percent
+        name, end = compiled.holdout.name.decode(), compiled.holdout.percent
         yield f"Holdout {name}: it takes the buckets below {end}; with bucket {buckets.holdout} the unit is {effect}."
-    if rollout.layer is not None and buckets.layer is not None:
-        start, end = rollout.layer.range
-        effect = "inside" if buckets.layer in rollout.layer.range else "outside; only stable remains"
-        name = rollout.layer.name.decode()
+    if compiled.layer is not None and buckets.layer is not None:
+        start, end = compiled.layer.range
+        effect = "inside" if buckets.layer in compiled.layer.range else "outside; only stable remains"
+        name = compiled.layer.name.decode()
         yield f"Layer {name}: the rollout has buckets {start} to {end - 1}; bucket {buckets.layer} is {effect}."
-    for version in sorted(rollout.aborted & rollout.versions):
+    for version in sorted(compiled.aborted & compiled.versions):
         yield f"Abort: version {version} was aborted and is taken away."
-    for version in sorted(overlay.tripped & rollout.versions):
+    for version in sorted(overlay.tripped & compiled.versions):
         tried = f", but for {PROBE_PERCENT} of each 100 of its buckets" if version in overlay.probing else ""
         yield f"Trip: the breaker took version {version} away{tried}."
 
 
-def _policy(rollout: CompiledRollout, verdict: PolicyVerdict) -> Iterator[str]:
-    assert rollout.policy is not None
-    name = f"Policy {rollout.policy.path}"
+def _policy(compiled: CompiledRollout, verdict: PolicyVerdict) -> Iterator[str]:
+    assert compiled.policy is not None
+    name = f"Policy {compiled.policy.path}"
     why = f", because: {verdict.reason}" if verdict.reason else ""
     if verdict.fault is not None:
-        effect = "the request is denied" if denies(verdict, rollout.policy.deny_on_error) else "only stable remains"
+        effect = "the request is denied" if denies(verdict, compiled.policy.deny_on_error) else "only stable remains"
         detail = f" ({verdict.message})" if verdict.message else ""
         yield f"{name}: {REASONS[verdict.fault]}{detail}; {effect}."
     elif not verdict.allow:
         flaw = f" ({verdict.message})" if verdict.message else ""
         yield f"{name}: denied with status {verdict.http_status}{why}{flaw}."
     elif verdict.version is not None:
-        known = verdict.version in rollout.versions
+        known = verdict.version in compiled.versions
         outside = "" if known else ", which the rollout does not have; only stable remains"
         yield f"{name}: allowed, and pinned to version {verdict.version}{outside}{why}."
     elif verdict.versions is not None:
-        removed = sorted(rollout.versions - verdict.versions - {rollout.stable})
+        removed = sorted(compiled.versions - verdict.versions - {compiled.stable})
         effect = f"version {', '.join(removed)} is taken away" if removed else "nothing is taken away"
         yield f"{name}: allowed with versions {', '.join(sorted(verdict.versions)) or 'none'}; {effect}{why}."
     else:
@@ -194,24 +194,24 @@ def _policy(rollout: CompiledRollout, verdict: PolicyVerdict) -> Iterator[str]:
         yield f"{name}: no copy may be made."
 
 
-def _features(rollout: CompiledRollout, facts: Facts, shown: Collection[str] | None) -> Iterator[str]:
+def _features(compiled: CompiledRollout, facts: Facts, shown: Collection[str] | None) -> Iterator[str]:
     """Each with its value, as far as that is among those that may be ``shown``."""
-    if rollout.features is None:
+    if compiled.features is None:
         return
     for name, (value, age, source) in facts.features.values.items():
         is_value = f"is {value!r}" if shown is None or name in shown else "was found"
         yield f"Feature {name} {is_value} ({source}, {'of unknown age' if age is None else f'{age:.0f} s old'})."
     if facts.features.fault is not None:
-        effect = "only stable remains" if rollout.features.missing_is_stable else "that is left to the policy"
+        effect = "only stable remains" if compiled.features.missing_is_stable else "that is left to the policy"
         yield f"Features: {REASONS[facts.features.fault]}; {effect}."
 
 
-def _outcome(rollout: CompiledRollout, decision: Decision) -> Iterator[str]:
+def _outcome(compiled: CompiledRollout, decision: Decision) -> Iterator[str]:
     because = f"{REASONS[decision.reason]} ({decision.reason})"
     if decision.denial is not None:
         yield f"The client gets {decision.denial.http_status}: {because}."
         return
-    role = "stable" if decision.version == rollout.stable else "not stable"
+    role = "stable" if decision.version == compiled.stable else "not stable"
     yield f"Version {decision.version} ({role}) serves, from {decision.upstream}: {because}."
     apart = ": decided without the bucket, so left out of comparisons" if decision.arm == ARM_EXCLUDED else ""
     if decision.taken_away:

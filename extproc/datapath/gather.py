@@ -71,30 +71,30 @@ class Gatherer:
 
     async def gather(
         self,
-        rollout: CompiledRollout,
+        compiled: CompiledRollout,
         request: Request,
         nonce: Nonce,
         engine: PolicySource | None,
         timings: dict[str, float],
     ) -> Facts:
-        """The facts about ``request`` for ``rollout``. Never raises for anything that a request can contain.
+        """The facts about ``request`` for ``compiled``. Never raises for anything that a request can contain.
 
         ``timings`` collects the microseconds that each step took.
         """
-        unit = unit_of(rollout.unit, request, nonce)
+        unit = unit_of(compiled.unit, request, nonce)
         features = NO_FEATURES
-        if rollout.features is not None:
+        if compiled.features is not None:
             start = perf_counter_ns()
-            features = await self._read_features(rollout.features, request)
+            features = await self._read_features(compiled.features, request)
             timings["features"] = (perf_counter_ns() - start) / 1000
-        buckets = draw(rollout, unit)
-        if rollout.policy is None:
+        buckets = draw(compiled, unit)
+        if compiled.policy is None:
             return Facts(unit, buckets, features, too_large=request.too_large)
         start = perf_counter_ns()
-        verdict, document = self._known(engine, rollout.policy.path, rollout, request, unit, features)
+        verdict, document = self._known(engine, compiled.policy.path, compiled, request, unit, features)
         if verdict is None and engine is not None and document is not None:
             left = self._deadline - timings.get("features", 0.0) / 1e6
-            verdict = await engine.fetch(rollout.policy, document, min(rollout.policy.timeout, left))
+            verdict = await engine.fetch(compiled.policy, document, min(compiled.policy.timeout, left))
         timings["policy"] = (perf_counter_ns() - start) / 1000
         return Facts(unit, buckets, features, verdict, document, too_large=request.too_large)
 
@@ -108,7 +108,7 @@ class Gatherer:
         self,
         engine: PolicySource | None,
         path: str,
-        rollout: CompiledRollout,
+        compiled: CompiledRollout,
         request: Request,
         unit: Unit,
         features: Features,
@@ -117,7 +117,7 @@ class Gatherer:
         if engine is None:
             return _NO_POLICIES, None
         try:
-            document = build_input(request, rollout, unit, features, self._clock.now(), engine.reads(path))
+            document = build_input(request, compiled, unit, features, self._clock.now(), engine.reads(path))
         except Exception as error:  # onError is for this too: what a policy would have denied is not let through
             message = f"the input cannot be built: {type(error).__name__}"
             allow = not engine.can_deny(path)

@@ -125,9 +125,9 @@ def path_of(pointer: str) -> tuple[str, ...]:
     return tuple(part.replace("~1", "/").replace("~0", "~") for part in pointer.split("/")[2:])
 
 
-def left_out(pointer: str, rollout: CompiledRollout) -> str:
+def left_out(pointer: str, compiled: CompiledRollout) -> str:
     """What was left out at ``pointer``, and what to write in the document so that it is in the log from then on."""
-    return f"{pointer} ({_way_into_the_log(pointer, rollout.unit.header or 'cookie')})"
+    return f"{pointer} ({_way_into_the_log(pointer, compiled.unit.header or 'cookie')})"
 
 
 def _way_into_the_log(pointer: str, unit_header: str) -> str:

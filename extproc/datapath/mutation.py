@@ -91,13 +91,13 @@ def _nobodys(mark: str) -> Mutation:
 
 @lru_cache(_ROUTES_KEPT)
 def _route(
-    version: str | None, upstream: str | None, arm: str | None, rollout: str | None, shadow: str | None, mark: str
+    version: str | None, upstream: str | None, arm: str | None, key: str | None, shadow: str | None, mark: str
 ) -> tuple[_Headers, tuple[str, ...]] | None:
     """The headers that say where a request goes and those to remove; None when there is nowhere, or no way to say it.
 
     Kept for the routes in use, because all of it comes from documents and a worker sees few of them.
     """
-    texts = {HEADER_VERSION: version, HEADER_CLUSTER: upstream, HEADER_ARM: arm, HEADER_ROLLOUT: rollout}
+    texts = {HEADER_VERSION: version, HEADER_CLUSTER: upstream, HEADER_ARM: arm, HEADER_ROLLOUT: key}
     texts[HEADER_MARK] = mark
     if shadow is not None:
         texts[HEADER_SHADOW] = shadow

@@ -74,38 +74,38 @@ class Pipeline:
         snapshot, engine = self._holder.current, self._policies.current
         nonce = self._ids.nonce()
         found = snapshot.find(request.host, request.path, request.headers, request.repeated)
-        rollout = select(found, request, nonce)
+        compiled = select(found, request, nonce)
         timings: dict[str, float] = {"match": (perf_counter_ns() - start) / 1000}
         facts: Facts | None = None
         overlay = NO_OVERLAY
-        if rollout is None:
+        if compiled is None:
             decision = _no_match(snapshot.revision, TOO_FULL if request.full else None)
             decision.decision_id = self._ids.seal(nonce, 0, EXCLUDED_CODE, 0)
         else:
-            rollout = rollout.at(self._clock)
-            overlay = snapshot.overlay_of(rollout.key)
-            facts = await self._gatherer.gather(rollout, request, nonce, engine, timings)
+            compiled = compiled.at(self._clock)
+            overlay = snapshot.overlay_of(compiled.key)
+            facts = await self._gatherer.gather(compiled, request, nonce, engine, timings)
             gathered = perf_counter_ns()
             decision = decide(
-                rollout,
+                compiled,
                 overlay,
                 facts,
                 revision=snapshot.revision,
                 policy_revision=_revision_of(facts, engine),
             )
-            if request.full and rollout.denies_unanswered and decision.denial is None:
+            if request.full and compiled.denies_unanswered and decision.denial is None:
                 decision.denial = TOO_FULL  # there is no room to say more, and without an answer it is denied
             counted = decision.counted_arm
             assert counted is not None
-            arm = sealed_code(rollout.arm_codes[counted], stream=may_stream(request))
-            decision.decision_id = self._ids.seal(nonce, rollout.number, arm, facts.buckets.quotient % UNIT_GROUPS)
+            arm = sealed_code(compiled.arm_codes[counted], stream=may_stream(request))
+            decision.decision_id = self._ids.seal(nonce, compiled.number, arm, facts.buckets.quotient % UNIT_GROUPS)
             timings["decide"] = (perf_counter_ns() - gathered) / 1000
         mutation = mutation_for(decision, self._ids.mark)
         if request.full:
             mutation = without_room(mutation, request.headers)
         timings["total"] = (perf_counter_ns() - start) / 1000
         decision.stage_us = timings
-        return mutation, DecisionRecord(decision, request, facts, rollout, overlay)
+        return mutation, DecisionRecord(decision, request, facts, compiled, overlay)
 
 
 def select(candidates: Sequence[CompiledRollout], request: Request, nonce: Nonce) -> CompiledRollout | None:
@@ -116,12 +116,12 @@ def select(candidates: Sequence[CompiledRollout], request: Request, nonce: Nonce
     if not candidates:
         return None
     if len(candidates) > 1:
-        for rollout in candidates:
-            unit = unit_of(rollout.unit, request, nonce)
-            if rollout.layer is None or unit.value is None:
+        for compiled in candidates:
+            unit = unit_of(compiled.unit, request, nonce)
+            if compiled.layer is None or unit.value is None:
                 continue
-            if layer_bucket(rollout.layer.name, unit.value) in rollout.layer.range:
-                return rollout
+            if layer_bucket(compiled.layer.name, unit.value) in compiled.layer.range:
+                return compiled
     return candidates[0]
 
 

@@ -148,15 +148,15 @@ def _plan(reads: InputPaths) -> InputPlan:
     )
 
 
-def plain_input(rollout: CompiledRollout, now: float, reads: InputReads) -> dict[str, Any]:
-    """What ``reads`` may look at of a plain request to ``rollout``: what policies are tried on."""
+def plain_input(compiled: CompiledRollout, now: float, reads: InputReads) -> dict[str, Any]:
+    """What ``reads`` may look at of a plain request to ``compiled``: what policies are tried on."""
     request = Request(method="POST", path="/", host="trial", scheme="http", headers={":path": b"/"})
-    return build_input(request, rollout, Unit(b"trial"), NO_FEATURES, now, reads)
+    return build_input(request, compiled, Unit(b"trial"), NO_FEATURES, now, reads)
 
 
 def build_input(
     request: Request,
-    rollout: CompiledRollout,
+    compiled: CompiledRollout,
     unit: Unit,
     features: Features,
     now: float,
@@ -177,14 +177,14 @@ def build_input(
     if plan.version:
         document["version"] = INPUT_VERSION
     if plan.rollout is None:
-        document["rollout"] = dict(rollout.policy_input)
+        document["rollout"] = dict(compiled.policy_input)
     elif plan.rollout:
-        given = rollout.policy_input
+        given = compiled.policy_input
         document["rollout"] = {name: given[name] for name in plan.rollout if name in given}
     if plan.unit:
         document["unit"] = _unit(unit)
     if plan.draw and unit.value is not None:
-        document["draw"] = policy_bucket(rollout.seed, unit.value)
+        document["draw"] = policy_bucket(compiled.seed, unit.value)
     wanted = plan.features
     if wanted is None or wanted:
         document["features"] = {

@@ -169,26 +169,26 @@ class Replay:
         status = Status.from_dict(event["input"]["plan"]["status"])
         return logged, compile_rollout(document, status, now=0.0)
 
-    def _verdict(self, rollout: CompiledRollout, event: Mapping[str, Any]) -> PolicyVerdict | None:
+    def _verdict(self, compiled: CompiledRollout, event: Mapping[str, Any]) -> PolicyVerdict | None:
         """What the policy says now; what it was found to be then, where it was not asked."""
-        if rollout.policy is None:
+        if compiled.policy is None:
             return None
         logged = verdict_of(event)
         if logged is None:
             raise NotReplayableError("no policy was asked, so its input is not in the log")
         if logged.fault is Reason.POLICY_QUARANTINED or (logged.fault is not None and not event["reads"]):
             return logged
-        self._check_reads(rollout, event)
+        self._check_reads(compiled, event)
         document = {name: value for name, value in event["input"].items() if name not in _OURS}
-        return self._engine.evaluate(rollout.policy.path, {**document, "rollout": rollout.policy_input})
+        return self._engine.evaluate(compiled.policy.path, {**document, "rollout": compiled.policy_input})
 
-    def _check_reads(self, rollout: CompiledRollout, event: Mapping[str, Any]) -> None:
+    def _check_reads(self, compiled: CompiledRollout, event: Mapping[str, Any]) -> None:
         """Every part of the input that the policy reads now has to be in the log."""
-        assert rollout.policy is not None
-        reads = self._engine.reads(rollout.policy.path)
+        assert compiled.policy is not None
+        reads = self._engine.reads(compiled.policy.path)
         lacking = [pointer for pointer in event.get("erased", ()) if reads.include(*path_of(pointer))]
         if lacking:
-            names = ", ".join(left_out(pointer, rollout) for pointer in lacking)
+            names = ", ".join(left_out(pointer, compiled) for pointer in lacking)
             raise NotReplayableError(f"the policy reads what was left out of the log: {names}")
         # The rollout is made from the plan, so it is there whatever was read.
         known = InputPaths.parse([*event["reads"], "rollout"])

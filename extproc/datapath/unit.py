@@ -67,17 +67,17 @@ def entity_of(keys: tuple[JoinKey, ...], request: Request) -> tuple[str | int, .
     return tuple(values)
 
 
-def draw(rollout: CompiledRollout, unit: Unit) -> Buckets:
-    """The buckets of ``unit`` in every stage that ``rollout`` has."""
+def draw(compiled: CompiledRollout, unit: Unit) -> Buckets:
+    """The buckets of ``unit`` in every stage that ``compiled`` has."""
     value = unit.value
     if value is None:
         return _NO_BUCKETS
-    quotient, bucket = draw_of(rollout.seed, value)
+    quotient, bucket = draw_of(compiled.seed, value)
     return Buckets(
         bucket,
-        holdout_bucket(rollout.holdout.name, value) if rollout.holdout else None,
-        layer_bucket(rollout.layer.name, value) if rollout.layer else None,
-        shadow_bucket(rollout.seed, value) if rollout.shadow else None,
+        holdout_bucket(compiled.holdout.name, value) if compiled.holdout else None,
+        layer_bucket(compiled.layer.name, value) if compiled.layer else None,
+        shadow_bucket(compiled.seed, value) if compiled.shadow else None,
         quotient,
     )
 

@@ -22,13 +22,13 @@ MAX_VARIANTS: Final = _STREAM - _FIRST_VARIANT_CODE
 """An arm's number has 7 bits; the eighth says that the request may be a stream."""
 
 
-def hashed_number(rollout: str, epoch: int) -> int:
-    """What stands for ``epoch`` of ``rollout`` (``namespace/name``) in ids if it began before numbers were random.
+def hashed_number(key: str, epoch: int) -> int:
+    """What stands for ``epoch`` of ``key`` (``namespace/name``) in ids if it began before numbers were random.
 
     Two epochs may share such a number; which is meant is then told by when the decision was made, or the label is
     refused.
     """
-    return xxh32_intdigest(f"{rollout}#{epoch}".encode())
+    return xxh32_intdigest(f"{key}#{epoch}".encode())
 
 
 def random_number() -> int:

@@ -63,15 +63,15 @@ class Environment:
         """The port of each version."""
         return self._versions
 
-    async def start(self, rollout: str) -> None:
-        """Start all but the controller, apply the file ``rollout``, and wait until all are ready and Envoy listens.
+    async def start(self, file: str) -> None:
+        """Start all but the controller, apply ``file``, and wait until all are ready and Envoy listens.
 
         Raises:
             Unreachable: ``demo_start`` with the last line of the log of what did not start.
         """
         for version in VERSIONS:
             await self._start_version(version)
-        await self.dropout("apply", "-f", rollout)
+        await self.dropout("apply", "-f", file)
         await self._start_dropout()
         for version in VERSIONS:
             # The socket is open already: a first answer is what says that the model is trained.
@@ -94,9 +94,9 @@ class Environment:
         """
         return await self._processes.run(python("extproc.cli", *arguments), " ".join(("dropout", *arguments)))
 
-    async def watch(self, rollout: str) -> asyncio.StreamReader:
+    async def watch(self, key: str) -> asyncio.StreamReader:
         """The lines of ``dropout rollout watch``: the rollout as it stands, then after every change."""
-        command = python("extproc.cli", "rollout", "watch", rollout, "-o", "json")
+        command = python("extproc.cli", "rollout", "watch", key, "-o", "json")
         process = await self._processes.start("watch", command, piped=True)
         assert process.stdout is not None
         return process.stdout

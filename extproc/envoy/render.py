@@ -62,13 +62,13 @@ def render_routes(
     ``marks``, one at least, are those by which workers may say that a request is decided. ``replay_bytes`` are what
     Envoy keeps of a request's body, to send it once more: a request with a larger one has no second attempt.
     """
-    ordered = sorted(rollouts, key=lambda rollout: rollout.key)
+    ordered = sorted(rollouts, key=lambda compiled: compiled.key)
     host = {**_EVERY_ROUTE, "requestBodyBufferLimit": replay_bytes}
     if ordered:
         decided = {
             "matcherTree": {
                 "input": _header_input(HEADER_ROLLOUT),
-                "exactMatchMap": {"map": {rollout.key: {"matcher": _decided(rollout)} for rollout in ordered}},
+                "exactMatchMap": {"map": {compiled.key: {"matcher": _decided(compiled)} for compiled in ordered}},
             },
             "onNoMatch": _NOBODYS,
         }
@@ -84,13 +84,13 @@ def render_clusters(rollouts: Iterable[CompiledRollout]) -> list[dict[str, Any]]
 
     Where two rollouts name servers for one cluster, those of the first by name are taken.
     """
-    rollouts = sorted(rollouts, key=lambda rollout: rollout.key, reverse=True)
-    addresses = {name: address for rollout in rollouts for name, address in rollout.addresses.items()}
+    rollouts = sorted(rollouts, key=lambda compiled: compiled.key, reverse=True)
+    addresses = {name: address for compiled in rollouts for name, address in compiled.addresses.items()}
     pairs = {
-        (upstream, rollout.upstreams[rollout.stable])
-        for rollout in rollouts
-        for upstream in rollout.upstreams.values()
-        if upstream != rollout.upstreams[rollout.stable]
+        (upstream, compiled.upstreams[compiled.stable])
+        for compiled in rollouts
+        for upstream in compiled.upstreams.values()
+        if upstream != compiled.upstreams[compiled.stable]
     }
     return [
         *(upstream_cluster(name, *address) for name, address in sorted(addresses.items())),
@@ -109,19 +109,19 @@ def _marked(marks: Sequence[str]) -> dict[str, Any]:
     return each[0] if len(each) == 1 else {"orMatcher": {"predicate": each}}
 
 
-def _decided(rollout: CompiledRollout) -> dict[str, Any]:
-    """The matcher for requests that were decided by ``rollout``: version -> route, else stable."""
+def _decided(compiled: CompiledRollout) -> dict[str, Any]:
+    """The matcher for requests that were decided by ``compiled``: version -> route, else stable."""
     return {
         "matcherTree": {
             "input": _header_input(HEADER_VERSION),
             "exactMatchMap": {
                 "map": {
-                    version: _action("route", _any_path(_to(f"{rollout.key}@{version}", cluster, rollout)))
-                    for version, cluster in sorted(rollout.upstreams.items())
+                    version: _action("route", _any_path(_to(f"{compiled.key}@{version}", cluster, compiled)))
+                    for version, cluster in sorted(compiled.upstreams.items())
                 }
             },
         },
-        "onNoMatch": _action("route", _any_path(_by_default(rollout))),
+        "onNoMatch": _action("route", _any_path(_by_default(compiled))),
     }
 
 
@@ -132,10 +132,10 @@ def _undecided(rollouts: Iterable[CompiledRollout]) -> dict[str, Any]:
     request, before it asks for the decision, so this must not grow with the number of rollouts. Only where the lists
     would repeat many entries, because many of them have no path, there is one list for all.
     """
-    entries = [(entry, rollout) for rollout in rollouts for entry in rollout.match]
+    entries = [(entry, compiled) for compiled in rollouts for entry in compiled.match]
     by_path: dict[str, list[_Entry]] = {}
-    for entry, rollout in entries:
-        by_path.setdefault(entry.path or "/", []).append((entry, rollout))
+    for entry, compiled in entries:
+        by_path.setdefault(entry.path or "/", []).append((entry, compiled))
     lists = {
         path: [entry for end in range(1, len(path) + 1) for entry in by_path.get(path[:end], ())] for path in by_path
     }
@@ -154,10 +154,10 @@ def _undecided(rollouts: Iterable[CompiledRollout]) -> dict[str, Any]:
 def _list_of(entries: Iterable[_Entry]) -> dict[str, Any]:
     ordered = sorted(entries, key=lambda pair: _precedence(pair[0], pair[1].key))
     # Of rollouts that share an entry, in a layer, any might have decided.
-    denied = {entry for entry, rollout in ordered if rollout.denies_unanswered}
+    denied = {entry for entry, compiled in ordered if compiled.denies_unanswered}
     routes = [
-        {**(_denied(rollout) if entry in denied else _to_stable(rollout)), "match": match}
-        for entry, rollout in ordered
+        {**(_denied(compiled) if entry in denied else _to_stable(compiled)), "match": match}
+        for entry, compiled in ordered
         for match in _matches(entry)
     ]
     return _action("undecided", {"@type": f"{_TYPES}.config.route.v3.RouteList", "routes": routes})
@@ -170,16 +170,16 @@ def _precedence(entry: MatchKey, key: str) -> tuple[Any, ...]:
     return (*host, not entry.exact, -len(entry.path), -len(entry.headers), key)
 
 
-def _to_stable(rollout: CompiledRollout) -> dict[str, Any]:
+def _to_stable(compiled: CompiledRollout) -> dict[str, Any]:
     """An undecided request's route, without its match."""
-    return {**_by_default(rollout), "requestHeadersToRemove": [*OWN_HEADERS]}
+    return {**_by_default(compiled), "requestHeadersToRemove": [*OWN_HEADERS]}
 
 
-def _denied(rollout: CompiledRollout) -> dict[str, Any]:
+def _denied(compiled: CompiledRollout) -> dict[str, Any]:
     """The same where no decision is a denial."""
     as_json = {"header": {"key": "content-type", "value": "application/json"}}
     return {
-        "name": f"{rollout.key}@undecided",
+        "name": f"{compiled.key}@undecided",
         "directResponse": {"status": 503, "body": {"inlineString": UNDECIDED}},
         "responseHeadersToAdd": [{**as_json, "appendAction": "OVERWRITE_IF_EXISTS_OR_ADD"}],
         "requestHeadersToRemove": [*OWN_HEADERS],
@@ -229,15 +229,15 @@ _A_PORT: Final = _authority({"safeRegex": {"regex": "[^:]*:[^:]*"}})
 """The only colon is the port's. An IPv6 address has more, and no name."""
 
 
-def _by_default(rollout: CompiledRollout) -> dict[str, Any]:
+def _by_default(compiled: CompiledRollout) -> dict[str, Any]:
     """The route to stable of a request whose version nobody said, without its match."""
-    return _to(f"{rollout.key}@default", rollout.upstreams[rollout.stable], rollout)
+    return _to(f"{compiled.key}@default", compiled.upstreams[compiled.stable], compiled)
 
 
-def _to(name: str, cluster: str, rollout: CompiledRollout) -> dict[str, Any]:
-    """A route of ``rollout`` without its match: to ``cluster``, with stable behind it."""
-    stable = rollout.upstreams[rollout.stable]
-    action = {"cluster": fallback_name(cluster, stable), **_limits(rollout.timeouts)}
+def _to(name: str, cluster: str, compiled: CompiledRollout) -> dict[str, Any]:
+    """A route of ``compiled`` without its match: to ``cluster``, with stable behind it."""
+    stable = compiled.upstreams[compiled.stable]
+    action = {"cluster": fallback_name(cluster, stable), **_limits(compiled.timeouts)}
     return {"name": name, "route": action if cluster == stable else {**action, "retryPolicy": _ON_TO_STABLE}}
 
 

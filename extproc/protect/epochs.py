@@ -35,17 +35,17 @@ class SnapshotEpochs:
         self._rollouts: Mapping[str, CompiledRollout] = {}
         self._known: dict[str, list[Epoch]] = {}
 
-    def find(self, rollout: str, number: int) -> Epoch | None:
-        """The epoch that ids of ``rollout`` (``namespace/name``) call ``number``."""
-        for epoch in self._known.get(rollout, ()):
+    def find(self, key: str, number: int) -> Epoch | None:
+        """The epoch that ids of ``key`` (``namespace/name``) call ``number``."""
+        for epoch in self._known.get(key, ()):
             if epoch.number == number:
                 return epoch
         return None
 
-    def in_attempt(self, rollout: CompiledRollout, epoch: int) -> bool:
-        """Whether the epoch of that id is of the attempt that ``rollout`` is in: what came of others is no news."""
-        known = self._known.get(rollout.key, ())
-        return any(one.id == epoch and one.attempt == rollout.attempt for one in known)
+    def in_attempt(self, compiled: CompiledRollout, epoch: int) -> bool:
+        """Whether the epoch of that id is of the attempt that ``compiled`` is in: what came of others is no news."""
+        known = self._known.get(compiled.key, ())
+        return any(one.id == epoch and one.attempt == compiled.attempt for one in known)
 
     def follow(self, snapshot: Snapshot) -> list[str]:
         """Take over what ``snapshot`` knows.
@@ -57,26 +57,26 @@ class SnapshotEpochs:
         restarted = [key for key in before if key not in snapshot.rollouts]
         for key in restarted:
             self._known.pop(key, None)
-        for key, rollout in snapshot.rollouts.items():
+        for key, compiled in snapshot.rollouts.items():
             old = before.get(key)
-            if rollout is old:
+            if compiled is old:
                 continue
-            if old is not None and (old.attempt, old.breaker) != (rollout.attempt, rollout.breaker):
+            if old is not None and (old.attempt, old.breaker) != (compiled.attempt, compiled.breaker):
                 restarted.append(key)
-            self._learn(rollout)
-            if rollout.successor is not None:
-                self._learn(rollout.successor)
+            self._learn(compiled)
+            if compiled.successor is not None:
+                self._learn(compiled.successor)
         return restarted
 
-    def _learn(self, rollout: CompiledRollout) -> None:
+    def _learn(self, compiled: CompiledRollout) -> None:
         epoch = Epoch(
-            rollout.key,
-            rollout.epoch_id,
-            rollout.number,
-            rollout.attempt,
-            rollout.stable,
-            rollout.upstreams,
-            {code: arm for arm, code in rollout.arm_codes.items()},
+            compiled.key,
+            compiled.epoch_id,
+            compiled.number,
+            compiled.attempt,
+            compiled.stable,
+            compiled.upstreams,
+            {code: arm for arm, code in compiled.arm_codes.items()},
         )
-        others = [other for other in self._known.get(rollout.key, ()) if other.number != epoch.number]
-        self._known[rollout.key] = [epoch, *others][:KEPT_EPOCHS]
+        others = [other for other in self._known.get(compiled.key, ()) if other.number != epoch.number]
+        self._known[compiled.key] = [epoch, *others][:KEPT_EPOCHS]

@@ -53,7 +53,7 @@ class OpenIds(Protocol):
 class Events(Protocol):
     """Who hears of what the observer sees."""
 
-    def outcome(self, rollout: str, version: str, outcome: RequestOutcome, count: int) -> None:
+    def outcome(self, key: str, version: str, outcome: RequestOutcome, count: int) -> None:
         """``count`` requests that were decided for a version ended so."""
         ...
 
@@ -61,11 +61,11 @@ class Events(Protocol):
         """``count`` entries could not be taken into account; ``why`` is one of a closed list."""
         ...
 
-    def surplus(self, rollout: str, version: str, count: int) -> None:
+    def surplus(self, key: str, version: str, count: int) -> None:
         """The log told of ``count`` ends that no decision for the version stands for, or told of them again."""
         ...
 
-    def tripped(self, rollout: CompiledRollout, version: str, why: str) -> None:
+    def tripped(self, compiled: CompiledRollout, version: str, why: str) -> None:
         """A version was taken away."""
         ...
 
@@ -163,9 +163,9 @@ class Observer:
         """See which variants the store says are tripped, and which no more."""
         now, wall = self._clock.monotonic(), self._clock.now()
         for key in snapshot.overlay.keys() | self._trips.lifted_rollouts():
-            rollout = snapshot.rollouts.get(key)
+            compiled = snapshot.rollouts.get(key)
             tripped = snapshot.overlay[key].tripped if key in snapshot.overlay else ()
-            if rollout is not None and self._trips.follow_stored(rollout, tripped, now, wall):
+            if compiled is not None and self._trips.follow_stored(compiled, tripped, now, wall):
                 self._trips_changed = True
 
     def adopt(self, trips: Iterable[LocalTrip]) -> None:
@@ -194,17 +194,17 @@ class Observer:
     def decided(self, counts: Iterable[Requests]) -> None:
         """Workers tell what they decided."""
         now = self._clock.now()
-        for rollout, epoch, arm, version, second, count, stream in counts:
-            if rollout not in self._rollouts:
+        for key, epoch, arm, version, second, count, stream in counts:
+            if key not in self._rollouts:
                 continue
-            self.totals.decided((rollout, epoch), arm, count, now)
+            self.totals.decided((key, epoch), arm, count, now)
             if not stream:
-                self._missing.decided(second, Decisions(rollout, epoch, arm, version), count, now)
+                self._missing.decided(second, Decisions(key, epoch, arm, version), count, now)
 
-    def units(self, rollout: str, epoch: int, units: Iterable[tuple[int, str]]) -> None:
+    def units(self, key: str, epoch: int, units: Iterable[tuple[int, str]]) -> None:
         """Workers tell which units they met, and the arm that each drew."""
-        if rollout in self._rollouts:
-            self.totals.units((rollout, epoch), units, self._clock.now())
+        if key in self._rollouts:
+            self.totals.units((key, epoch), units, self._clock.now())
 
     def tick(self) -> None:
         """Do what is due by the clock; called a few times a second."""
@@ -262,9 +262,9 @@ class Observer:
         group = None if arm == ARM_EXCLUDED else opened.group
         in_time = stream or news is GOING_ON or self._missing.seen(opened.at, decisions, now)
         is_new = self.totals.count(epoch, arm, group, entry.answer, outcome, now, in_time=in_time, stream=stream)
-        rollout = self._rollouts.get(epoch.rollout)
-        if is_new and rollout is not None and outcome in ENDS:
-            self._weigh(rollout, epoch.id, entry.version, ENDS[outcome])
+        compiled = self._rollouts.get(epoch.rollout)
+        if is_new and compiled is not None and outcome in ENDS:
+            self._weigh(compiled, epoch.id, entry.version, ENDS[outcome])
 
     def _refuse(self, news: News, decisions: Decisions, now: float) -> None:
         """An end counts for nothing. One that was told before is a doubt about the log, but stops no trip.
@@ -293,7 +293,7 @@ class Observer:
 
     def _weigh(
         self,
-        rollout: CompiledRollout,
+        compiled: CompiledRollout,
         epoch: int,
         version: str,
         end: End,
@@ -302,16 +302,16 @@ class Observer:
         since: float | None = None,
     ) -> None:
         """Hold requests that ended in one way for or against a version; ``since`` as in ``Row.add``."""
-        limits, key, now = rollout.breaker, (rollout.key, version), self._clock.monotonic()
-        if limits is None or self._trips.is_open(key) or not self._epochs.in_attempt(rollout, epoch):
+        limits, key, now = compiled.breaker, (compiled.key, version), self._clock.monotonic()
+        if limits is None or self._trips.is_open(key) or not self._epochs.in_attempt(compiled, epoch):
             return
         if self._trips.is_probing(key):
             wall = self._clock.now()
             if self._trips.probed(key, limits, now, wall, end, count=count, since=since):
                 self._trips_changed = True
             return
-        is_stable = version == rollout.stable
-        stable = None if is_stable else self._watched.find((rollout.key, rollout.stable))
+        is_stable = version == compiled.stable
+        stable = None if is_stable else self._watched.find((compiled.key, compiled.stable))
         watched = self._watched.use(key, lambda: WatchedVersion(limits.window))
         watched.add(epoch, now, stable, end, count=count, since=since)
         if end is not End.ANSWERED and not is_stable:
@@ -327,29 +327,29 @@ class Observer:
                 name, epoch, arm, version = decisions
                 if surplus and name in self._rollouts:
                     self._note_surplus(decisions, surplus, wall)
-                rollout = self._rollouts.get(name)
-                if rollout is None or not missing or not self._heard_of(rollout, of_stable.get((name, epoch)), now):
+                compiled = self._rollouts.get(name)
+                if compiled is None or not missing or not self._heard_of(compiled, of_stable.get((name, epoch)), now):
                     continue
                 self._events.outcome(name, version, RequestOutcome.MISSING, missing)
                 self.totals.missing((name, epoch), arm, missing, self._limit * 1e3, wall)
-                if version in rollout.versions:
-                    self._weigh(rollout, epoch, version, End.FAILED, count=missing, since=now - (wall - second))
+                if version in compiled.versions:
+                    self._weigh(compiled, epoch, version, End.FAILED, count=missing, since=now - (wall - second))
 
     def _of_stable(self, settled: Iterable[Settled]) -> dict[Epoch, Counts]:
         """The decisions for stable, whatever the arm, and how many of them are missing."""
         found: dict[Epoch, Counts] = {}
         for (name, epoch, _, version), decided, missing, _ in settled:
-            rollout = self._rollouts.get(name)
-            if rollout is not None and version == rollout.stable:
+            compiled = self._rollouts.get(name)
+            if compiled is not None and version == compiled.stable:
                 found[name, epoch] = found.get((name, epoch), Counts()).plus(Counts(decided, missing))
         return found
 
-    def _heard_of(self, rollout: CompiledRollout, of_stable: Counts | None, now: float) -> bool:
+    def _heard_of(self, compiled: CompiledRollout, of_stable: Counts | None, now: float) -> bool:
         """Whether the log told of stable's requests: otherwise it may be the log that is missing."""
         if of_stable is not None and of_stable.requests:
             return of_stable.failures < of_stable.requests
-        stable = self._watched.find((rollout.key, rollout.stable))
-        return stable is not None and rollout.breaker is not None and now - stable.heard_at < rollout.breaker.window
+        stable = self._watched.find((compiled.key, compiled.stable))
+        return stable is not None and compiled.breaker is not None and now - stable.heard_at < compiled.breaker.window
 
     # -- trips
 
@@ -365,13 +365,13 @@ class Observer:
             self._events.trips(self._trips.in_force(), self._trips.take_lifted())
 
     def _check_limits(self, key: Key, now: float) -> None:
-        rollout, watched = self._rollouts.get(key[0]), self._watched.find(key)
-        if rollout is None or watched is None or rollout.breaker is None or key[1] == rollout.stable:
+        compiled, watched = self._rollouts.get(key[0]), self._watched.find(key)
+        if compiled is None or watched is None or compiled.breaker is None or key[1] == compiled.stable:
             return
-        stable = self._watched.find((key[0], rollout.stable))
-        if why := watched.breach(rollout.breaker, stable, now, alone=rollout.weight == BUCKETS):
-            at = tripped_at(rollout, key[1], self._clock.now())
-            self._trips.trip(LocalTrip(*key, rollout.attempt, at=at, why=why), now)
+        stable = self._watched.find((key[0], compiled.stable))
+        if why := watched.breach(compiled.breaker, stable, now, alone=compiled.weight == BUCKETS):
+            at = tripped_at(compiled, key[1], self._clock.now())
+            self._trips.trip(LocalTrip(*key, compiled.attempt, at=at, why=why), now)
             self._watched.forget(key)
             self._trips_changed = True
-            self._events.tripped(rollout, key[1], why)
+            self._events.tripped(compiled, key[1], why)

@@ -124,17 +124,17 @@ def failed(answer: RequestEnd) -> bool:
 
 
 def outcome_of(
-    answer: RequestEnd, rollout: str, version: str, own: str, stable: str, *, stream: bool = False
+    answer: RequestEnd, key: str, version: str, own: str, stable: str, *, stream: bool = False
 ) -> RequestOutcome:
-    """The outcome for ``version`` of ``rollout`` (``namespace/name``), whose cluster is ``own``.
+    """The outcome for ``version`` of ``key`` (``namespace/name``), whose cluster is ``own``.
 
     ``stable`` is the cluster of the rollout's stable when the request was decided. That stable answered is a fallback
     on the version's own route, and after a retry on a route of anybody's; on the rollout's default route it is what
     Envoy does with a version that it has no route to.
     """
     if answer.cluster == stable and own != stable:
-        default = f"{rollout}@default"
-        routed = answer.route == f"{rollout}@{version}" or (answer.attempts > 1 and answer.route != default)
+        default = f"{key}@default"
+        routed = answer.route == f"{key}@{version}" or (answer.attempts > 1 and answer.route != default)
         return RequestOutcome.FALLBACK if routed else RequestOutcome.UNROUTED
     if left(answer, stream=stream):
         return RequestOutcome.ABANDONED

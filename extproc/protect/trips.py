@@ -66,30 +66,30 @@ class Trips:
             self.trip(trip, now)
         return bool(new)
 
-    def follow_stored(self, rollout: CompiledRollout, tripped: Collection[str], now: float, wall: float) -> bool:
+    def follow_stored(self, compiled: CompiledRollout, tripped: Collection[str], now: float, wall: float) -> bool:
         """Go by what the store says is ``tripped`` of an experiment; whether that is news.
 
         What was lifted here is not taken for tripped until the store has said once that it is not. ``wall`` is now in
         Unix seconds.
         """
         for key, trip in list(self._lifted.items()):
-            if key[0] == rollout.key and (key[1] not in tripped or trip.attempt != rollout.attempt):
+            if key[0] == compiled.key and (key[1] not in tripped or trip.attempt != compiled.attempt):
                 del self._lifted[key]
-        if not rollout.experiment or rollout.breaker is None:
+        if not compiled.experiment or compiled.breaker is None:
             return False
-        versions = (rollout.versions - {rollout.stable}).intersection(tripped)
+        versions = (compiled.versions - {compiled.stable}).intersection(tripped)
         stored = [
             LocalTrip(
-                rollout.key, version, rollout.attempt, at=tripped_at(rollout, version, wall), why="the store says so"
+                compiled.key, version, compiled.attempt, at=tripped_at(compiled, version, wall), why="the store says so"
             )
             for version in sorted(versions)
-            if (rollout.key, version) not in self._lifted
+            if (compiled.key, version) not in self._lifted
         ]
         return self.adopt(stored, now)
 
     def lifted_rollouts(self) -> set[str]:
         """The rollouts of which a version was lifted here and the store has not said so yet."""
-        return {rollout for rollout, _ in self._lifted}
+        return {key for key, _ in self._lifted}
 
     def take_lifted(self) -> list[LocalTrip]:
         """The trips that a probe lifted since this was last asked, ``at`` the time when it did."""
@@ -132,31 +132,31 @@ class Trips:
         """Begin the probes that are due, and let go of what holds no more; whether anything changed."""
         changed = False
         for key, held in list(self._held.items()):
-            rollout = rollouts.get(key[0])
-            if rollout is None or not _holds(held.trip, rollout):
+            compiled = rollouts.get(key[0])
+            if compiled is None or not _holds(held.trip, compiled):
                 del self._held[key]
                 changed = True
-            elif not held.trip.probing and _is_due(held, rollout, now):
+            elif not held.trip.probing and _is_due(held, compiled, now):
                 self._held[key] = _Held(held.trip._replace(probing=True), now)
                 changed = True
         return changed
 
 
-def _holds(trip: LocalTrip, rollout: CompiledRollout) -> bool:
+def _holds(trip: LocalTrip, compiled: CompiledRollout) -> bool:
     """What nobody watches any more is not kept away either: without a breaker nobody would try it again.
 
     A canary that became stable in spite of its trip is not kept away either, but the trip goes on being told.
     """
-    versions = rollout.versions - {rollout.stable} if rollout.experiment else rollout.versions
-    return rollout.breaker is not None and trip.version in versions and not is_void(trip, rollout)
+    versions = compiled.versions - {compiled.stable} if compiled.experiment else compiled.versions
+    return compiled.breaker is not None and trip.version in versions and not is_void(trip, compiled)
 
 
 def _enough(held: _Held, limits: BreakerLimits) -> bool:
     return held.probed.requests >= limits.min_requests
 
 
-def _is_due(held: _Held, rollout: CompiledRollout, now: float) -> bool:
-    if not rollout.experiment or rollout.breaker is None:
+def _is_due(held: _Held, compiled: CompiledRollout, now: float) -> bool:
+    if not compiled.experiment or compiled.breaker is None:
         return False
-    wait = WINDOWS_UNTIL_PROBE * rollout.breaker.window * 2.0 ** min(held.trip.probes, 32)
+    wait = WINDOWS_UNTIL_PROBE * compiled.breaker.window * 2.0 ** min(held.trip.probes, 32)
     return now - held.since >= min(wait, LONGEST_WAIT_SECONDS)

@@ -103,8 +103,8 @@ class ObserverOfStore:
     def decided(self, decided: DecisionCounts) -> None:
         """A worker's tally."""
         self._observer.decided(_COUNTS.decode(decided.counts))
-        for rollout, epoch, units in _UNITS.decode(decided.units):
-            self._observer.units(rollout, epoch, units)
+        for key, epoch, units in _UNITS.decode(decided.units):
+            self._observer.units(key, epoch, units)
 
     @property
     def surpluses(self) -> list[tuple[str, str, int]]:
@@ -153,31 +153,31 @@ class ObserverOfStore:
 
     # -- what the observer tells
 
-    def outcome(self, rollout: str, version: str, outcome: RequestOutcome, count: int) -> None:
+    def outcome(self, key: str, version: str, outcome: RequestOutcome, count: int) -> None:
         """For the metrics. There may be a surplus from now on: its series is there before, for whoever alerts on it."""
-        self._metrics.count(OUTCOMES, rollout, version, outcome, amount=count)
-        self._metrics.count(OBSERVER_SURPLUS, rollout, version, amount=0)
+        self._metrics.count(OUTCOMES, key, version, outcome, amount=count)
+        self._metrics.count(OBSERVER_SURPLUS, key, version, amount=0)
 
     def dropped(self, why: str, count: int) -> None:
         """For the metrics."""
         self._metrics.count(OBSERVER_DROPPED, why, amount=count)
 
-    def surplus(self, rollout: str, version: str, count: int) -> None:
+    def surplus(self, key: str, version: str, count: int) -> None:
         """For the metrics and ``/snapshot``; said once when there are many."""
-        self._metrics.count(OBSERVER_SURPLUS, rollout, version, amount=count)
-        before = self._surplus[rollout, version]
-        self._surplus[rollout, version] += count
+        self._metrics.count(OBSERVER_SURPLUS, key, version, amount=count)
+        before = self._surplus[key, version]
+        self._surplus[key, version] += count
         if before < SURPLUS_SAID <= before + count:
             logger.warning(
                 "the access log tells of more ends of version %s of %s than there were decisions: two loggers send"
                 " them, other workers decided, or somebody else writes to it; what is told first of a decision counts",
                 version,
-                rollout,
+                key,
             )
 
-    def tripped(self, rollout: CompiledRollout, version: str, why: str) -> None:
+    def tripped(self, compiled: CompiledRollout, version: str, why: str) -> None:
         """Say so."""
-        logger.warning("version %s of %s was taken away: %s", version, rollout.key, why)
+        logger.warning("version %s of %s was taken away: %s", version, compiled.key, why)
 
     def trips(self, in_force: Sequence[LocalTrip], lifted: Sequence[LocalTrip]) -> None:
         """For the next report, and for the supervisor, who tells the workers and has all of it outlive this process."""
@@ -206,9 +206,9 @@ class ObserverOfStore:
             del self._surplus[key]
         self._observer.follow(snapshot)
         self._watching = {
-            (key, rollout.attempt)
-            for key, rollout in snapshot.rollouts.items()
-            if rollout.canary is not None and rollout.canary not in rollout.aborted
+            (key, compiled.attempt)
+            for key, compiled in snapshot.rollouts.items()
+            if compiled.canary is not None and compiled.canary not in compiled.aborted
         }
 
     async def _write(self, *, over: bool = False) -> None:

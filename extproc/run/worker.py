@@ -192,10 +192,10 @@ class DecisionApplication:
         if engine is None:
             return {}
         trials: dict[str, Any] = {}
-        for rollout in self._holder.current.rollouts.values():
-            if rollout.policy is not None and rollout.policy.path not in trials:
-                reads = engine.reads(rollout.policy.path)
-                trials[rollout.policy.path] = plain_input(rollout, self._clock.now(), reads)
+        for compiled in self._holder.current.rollouts.values():
+            if compiled.policy is not None and compiled.policy.path not in trials:
+                reads = engine.reads(compiled.policy.path)
+                trials[compiled.policy.path] = plain_input(compiled, self._clock.now(), reads)
         return trials
 
     @property
@@ -224,7 +224,7 @@ class DecisionApplication:
             errors.append({"rollout": None, **self._holder.store_fault.as_dict()})
         errors.extend(self.unanswered())
         errors.extend(self._ended_early(snapshot))
-        rollouts = (_described(rollout, snapshot.overlay_of(key)) for key, rollout in snapshot.rollouts.items())
+        rollouts = (_described(compiled, snapshot.overlay_of(key)) for key, compiled in snapshot.rollouts.items())
         return {"rollouts": rollouts, "errors": errors}
 
     def unanswered(self) -> list[dict[str, Any]]:
@@ -242,23 +242,23 @@ class DecisionApplication:
         where = "no policies are served" if engine is None else "no policy has it"
         named = set[str]()
         features_answered = self._features is not None
-        for key, rollout in snapshot.rollouts.items():
-            policy = rollout.policy
+        for key, compiled in snapshot.rollouts.items():
+            policy = compiled.policy
             if policy is not None and policy.path not in named and (engine is None or not engine.has(policy.path)):
                 named.add(policy.path)
                 message = f"the rule {policy.path} is asked, but {where}: every request ends at onError"
                 fault = Fault("policy_rule_missing", message, field="spec.policy.path")
                 yield {"rollout": key, "rule": policy.path, **fault.as_dict()}
-            if rollout.features is not None and not features_answered:
+            if compiled.features is not None and not features_answered:
                 features_answered = True
                 message = "features are asked for, but serve has no --features: every one is missing"
                 yield {"rollout": key, **Fault("feature_store_missing", message, field="spec.features").as_dict()}
 
     def _ended_early(self, snapshot: Snapshot) -> Iterator[dict[str, Any]]:
         """Rollouts in the store from before that wait longer than they may: features are missing at the deadline."""
-        for key, rollout in snapshot.rollouts.items():
-            if rollout.features is not None and rollout.features.timeout > self._deadline:
-                yield {"rollout": key, **late("features", rollout.features.timeout, self._deadline).as_dict()}
+        for key, compiled in snapshot.rollouts.items():
+            if compiled.features is not None and compiled.features.timeout > self._deadline:
+                yield {"rollout": key, **late("features", compiled.features.timeout, self._deadline).as_dict()}
 
     def dump(self) -> dict[str, Any]:
         """The metrics, of every decision that was answered."""
@@ -334,19 +334,19 @@ class _Traffic:
         self.decided += 1
 
 
-def _described(rollout: CompiledRollout, overlay: Overlay) -> dict[str, Any]:
+def _described(compiled: CompiledRollout, overlay: Overlay) -> dict[str, Any]:
     return {
-        "key": rollout.key,
-        "model": rollout.model,
-        "stable": rollout.stable,
-        "canary": rollout.canary,
-        "weight": rollout.weight / 100,
-        "epoch": rollout.epoch,
-        "arms": {arm: list(span) for arm, span in rollout.ranges.items()},
+        "key": compiled.key,
+        "model": compiled.model,
+        "stable": compiled.stable,
+        "canary": compiled.canary,
+        "weight": compiled.weight / 100,
+        "epoch": compiled.epoch,
+        "arms": {arm: list(span) for arm, span in compiled.ranges.items()},
         "killed": overlay.killed,
         "tripped": sorted(overlay.tripped),
         "probing": sorted(overlay.probing),
-        "aborted": sorted(rollout.aborted),
+        "aborted": sorted(compiled.aborted),
     }
 
 

@@ -52,13 +52,13 @@ class HostSockets:
         """Leave only stable of a rollout, everywhere on this host; the kills that hold there."""
         return self._ask(KillHere(kill.rollout, kill.id, kill.actor, kill.at, kill.stored))
 
-    def kills(self, rollout: str) -> Answers:
-        """The kills of ``rollout`` that are in force on this host."""
-        return self._ask(KillsHere(rollout))
+    def kills(self, key: str) -> Answers:
+        """The kills of ``key`` that are in force on this host."""
+        return self._ask(KillsHere(key))
 
-    def restore(self, rollout: str, kills: tuple[str, ...], actor: str, at: float, *, stored: bool) -> Answers:
+    def restore(self, key: str, kills: tuple[str, ...], actor: str, at: float, *, stored: bool) -> Answers:
         """End ``kills``, by their ids, on this host; ``stored``: the store has it already that they are over."""
-        return self._ask(RestoreHere(rollout, list(kills), actor, at, stored))
+        return self._ask(RestoreHere(key, list(kills), actor, at, stored))
 
     def unmet(self) -> Mapping[str, HostLacks | None]:
         """What each lacks, by its socket; None for one that gives no answer, or does not know yet.

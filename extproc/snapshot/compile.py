@@ -102,19 +102,19 @@ def compile_rollout(rollout: Rollout, status: Status, now: float) -> CompiledRol
     )
 
 
-def compile_with_less(rollout: CompiledRollout, status: Status, now: float) -> CompiledRollout:
-    """``rollout``, of an earlier document, as it stands by a ``status`` whose document is not understood.
+def compile_with_less(before: CompiledRollout, status: Status, now: float) -> CompiledRollout:
+    """``before``, of an earlier document, as it stands by a ``status`` whose document is not understood.
 
     What the status takes away, and its stable, hold; nothing that it gives is given: it is the share of a canary that
     is known, and at most as large as it was.
     """
-    plan = orjson.loads(rollout.plan)
-    before = parse_rollout(rollout_body(rollout.namespace, rollout.name, plan["spec"]))
+    plan = orjson.loads(before.plan)
+    rollout = parse_rollout(rollout_body(before.namespace, before.name, plan["spec"]))
     known = status.canary == plan["status"]["canary"]
-    weight = min(status.weight_at(now), rollout.weight) if known else 0
+    weight = min(status.weight_at(now), before.weight) if known else 0
     less = replace(in_force(status, now), weight=weight, previous_weight=weight)
-    compiled = compile_rollout(before, less, now)
-    return replace(compiled, breaker=rollout.breaker, addresses=rollout.addresses, timeouts=rollout.timeouts)
+    compiled = compile_rollout(rollout, less, now)
+    return replace(compiled, breaker=before.breaker, addresses=before.addresses, timeouts=before.timeouts)
 
 
 def compile_stable(rollout: Rollout, status: Status, now: float) -> CompiledRollout:

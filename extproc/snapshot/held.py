@@ -95,10 +95,10 @@ def trips_in_force(held: Held) -> list[LocalTrip]:
     return [entry.trip for entry in held.values() if isinstance(entry, HeldTrip) and entry.in_force]
 
 
-def kills_in_force(held: Held, rollout: str | None = None) -> list[HeldKill]:
-    """The kills that are in force, of ``rollout`` or of all."""
+def kills_in_force(held: Held, key: str | None = None) -> list[HeldKill]:
+    """The kills that are in force, of ``key`` or of all."""
     kills = (entry for entry in held.values() if isinstance(entry, HeldKill) and entry.in_force)
-    return [kill for kill in kills if rollout in (None, kill.rollout)]
+    return [kill for kill in kills if key in (None, kill.rollout)]
 
 
 def joined(found: Entry | None, ours: Entry) -> Entry:

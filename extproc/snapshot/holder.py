@@ -244,8 +244,8 @@ class _Draft:
 
     def _stop(self, key: str, stops: Stops) -> None:
         """Take away from what there is of a rollout."""
-        if (rollout := self._rollouts.get(key)) is not None and stops != NO_STOPS:
-            self._rollouts[key] = without_aborted(rollout, frozenset(stops.aborted))
+        if (compiled := self._rollouts.get(key)) is not None and stops != NO_STOPS:
+            self._rollouts[key] = without_aborted(compiled, frozenset(stops.aborted))
             self._overlay[key] = over(self._overlay.get(key, NO_OVERLAY), stops)
 
     def drop(self, key: str, moving: CompiledRollout | None = None) -> None:

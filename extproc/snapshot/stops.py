@@ -13,20 +13,20 @@ def with_stops(snapshot: Snapshot, stops: Iterable[StopsAt]) -> Snapshot:
     """``snapshot`` with those of ``stops`` that are of its rollouts, over what it has; nothing is given back."""
     rollouts, overlay = dict(snapshot.rollouts), dict(snapshot.overlay)
     for at in stops:
-        if (rollout := rollouts.get(at.key)) is not None:
-            rollouts[at.key] = without_aborted(rollout, frozenset(at.stops.aborted))
+        if (compiled := rollouts.get(at.key)) is not None:
+            rollouts[at.key] = without_aborted(compiled, frozenset(at.stops.aborted))
             overlay[at.key] = over(overlay.get(at.key, NO_OVERLAY), at.stops)
     return replace(snapshot, rollouts=rollouts, overlay=overlay)
 
 
-def without_aborted(rollout: CompiledRollout, aborted: frozenset[str]) -> CompiledRollout:
-    """``rollout`` without those versions, now and when a pending rise falls due."""
-    if aborted <= rollout.aborted:
-        return rollout
-    successor = rollout.successor
+def without_aborted(compiled: CompiledRollout, aborted: frozenset[str]) -> CompiledRollout:
+    """``compiled`` without those versions, now and when a pending rise falls due."""
+    if aborted <= compiled.aborted:
+        return compiled
+    successor = compiled.successor
     return replace(
-        rollout,
-        aborted=rollout.aborted | aborted,
+        compiled,
+        aborted=compiled.aborted | aborted,
         successor=without_aborted(successor, aborted) if successor is not None else None,
     )
 

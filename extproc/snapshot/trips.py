@@ -29,14 +29,14 @@ class LocalTrip(NamedTuple):
     why: str = ""
 
 
-def is_void(trip: LocalTrip, rollout: CompiledRollout | Status) -> bool:
+def is_void(trip: LocalTrip, current: CompiledRollout | Status) -> bool:
     """Whether ``trip`` was of another attempt of its rollout, or was lifted since."""
-    return trip.attempt != rollout.attempt or trip.at <= rollout.lifted.get(trip.version, _NEVER)
+    return trip.attempt != current.attempt or trip.at <= current.lifted.get(trip.version, _NEVER)
 
 
-def tripped_at(rollout: CompiledRollout, version: str, wall: float) -> float:
+def tripped_at(compiled: CompiledRollout, version: str, wall: float) -> float:
     """When a trip of now is (Unix seconds): after ``version`` was lifted, though the clock was set back since."""
-    return max(wall, nextafter(rollout.lifted.get(version, _NEVER), inf))
+    return max(wall, nextafter(compiled.lifted.get(version, _NEVER), inf))
 
 
 def with_held(snapshot: Snapshot, trips: Iterable[LocalTrip], killed: Set[str] = frozenset()) -> Snapshot:
@@ -46,8 +46,8 @@ def with_held(snapshot: Snapshot, trips: Iterable[LocalTrip], killed: Set[str] =
     """
     overlays: dict[str, Overlay] = {}
     for trip in trips:
-        rollout = snapshot.rollouts.get(trip.rollout)
-        if rollout is None or is_void(trip, rollout) or trip.version not in rollout.versions - {rollout.stable}:
+        compiled = snapshot.rollouts.get(trip.rollout)
+        if compiled is None or is_void(trip, compiled) or trip.version not in compiled.versions - {compiled.stable}:
             continue
         before = overlays.get(trip.rollout) or snapshot.overlay.get(trip.rollout, NO_OVERLAY)
         overlays[trip.rollout] = replace(

@@ -12,10 +12,10 @@ from extproc.store.records import StoredRollout
 from extproc.store.status import Status, kept_away
 
 
-def number_of(rollout: str, status: Status, epoch: int) -> int:
-    """What decision ids carry for an ``epoch`` in ``status`` of ``rollout`` (``namespace/name``)."""
+def number_of(key: str, status: Status, epoch: int) -> int:
+    """What decision ids carry for an ``epoch`` in ``status`` of ``key`` (``namespace/name``)."""
     number = status.numbers.get(str(epoch))
-    return hashed_number(rollout, epoch) if number is None else number
+    return hashed_number(key, epoch) if number is None else number
 
 
 def with_numbers(before: Status | None, row: StoredRollout, new_number: Callable[[], int]) -> StoredRollout:

@@ -79,7 +79,7 @@ class SqliteFeedback:
             self._forget(batch, keep_from)
             return batch.fallbacks.add([each for each in decisions if batch.take_back(each.key)])
 
-    def labels(self, rollout: str, epoch: int) -> Mapping[str, LabelTotals]:
+    def labels(self, key: str, epoch: int) -> Mapping[str, LabelTotals]:
         """See ``FeedbackStore``."""
         totals: dict[str, LabelTotals] = {}
         with self._file.mapped():
@@ -89,7 +89,7 @@ class SqliteFeedback:
                 for arm, group, *counts in reader.execute(
                     f"SELECT arm, unit_group, {', '.join(_COLUMNS)} FROM tallies"  # noqa: S608 - ours
                     " WHERE rollout = ? AND epoch = ? ORDER BY arm, unit_group",
-                    (rollout, epoch),
+                    (key, epoch),
                 ):
                     of_arm = totals.setdefault(arm, LabelTotals())
                     if any(counts):
@@ -97,38 +97,38 @@ class SqliteFeedback:
                 for arm, group, name, count, total in reader.execute(
                     "SELECT arm, unit_group, name, count, sum FROM tallies JOIN outcomes ON tally = tallies.id"
                     " WHERE rollout = ? AND epoch = ? AND count > 0 ORDER BY arm, unit_group, name",
-                    (rollout, epoch),
+                    (key, epoch),
                 ):
                     totals[arm].outcomes.setdefault(name, {})[group] = [count, total]
             finally:
                 reader.execute("COMMIT")
         return totals
 
-    def recorded(self, rollout: str, epoch: int | None = None) -> Iterator[Recorded]:
+    def recorded(self, key: str, epoch: int | None = None) -> Iterator[Recorded]:
         """See ``FeedbackStore``."""
         after = b""
-        while page := self._page(rollout, epoch, after):
+        while page := self._page(key, epoch, after):
             yield from page
             after = page[-1].key
 
-    def _page(self, rollout: str, epoch: int | None, after: bytes) -> list[Recorded]:
+    def _page(self, key: str, epoch: int | None, after: bytes) -> list[Recorded]:
         with self._file.mapped():
             rows = self._read().execute(
                 # Along the ids: a join that began with the tallies would sort all of them for each page.
                 "SELECT ids.id, rollout, epoch, arm, unit_group, counted FROM ids CROSS JOIN tallies"
                 " ON tallies.id = ids.tally WHERE ids.id > ? AND rollout = ? AND (? IS NULL OR epoch = ?)"
                 " ORDER BY ids.id LIMIT ?",
-                (after, rollout, epoch, epoch, _PAGE),
+                (after, key, epoch, epoch, _PAGE),
             )
-            return [Recorded(key, LabelTally(*of), *orjson.loads(counted)) for key, *of, counted in rows]
+            return [Recorded(row_id, LabelTally(*of), *orjson.loads(counted)) for row_id, *of, counted in rows]
 
-    def outcome_names(self, rollout: str, epoch: int | None = None) -> Sequence[str]:
+    def outcome_names(self, key: str, epoch: int | None = None) -> Sequence[str]:
         """See ``FeedbackStore``."""
         with self._file.mapped():
             rows = self._read().execute(
                 "SELECT DISTINCT name FROM tallies JOIN outcomes ON tally = tallies.id"
                 " WHERE rollout = ? AND (? IS NULL OR epoch = ?) ORDER BY name",
-                (rollout, epoch, epoch),
+                (key, epoch, epoch),
             )
             return [name for (name,) in rows]
 

@@ -259,7 +259,7 @@ class ObservationsReader:
         self._totals: dict[tuple[str, int], EpochTotals | None] = {}
         self._samples: dict[tuple[str, str, int], tuple[int, UnitSample]] = {}
 
-    def totals(self, rollout: str, epoch: int) -> EpochTotals | None:
+    def totals(self, key: str, epoch: int) -> EpochTotals | None:
         """The counts of an epoch of ``namespace/name`` over all runs; None if none were reported.
 
         Raises:
@@ -272,12 +272,12 @@ class ObservationsReader:
             if version != self._version:
                 self._version = version
                 self._totals.clear()
-            key = (rollout, epoch)
-            if key not in self._totals:
+            cached = (key, epoch)
+            if cached not in self._totals:
                 if len(self._totals) >= _MAX_TOTALS:  # those of one rollout are read one after another
                     self._totals.clear()
-                self._totals[key] = self._read(connection, *key)
-            return self._totals[key]
+                self._totals[cached] = self._read(connection, *cached)
+            return self._totals[cached]
 
     def summaries(self, since: float) -> Sequence[Summary]:
         """The outcomes of all epochs and runs that changed at ``since`` (Unix seconds) or later.
@@ -311,10 +311,10 @@ class ObservationsReader:
         with self._reading() as connection:
             return read_reports(connection) if connection is not None else ()
 
-    def watching(self, rollout: str, attempt: int) -> Collection[str]:
+    def watching(self, key: str, attempt: int) -> Collection[str]:
         """See ``ReportSource``."""
         with self._reading() as connection:
-            return read_watching(connection, rollout, attempt) if connection is not None else ()
+            return read_watching(connection, key, attempt) if connection is not None else ()
 
     def close(self) -> None:
         """Let go of the file."""
@@ -348,7 +348,7 @@ class ObservationsReader:
             self._identity = identity
         return self._connection
 
-    def _read(self, connection: sqlite3.Connection, rollout: str, epoch: int) -> EpochTotals | None:
+    def _read(self, connection: sqlite3.Connection, key: str, epoch: int) -> EpochTotals | None:
         """The sum of all runs. A run that is over waits for nothing.
 
         One whose last news lies ahead told it before the clock was set back: it counts as told as long ago.
@@ -357,36 +357,36 @@ class ObservationsReader:
         now = self._clock.now()
         rows = connection.execute(
             "SELECT run, updated_at, unheard_since, arms, units_version FROM counts WHERE rollout = ? AND epoch = ?",
-            (rollout, epoch),
+            (key, epoch),
         ).fetchall()
         rows = [(run, min(updated_at, 2 * now - updated_at), *rest) for run, updated_at, *rest in rows]
         newest = max((updated_at for _, updated_at, *_ in rows), default=0.0)
         for run, updated_at, unheard_since, arms, units_version in rows:
-            units = self._units(connection, run, rollout, epoch, units_version)
+            units = self._units(connection, run, key, epoch, units_version)
             waits = updated_at > newest - OVER_SECONDS
-            totals = EpochTotals(rollout, epoch, updated_at, unheard_since if waits else None, _arms(arms), units)
+            totals = EpochTotals(key, epoch, updated_at, unheard_since if waits else None, _arms(arms), units)
             if found is None and len(rows) == 1:
                 return totals
             if found is None:
-                found = EpochTotals(rollout, epoch)
+                found = EpochTotals(key, epoch)
             found.merge(totals)
         return found
 
-    def _units(self, connection: sqlite3.Connection, run: str, rollout: str, epoch: int, version: int) -> UnitSample:
+    def _units(self, connection: sqlite3.Connection, run: str, key: str, epoch: int, version: int) -> UnitSample:
         """The units of one run, read again only when there are new ones."""
-        key = (run, rollout, epoch)
-        known = self._samples.get(key)
+        cached = (run, key, epoch)
+        known = self._samples.get(cached)
         if known is not None and known[0] == version:
             return known[1]
         row = connection.execute(
-            "SELECT units_version, units FROM counts WHERE rollout = ? AND epoch = ? AND run = ?", (rollout, epoch, run)
+            "SELECT units_version, units FROM counts WHERE rollout = ? AND epoch = ? AND run = ?", (key, epoch, run)
         ).fetchone()
         if row is None:
             return UnitSample()
         sample = UnitSample.from_json(orjson.loads(row[1]))
         if len(self._samples) >= _MAX_SAMPLES:
             self._samples.clear()
-        self._samples[key] = (row[0], sample)
+        self._samples[cached] = (row[0], sample)
         return sample
 
 

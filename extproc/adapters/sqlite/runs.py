@@ -102,11 +102,11 @@ def read_reports(connection: sqlite3.Connection) -> list[ObserverReport]:
     ]
 
 
-def read_watching(connection: sqlite3.Connection, rollout: str, attempt: int) -> frozenset[str]:
-    """The runs that reported for ``rollout`` in ``attempt``."""
+def read_watching(connection: sqlite3.Connection, key: str, attempt: int) -> frozenset[str]:
+    """The runs that reported for ``key`` in ``attempt``."""
     if not has_table(connection, "watching"):
         return frozenset()
-    rows = connection.execute("SELECT run FROM watching WHERE rollout = ? AND attempt = ?", (rollout, attempt))
+    rows = connection.execute("SELECT run FROM watching WHERE rollout = ? AND attempt = ?", (key, attempt))
     return frozenset(run for (run,) in rows)
 
 

@@ -79,7 +79,7 @@ class EmbeddedProvider(Protocol):
 class ObservationSource(Protocol):
     """What the observers of all hosts counted."""
 
-    def totals(self, rollout: str, epoch: int) -> EpochTotals | None:
+    def totals(self, key: str, epoch: int) -> EpochTotals | None:
         """The counts of an epoch, since it began; None if none were reported. Raises ``Unreachable``."""
         ...
 
@@ -87,6 +87,6 @@ class ObservationSource(Protocol):
 class LabelSource(Protocol):
     """The labels that came."""
 
-    def labels(self, rollout: str, epoch: int) -> Mapping[str, LabelTotals]:
+    def labels(self, key: str, epoch: int) -> Mapping[str, LabelTotals]:
         """The labels of an epoch by arm. Raises ``Unreachable``."""
         ...

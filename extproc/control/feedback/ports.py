@@ -35,18 +35,18 @@ class FeedbackStore(Protocol):
         """
         ...
 
-    def labels(self, rollout: str, epoch: int) -> Mapping[str, LabelTotals]:
+    def labels(self, key: str, epoch: int) -> Mapping[str, LabelTotals]:
         """What was counted in the epoch of that id (see ``epoch_id``) of ``namespace/name``, by arm."""
         ...
 
-    def recorded(self, rollout: str, epoch: int | None = None) -> Iterator[Recorded]:
+    def recorded(self, key: str, epoch: int | None = None) -> Iterator[Recorded]:
         """What counts of each id that is remembered, of one epoch (its id) or of all, in the order of the decisions.
 
         Read page by page while it is iterated, so that neither memory nor whoever writes is held up.
         """
         ...
 
-    def outcome_names(self, rollout: str, epoch: int | None = None) -> Sequence[str]:
+    def outcome_names(self, key: str, epoch: int | None = None) -> Sequence[str]:
         """The names of the outcomes in it, sorted."""
         ...
 

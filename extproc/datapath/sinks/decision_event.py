@@ -45,7 +45,7 @@ InputPathsOf = Callable[[str], Sequence[str]]
 class _Constants(NamedTuple):
     """What is the same in every event of one compiled rollout, encoded once."""
 
-    rollout: CompiledRollout
+    compiled: CompiledRollout
     plan: orjson.Fragment
     plan_event: bytes
     policy_input: orjson.Fragment
@@ -83,7 +83,7 @@ class EventEncoder:
         return Event(body, None if constants is None else constants.plan_event)
 
     def _event(self, at: float, decided: DecisionRecord, constants: _Constants | None) -> dict[str, Any]:
-        decision, _, facts, rollout, overlay = decided
+        decision, _, facts, compiled, overlay = decided
         unit = None if decision.unit is None else pseudonym(self._key, decision.unit)
         timings = decision.stage_us
         event: dict[str, Any] = {
@@ -93,7 +93,7 @@ class EventEncoder:
             "bundles": self._bundles(decision.policy_revision),
             "metrics": {timer: int(timings[name] * 1000) for name, timer in _TIMERS if name in timings},
         }
-        if rollout is None or facts is None or constants is None:
+        if compiled is None or facts is None or constants is None:
             event["input"] = {}
             event["result"] = record_of(decision, unit)
             return event
@@ -101,9 +101,9 @@ class EventEncoder:
         event["input"] = _input(constants, facts, overlay, erased)
         event["result"] = record_of(decision, unit, constants.features, constants.ranges)
         event["reads"] = ()
-        if rollout.policy is not None:
-            event["path"] = rollout.policy.path
-            event["reads"] = self._input_paths(rollout.policy.path)
+        if compiled.policy is not None:
+            event["path"] = compiled.policy.path
+            event["reads"] = self._input_paths(compiled.policy.path)
         if facts.verdict is not None:
             saw_unit = not constants.unit_pointers.isdisjoint(erased)
             event["policy"] = _verdict(facts.verdict, facts.unit.value if saw_unit else None, unit)
@@ -117,25 +117,25 @@ class EventEncoder:
             self._bundles_text = orjson.Fragment(orjson.dumps({"policies": {"revision": policy_revision}}))
         return self._bundles_text
 
-    def _constants_of(self, rollout: CompiledRollout) -> _Constants:
-        known = self._constants.get(rollout.key)
-        if known is not None and known.rollout is rollout:
+    def _constants_of(self, compiled: CompiledRollout) -> _Constants:
+        known = self._constants.get(compiled.key)
+        if known is not None and known.compiled is compiled:
             return known
         if len(self._constants) >= _MAX_CONSTANTS:
             self._constants.clear()
-        headers, unit_pointers = _but_the_unit(rollout.log_headers, rollout.unit.header or "cookie")
-        name = _name_of(rollout)
+        headers, unit_pointers = _but_the_unit(compiled.log_headers, compiled.unit.header or "cookie")
+        name = _name_of(compiled)
         made = _Constants(
-            rollout,
+            compiled,
             orjson.Fragment(orjson.dumps(name)),
-            _plan_event(rollout, name),
-            orjson.Fragment(orjson.dumps(dict(rollout.policy_input), default=_plain)),
-            _encoded(tuple(rollout.ranges.items())),
+            _plan_event(compiled, name),
+            orjson.Fragment(orjson.dumps(dict(compiled.policy_input), default=_plain)),
+            _encoded(tuple(compiled.ranges.items())),
             headers,
-            rollout.log_features,
+            compiled.log_features,
             unit_pointers,
         )
-        self._constants[rollout.key] = made
+        self._constants[compiled.key] = made
         return made
 
     def _timestamp(self, at: float) -> str:
@@ -148,14 +148,14 @@ class EventEncoder:
         return f"{self._second_text}.{nanos:09d}Z"
 
 
-def _name_of(rollout: CompiledRollout) -> str:
+def _name_of(compiled: CompiledRollout) -> str:
     """What events call its plan: 16 hexadecimal digits, the same for the same plan in every worker."""
-    return blake2b(b"%s\n%s" % (rollout.key.encode(), rollout.plan), digest_size=8).hexdigest()
+    return blake2b(b"%s\n%s" % (compiled.key.encode(), compiled.plan), digest_size=8).hexdigest()
 
 
-def _plan_event(rollout: CompiledRollout, name: str) -> bytes:
+def _plan_event(compiled: CompiledRollout, name: str) -> bytes:
     """What it was decided by, spec and status, told once and not in every event."""
-    return orjson.dumps({"kind": PLAN, "id": name, "rollout": rollout.key, "plan": orjson.Fragment(rollout.plan)})
+    return orjson.dumps({"kind": PLAN, "id": name, "rollout": compiled.key, "plan": orjson.Fragment(compiled.plan)})
 
 
 @lru_cache(_MAX_CONSTANTS)

@@ -55,12 +55,12 @@ class DecisionTally:
 
     def record(self, decided: DecisionRecord) -> None:
         """Count a decision that Envoy will tell of: one that named a version, in headers that there was room for."""
-        rollout, facts = decided.rollout, decided.facts
+        compiled, facts = decided.rollout, decided.facts
         arm, version = decided.decision.counted_arm, decided.decision.version
-        if rollout is None or arm is None or version is None or decided.request.full:
+        if compiled is None or arm is None or version is None or decided.request.full:
             return
         second = self._second = max(self._second, int(self._now()))
-        epoch = (rollout.key, rollout.epoch_id)
+        epoch = (compiled.key, compiled.epoch_id)
         key: _Counted = (*epoch, arm, version, second)
         if may_stream(decided.request):
             key = (*key, True)

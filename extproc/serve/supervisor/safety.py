@@ -187,13 +187,13 @@ class HostSafety:
         held = (known or there)[-1]
         return held, await self._kept(held.key)
 
-    def kills(self, rollout: str) -> list[HeldKill]:
-        """The kills of ``rollout`` that are in force."""
-        return kills_in_force(self._held, rollout)
+    def kills(self, key: str) -> list[HeldKill]:
+        """The kills of ``key`` that are in force."""
+        return kills_in_force(self._held, key)
 
-    async def end_kills(self, rollout: str, ids: Sequence[str], actor: str, at: float) -> list[str]:
-        """End the kills ``ids`` of ``rollout``; those that were in force."""
-        ended = [kill for kill in self.kills(rollout) if kill.id in ids]
+    async def end_kills(self, key: str, ids: Sequence[str], actor: str, at: float) -> list[str]:
+        """End the kills ``ids`` of ``key``; those that were in force."""
+        ended = [kill for kill in self.kills(key) if kill.id in ids]
         self._put({kill.key: kill._replace(ended_by=actor, ended_at=at) for kill in ended})
         for kill in ended:
             await self._kept(kill.key)
