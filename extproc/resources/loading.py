@@ -6,7 +6,7 @@ import errno
 import os
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from copy import deepcopy
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from hashlib import blake2b
 from itertools import islice
 from math import inf
@@ -26,8 +26,9 @@ from extproc.resources.folders import FolderListing, list_folder
 from extproc.resources.kinds import KINDS, DocumentKind
 from extproc.resources.loaded import LoadedDocument, R
 from extproc.resources.marked_yaml import Document, Path, dotted, read_documents, shown
+from extproc.resources.remainder import beside, remainder
 from extproc.resources.rollout import KIND, Rollout
-from extproc.suggestions import did_you_mean, listed
+from extproc.suggestions import close_to, did_you_mean, listed
 
 MAX_FILE_BYTES: Final = 1024 * 1024
 MAX_FAULTS: Final = 1000
@@ -40,10 +41,14 @@ UNREAD_CODES: Final = frozenset({"file_not_found", "file_unreadable"})
 
 @dataclass(frozen=True, slots=True)
 class Loaded:
-    """What a set of paths holds: the documents that are valid by themselves, and every fault of the others."""
+    """What a set of paths holds: the documents that are valid by themselves, and every fault of the others.
+
+    ``partly`` is what those are without the fields that have faults, where that is a document (``remainder``).
+    """
 
     documents: list[LoadedDocument[Any]]
     faults: list[Fault]
+    partly: list[LoadedDocument[Any]] = field(default_factory=list)
 
 
 def load_paths(paths: Iterable[str | os.PathLike[str]]) -> Loaded:
@@ -95,14 +100,14 @@ def load_valid(paths: Iterable[str | os.PathLike[str]], *, deadline: float = inf
         InvalidInput: with every fault of every file.
     """
     loaded = load_paths(paths)
-    documents = loaded.documents
+    judged = [*loaded.documents, *loaded.partly]
     faults = list(loaded.faults)
-    for conflict in find_conflicts([document.placed for document in documents]):
-        faults.append(conflict.fault(documents[conflict.second].line_at(conflict.path)))
-    faults.extend(beyond_deadline(documents, deadline))
+    for conflict in find_conflicts([document.placed for document in judged]):
+        faults.append(conflict.fault(judged[conflict.second].line_at(conflict.path)))
+    faults.extend(beyond_deadline(judged, deadline))
     if faults:
         raise InvalidInput(faults)
-    return documents
+    return loaded.documents
 
 
 def of_kind(documents: Iterable[LoadedDocument[Any]], model: type[R]) -> list[LoadedDocument[R]]:
@@ -179,7 +184,7 @@ def _check(body: object, kinds: Sequence[DocumentKind] = tuple(KINDS.values())) 
     if not isinstance(body, Mapping):
         return [Problem("mistyped_value", "a document is a mapping with apiVersion, kind, metadata and spec", ())]
     if foreign := list(_foreign(body, kinds)):
-        return foreign
+        return [*foreign, *_as_meant(body, kinds)]
     # One that does not say what it is is judged as the first.
     kind = next((kind for kind in kinds if kind.name == body.get("kind")), kinds[0])
     problems = [with_example(problem, kind.model) for problem in islice(kind.between(body), _ENOUGH)]
@@ -202,6 +207,16 @@ def _foreign(body: Mapping[str, Any], kinds: Sequence[DocumentKind]) -> Iterator
         yield Problem(
             "unsupported_api_version", f"{shown(version)} is not known here; {API_VERSION} is", ("apiVersion",)
         )
+
+
+def _as_meant(body: Mapping[str, Any], kinds: Sequence[DocumentKind]) -> Iterable[Problem]:
+    """What else is wrong with a document whose kind is only misspelt."""
+    names = [kind.name for kind in kinds]
+    meant = close_to(str(body.get("kind")), names)
+    if meant is None or body.get("kind") in names or body.get("apiVersion", API_VERSION) != API_VERSION:
+        return ()
+    found = _check({**body, "kind": meant}, kinds)
+    return found if isinstance(found, list) else ()
 
 
 def list_documents(folder: str | os.PathLike[str]) -> FolderListing:
@@ -246,7 +261,8 @@ def _load(data: bytes, name: str, loaded: Loaded) -> None:
         if isinstance(outcome, LoadedDocument):
             loaded.documents.append(outcome)
             continue
-        faults.extend(outcome)
+        faults.extend(outcome.faults)
+        loaded.partly.extend(outcome.partly)
         if len(faults) > MAX_FAULTS:
             message = f"only the first {MAX_FAULTS} faults of this file are listed"
             faults[MAX_FAULTS:] = [Fault("too_many_faults", message, name)]
@@ -254,20 +270,28 @@ def _load(data: bytes, name: str, loaded: Loaded) -> None:
     loaded.faults.extend(faults + ending)
 
 
-def _load_document(document: Document, file: str) -> LoadedDocument[Any] | list[Fault]:
-    """The document, or what is wrong with it by line."""
+def _load_document(document: Document, file: str) -> LoadedDocument[Any] | Loaded:
+    """The document, or what is wrong with it by line, and what it is without that."""
     node = document.node
     outcome: Resource | list[Problem] = _check(node.value)
-    if not isinstance(outcome, list):
-        outcome = list(KINDS[outcome.kind].in_vain(outcome)) or outcome
+    problems, rest = _judged(node.value, outcome)
     faults = list(document.faults)
-    if isinstance(outcome, list):
-        for p in outcome:
-            message, line = p.advice(node.written_at(p.path)), node.at(p.path).line
-            faults.append(Fault(p.code, message, file=file, line=line, field=dotted(p.path)))
-    elif not faults:
-        return LoadedDocument(outcome, node, file)
-    return sorted(faults, key=lambda fault: fault.line or 0)
+    for p in problems:
+        message, line = p.advice(node.written_at(p.path)), node.at(p.path).line
+        faults.append(Fault(p.code, message, file=file, line=line, field=dotted(p.path)))
+    if rest is not None and not faults:
+        return LoadedDocument(rest, node, file)
+    partly = [LoadedDocument(rest, node, file)] if rest is not None else []
+    return Loaded([], sorted(faults, key=lambda fault: fault.line or 0), partly)
+
+
+def _judged(body: Any, outcome: Resource | list[Problem]) -> tuple[list[Problem], Resource | None]:
+    """All that is wrong with a document of which ``_check`` says ``outcome``, and what it is without that."""
+    if not isinstance(outcome, list):
+        return list(KINDS[outcome.kind].in_vain(outcome)), outcome
+    if not isinstance(body, Mapping):
+        return outcome, None
+    return list(dict.fromkeys([*outcome, *beside(body, outcome)])), remainder(body, outcome)
 
 
 def _read(file: FilePath) -> bytes | Fault:
