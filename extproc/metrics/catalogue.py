@@ -72,6 +72,9 @@ POLICY_FAULTS: Final = Counter(
     ("reason",),
     values=tuple(POLICY_FAULT_REASONS),
 )
+BUILD_INFO: Final = Gauge(
+    "dropout_build_info", "1 for each version of Dropout that runs as `serve` or as a controller.", ("version",)
+)
 SNAPSHOT_REVISION: Final = Gauge(
     "dropout_snapshot_revision", "Store revision that the worker furthest behind decides from.", over="min"
 )

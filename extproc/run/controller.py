@@ -15,6 +15,7 @@ from typing import Final, TypeVar
 
 import msgspec
 
+import extproc
 from extproc.adapters.envoy.admin import Asking, EnvoyClusters
 from extproc.adapters.envoy.delivery import DeliveredClusters, EnvoyDelivery
 from extproc.adapters.regorus.control import ControlPolicies
@@ -42,6 +43,7 @@ from extproc.control.ticking import tick_until
 from extproc.control.unmet import UnmetOnHosts
 from extproc.errors import Unreachable
 from extproc.metrics.catalogue import (
+    BUILD_INFO,
     CONTROLLER_LEADS,
     CONTROLLER_ROLLOUTS,
     CONTROLLER_STABLE_TRIPPED,
@@ -262,6 +264,7 @@ class Controller:
     # -- what it says of itself
 
     def _watch(self, reconciler: Reconciler) -> None:
+        self._metrics.rows(lambda: [(BUILD_INFO, (extproc.__version__,), 1.0)])
         self._metrics.gauge(CONTROLLER_LEADS, lambda: float(reconciler.leading))
         self._metrics.gauge(CONTROLLER_ROLLOUTS, lambda: float(reconciler.under_way))
         self._metrics.gauge(CONTROLLER_STABLE_TRIPPED, lambda: float(reconciler.alarms))

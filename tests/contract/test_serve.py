@@ -17,6 +17,7 @@ import grpc
 import orjson
 import pytest
 
+import extproc
 from tests.support.decisions import decisions_in
 from tests.support.dropout import PROCESS, DropoutServer, alive, children_of, headers_of, request_of, wait_for
 from tests.support.process import PATIENCE
@@ -518,6 +519,8 @@ def test_the_pages_answer(environment: DropoutServer) -> None:
 
 def test_the_snapshot_page_says_what_workers_decide_from(environment: DropoutServer) -> None:
     page = environment.snapshot()
+    assert page["version"] == extproc.__version__
+    assert environment.metric("dropout_build_info", version=extproc.__version__) == 1
     (rollout,) = page["rollouts"]
     assert rollout["key"] == "payments/fraud-detector"
     assert (rollout["stable"], rollout["canary"], rollout["weight"]) == ("3", "4", 0)

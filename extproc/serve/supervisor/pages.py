@@ -9,6 +9,7 @@ from typing import Any, Final
 import msgspec
 import orjson
 
+import extproc
 from extproc.metrics.merging import Totals, merge
 from extproc.net.admin import Page
 from extproc.serve.messages import Description, WantDescription
@@ -89,6 +90,7 @@ class Pages:
         faults = [fault for refused in self._refusals for fault in refused.faults]
         faults += self._envoy.faults if self._envoy is not None else ()
         body = {
+            "version": extproc.__version__,
             "revision": newest.revision if newest is not None else None,
             "policy_revision": policies.revision if policies is not None else None,
             "quarantined": policies.quarantined if policies is not None else (),

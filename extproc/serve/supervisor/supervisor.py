@@ -14,9 +14,11 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Final, Never, assert_never
 
+import extproc
 from extproc.clock import SystemClock
 from extproc.errors import DropoutError
 from extproc.metrics.catalogue import (
+    BUILD_INFO,
     DOCUMENTS_MISSING,
     OBSERVER_REPLACED,
     OBSERVER_UP,
@@ -93,6 +95,7 @@ class Supervisor:
         self._settings = tuning
         self._lock = lock
         self._metrics = Metrics(SystemClock())
+        self._metrics.rows(lambda: [(BUILD_INFO, (extproc.__version__,), 1.0)])
         self._totals = Totals()
         self._stopping = asyncio.Event()
         self._hurry = asyncio.Event()
@@ -308,7 +311,7 @@ class Supervisor:
     def _serving(self) -> str:
         listen = ", ".join(slot.config.endpoint.target for slot in self._workers.slots)
         workers = "1 worker" if len(self._workers.slots) == 1 else f"{len(self._workers.slots)} workers"
-        return f"{workers} on {listen}; admin {self._admin.url}"
+        return f"{workers} of dropout {extproc.__version__} on {listen}; admin {self._admin.url}"
 
     def _say(self, line: str) -> None:
         self._parts.say(line)
