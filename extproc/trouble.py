@@ -6,12 +6,12 @@ Both are warnings: whoever has the log show no less must not be left with a trou
 from __future__ import annotations
 
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from typing import NamedTuple
 
 
 class _Lasting(NamedTuple):
-    faults: frozenset[str]
+    codes: frozenset[str]
     since: float
 
 
@@ -33,11 +33,18 @@ class Troubles:
 
     def note(self, subject: str, *faults: str) -> None:
         """These are all that there are now: each is told once while it lasts, the end of the last with how long."""
+        self.note_codes(subject, {fault: fault for fault in faults})
+
+    def note_codes(self, subject: str, faults: Mapping[str, str]) -> None:
+        """``note``, by code: what is told again in other words, such as other numbers, is the same trouble.
+
+        A message that begins with the subject is a sentence of its own.
+        """
         before = self._lasting.pop(subject, None)
         told, since = before or _Lasting(frozenset(), self._monotonic())
-        for fault in dict.fromkeys(faults):
-            if fault not in told:
-                self._warn(f"{subject}: {fault}")
+        for code, message in faults.items():
+            if code not in told:
+                self._warn(message if message.startswith(f"{subject} ") else f"{subject}: {message}")
         if faults:
             self._lasting[subject] = _Lasting(frozenset(faults), since)
         elif told:

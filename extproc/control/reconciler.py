@@ -206,11 +206,8 @@ class Reconciler:
 
     def _note(self, fault: Fault | None) -> None:
         """Say what is wrong with the store once, and when it is over."""
-        known, self.fault = self.fault, fault
-        if fault is None:
-            self._troubles.note("rollouts")
-        elif known is None or known.code != fault.code:
-            self._troubles.note("rollouts", f"they wait: {fault}")
+        self.fault = fault
+        self._troubles.note_codes("rollouts", {fault.code: f"they wait: {fault}"} if fault is not None else {})
 
     # -- moving
 

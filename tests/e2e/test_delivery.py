@@ -128,7 +128,7 @@ def test_an_envoy_whose_folder_was_made_anew_is_told_of_everywhere_until_it_is_s
         why = f"Envoy at {address} {MADE_ANEW}"
         everywhere = {"page": [(False, why)], "errors": [why], "metric": 0, "rollout": [why]}
         wait_until(lambda: told() == everywhere, "a word everywhere")
-        line = f"Envoy at {address}: {MADE_ANEW} (envoy_behind)"
+        line = f"Envoy at {address} {MADE_ANEW} (envoy_behind)"
         wait_until(lambda: line in environment.dropout.log(), "a word in the log")
         environment.envoy.stop()
         environment.envoy.start()

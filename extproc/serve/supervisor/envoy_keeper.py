@@ -105,9 +105,8 @@ class EnvoyKeeper:
 
     def _tell(self) -> None:
         for address, fault in self._troubling().items():
-            name = f"Envoy at {address}"
-            told = (f"{fault.message.removeprefix(f'{name} ')} ({fault.code})",) if fault is not None else ()
-            self._troubles.note(name, *told)
+            told = {fault.code: f"{fault.message} ({fault.code})"} if fault is not None else {}
+            self._troubles.note_codes(f"Envoy at {address}", told)
 
     def rows(self) -> Iterator[Row]:
         """For the metrics."""

@@ -1,13 +1,13 @@
 """The supervisor's part in safety: the kills and trips that this host holds by itself, and who has them.
 
-Workers go by them at once. The file has them before anybody is told that they are kept, the store as soon as it takes
-them; both are slow or away at times, so each has a thread of its own, and nothing waits for either.
+Workers go by them at once. The file has them before anybody is told that they are kept; it is slow or away at times, so
+it has a thread of its own, and nothing waits for it. The store has them as soon as it takes them (``safety_store``).
 """
 
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Callable, Coroutine, Mapping, Sequence
+from collections.abc import Awaitable, Callable, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import suppress
 from typing import Any, Final, NamedTuple, Protocol, TypeVar
@@ -31,9 +31,6 @@ from extproc.trouble import Troubles
 
 CHECK_SECONDS: Final = 0.2
 """How often the file is looked at for what another ``serve`` put there."""
-
-TELL_SECONDS: Final = 0.5
-"""How often the store is told what it does not have, and asked which kills were ended."""
 
 RETRY_SECONDS: Final = 1.0
 START_SECONDS: Final = 3.0
@@ -62,7 +59,7 @@ class Register(Protocol):
 
 
 class HostSafety:
-    """What one ``serve`` holds. Belongs to one event loop.
+    """What one ``serve`` holds, and keeps in ``file``. Belongs to one event loop.
 
     ``changed`` is called when workers are to go by something else, ``adopted`` with trips that another ``serve`` of the
     host made. ``warn`` writes a line for people.
@@ -71,14 +68,12 @@ class HostSafety:
     def __init__(
         self,
         file: SafetyFile,
-        register: Register,
         *,
         changed: Callable[[], None],
         adopted: Callable[[Sequence[LocalTrip]], None],
         warn: Callable[[str], None],
     ) -> None:
         self._file = file
-        self._register = register
         self._changed = changed
         self._adopted = adopted
         self._warn = warn
@@ -87,10 +82,9 @@ class HostSafety:
         self._left_out: frozenset[Key] = frozenset()
         self._turn = asyncio.Event()
         self._news_for_file = asyncio.Event()
-        self._news_for_store = asyncio.Event()
-        self._file_thread = ThreadPoolExecutor(1, "safety-file")
-        self._store_thread = ThreadPoolExecutor(1, "safety-store")
+        self._thread = ThreadPoolExecutor(1, "safety-file")
         self._troubles = Troubles(warn)
+        self.news_for_store = asyncio.Event()
         self.fault: Fault | None = None
         self.store_fault: Fault | None = None
 
@@ -129,33 +123,26 @@ class HostSafety:
         trips = [entry for entry in self._held.values() if isinstance(entry, HeldTrip)]
         self._put({trip.key: trip._replace(stored=False) for trip in trips})
 
-    async def keep_file(self) -> None:
+    async def run(self) -> None:
         """Have the file agree with what is held, until cancelled."""
-        await self._again(self._keep, self._news_for_file, CHECK_SECONDS)
+        while True:
+            with suppress(TimeoutError):
+                await asyncio.wait_for(self._news_for_file.wait(), CHECK_SECONDS)
+            if not await self._keep():
+                await asyncio.sleep(RETRY_SECONDS)
 
-    async def tell_store(self) -> None:
-        """Have the store told what it does not have, until cancelled."""
-        await self._again(self._tell, self._news_for_store, TELL_SECONDS)
-
-    async def close(self) -> None:
-        """Have the file written, and the store told if it takes it now; say what it does not have."""
+    async def close(self, tell: Callable[[], Awaitable[None]]) -> None:
+        """Have the file written, and the store told by ``tell`` if it takes it now; say what it does not have."""
         with suppress(TimeoutError):
             await asyncio.wait_for(self._keep(), LAST_WRITE_SECONDS)
         if self.waiting:
             with suppress(TimeoutError):
-                await asyncio.wait_for(self._tell(), LAST_TELL_SECONDS)
+                await asyncio.wait_for(tell(), LAST_TELL_SECONDS)
                 await asyncio.wait_for(self._keep(), LAST_WRITE_SECONDS)
         if self.waiting:
             file = self._file.path
             where = f"{file} has it, and whoever starts next tells the store" if self.is_kept() else "nor has any file"
             self._warn(f"the store does not have {_counted(self.waiting)} yet: {where}")
-
-    async def _again(self, do: Callable[[], Coroutine[Any, Any, bool]], news: asyncio.Event, seconds: float) -> None:
-        while True:
-            with suppress(TimeoutError):
-                await asyncio.wait_for(news.wait(), seconds)
-            if not await do():
-                await asyncio.sleep(RETRY_SECONDS)
 
     # -- what happens
 
@@ -220,7 +207,7 @@ class HostSafety:
         self._unkept.update(news)
         if self._hold(news):
             self._news_for_file.set()
-            self._news_for_store.set()
+            self.news_for_store.set()
 
     def _hold(self, news: Mapping[Key, Entry | None]) -> bool:
         """Take ``news`` over; whether there was any."""
@@ -243,11 +230,11 @@ class HostSafety:
         try:
             if unkept:
                 unkept.update({key: self._held[key] for key in self._left_out if key in self._held})
-                contents = await self._on(self._file_thread, lambda: self._file.update(unkept, known))
+                contents = await self._on_thread(lambda: self._file.update(unkept, known))
                 found, self._left_out = contents.held, contents.left_out
                 self._unkept = {key: new for key, new in self._unkept.items() if unkept.get(key, self) is not new}
             else:
-                changed = await self._on(self._file_thread, self._file.read_if_changed)
+                changed = await self._on_thread(self._file.read_if_changed)
                 found = changed if changed is not None else self._held
         except Unreachable as error:
             self._note(error.faults[0])
@@ -272,7 +259,7 @@ class HostSafety:
         trips = [one.trip for key, one in news.items() if isinstance(one, HeldTrip) and one.in_force]
         new_trips = [trip for trip in trips if (trip.rollout, trip.version) not in self._held]
         if self._hold(news):
-            self._news_for_store.set()
+            self.news_for_store.set()
         if new_trips:
             self._adopted(new_trips)
 
@@ -285,40 +272,36 @@ class HostSafety:
         return key not in self._unkept and key not in self._left_out
 
     def _note(self, fault: Fault | None) -> None:
-        known, self.fault = self.fault, fault
-        if fault is None:
-            self._troubles.note("safety file")
-        elif known is None or known.code != fault.code:
-            self._troubles.note("safety file", f"{fault}; what it does not have holds as long as this process lives")
+        self.fault = fault
+        also = "what it does not have holds as long as this process lives"
+        self._troubles.note_codes("safety file", {fault.code: f"{fault}; {also}"} if fault is not None else {})
 
     def _full(self) -> Fault:
         message = f"there is no room for {len(self._left_out)} of this host's kills and trips"
         return Fault("safety_file_full", message, file=str(self._file.path))
 
+    async def _on_thread(self, call: Callable[[], _T]) -> _T:
+        return await asyncio.get_running_loop().run_in_executor(self._thread, call)
+
     # -- the store
 
-    async def _tell(self) -> bool:
-        """Tell the store what it does not have; whether it took that."""
-        self._news_for_store.clear()
-        asked = [entry for entry in self._held.values() if entry.waits or isinstance(entry, HeldKill)]
-        if not asked:
-            self.store_fault = None
-            return True
-        told = await self._on(self._store_thread, lambda: self._register.tell(asked))
-        self.store_fault = told.fault
+    @property
+    def asked(self) -> list[Entry]:
+        """What the store is to be told, or asked about: whether a kill was ended."""
+        return [entry for entry in self._held.values() if entry.waits or isinstance(entry, HeldKill)]
+
+    def answered(self, asked: Sequence[Entry], answer: StoreAnswer) -> None:
+        """Take over what the store made of those that were ``asked``."""
+        self.store_fault = answer.fault
         before = {entry.key: entry for entry in asked}
         news: dict[Key, Entry | None] = {}
-        for key, entry in told.changes.items():
+        for key, entry in answer.changes.items():
             ours = self._held.get(key)
             if ours == before[key]:
                 news[key] = entry
             elif ours is not None and entry is not None:  # it was changed meanwhile
                 news[key] = joined(entry, ours)
         self._put(news)
-        return True
-
-    async def _on(self, thread: ThreadPoolExecutor, call: Callable[[], _T]) -> _T:
-        return await asyncio.get_running_loop().run_in_executor(thread, call)
 
 
 def _counted(entries: Sequence[Entry]) -> str:

@@ -70,6 +70,7 @@ from extproc.serve.supervisor.questions import Questions
 from extproc.serve.supervisor.rollout_gauges import RolloutGauges
 from extproc.serve.supervisor.safety import HostSafety
 from extproc.serve.supervisor.safety_file import SafetyFile
+from extproc.serve.supervisor.safety_store import SafetyStoreKeeper
 from extproc.serve.supervisor.socket_keeper import SocketKeeper
 from extproc.serve.supervisor.state_keeper import StateKeeper
 from extproc.serve.supervisor.unmet import UnmetKeeper
@@ -126,6 +127,7 @@ class Supervisor:
         self._policies = self._keep_policies(plan.policies) if plan.policies is not None else None
         self._hangs = HangKeeper(self._workers, self._policies, tuning, self._warn)
         self._safety = self._be_safe(plan.safety)
+        self._safety_store = SafetyStoreKeeper(self._safety, parts.register)
         self._standings = RolloutGauges(parts.open_store, self._safety, SystemClock(), self._warn)
         self._metrics.rows(self._standings.rows)
         self._unmet = UnmetKeeper(
@@ -182,7 +184,6 @@ class Supervisor:
     def _be_safe(self, plan: SafetyPlan) -> HostSafety:
         safety = HostSafety(
             SafetyFile(plan.file, self._warn),
-            self._parts.register,
             changed=self._held_changed,
             adopted=lambda trips: self._protection.adopt(trips) if self._protection is not None else None,
             warn=self._warn,
@@ -292,8 +293,8 @@ class Supervisor:
             several.create_task(self._documents.prepare())
             if self._policies is not None:
                 several.create_task(self._policies.prepare())
-        self._last_tasks.keep("safety file", self._safety.keep_file)
-        self._last_tasks.keep("safety store", self._safety.tell_store)
+        self._last_tasks.keep("safety file", self._safety.run)
+        self._last_tasks.keep("safety store", self._safety_store.run)
 
     async def _look_again(self) -> None:
         self._workers.changed.clear()
@@ -426,7 +427,7 @@ class Supervisor:
             await self._protection.stop()
         await self._last_tasks.end()
         self._host_socket.close()
-        await self._safety.close()
+        await self._safety.close(self._safety_store.tell)
         if self._lock is not None:
             endpoints = (slot.config.endpoint for slot in self._workers.slots)
             self._lock.clean_up(endpoint for endpoint in endpoints if isinstance(endpoint, UnixEndpoint))

@@ -26,6 +26,7 @@ from extproc.serve.hosts import Answers
 from extproc.serve.supervisor import safety as module
 from extproc.serve.supervisor.safety import HostSafety
 from extproc.serve.supervisor.safety_file import SafetyFile
+from extproc.serve.supervisor.safety_store import SafetyStoreKeeper
 from extproc.snapshot.held import HeldKill, HeldTrip
 from extproc.snapshot.trips import LocalTrip
 from extproc.state import StateFolder
@@ -64,14 +65,14 @@ class Environment:
         """Another ``serve`` in the place of the one that there was, which was killed."""
         self.file = SafetyFile(StateFolder.of(self.url, None).safety, lambda _line: None)
         nothing = lambda *_: None  # noqa: E731
-        self.safety = HostSafety(self.file, self.register, changed=nothing, adopted=nothing, warn=nothing)
+        self.safety = HostSafety(self.file, changed=nothing, adopted=nothing, warn=nothing)
         asyncio.run(self.safety.load())
 
     def turn(self) -> None:
         """The file is written, and the store is told if it is there."""
         asyncio.run(self.safety._keep())
         if not self.store_is_away:
-            asyncio.run(self.safety._tell())
+            asyncio.run(SafetyStoreKeeper(self.safety, self.register).tell())
             asyncio.run(self.safety._keep())
 
     def _act(self, action: Kill | Restore) -> ActionResult:
@@ -203,7 +204,7 @@ def test_two_serves_of_one_store_hold_the_same(environment: Environment) -> None
     adopted: list[LocalTrip] = []
     nothing = lambda *_: None  # noqa: E731
     file = SafetyFile(StateFolder.of(environment.url, None).safety, nothing)
-    other = HostSafety(file, environment.register, changed=nothing, adopted=adopted.extend, warn=nothing)
+    other = HostSafety(file, changed=nothing, adopted=adopted.extend, warn=nothing)
     environment.safety.observed([TRIP], [])
     (kill,) = environment.kill(HeldKill("0123456789abcdef", KEY, "alice", 1e9)).kills
     asyncio.run(other._keep())

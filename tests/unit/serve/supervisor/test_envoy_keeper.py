@@ -63,5 +63,5 @@ async def test_one_that_does_not_come_is_told_of_and_so_is_that_it_came(monkeypa
     told = Told((SILENT, True), (SILENT, False), (SILENT, False), (None, False))
     await follow(told, monkeypatch)
     begin, end = told.warned
-    assert begin == f"Envoy at {ADDRESS}: does not answer (envoy_silent)"
+    assert begin == f"Envoy at {ADDRESS} does not answer (envoy_silent)"
     assert end.startswith(f"Envoy at {ADDRESS}: well again after ")

@@ -20,6 +20,7 @@ from extproc.serve.supervisor import host_socket as module
 from extproc.serve.supervisor.host_socket import HostSocket
 from extproc.serve.supervisor.safety import HostSafety, StoreAnswer
 from extproc.serve.supervisor.safety_file import SafetyFile
+from extproc.serve.supervisor.safety_store import SafetyStoreKeeper
 from extproc.serve.tasks import Tasks
 from extproc.snapshot.held import Entry, HeldKill
 from tests.support.dropout import wait_for
@@ -52,17 +53,17 @@ async def safety(tmp_path: Path, folder: Path) -> AsyncIterator[HostSafety]:
     """A ``serve`` whose socket is in ``folder``."""
     nothing = lambda *_: None  # noqa: E731
     file = SafetyFile(tmp_path / "safety", nothing)
-    safety = HostSafety(file, NoStore(), changed=nothing, adopted=nothing, warn=nothing)
+    safety = HostSafety(file, changed=nothing, adopted=nothing, warn=nothing)
     await safety.load()
     served = HostSocket(folder, safety, lambda: LACKS, nothing)
-    tasks = Tasks(nothing)
-    for work in (safety.keep_file, safety.tell_store, served.run):
-        tasks.keep(work.__name__, work)
+    store, tasks = SafetyStoreKeeper(safety, NoStore()), Tasks(nothing)
+    for work in (safety.run, store.run, served.run):
+        tasks.keep(work.__qualname__, work)
     await asyncio.to_thread(wait_for, HostSockets(folder).present, "a socket", 5)
     yield safety
     await tasks.end()
     served.close()
-    await safety.close()
+    await safety.close(store.tell)
     assert names(folder) == []
 
 
