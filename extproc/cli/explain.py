@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 import os
 from collections.abc import Iterable, Mapping
-from contextlib import ExitStack, suppress
+from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Final
@@ -24,15 +24,18 @@ from extproc.datapath.embedded_policy import Embedded
 from extproc.datapath.explanation import explain as in_words
 from extproc.datapath.explanation import explain_logged
 from extproc.datapath.logged import LoggedEvents, facts_of, is_plan, overlay_of, rollout_of, verdict_of
+from extproc.datapath.model import Mutation, Request
 from extproc.datapath.pipeline import Pipeline
+from extproc.datapath.ports import DecisionRecord
 from extproc.datapath.record import record_of, unit_text
+from extproc.datapath.remote_policies import RemotePolicies
 from extproc.decision_id import DecisionIds, IdKeys
 from extproc.errors import Fault, InvalidInput, Unreachable
 from extproc.matching import MatchTable
 from extproc.resources.loaded import LoadedDocument
 from extproc.resources.loading import load_valid, of_kind
 from extproc.resources.rollout import Rollout
-from extproc.run.given import GivenFeatures, GivenTime, given_policies, given_request
+from extproc.run.given import GivenFeatures, GivenTime, given_engine, given_request
 from extproc.settings import settings
 from extproc.snapshot.compile import compile_rollout
 from extproc.snapshot.holder import SnapshotHolder
@@ -48,6 +51,9 @@ _FOLDER: Final = click.Path(path_type=Path)
 @click.option("--rollouts", type=_FOLDER, metavar="DIR", help="Documents to explain; default: those in the store.")
 @click.option("--store", help="The store whose status counts; default: DROPOUT_STORE, if it is there.")
 @click.option("--policies", type=_FOLDER, metavar="DIR", help="The policies; needed where a rollout asks one.")
+@click.option(
+    "--policy-engine", metavar="URL", help="Ask an OPA, opa+http://HOST:PORT, in place of the rules of --policies."
+)
 @click.option("--method", default="GET", show_default=True, help="The request's method.")
 @click.option("--path", help="The request's path, with its query.")
 @click.option("-H", "--header", "headers", multiple=True, metavar="'NAME: VALUE'", help="A header; may be repeated.")
@@ -96,6 +102,7 @@ def _explained(
     rollouts: Path | None,
     store: str | None,
     policies: Path | None,
+    policy_engine: str | None,
     method: str,
     path: str | None,
     headers: tuple[str, ...],
@@ -111,12 +118,21 @@ def _explained(
     features = GivenFeatures(given)
     snapshot, unreadable = _snapshot(rollouts, store, SystemClock())
     ids = DecisionIds(_Held(IdKeys.throwaway()), 0, clock)
-    with ExitStack() as stack:
-        engine = None if policies is None else Embedded(stack.enter_context(given_policies(policies)))
+    with given_engine(policies, policy_engine) as engine:
         pipeline = Pipeline(_Held(snapshot), _Held(engine), features, ids, clock)
-        mutation, decided = asyncio.run(pipeline.decide(request))
+        mutation, decided = asyncio.run(_decided(pipeline, request, engine))
     sentences = [*in_words(snapshot, decided, mutation), *_left_out(unreadable)]
     return record_of(decided.decision, unit_text(decided.decision.unit)), sentences
+
+
+async def _decided(
+    pipeline: Pipeline, request: Request, engine: Embedded | RemotePolicies | None
+) -> tuple[Mutation, DecisionRecord]:
+    try:
+        return await pipeline.decide(request)
+    finally:
+        if engine is not None:
+            await engine.close()
 
 
 def _refuse_more(context: click.Context) -> None:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Iterable, Mapping
+from contextlib import nullcontext
 from pathlib import Path
 from typing import Any, Final
 
@@ -24,15 +25,18 @@ _FOLDER: Final = click.Path(path_type=Path)
 
 @click.command(short_help="Decide a log's decisions again and list what differs.")
 @click.argument("log", type=_FOLDER)
-@click.option("--policies", type=_FOLDER, metavar="DIR", required=True, help="The policies to ask.")
+@click.option(
+    "--policies", type=_FOLDER, metavar="DIR", help="The policies to ask; default: none, what they said is a fact."
+)
 @click.option(
     "--against", type=_FOLDER, metavar="DIR", help="Policies to compare with, in place of the log's decisions."
 )
 @click.option("--rollouts", type=_FOLDER, metavar="DIR", help="Documents in place of those in the log.")
 @output_option
-def replay(log: Path, policies: Path, against: Path | None, rollouts: Path | None, output: str) -> int:
+def replay(log: Path, policies: Path | None, against: Path | None, rollouts: Path | None, output: str) -> int:
     """Decide every decision of a log again, and list what comes out differently.
 
+    Without --policies what a policy said is taken from the log, as of one that was asked over the network.
     Left out are the decision's id, times and durations. LOG may be packed by gzip, and - is standard input.
 
     With --against both sets of policies decide, and what they decide otherwise is counted by rollout, arm and version,
@@ -41,15 +45,17 @@ def replay(log: Path, policies: Path, against: Path | None, rollouts: Path | Non
     documents = (
         None if rollouts is None else {d.resource.key: d.resource for d in of_kind(load_valid([rollouts]), Rollout)}
     )
-    if against is not None:
+    if against is not None and policies is None:
+        raise click.UsageError("--against needs --policies, which it is compared with")
+    if against is not None and policies is not None:
         return _compare(log, policies, against, documents, output)
     counted = Counter(dict.fromkeys(("decisions", "reproduced", "different", "not_replayable", "faults"), 0))
-    with given_policies(policies) as engine:
+    with nullcontext() if policies is None else given_policies(policies) as engine:
         for replayed in Replay(engine, documents).lines(lines_of(log)):
             _count(counted, replayed)
             _print_replayed(replayed, log, output)
     if output == "json":
-        print_json({**counted, "policy_revision": engine.revision})
+        print_json({**counted, "policy_revision": engine.revision if engine is not None else None})
     else:
         click.echo(
             f"{counted['decisions']} decisions: {counted['reproduced']} reproduced, {counted['different']} different, "

@@ -12,7 +12,7 @@ from typing import Any, Protocol
 
 from extproc.clock import Clock
 from extproc.datapath.model import NO_FEATURES, Facts, Features, PolicyVerdict, Request, Unit
-from extproc.datapath.policy_input import build_input
+from extproc.datapath.policy_input import build_input, paths_of
 from extproc.datapath.ports import InputReads
 from extproc.datapath.unit import draw, entity_of, unit_of
 from extproc.decision_id import Nonce
@@ -91,7 +91,7 @@ class Gatherer:
         if compiled.policy is None:
             return Facts(unit, buckets, features, too_large=request.too_large)
         start = perf_counter_ns()
-        verdict, document = self._known(engine, compiled.policy.path, compiled, request, unit, features)
+        verdict, document = self._known(engine, compiled.policy, compiled, request, unit, features)
         if verdict is None and engine is not None and document is not None:
             left = self._deadline - timings.get("features", 0.0) / 1e6
             verdict = await engine.fetch(compiled.policy, document, min(compiled.policy.timeout, left))
@@ -107,7 +107,7 @@ class Gatherer:
     def _known(
         self,
         engine: PolicySource | None,
-        path: str,
+        use: PolicyUse,
         compiled: CompiledRollout,
         request: Request,
         unit: Unit,
@@ -117,12 +117,13 @@ class Gatherer:
         if engine is None:
             return _NO_POLICIES, None
         try:
-            document = build_input(request, compiled, unit, features, self._clock.now(), engine.reads(path))
+            reads = engine.reads(use.path) if use.reads is None else paths_of(use.reads)
+            document = build_input(request, compiled, unit, features, self._clock.now(), reads)
         except Exception as error:  # onError is for this too: what a policy would have denied is not let through
             message = f"the input cannot be built: {type(error).__name__}"
-            allow = not engine.can_deny(path)
+            allow = not engine.can_deny(use.path)
             return PolicyVerdict(allow=allow, fault=Reason.POLICY_ERROR, message=message), None
-        return engine.known(path, document), document
+        return engine.known(use.path, document), document
 
 
 _FEATURES_MISSING = Features(fault=Reason.FEATURE_MISSING)

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Mapping
 from datetime import UTC, datetime
-from functools import cached_property
+from functools import cached_property, lru_cache
 from typing import Any, Final, NamedTuple
 from urllib.parse import parse_qs, unquote
 
@@ -27,6 +27,7 @@ _MAX_PORT_DIGITS: Final = 5
 _HTTP: Final = ("attributes", "request", "http")
 _HEADERS: Final = (*_HTTP, "headers")
 _BUT: Final = "!"
+_MAX_DOCUMENTS: Final = 4096
 
 
 class InputPaths:
@@ -80,6 +81,13 @@ class InputPaths:
         depth = len(path)
         return frozenset(read[depth] for read in self._paths if len(read) > depth and read[:depth] == path)
 
+    def within(self, others: InputPaths) -> InputPaths:
+        """Those that are in both, for paths without exceptions."""
+        both = [
+            max(mine, theirs, key=len) for mine in self._paths for theirs in others.raw_paths if _is_above(mine, theirs)
+        ]
+        return InputPaths(both)
+
     def _covers(self, path: InputPath) -> bool:
         return any(path[: len(read)] == read for read in self._paths)
 
@@ -87,6 +95,17 @@ class InputPaths:
     def plan(self) -> InputPlan:
         """What to build for this policy."""
         return _plan(self)
+
+
+def _is_above(one: InputPath, other: InputPath) -> bool:
+    """Or is below it, or the same."""
+    return one[: len(other)] == other[: len(one)]
+
+
+@lru_cache(_MAX_DOCUMENTS)
+def paths_of(reads: tuple[str, ...]) -> InputPaths:
+    """What a document says that its rule is told, see ``PolicyUse``."""
+    return InputPaths.parse(reads)
 
 
 EVERYTHING: Final = InputPaths([()])

@@ -291,15 +291,16 @@ class RemotePolicies:
 
         Several at most at a time: an engine that comes back is not met by all rules at once.
         """
+        answered = False
         try:
-            while rule.circuit.is_open:
+            while not answered:
                 await self._sleep(PROBE_SECONDS)
                 async with self._probes:
                     verdict = await self._asked(rule.use.path, rule.sample, rule.use.timeout)
-                if verdict.fault not in _NO_ANSWER:
-                    rule.circuit.close()
-                    self._heard(verdict)
+                answered = verdict.fault not in _NO_ANSWER
+            self._heard(verdict)
         finally:
+            rule.circuit.close()  # also by a bug: requests would find out again
             del self._probing[rule]
             self._told()
 

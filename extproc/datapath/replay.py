@@ -1,9 +1,9 @@
 """Logged decisions, decided again: the same ``decide`` on the facts that the log holds.
 
 The unit is not in the log, so its buckets stand in for it; what the gatherer found out (a missing unit, features that
-came too late, a policy in quarantine) is taken as it was. The policies are asked again, on the part of the input that
-was written down. Where that is not the whole of what they read, or the rollout's document has changed what was
-gathered, the decision is not replayable and says why.
+came too late, a policy in quarantine) is taken as it was, and so is what a policy said where none are given. Else they
+are asked again, on the part of the input that was written down. Where that is not the whole of what they read, or the
+rollout's document has changed what was gathered, the decision is not replayable and says why.
 """
 
 from __future__ import annotations
@@ -28,7 +28,7 @@ from extproc.datapath.logged import (
     verdict_of,
 )
 from extproc.datapath.model import Decision, PolicyVerdict
-from extproc.datapath.policy_input import InputPaths
+from extproc.datapath.policy_input import EVERYTHING, InputPaths, paths_of
 from extproc.datapath.ports import EmbeddedEngine
 from extproc.datapath.record import RECORD_FIELDS, record_of
 from extproc.errors import DropoutError
@@ -36,7 +36,7 @@ from extproc.names import Reason
 from extproc.resources.input_paths import format_path
 from extproc.resources.rollout import Rollout
 from extproc.snapshot.compile import compile_rollout
-from extproc.snapshot.model import CompiledRollout
+from extproc.snapshot.model import CompiledRollout, PolicyUse
 from extproc.store.status import Status
 
 COMPARED: Final = tuple(field for field in RECORD_FIELDS if field not in ("decision_id", "stage_us"))
@@ -82,13 +82,13 @@ class BadEventError(Exception):
 
 
 class Replay:
-    """Decides logged events again, with ``engine`` for the policies.
+    """Decides logged events again, with ``engine`` for the policies; without one, what they said then is a fact.
 
     ``rollouts`` (by ``namespace/name``) take the place of the specs in the log, whose status stays; None decides by
     the specs in the log.
     """
 
-    def __init__(self, engine: EmbeddedEngine, rollouts: Mapping[str, Rollout] | None = None) -> None:
+    def __init__(self, engine: EmbeddedEngine | None, rollouts: Mapping[str, Rollout] | None = None) -> None:
         self._engine = engine
         self._rollouts = rollouts
         self._events = LoggedEvents()
@@ -148,7 +148,7 @@ class Replay:
 
     def _plan(self, event: Mapping[str, Any]) -> CompiledRollout:
         """The rollout to decide with: the logged one, or the one that takes its place."""
-        cached = (event["result"]["rollout"], orjson.dumps(event["input"]["plan"]))
+        cached = _named(event)
         if cached not in self._compiled:
             if len(self._compiled) >= _MAX_COMPILED:
                 self._compiled.clear()
@@ -176,26 +176,61 @@ class Replay:
         logged = verdict_of(event)
         if logged is None:
             raise NotReplayableError("no policy was asked, so its input is not in the log")
+        if self._engine is None:
+            self._check_same_question(compiled.policy, event)
+            return logged
         if logged.fault is Reason.POLICY_QUARANTINED or (logged.fault is not None and not event["reads"]):
             return logged
-        self._check_reads(compiled, event)
+        self._check_reads(self._engine, compiled, event)
         document = {name: value for name, value in event["input"].items() if name not in _OURS}
-        return self._engine.evaluate(compiled.policy.path, {**document, "rollout": compiled.policy_input})
+        document["rollout"] = compiled.policy_input
+        if compiled.policy.reads is not None:
+            document = _told(document, paths_of(compiled.policy.reads))
+        return self._engine.evaluate(compiled.policy.path, document)
 
-    def _check_reads(self, compiled: CompiledRollout, event: Mapping[str, Any]) -> None:
+    def _check_same_question(self, use: PolicyUse, event: Mapping[str, Any]) -> None:
+        """Where nobody is asked again, a document that asks otherwise has no answer."""
+        logged, _ = self._compiled[_named(event)]
+        if logged.policy is None or (logged.policy.path, logged.policy.reads) != (use.path, use.reads):
+            raise NotReplayableError("the document asks its policy otherwise than it did, and no --policies are asked")
+
+    def _check_reads(self, engine: EmbeddedEngine, compiled: CompiledRollout, event: Mapping[str, Any]) -> None:
         """Every part of the input that the policy reads now has to be in the log."""
         assert compiled.policy is not None
-        reads = self._engine.reads(compiled.policy.path)
+        reads = _reads(engine, compiled.policy)
         lacking = [pointer for pointer in event.get("erased", ()) if reads.include(*path_of(pointer))]
         if lacking:
             names = ", ".join(left_out(pointer, compiled) for pointer in lacking)
             raise NotReplayableError(f"the policy reads what was left out of the log: {names}")
         # The rollout is made from the plan, so it is there whatever was read.
         known = InputPaths.parse([*event["reads"], "rollout"])
-        for wanted in reads.raw_paths if isinstance(reads, InputPaths) else ((),):
+        for wanted in reads.raw_paths:
             if not known.include_whole(*wanted):
                 name = format_path(wanted) or "as a whole"
                 raise NotReplayableError(f"the policy reads input {name}, which it did not when this was logged")
+
+
+def _reads(engine: EmbeddedEngine, use: PolicyUse) -> InputPaths:
+    """What the rule reads now of what its document tells it."""
+    found = engine.reads(use.path)
+    reads = found if isinstance(found, InputPaths) else EVERYTHING
+    return reads if use.reads is None else reads.within(paths_of(use.reads))
+
+
+def _named(event: Mapping[str, Any]) -> tuple[str, bytes]:
+    """The plan of an event, by which what is compiled of it is kept."""
+    return event["result"]["rollout"], orjson.dumps(event["input"]["plan"])
+
+
+def _told(document: Mapping[str, Any], reads: InputPaths, *above: str) -> dict[str, Any]:
+    """The parts of ``document`` that a rule is told."""
+    return {
+        name: value
+        if not isinstance(value, Mapping) or reads.include_whole(*above, name)
+        else _told(value, reads, *above, name)
+        for name, value in document.items()
+        if reads.include(*above, name)
+    }
 
 
 def read_event(events: LoggedEvents, line: bytes) -> dict[str, Any] | None:

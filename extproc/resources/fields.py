@@ -16,7 +16,9 @@ from pydantic_core import PydanticCustomError
 
 from extproc.assignment import parse_percent
 from extproc.names import OWN_HEADERS
+from extproc.resources.input_paths import format_path, parse_path
 from extproc.resources.marked_yaml import shown
+from extproc.resources.policy_schema import POLICY_INPUT_SCHEMA, misspelt
 
 UPSTREAM_VARIABLES: Final = ("model", "version", "namespace", "name")
 """What an upstream template may name in braces."""
@@ -36,6 +38,7 @@ _PATH = r"""^/[!"$->@-~]{0,1023}$"""
 _HOST = r"^(\*\.)?([a-z0-9]([-a-z0-9]{0,61}[a-z0-9])?\.)*[a-z0-9]([-a-z0-9]{0,61}[a-z0-9])?$"
 _RULE = r"^[A-Za-z_][A-Za-z0-9_]*(/[A-Za-z_][A-Za-z0-9_]*)+$"
 _UPSTREAM = rf"^([!-z|~]|\{{({'|'.join(UPSTREAM_VARIABLES)})\}})+$"
+_READ = rf"^({'|'.join(POLICY_INPUT_SCHEMA['properties'])})([.\[].*)?$"
 _DURATION = r"^([0-9]+(\.[0-9]+)?(ns|us|µs|ms|s|m|h))+$"
 
 _UNIT_SECONDS: Final = {
@@ -49,6 +52,7 @@ _UNIT_SECONDS: Final = {
 }
 _DURATION_PART = re.compile(r"([0-9]+(?:\.[0-9]+)?)(ns|us|µs|ms|s|m|h)")
 _LONGEST_DURATION_SECONDS: Final = 2**63 / 1e9  # Go's own limit
+_LONGEST_READ: Final = 512
 _SHORTEST_TIMEOUT_SECONDS: Final = 0.001
 _LONGEST_TIMEOUT_SECONDS: Final = 365 * 24 * 3600
 _VARIABLE = re.compile(r"\{([^{}]*)\}")
@@ -106,6 +110,20 @@ def _upstream(template: str) -> str:
 
 
 _visible = _matching(_VISIBLE, "a value of 1 to 128 visible ASCII characters")
+
+
+def _read(text: str) -> str:
+    try:
+        path = parse_path(text)
+    except ValueError:
+        path = ()
+    if not path or len(text) > _LONGEST_READ:
+        examples = "features.risk or attributes.request.http.headers.x-tenant"
+        raise invalid(f"{shown(text)} is not a part of the input, such as {examples}")
+    message = misspelt(path, POLICY_INPUT_SCHEMA)
+    if message is not None:
+        raise invalid(message)
+    return format_path(path)
 
 
 def parse_duration(text: str) -> float:
@@ -196,6 +214,7 @@ Seed = Annotated[str, *_string(_SEED, _SEED_CHECK, "fraud-2026-11")]
 PathValue = Annotated[str, *_string(_PATH, _PATH_CHECK, "/v1/models/fraud-detector")]
 Host = Annotated[str, *_string(_HOST.replace("a-z", "A-Za-z"), _host, "api.example.com", "*.example.com")]
 RulePath = Annotated[str, *_string(_RULE, _RULE_CHECK, "routing/decision")]
+InputPart = Annotated[str, *_string(_READ, _read, "attributes.request.http.headers.x-tenant", "features.risk_score")]
 UpstreamTemplate = Annotated[str, *_string(_UPSTREAM, _upstream, "{model}-v{version}")]
 Duration = Annotated[
     float,

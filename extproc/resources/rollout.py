@@ -21,6 +21,7 @@ from extproc.resources.fields import (
     Duration,
     HeaderName,
     Host,
+    InputPart,
     Name,
     PathValue,
     Percent,
@@ -177,6 +178,12 @@ class PolicySpec(Part):
     out, it is denied where onError is deny, and goes to stable otherwise."""
     timeout: Annotated[Duration, written("10ms")] = 0.01
     """How long a decision waits for the verdict of a policy engine that is asked over the network."""
+    remember: Duration | None = None
+    """For how long such a verdict may be given again to a request of which the rule is told the same. Left out, each
+    request asks."""
+    reads: Annotated[list[InputPart], Field(min_length=1, json_schema_extra={"uniqueItems": True})] | None = None
+    """The parts of the input that the rule is told, which are then all that there is for it. Left out, it is told what
+    it reads, and a policy engine over the network everything but the time and the request's id."""
 
     @property
     def denies_unanswered(self) -> bool:

@@ -14,6 +14,7 @@ from extproc.decision_id import MAX_VARIANTS
 from extproc.names import RESERVED_ARMS
 from extproc.resources.as_written import duplicates, exactly_one, given, items, mapping
 from extproc.resources.faults import Problem
+from extproc.resources.input_paths import parse_path
 from extproc.resources.marked_yaml import Path, shown
 from extproc.resources.rollout import Rollout
 from extproc.resources.steps import STEP_FIELDS
@@ -38,6 +39,7 @@ def problems_between(body: Mapping[str, Any]) -> Iterator[Problem]:
     yield from _steps(spec)
     yield from _deadline(spec)
     yield from _layer(spec)
+    yield from _reads(spec)
     yield from duplicates("feature", items(mapping(spec.get("features")).get("names")), ("spec", "features", "names"))
 
 
@@ -144,6 +146,22 @@ def _analysis(analysis: Any, path: Path) -> Iterator[Problem]:
     yield from duplicates("template", templates, (*path, "templates"), "templateName")
     names = [mapping(argument).get("name") for argument in items(mapping(analysis).get("args"))]
     yield from duplicates("argument", names, (*path, "args"), "name")
+
+
+def _reads(spec: Mapping[str, Any]) -> Iterator[Problem]:
+    """A feature that a rule is told of is one that is read."""
+    path: Path = ("spec", "policy", "reads")
+    reads = items(mapping(spec.get("policy")).get("reads"))
+    yield from duplicates("part", reads, path)
+    names = items(mapping(spec.get("features")).get("names"))
+    for index, read in enumerate(reads):
+        try:
+            parts = parse_path(read) if isinstance(read, str) else ()
+        except ValueError:
+            continue
+        if parts[:1] == ("features",) and not (set(parts[1:2]) or set(names)) & set(names):
+            message = f"{shown(read)} is never there: spec.features.names does not have it"
+            yield Problem("invalid_value", message, (*path, index))
 
 
 def _layer(spec: Mapping[str, Any]) -> Iterator[Problem]:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import os
 from collections.abc import Iterable, Iterator, Mapping
-from contextlib import closing, contextmanager
+from contextlib import closing, contextmanager, nullcontext
 from dataclasses import replace
 from datetime import UTC, datetime
 from pathlib import Path
@@ -17,12 +17,15 @@ from extproc.adapters.regorus.policy import check_sources
 from extproc.adapters.regorus.process import LimitedEngine
 from extproc.clock import SystemClock
 from extproc.datapath.attributes import AttributeReader
-from extproc.datapath.model import Features, FeatureValue, Request
+from extproc.datapath.embedded_policy import Embedded
+from extproc.datapath.model import Features, FeatureValue, PolicyVerdict, Request
+from extproc.datapath.remote_policies import MIN_ASK_SECONDS, RemotePolicies
 from extproc.errors import InvalidInput
 from extproc.names import Reason
+from extproc.plugins import POLICY_ENGINE, open_adapter
 from extproc.resources.policies import PolicySources, read_sources
 from extproc.settings import settings
-from extproc.snapshot.model import FeatureNeed
+from extproc.snapshot.model import FeatureNeed, PolicyUse
 
 
 class GivenFeatures:
@@ -94,6 +97,14 @@ def checked_policies(folder: Path) -> PolicySources:
     return sources
 
 
+class _PatientPolicies(RemotePolicies):
+    """They wait as a person does: that a first question takes longer than others is no answer."""
+
+    async def fetch(self, use: PolicyUse, document: Mapping[str, Any], within: float) -> PolicyVerdict:
+        """The engine's verdict."""
+        return await super().fetch(use, document, max(within, MIN_ASK_SECONDS))
+
+
 @contextmanager
 def given_policies(folder: Path, field: str | None = None) -> Iterator[LimitedEngine]:
     """The policies of a folder, checked and limited as the server checks and limits them.
@@ -109,6 +120,23 @@ def given_policies(folder: Path, field: str | None = None) -> Iterator[LimitedEn
         raise InvalidInput(replace(fault, field=fault.field or field) for fault in error.faults) from error
     with closing(LimitedEngine(sources, settings().evaluation_limit)) as engine:
         yield engine
+
+
+@contextmanager
+def given_engine(policies: Path | None, url: str | None) -> Iterator[Embedded | RemotePolicies | None]:
+    """The policies of a folder, or the engine at ``url``, to be closed on its event loop; None where neither is given.
+
+    Raises:
+        InvalidInput: as ``given_policies`` and the adapter do, and ``policies_twice``.
+    """
+    if url is None:
+        with nullcontext() if policies is None else given_policies(policies) as engine:
+            yield None if engine is None else Embedded(engine)
+        return
+    if policies is not None:
+        message = "the request is decided by --policies or by --policy-engine: leave one of them out"
+        raise InvalidInput.of("policies_twice", message, field="--policy-engine")
+    yield _PatientPolicies(open_adapter(POLICY_ENGINE, url, "--policy-engine"), SystemClock())
 
 
 def _attributes(given: Iterable[str]) -> Mapping[str, Any]:

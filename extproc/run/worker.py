@@ -9,7 +9,7 @@ from __future__ import annotations
 import gc
 import logging
 import sys
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from functools import partial
 from typing import Any, Final, cast
 
@@ -274,6 +274,23 @@ class DecisionApplication:
         """Note it for the metrics."""
         if revision:
             self._metrics.policy(revision)
+
+    def watch_engine(self, tell: Callable[[str, Fault | None], object]) -> None:
+        """Of ``RemotePolicies``; another revision is noted for the metrics, too."""
+        remote = self._remote
+        if remote is None:
+            return
+        noted = remote.revision
+
+        def told() -> None:
+            nonlocal noted
+            if remote.revision != noted:
+                noted = remote.revision
+                self._metrics.policy(noted)
+            tell(noted, remote.fault)
+
+        remote.on_change.append(told)
+        told()
 
     def hold(self, trips: Sequence[LocalTrip], killed: Sequence[str]) -> None:
         """Beside what the store says, until the next of its kind."""

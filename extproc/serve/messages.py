@@ -169,6 +169,13 @@ class DecisionCounts(Message, frozen=True, tag="decided"):
     units: msgspec.Raw
 
 
+class EngineState(Message, frozen=True, tag="engine"):
+    """How it stands with the policy engine that it asks, at the start and whenever that is otherwise."""
+
+    policy_revision: str
+    fault: Fault | None
+
+
 class Draining(Message, frozen=True, tag="draining"):
     """It takes no new connections; what it counted comes once more, then it ends."""
 
@@ -184,6 +191,7 @@ FromWorker = (
     | WorkerCounted
     | Description
     | DecisionCounts
+    | EngineState
     | Draining
 )
 

@@ -208,7 +208,9 @@ def _feature_need(features: FeaturesSpec) -> FeatureNeed:
 
 
 def _policy_use(policy: PolicySpec) -> PolicyUse:
-    return PolicyUse(policy.path, _DENY_ON_ERROR[policy.on_error], policy.denies_unanswered, policy.timeout)
+    reads = None if policy.reads is None else tuple(policy.reads)
+    on_error = _DENY_ON_ERROR[policy.on_error]
+    return PolicyUse(policy.path, on_error, policy.denies_unanswered, policy.timeout, policy.remember or 0.0, reads)
 
 
 def _plan(rollout: Rollout, status: Status) -> bytes:

@@ -11,8 +11,10 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+import yaml
 
 from extproc.adapters.opa.policy import MAX_ANSWER_BYTES
+from extproc.cli.main import main
 from extproc.clock import SystemClock
 from extproc.datapath.circuit import MOST_FAILED
 from extproc.datapath.model import PolicyVerdict
@@ -25,6 +27,8 @@ from extproc.snapshot.model import PolicyUse
 from tests.support.certificates import identity
 from tests.support.dropout import DropoutServer
 from tests.support.pretender import Pretender
+from tests.support.process import wait_for
+from tests.support.rollouts import CANARY, document
 from tests.systems.opa import Opa, opa
 
 PATH = "routing/decision"
@@ -330,14 +334,57 @@ def test_an_address_that_cannot_be_meant_is_refused_before_anybody_is_asked(url:
     assert "geheim" not in str(refused.value)
 
 
-def test_requests_are_decided_by_an_opa_that_serve_is_pointed_to_and_end_at_on_error_without_it(start: Start) -> None:
-    server_of_policies = start(Opa())
-    server_of_policies.put_policy("routing", PINNED)
-    server = DropoutServer("--policy-engine", f"opa+{server_of_policies.url}", workers=1)
+def test_serve_ends_at_on_error_says_so_and_goes_on_by_itself_when_its_opa_is_back(start: Start) -> None:
+    policies = start(Bundled())
+    revision = f"{policies.folder}/main.tar.gz=r1"
+    server = DropoutServer("--policy-engine", f"opa+{policies.url}", workers=1)
     server.write_rollout(policy={"path": PATH, "onError": "stable", "timeout": "3s"})
     with server:
         assert server.ask()["x-model-version"] == "4"
         assert server.snapshot()["errors"] == []
-        server_of_policies.stop()
-        assert server.ask()["x-model-version"] == "3"
-        assert server.metric("dropout_decisions_total", reason="policy_unavailable") >= 1
+        assert server.metric("dropout_policy_engine_up") == 1
+        wait_for(lambda: server.snapshot()["policy_revision"] == revision, "the bundle's revision")
+        policies.stop()
+        for _ in range(MOST_FAILED + 1):
+            assert server.ask()["x-model-version"] == "3"
+        wait_for(lambda: server.snapshot()["errors"], "the fault")
+        (fault,) = server.snapshot()["errors"]
+        assert (fault["code"], fault["field"], fault["rollout"]) == ("policy_unavailable", "--policy-engine", None)
+        status, body = server.get("/readyz")
+        assert (status, body.decode()) == (200, f"ok\n--policy-engine: {fault['message']} (policy_unavailable)\n")
+        assert server.metric("dropout_decisions_total", reason="policy_unavailable") == MOST_FAILED + 1
+        assert server.metric("dropout_policy_engine_up") == 0
+        policies.start()
+        wait_for(lambda: server.snapshot()["errors"] == [], "a probe")
+        assert server.get("/readyz") == (200, b"ok\n")
+        assert server.ask()["x-model-version"] == "4"
+        assert server.metric("dropout_policy_info", revision=revision) == 1
+        assert server.metric("dropout_policy_openings_total") == 1
+
+
+def test_explain_says_what_an_opa_says_and_replay_takes_it_from_the_log(
+    opa: Opa, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    rule = '{"allow": true, "version": "4", "reason": concat(" ", object.keys(input))}'
+    opa.put_policy("routing", f"package routing\n\ndecision := {rule}\n")
+    asked = {**CANARY, "policy": {"path": PATH, "reads": ["unit"]}}
+    (tmp_path / "rollout.yaml").write_text(yaml.safe_dump(document(asked)))
+    engine = ["--policy-engine", f"opa+{opa.url}"]
+    request = ["--rollouts", str(tmp_path), "--path", "/v1/models/fraud-detector", "-H", "x-user-id: alice"]
+    with pytest.raises(SystemExit):
+        main(["explain", *engine, *request])
+    said = capsys.readouterr().out
+    assert "allowed, and pinned to version 4, because: unit." in said
+    with pytest.raises(SystemExit) as refused:
+        main(["explain", *engine, "--policies", str(tmp_path), *request])
+    assert refused.value.code == 2
+    assert "policies_twice" in capsys.readouterr().err
+    server = DropoutServer(*engine, "--sink", f"file:{tmp_path}/log.jsonl", workers=1)
+    server.write_rollout(policy={"path": PATH, "reads": ["unit"], "timeout": "3s"})
+    with server:
+        assert server.ask()["x-model-version"] == "4"
+    opa.clear()
+    with pytest.raises(SystemExit) as ended:
+        main(["replay", f"{tmp_path}/log.jsonl"])
+    assert ended.value.code == 0
+    assert capsys.readouterr().out.startswith("1 decisions: 1 reproduced")

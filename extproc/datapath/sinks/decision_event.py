@@ -103,7 +103,7 @@ class EventEncoder:
         event["reads"] = ()
         if compiled.policy is not None:
             event["path"] = compiled.policy.path
-            event["reads"] = self._input_paths(compiled.policy.path)
+            event["reads"] = compiled.policy.reads or self._input_paths(compiled.policy.path)
         if facts.verdict is not None:
             saw_unit = not constants.unit_pointers.isdisjoint(erased)
             event["policy"] = _verdict(facts.verdict, facts.unit.value if saw_unit else None, unit)

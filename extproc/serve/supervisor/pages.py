@@ -10,6 +10,7 @@ import msgspec
 import orjson
 
 import extproc
+from extproc.errors import Fault
 from extproc.metrics.merging import Totals, merge
 from extproc.net.admin import Page
 from extproc.serve.messages import Description, WantDescription
@@ -75,7 +76,15 @@ class Pages:
     async def _readyz(self) -> Page:
         if self._workers.phase != "kept" or not self._workers.serving:
             return Page(503, b"no worker serves\n")
-        return Page(200, b"ok\n")
+        # It decides all the same, and a policy engine that is away is away for every host: it is no reason to send
+        # requests elsewhere.
+        faults = "".join(f"{fault}\n" for fault in self._engine_faults())
+        return Page(200, f"ok\n{faults}".encode())
+
+    def _engine_faults(self) -> list[Fault]:
+        """What is wrong with the policy engine that workers ask, each once."""
+        faults = (slot.engine_fault for slot in self._workers.serving)
+        return list(dict.fromkeys(fault for fault in faults if fault is not None))
 
     async def _metrics(self) -> Page:
         await self._gather()
@@ -87,12 +96,14 @@ class Pages:
         described = {answer.worker: answer for answer in answers if isinstance(answer, Description)}
         newest = max(described.values(), key=lambda answer: answer.revision, default=None)
         policies = self._policies
+        asked = next((slot.policy_revision for slot in self._workers.serving), "") or None
         faults = [fault for refused in self._refusals for fault in refused.faults]
+        faults += self._engine_faults()
         faults += self._envoy.faults if self._envoy is not None else ()
         body = {
             "version": extproc.__version__,
             "revision": newest.revision if newest is not None else None,
-            "policy_revision": policies.revision if policies is not None else None,
+            "policy_revision": policies.revision if policies is not None else asked,
             "quarantined": policies.quarantined if policies is not None else (),
             "rollouts": orjson.Fragment(bytes(newest.rollouts)) if newest is not None else [],
             "errors": [
@@ -119,5 +130,6 @@ class Pages:
             "state": "starting" if slot.serving and self._workers.phase == "starting" else slot.state,
             "revision": described.revision if described is not None else slot.revision,
             "policy_revision": slot.policy_revision,
+            "policy_engine": slot.engine_fault.message if slot.engine_fault is not None else None,
             "rollouts": {rollout.key: {"weight": rollout.weight} for rollout in rollouts},
         }

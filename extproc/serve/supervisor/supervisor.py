@@ -39,6 +39,7 @@ from extproc.serve.messages import (
     DecisionCounts,
     Description,
     Draining,
+    EngineState,
     Failed,
     FromWorker,
     PoliciesRefused,
@@ -341,8 +342,10 @@ class Supervisor:
                 self._of_policies.note(message.faults)
             case WorkerCounted():
                 self._totals.update(slot.child.life, message.dump)
-            case Failed() | Swapped() | Quarantined() | Trials() | Unanswered() | Description() | Draining():
-                pass  # of use to its slot, or to whoever asked
+            case Failed() | Swapped() | EngineState() | Draining():
+                pass  # of use to its slot
+            case Quarantined() | Trials() | Unanswered() | Description():
+                pass  # of use to whoever asked
             case _:
                 assert_never(message)
 

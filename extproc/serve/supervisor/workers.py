@@ -23,6 +23,7 @@ from extproc.serve.messages import (
     Description,
     Drain,
     Draining,
+    EngineState,
     Failed,
     FromWorker,
     PoliciesRefused,
@@ -60,6 +61,7 @@ class WorkerSlot:
     state: str = "starting"
     revision: int = 0
     policy_revision: str = ""
+    engine_fault: Fault | None = None
     rollouts: frozenset[str] = frozenset()
     backoff: Backoff = field(default_factory=Backoff)
     restart: asyncio.TimerHandle | None = None
@@ -88,6 +90,8 @@ class WorkerSlot:
                 self.state = "draining"
             case Swapped():
                 self.policy_revision = message.policy_revision
+            case EngineState():
+                self.policy_revision, self.engine_fault = message.policy_revision, message.fault
             case WorkerCounted():
                 self.revision = message.revision
                 if message.rollouts is not None:
@@ -257,6 +261,7 @@ class Workers:
             slot.restart = asyncio.get_running_loop().call_later(wait, self._respawn, slot)
             return
         slot.reasons, slot.exit_code, slot.blamed, slot.state = (), None, None, "starting"
+        slot.engine_fault = None
         self._watch(slot)
         self._run(self._introduce(slot))
 

@@ -8,6 +8,7 @@ from typing import Any, Protocol
 from extproc.datapath.ports import EmbeddedEngine
 from extproc.datapath.sinks.tally import Tallied
 from extproc.datapath.transports.exchange import RequestHandler
+from extproc.errors import Fault
 from extproc.serve.worker.policy_slot import PolicySlot
 from extproc.serve.worker_config import WorkerConfig
 from extproc.snapshot.trips import LocalTrip
@@ -73,6 +74,13 @@ class Application(Protocol):
 
     def policies_swapped(self, revision: str) -> None:
         """Other policies are in force."""
+        ...
+
+    def watch_engine(self, tell: Callable[[str, Fault | None], object]) -> None:
+        """Have ``tell`` told of a policy engine that is asked: its revision and what is wrong, now and when it changes.
+
+        It is not told of policies of this process.
+        """
         ...
 
     def hold(self, trips: Sequence[LocalTrip], killed: Sequence[str]) -> None:

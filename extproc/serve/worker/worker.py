@@ -33,6 +33,7 @@ from extproc.serve.messages import (
     Description,
     Drain,
     Draining,
+    EngineState,
     Failed,
     FromWorker,
     ObserverListens,
@@ -165,6 +166,7 @@ class Worker:
         if config.observed:
             self._tasks.keep("decided", partial(self._tell_decided, app))
         self._channel.send(WorkerReady(app.revision, self._slot.revision))
+        app.watch_engine(lambda revision, fault: self._channel.send(EngineState(revision, fault)))
         return server
 
     def _beat(self, turn: int) -> None:

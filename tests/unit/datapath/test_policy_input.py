@@ -14,6 +14,7 @@ from extproc.assignment import policy_bucket
 from extproc.datapath.model import NO_FEATURES, Features, FeatureValue, Request, Unit
 from extproc.datapath.policy_input import (
     EVERYTHING,
+    REPEATABLE,
     InputPaths,
     build_input,
     format_path,
@@ -250,3 +251,32 @@ def test_no_bytes_of_a_client_keep_the_input_from_being_json(
     document = built(EVERYTHING, request=Request("GET", text, "h", "http", headers), unit=Unit(unit))
     assert orjson.loads(orjson.dumps(document)) == document
     SCHEMA.validate(document)
+
+
+def test_what_no_two_requests_have_in_common_is_left_out_and_nothing_else() -> None:
+    everything, repeatable = built(EVERYTHING), built(REPEATABLE)
+    del everything["time"], everything["attributes"]["request"]["time"]
+    http = everything["attributes"]["request"]["http"]
+    del http["id"], http["headers"]["x-request-id"]
+    assert repeatable == everything
+
+
+def test_paths_with_exceptions_are_written_and_read_back() -> None:
+    assert REPEATABLE.paths[:2] == ("", "!attributes.request.http.headers.x-request-id")
+    again = InputPaths.parse(REPEATABLE.paths)
+    assert again.paths == REPEATABLE.paths
+    for reads in (REPEATABLE, again):
+        assert not reads.include("time")
+        assert not reads.include("attributes", "request", "http", "headers", "x-request-id")
+        assert reads.include("attributes", "request", "http", "headers")
+        assert not reads.include_whole("attributes", "request", "http", "headers")
+        assert reads.include_whole("attributes", "request", "http", "headers", "x-tenant")
+        assert reads.include_whole("features")
+    assert InputPaths([("!x", "!y")]).paths == ('["!x"]["!y"]',)
+
+
+def test_what_is_within_both_is_the_longer_of_each_two() -> None:
+    mine = InputPaths([("features",), ("attributes", "request", "http", "headers", "x-a"), ("unit",)])
+    others = InputPaths([("features", "risk"), ("attributes", "request", "http"), ("time",)])
+    both = ("attributes.request.http.headers.x-a", "features.risk")
+    assert mine.within(others).paths == others.within(mine).paths == both

@@ -396,3 +396,47 @@ def test_a_log_of_before_that_has_the_plan_in_each_line_is_replayed() -> None:
     assert_reproduced(
         [line.replace(b'"%s"' % told["id"].encode(), json.dumps(told["plan"]).encode()) for line in decided]
     )
+
+
+def test_without_policies_what_they_said_is_a_fact() -> None:
+    rollout = canary(5000, policy={**POLICY, "onError": "deny"}, features=FEATURES)
+    deny = {"allow": False, "reason": "no", "http_status": 451}
+    for said in (by_risk, lambda _: deny, lambda _: PolicyVerdict(allow=False, fault=Reason.POLICY_UNAVAILABLE)):
+        lines = log_of(rollout, FakeEngine(said, ()), risk=0.95)
+        assert_reproduced(lines, None)
+
+
+def test_without_policies_a_document_that_asks_another_question_has_no_answer() -> None:
+    rollout = canary(5000, policy=POLICY)
+    lines = log_of(rollout, FakeEngine(allow, ()), units=1)
+    for asked in ({"path": "other/decision"}, {**POLICY, "reads": ["unit"]}):
+        rollouts = {rollout.key: parse_rollout(document({**CANARY, "policy": asked}))}
+        (result,) = replayed(lines, None, rollouts)
+        assert (
+            result.not_replayable == "the document asks its policy otherwise than it did, and no --policies are asked"
+        )
+
+
+def test_a_rule_is_told_what_its_document_says_and_so_it_is_again() -> None:
+    told: list[Mapping[str, Any]] = []
+
+    def note(given: Mapping[str, Any]) -> dict[str, Any]:
+        told.append(given)
+        return {"allow": True}
+
+    reads = ["attributes.request.http.headers.x-region", "rollout.name", "features.risk_score"]
+    rollout = canary(5000, policy={**POLICY, "reads": reads}, features=FEATURES, log={"headers": ["x-region"]})
+    headers = {"x-user-id": b"person-1", "x-region": b"eu", "x-other": b"1"}
+    lines = log_of(rollout, FakeEngine(note, ()), units=1, headers=headers)
+    expected = {
+        "attributes": {"request": {"http": {"headers": {"x-region": "eu"}}}},
+        "rollout": {"name": "fraud-detector"},
+        "features": {"risk_score": 0.2},
+    }
+    assert told == [expected]
+    assert decisions_in(b"".join(lines))[0]["reads"] == reads
+    no_features = FakeEngine(note, ("attributes", "request", "http"), ("rollout",))
+    assert_reproduced(lines, no_features)
+    assert told[1:] == [{**expected, "features": {}}]
+    (result,) = replayed(lines, FakeEngine(note, ()))
+    assert "/input/features/risk_score (add risk_score to spec.log.features)" in (result.not_replayable or "")

@@ -52,6 +52,8 @@ BEYOND_A_SCHEMA = {
     "an alias that resolves to nothing",
     "a header that Dropout itself sets",
     "a header that no request has",
+    "the name of a header in upper case",
+    "a feature that is not read",
     "an upstream that grows too long",
     "a duration of nothing",
     "a timeout that Envoy would take for none",

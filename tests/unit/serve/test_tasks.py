@@ -76,7 +76,8 @@ OTHERS = {
     "net/http_protocol.py",  # one request's
     "net/listener.py",  # one connection's, until it is encrypted
     "net/relay.py",  # one connection's to gRPC
-    "adapters/opa/policy.py",  # one question's: its failure is a verdict
+    "adapters/opa/policy.py",  # the end of connections that others took the place of
+    "datapath/remote_policies.py",  # one question's: its failure is a verdict; probes
     "datapath/features.py",  # one read's: its failure is the answer to its keys
 }
 
