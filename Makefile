@@ -102,7 +102,7 @@ docs: $(READY) ## the pages as a site in build/site; a dead link fails
 	@# Not --quiet: it takes warnings away before --strict has counted them, and a dead link would be well.
 	@mkdir -p build && NO_MKDOCS_2_WARNING=1 $(BIN)/mkdocs build --strict --config-file docs/mkdocs.yml > build/docs.log 2>&1 \
 		|| { cat build/docs.log; exit 1; }
-	@echo "check: the pages are in build/site/index.html"
+	@echo "check: the pages are in build/site; python3 -m http.server -d build/site shows them, with their search"
 
 # Not optimised, because it has little to do here: that builds it in three quarters of the time.
 tools: | build ## build the pinned OPA into .tools/ (needs Go)
