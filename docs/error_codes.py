@@ -157,10 +157,29 @@ class Package:
         if maker is None:
             return
         given = _given(site.call, maker)
+        if _passed_on(site, given.get("code")) == {"code"} and _passed_on(site, given.get("message")):
+            yield from self._composed(site, maker, given)
+            return
         messages = list(self._sentences(site, maker, given))
         for code in self._codes(site, given.get("code"), at_maker=True):
             for message in messages or [""]:
                 yield Said(code, site.module.name, message, self._error(site, maker))
+
+    def _composed(self, site: Site, maker: Maker, given: Mapping[str, ast.expr]) -> Iterator[Said]:
+        """Codes that end with what a function is given, each with what is given beside it."""
+        scope, error = site.scope, self._error(site, maker)
+        (name,) = _passed_on(site, given["message"])
+        for caller in self._calls[scope.called]:
+            passed = _given(caller.call, Maker(scope.parameters))
+            if not {"code", name} <= passed.keys():
+                continue
+            for end in sorted(set(self._codes(caller, passed["code"]))):
+                codes = sorted(set(self._codes(site, _filled(given["code"], "code", end))))
+                for message in self._templates(caller, passed[name]):
+                    said = _template(given["message"]).replace(
+                        f"{{{name}}}", _looked_up(caller, passed[name], message, end)
+                    )
+                    yield from (Said(code, caller.module.name, said, error) for code in codes)
 
     def _maker(self, site: Site) -> Maker | None:
         """What a call gives a code to; None if it is another call, or composes its code of what it is given."""
@@ -335,6 +354,39 @@ def _composes(scope: Scope) -> bool:
     assert scope.function is not None
     texts = (node for node in ast.walk(scope.function) if isinstance(node, ast.FormattedValue))
     return any(_last(text.value) == "code" for text in texts)
+
+
+def _passed_on(site: Site, given: Expression) -> set[str]:
+    """The parameters of the function that are a part of a text, where that function composes its code."""
+    if not isinstance(given, ast.JoinedStr) or site.scope.function is None or not _composes(site.scope):
+        return set()
+    parts = (_last(part.value) for part in given.values if isinstance(part, ast.FormattedValue))
+    return {name for name in parts if name in site.scope.parameters}
+
+
+def _filled(given: ast.expr, name: str, text: str) -> ast.JoinedStr:
+    """A text with ``text`` where ``name`` is filled in."""
+    assert isinstance(given, ast.JoinedStr)
+    parts = [
+        ast.Constant(text) if isinstance(part, ast.FormattedValue) and _last(part.value) == name else part
+        for part in given.values
+    ]
+    return ast.JoinedStr(parts)
+
+
+def _looked_up(site: Site, given: ast.expr, message: str, key: str) -> str:
+    """``message`` with what tables of the module have for ``key`` where ``given`` looks it up."""
+    for node in ast.walk(given):
+        if isinstance(node, ast.Subscript) and isinstance(
+            table := site.module.constants.get(_last(node.value)), ast.Dict
+        ):
+            found = {
+                ast.literal_eval(one): ast.literal_eval(other)
+                for one, other in zip(table.keys, table.values, strict=True)
+                if one is not None
+            }
+            message = message.replace(_template(node), found[key])
+    return message
 
 
 def _returned(scope: Scope) -> Iterator[ast.expr]:

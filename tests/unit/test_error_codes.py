@@ -61,3 +61,24 @@ File("labels")
 def test_a_code_that_cannot_be_followed_is_said_where_it_stands(tmp_path: Path) -> None:
     with pytest.raises(LookupError, match="a:2: no literal for made"):
         said(tmp_path, 'Fault(made(), "no")')
+
+
+def test_a_code_that_ends_with_what_is_given_stands_with_the_sentence_that_is_given_beside_it(tmp_path: Path) -> None:
+    source = """
+MEANS = {"full": "no room", "lost": "gone"}
+CODES = {1: "full"}
+class File:
+    def __init__(self, prefix):
+        self._prefix = prefix
+    def wrong(self, code: str, message: str):
+        return InvalidInput.of(f"{self._prefix}_{code}", f"{self.path}: {message}")
+    def map(self, error):
+        code = CODES.get(error.code, "lost")
+        return self.wrong(code, f"{MEANS[code]}: {error}")
+File("store").wrong("old", "it is old")
+"""
+    assert said(tmp_path, source) == [
+        ("store_full", "{path}: no room: {error}", "InvalidInput"),
+        ("store_lost", "{path}: gone: {error}", "InvalidInput"),
+        ("store_old", "{path}: it is old", "InvalidInput"),
+    ]

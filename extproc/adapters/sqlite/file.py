@@ -47,6 +47,15 @@ _SYSTEM_CODES: Final = {
     errno.EDQUOT: "full",
 }
 
+_MEANS: Final = {
+    "locked": "another process has held it for too long",
+    "read_only": "it cannot be written",
+    "full": "there is no room for it",
+    "corrupt": "it is damaged, or was never made by Dropout",
+    "recreated": "another file took its place",
+    "unreachable": "it cannot be used",
+}
+"""What a code says; SQLite's own words follow."""
 
 _SHARED_FIRST: Final = 0x40000002
 _SHARED_BYTES: Final = 510
@@ -179,7 +188,8 @@ class SqliteFile:
         try:
             yield
         except sqlite3.Error as error:
-            raise self.unreachable(_code(error), str(error)) from error
+            code = _code(error)
+            raise self.unreachable(code, f"{_MEANS[code]}: {error}") from error
         except OSError as error:
             raise self.unreachable(
                 _SYSTEM_CODES.get(error.errno or 0, "unreachable"), why_not(error, self.path)
