@@ -13,9 +13,11 @@ from typing import Any, Final
 import click
 from click.core import ParameterSource
 
+from extproc.adapters.regorus.why import ExplainedRule, as_json, explain_rules
 from extproc.adapters.stores import open_store
 from extproc.cli.logs import lines_of
 from extproc.cli.output import output_option, print_json, to_json
+from extproc.cli.why_text import why_lines
 from extproc.clock import Clock, SystemClock
 from extproc.control.intent import intent_of
 from extproc.control.transitions import configure, create
@@ -34,6 +36,7 @@ from extproc.errors import Fault, InvalidInput, Unreachable
 from extproc.matching import MatchTable
 from extproc.resources.loaded import LoadedDocument
 from extproc.resources.loading import load_valid, of_kind
+from extproc.resources.policies import read_sources
 from extproc.resources.rollout import Rollout
 from extproc.run.given import GivenFeatures, GivenTime, given_engine, given_request
 from extproc.settings import settings
@@ -66,6 +69,7 @@ _FOLDER: Final = click.Path(path_type=Path)
 )
 @click.option("--feature", "given", multiple=True, metavar="NAME=VALUE", help="A feature, fresh; may be repeated.")
 @click.option("--time", "at", metavar="TIME", help="When it is asked, such as 2026-11-30T09:00:00Z; default: now.")
+@click.option("--why", is_flag=True, help="Say which rules held, and which condition of the others failed first.")
 @click.option("--decision", type=(str, _FOLDER), metavar="ID LOG", help="Explain this decision of a log instead.")
 @output_option
 @click.pass_context
@@ -76,21 +80,29 @@ def explain(context: click.Context, /, decision: tuple[str, Path] | None, output
     weight 0. Nothing is written. An evaluation has the time that it has in a server (DROPOUT_EVALUATION_LIMIT): a
     policy that does not end is in quarantine.
 
+    With --why each rule that the policy came to is listed with its value and its definitions: which held, and of the
+    others the first condition that failed, with the values of its parts.
+
     With --decision nothing is asked: it is said what was decided, and from what, as far as the log holds it.
     """
     if decision is None:
-        record, sentences = _explained(**described)
+        record, sentences, rules = _explained(**described)
     else:
         _refuse_more(context)
-        record, sentences = _of_log(*decision)
+        (record, sentences), rules = _of_log(*decision), None
     if output == "json":
-        print_json({**record, "explanation": sentences})
+        listed = {} if rules is None else {"why": [as_json(rule) for rule in rules]}
+        print_json({**record, "explanation": sentences, **listed})
         return
     for name, value in record.items():
         click.echo(f"{name:<16}{to_json(value).decode()}")
     click.echo()
     for sentence in sentences:
         click.echo(sentence)
+    if rules is not None:
+        click.echo()
+    for line in why_lines(rules or ()):
+        click.echo(line)
 
 
 _Explained = tuple[Mapping[str, Any], list[str]]
@@ -109,10 +121,15 @@ def _explained(
     attributes: tuple[str, ...],
     given: tuple[str, ...],
     at: str | None,
-) -> _Explained:
-    """The decision on a request that was described."""
+    why: bool,
+) -> tuple[Mapping[str, Any], list[str], list[ExplainedRule] | None]:
+    """The decision on a request that was described, and with ``why`` the rules that the policy came to."""
     if path is None:
         raise click.UsageError("missing option '--path' (or '--decision')")
+    if why and policies is None:
+        raise InvalidInput.of(
+            "flags_conflict", "--why needs --policies: its rules are what is explained", field="--why"
+        )
     clock = SystemClock() if at is None else GivenTime(at)
     request = given_request(method, path, headers, attributes)
     features = GivenFeatures(given)
@@ -122,7 +139,16 @@ def _explained(
         pipeline = Pipeline(_Held(snapshot), _Held(engine), features, ids, clock)
         mutation, decided = asyncio.run(_decided(pipeline, request, engine))
     sentences = [*in_words(snapshot, decided, mutation), *_left_out(unreadable)]
-    return record_of(decided.decision, unit_text(decided.decision.unit)), sentences
+    rules = _rules(policies, decided) if why and policies is not None else None
+    return record_of(decided.decision, unit_text(decided.decision.unit)), sentences, rules
+
+
+def _rules(policies: Path, decided: DecisionRecord) -> list[ExplainedRule]:
+    """Why the policy said what it said; nothing where none was asked."""
+    _, _, facts, rollout, _ = decided
+    if facts is None or facts.policy_input is None or rollout is None or rollout.policy is None:
+        return []
+    return explain_rules(read_sources(policies), rollout.policy.path, facts.policy_input)
 
 
 async def _decided(

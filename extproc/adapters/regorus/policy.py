@@ -156,7 +156,7 @@ class RegorusEngine:
             # As JSON: a lone surrogate in a Python string kills the process, orjson refuses it.
             self._engine.set_input_json(orjson.dumps(document).decode())
             rule = self._rules.get(path)
-            return self._of_rule(rule) if rule is not None else self._of_query(_engine_path(tuple(path.split("/"))))
+            return self._of_rule(rule) if rule is not None else self._of_query(engine_path(tuple(path.split("/"))))
         except BaseException as error:
             if type(error).__name__ == "PanicException":  # a Rust panic, deliberately no Exception
                 raise RuntimeError("the engine panicked") from error
@@ -219,7 +219,7 @@ def _listed(faults: list[Fault]) -> list[Fault]:
 
 def _examine(sources: PolicySources) -> tuple[Any, list[Module], list[Fault]]:
     """The engine, what its policies refer to, and all that is wrong with them."""
-    engine, modules, faults = _load(sources)
+    engine, modules, faults = load(sources)
     if faults:
         return engine, [], faults
     faults = [
@@ -239,9 +239,9 @@ def _examine(sources: PolicySources) -> tuple[Any, list[Module], list[Fault]]:
     return engine, modules, sorted(faults, key=lambda fault: (fault.file or "", fault.line or 0, fault.message))
 
 
-def _load(sources: PolicySources) -> tuple[Any, list[Module], list[Fault]]:
+def load(sources: PolicySources) -> tuple[Any, list[Module], list[Fault]]:
     """An engine with the sources, and what these refer to. It has those of our builtins that they call."""
-    engine, faults = _engine_of(sources.files, sources.data)
+    engine, faults = engine_of(sources.files, sources.data)
     if faults:
         return engine, [], faults
     text = engine.get_ast_as_json()
@@ -257,13 +257,14 @@ def _load(sources: PolicySources) -> tuple[Any, list[Module], list[Fault]]:
     faults += not_installed(calls)
     if calls and not faults:
         files, builtins = hosted(sources.files, calls)
-        engine, faults = _engine_of(files, sources.data, builtins)
+        engine, faults = engine_of(files, sources.data, builtins)
     return engine, modules, faults
 
 
-def _engine_of(
+def engine_of(
     files: Mapping[str, str], data: Mapping[str, Any], builtins: Iterable[Builtin] = ()
 ) -> tuple[Any, list[Fault]]:
+    """An engine with policies and data as they are, that asks Python for ``builtins``; and what is wrong with them."""
     engine = regorus.Engine()
     # A certificate on a line of its own is longer than the engine's 1024 columns, and our names lengthen a line.
     bounds = dict.fromkeys(("max_col", "max_file_bytes", "max_lines"), MAX_HOSTED_BYTES)
@@ -314,7 +315,7 @@ class RegorusTests:
     """
 
     def __init__(self, sources: PolicySources) -> None:
-        self._engine, modules, faults = _load(sources)
+        self._engine, modules, faults = load(sources)
         if faults:
             raise InvalidInput(faults)
         faults = list(_recursions(modules))
@@ -322,8 +323,8 @@ class RegorusTests:
             raise InvalidInput(faults)
         first = {path: (module.file, line) for module in reversed(modules) for path, line in reversed(module.rules)}
         tests = sorted((file, line, path) for path, (file, line) in first.items() if _TEST.match(path[-1]))
-        self.found = [FoundTest(_engine_path(path), file, line) for file, line, path in tests]
-        self._later = {_engine_path(path) for _, _, path in tests if path[-1].startswith("todo_")}
+        self.found = [FoundTest(engine_path(path), file, line) for file, line, path in tests]
+        self._later = {engine_path(path) for _, _, path in tests if path[-1].startswith("todo_")}
 
     def run(self, test: FoundTest) -> CheckedTest:
         """How ``test`` goes."""
@@ -334,18 +335,17 @@ class RegorusTests:
         try:
             outcome = "pass" if self._engine.eval_rule(test.name) is True else "fail"
         except RuntimeError as error:
-            # A test's values are its author's own: the whole message helps.
-            fault = _fault("policy_error", error)
-            outcome, message = "error", f"{fault.file}:{fault.line}: {fault.message}" if fault.file else fault.message
+            outcome, message = "error", said_of(error)  # a test's values are its author's own: all of it helps
         return CheckedTest(*test, outcome, message, tuple(self._engine.take_prints()))
 
 
 def _rules(modules: Sequence[Module]) -> dict[str, str]:
     """``routing/decision`` -> the engine's name for the rule, where that is all there is at this path."""
-    return {"/".join(path): _engine_path(path) for module in modules for path, _ in module.rules}
+    return {"/".join(path): engine_path(path) for module in modules for path, _ in module.rules}
 
 
-def _engine_path(path: Path) -> str:
+def engine_path(path: Path) -> str:
+    """How the engine has a path below data written."""
     return "data" + "".join(f".{part}" if _IDENTIFIER.fullmatch(part) else f"[{json.dumps(part)}]" for part in path)
 
 
@@ -476,6 +476,12 @@ def _explain(error: Exception) -> str:
     if isinstance(error, orjson.JSONEncodeError):
         what = "the input cannot be written as JSON"
     return f"{place['file']}:{place['line']}: {what}" if place else what
+
+
+def said_of(error: Exception) -> str:
+    """The engine's word on a failure, and where it is; with values, which are for their author alone."""
+    fault = _fault("policy_error", error)
+    return f"{fault.file}:{fault.line}: {fault.message}" if fault.file else fault.message
 
 
 def _fault(code: str, error: Exception) -> Fault:

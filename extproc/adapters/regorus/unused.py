@@ -30,7 +30,7 @@ def unused(modules: Sequence[Module]) -> Iterator[Fault]:
 def _rules(modules: Sequence[Module]) -> Iterator[tuple[Module, Path, int]]:
     """Rules and functions that no decision leads to. Where nothing is called so, any may be the one that is asked."""
     asked = decisions(modules)
-    told = _led_to(asked, modules) if asked else {path for module in modules for path, _ in _all(module)}
+    told = led_to(asked, modules) if asked else {path for module in modules for path, _ in _all(module)}
     for module in modules:
         for path, line in sorted(_all(module), key=itemgetter(1)):
             if path not in told:
@@ -38,7 +38,7 @@ def _rules(modules: Sequence[Module]) -> Iterator[tuple[Module, Path, int]]:
                 yield module, path, line
 
 
-def _led_to(start: Iterable[Path], modules: Sequence[Module]) -> set[Path]:
+def led_to(start: Iterable[Path], modules: Sequence[Module]) -> set[Path]:
     """The rules and functions that the paths lead to, by way of any other."""
     below, uses = _below(modules), _uses(modules)
     waiting, found = list(start), set[Path]()

@@ -301,3 +301,38 @@ def test_a_probed_version_is_said_to_be_tried() -> None:
     assert list(_stages(experiment(), Overlay(tripped=taken, probing=taken), make_facts(verdict=None))) == [
         "Trip: the breaker took version 4 away, but for 5 of each 100 of its buckets."
     ]
+
+
+def test_why_lists_the_rules_and_the_first_condition_that_failed(
+    tmp_path: Path, policies: str, capsys: pytest.CaptureFixture[str]
+) -> None:
+    asked = ("--rollouts", rollouts(tmp_path, WITH_POLICY), "--policies", policies, *REQUEST, "-H", "x-user-id: alice")
+    answer = explained(capsys, *asked, "--feature", "risk_score=0.5", "--why")
+    (rule,) = answer["why"]
+    assert (rule["rule"], rule["value"]) == ("data.routing.decision", {"allow": True})
+    assert [(each["line"], each["kind"], each["holds"]) for each in rule["definitions"]] == [
+        (5, "rule", False),
+        (7, "rule", False),
+        (3, "default", True),
+    ]
+    assert rule["definitions"][0]["failed"]["values"] == {"input.features.risk_score": 0.5}
+    with pytest.raises(SystemExit):
+        main(["explain", *asked, "--feature", "risk_score=0.95", "--why"])
+    lines = capsys.readouterr().out.splitlines()
+    header = 'input.attributes.request.http.headers["x-region"]'
+    assert lines[-5:] == [
+        'data.routing.decision is {"allow":true,"reason":"risk is high","versions":["3"]}',
+        "  routing/decision.rego:5: holds",
+        f'  routing/decision.rego:7: does not hold, line 8: {header} == "nowhere"',
+        f"      {header} is undefined",
+        "  routing/decision.rego:3: the default, which is not needed",
+    ]
+
+
+def test_why_asks_a_policy_and_there_has_to_be_one(
+    tmp_path: Path, policies: str, capsys: pytest.CaptureFixture[str]
+) -> None:
+    without = rollouts(tmp_path, EXPERIMENT)
+    assert explained(capsys, "--rollouts", without, *REQUEST, "--policies", policies, "--why")["why"] == []
+    answer = explained(capsys, "--rollouts", without, *REQUEST, "--why", status=2)
+    assert (answer["errors"][0]["code"], answer["errors"][0]["field"]) == ("flags_conflict", "--why")
