@@ -8,7 +8,7 @@ from typing import Any
 import click
 import yaml
 
-from extproc.cli.options import direct_policy, name_argument, opened, store_option
+from extproc.cli.options import direct_policy, documents_options, name_argument, opened
 from extproc.cli.output import output_option, print_json, print_notes
 from extproc.cli.rollout_text import print_result, result_json
 from extproc.clock import SystemClock
@@ -58,7 +58,7 @@ kind_argument = click.argument("kind", callback=_kind)
     is_flag=True,
     help="Make rollouts that the store cannot read anew: from weight 0, killed until restored.",
 )
-@store_option
+@documents_options
 @output_option
 def apply(paths: tuple[str, ...], repair: bool, store: str, output: str) -> None:
     """Put documents into the store: all of them, or none if anything is wrong with one.
@@ -105,7 +105,7 @@ def _has_steps_to_take(result: ActionResult | TemplateResult) -> bool:
     is_flag=True,
     help="With the stable version that there is, and without a canary that became it.",
 )
-@store_option
+@documents_options
 @output_option
 def get(kind: str, name: tuple[str, str], served: bool, store: str, output: str) -> None:
     """Print a document as it was applied; with -o json a rollout's status too."""
@@ -128,7 +128,7 @@ def get(kind: str, name: tuple[str, str], served: bool, store: str, output: str)
 @click.command()
 @kind_argument
 @name_argument
-@store_option
+@documents_options
 @output_option
 def delete(kind: str, name: tuple[str, str], store: str, output: str) -> None:
     """Take a document out of the store. Of a rollout its stable version, a kill and aborts are remembered."""

@@ -20,7 +20,7 @@ from extproc.control.emergency import IMPATIENT_SECONDS, Emergency
 from extproc.control.observer_reports import Hearing
 from extproc.control.policy import ControlPolicy, InGroups
 from extproc.control.result import ActionResult
-from extproc.errors import InvalidInput
+from extproc.errors import InvalidInput, Unreachable
 from extproc.net.callers import of_user
 from extproc.resources.file_names import is_unicode
 from extproc.serve.hosts import HostSockets
@@ -70,6 +70,22 @@ def control_options(command: Any) -> Any:
     return store_option(_control(command))
 
 
+def _store_alone(context: click.Context, parameter: click.Parameter, value: str | None) -> None:
+    """Refuse a controller where there is no store: what a command does to another one than was meant is not seen."""
+    given = context.get_parameter_source("control") is ParameterSource.COMMANDLINE
+    if value and (given or _store_source() is ParameterSource.DEFAULT):
+        message = "a controller takes no documents: name the store on a host of it, or use the folder of its --rollouts"
+        raise InvalidInput.of("store_needed", message, field="--store")
+
+
+def documents_options(command: Any) -> Any:
+    """``--store`` of what is done to documents, which goes to the store alone."""
+    refused = click.option(
+        "--control", envvar="DROPOUT_CONTROL", hidden=True, expose_value=False, callback=_store_alone
+    )
+    return store_option(refused(command))
+
+
 def _remember(context: click.Context, parameter: click.Parameter, value: str | None) -> None:
     """Keep it for ``reached``: no command has any other use for it."""
     context.meta[f"{__name__}.{parameter.name}"] = Path(value) if value else None
@@ -98,7 +114,13 @@ name_argument: Callable[[Any], Any] = click.argument("name", metavar="[NAMESPACE
 @contextmanager
 def opened(url: str, *, create: bool = False, wait: float = WAIT_SECONDS) -> Iterator[RolloutStore]:
     """The store at ``url``, for as long as a command runs. Arguments and errors are those of ``open_store``."""
-    store = open_store(url, create=create, wait=wait)
+    try:
+        store = open_store(url, create=create, wait=wait)
+    except Unreachable as error:
+        if error.code != "store_unreachable" or _store_source() is not ParameterSource.DEFAULT:
+            raise
+        (fault,) = error.faults
+        raise Unreachable.of(error.code, f"{fault.message}; name the store by --store or DROPOUT_STORE") from None
     try:
         yield store
     finally:
@@ -161,7 +183,11 @@ def reached_to_stop(store: str, control: str | None) -> Iterator[Emergency | Con
 
 
 def _names_a_store() -> bool:
-    return click.get_current_context().get_parameter_source("store") is ParameterSource.COMMANDLINE
+    return _store_source() is ParameterSource.COMMANDLINE
+
+
+def _store_source() -> ParameterSource | None:
+    return click.get_current_context().get_parameter_source("store")
 
 
 def direct_policy() -> ControlPolicy | None:

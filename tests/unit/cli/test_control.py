@@ -132,6 +132,32 @@ def test_an_explicit_store_wins_then_the_controller_then_the_default(
     assert run("rollout", "list", "--control", "nonsense", "-o", "json").codes == ["control_invalid"]
 
 
+@pytest.mark.parametrize("command", ["apply -f a.yaml", "get rollout x", "delete rollout x"])
+def test_documents_go_to_a_store_and_to_none_that_was_not_meant(
+    command: str, tmp_path: Path, run: Dropout, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Whoever names a controller does not mean a store in the folder that they happen to be in."""
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.delenv("DROPOUT_STORE", raising=False)
+    given = [*command.split(), "-o", "json"]
+    assert run(*given, "--control", "unix:run/c.sock", "--store", "sqlite:x.db").codes == ["store_needed"]
+    monkeypatch.setenv("DROPOUT_CONTROL", "unix:run/c.sock")
+    assert run(*given).codes == ["store_needed"]
+    assert list(tmp_path.iterdir()) == []
+    assert run(*given, "--store", "sqlite:x.db").codes != ["store_needed"]
+    monkeypatch.setenv("DROPOUT_STORE", "sqlite:x.db")
+    assert run(*given).codes != ["store_needed"]
+
+
+def test_where_no_store_is_named_the_message_says_how_one_is(
+    tmp_path: Path, run: Dropout, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.delenv("DROPOUT_STORE", raising=False)
+    assert "; name the store by --store or DROPOUT_STORE (store_unreachable)" in run("rollout", "list").err
+    assert "--store or DROPOUT_STORE" not in run("rollout", "list", "--store", "sqlite:dropout.db").err
+
+
 def test_get_shows_the_steps_with_the_one_in_force_marked(folder: Path, run: Dropout) -> None:
     lines = run("rollout", "get", KEY).out.splitlines()
     steps = lines[lines.index("steps:") + 1 :]
