@@ -81,7 +81,12 @@ def _store_alone(context: click.Context, parameter: click.Parameter, value: str 
 def documents_options(command: Any) -> Any:
     """``--store`` of what is done to documents, which goes to the store alone."""
     refused = click.option(
-        "--control", envvar="DROPOUT_CONTROL", hidden=True, expose_value=False, callback=_store_alone
+        "--control",
+        envvar="DROPOUT_CONTROL",
+        hidden=True,
+        expose_value=False,
+        callback=_store_alone,
+        help="Refused: a controller takes no documents.",
     )
     return store_option(refused(command))
 
