@@ -79,6 +79,10 @@ class WantDescription(Question, frozen=True, tag="describe"):
     """For /snapshot."""
 
 
+class ListenAgain(Question, frozen=True, tag="listen-again"):
+    """Nobody finds its socket any more: bind another one."""
+
+
 class ObserverListens(Message, frozen=True, tag="listening"):
     """An observer began, which has heard of nothing yet."""
 
@@ -91,7 +95,7 @@ class Drain(Message, frozen=True, tag="drain"):
     """Finish what was begun, and end: on SIGTERM."""
 
 
-QuestionToWorker = SwapPolicies | Quarantine | WantTrials | WantUnanswered | WantMetrics | WantDescription
+QuestionToWorker = SwapPolicies | Quarantine | WantTrials | WantUnanswered | WantMetrics | WantDescription | ListenAgain
 ToWorker = StartWorker | QuestionToWorker | TakenAway | ObserverListens | Reload | Drain
 
 
@@ -176,6 +180,12 @@ class EngineState(Message, frozen=True, tag="engine"):
     fault: Fault | None
 
 
+class ListensAgain(Answer, frozen=True, tag="listens-again"):
+    """It serves on another socket, or why not."""
+
+    faults: list[Fault]
+
+
 class Draining(Message, frozen=True, tag="draining"):
     """It takes no new connections; what it counted comes once more, then it ends."""
 
@@ -190,6 +200,7 @@ FromWorker = (
     | Unanswered
     | WorkerCounted
     | Description
+    | ListensAgain
     | DecisionCounts
     | EngineState
     | Draining

@@ -11,11 +11,15 @@ from typing import Any
 
 import grpc.aio
 import pytest
+import yaml
 from grpc_health.v1 import health_pb2, health_pb2_grpc
 
+from extproc.envoy.bootstrap import connection_manager
 from extproc.serve.worker import grpc_server
 from extproc.serve.worker.grpc_server import ALIVE_SERVICE, GrpcServer
 from extproc.serve.worker_config import WorkerConfig
+from tests.support.dropout import PROCESS
+from tests.support.envoy import TEMPLATES
 from tests.support.stripping import Stripping
 
 
@@ -66,3 +70,27 @@ async def test_a_server_that_is_asked_no_more_stops_all_the_same(
 async def test_a_server_that_nobody_asked_waits_for_no_check(checked: Checked, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(grpc_server, "_CHECK_SECONDS", 60.0)
     await asyncio.wait_for(checked.server.stop(60), 60)
+
+
+async def test_whatever_a_server_that_stops_says_to_a_request_envoy_asks_another_one(checked: Checked) -> None:
+    retried = processor_retries()
+    call = checked.channel.stream_stream(PROCESS)
+    said, served = set[str](), asyncio.Event()
+
+    async def ask() -> None:
+        while "UNAVAILABLE" not in said:  # that is the end: nobody listens any more
+            said.add((await call(iter([]), timeout=60).code()).name)
+            served.set()
+
+    asking = [asyncio.create_task(ask()) for _ in range(32)]
+    await served.wait()
+    await checked.server.stop(60)
+    await asyncio.gather(*asking)
+    assert {status.lower() for status in said - {"OK"}} <= retried
+
+
+def processor_retries() -> set[str]:
+    """What our configuration has Envoy ask again for."""
+    manager = connection_manager(yaml.safe_load(TEMPLATES["grpc"].read_text()))
+    [processor] = [each for each in manager["http_filters"] if each["name"] == "envoy.filters.http.ext_proc"]
+    return set(processor["typed_config"]["grpc_service"]["retry_policy"]["retry_on"].split(","))

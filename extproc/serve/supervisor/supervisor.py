@@ -42,6 +42,7 @@ from extproc.serve.messages import (
     EngineState,
     Failed,
     FromWorker,
+    ListensAgain,
     PoliciesRefused,
     Quarantined,
     Reload,
@@ -344,7 +345,7 @@ class Supervisor:
                 self._totals.update(slot.child.life, message.dump)
             case Failed() | Swapped() | EngineState() | Draining():
                 pass  # of use to its slot
-            case Quarantined() | Trials() | Unanswered() | Description():
+            case Quarantined() | Trials() | Unanswered() | Description() | ListensAgain():
                 pass  # of use to whoever asked
             case _:
                 assert_never(message)

@@ -26,6 +26,7 @@ from extproc.serve.messages import (
     EngineState,
     Failed,
     FromWorker,
+    ListensAgain,
     PoliciesRefused,
     Quarantined,
     QuestionToWorker,
@@ -98,6 +99,8 @@ class WorkerSlot:
                     self.rollouts = frozenset(message.rollouts)
             case PoliciesRefused() | Quarantined() | Trials() | Unanswered() | Description() | DecisionCounts():
                 pass  # nothing of itself
+            case ListensAgain():
+                pass  # of use to whoever asked
             case _:
                 assert_never(message)
 

@@ -15,13 +15,14 @@ import os
 import signal
 import socket
 import time
+from collections.abc import Sequence
 from functools import partial
 from pathlib import Path
 from typing import Final, assert_never
 
 import uvloop
 
-from extproc.errors import DropoutError, InvalidInput
+from extproc.errors import DropoutError, Fault, InvalidInput
 from extproc.lifeline import arm_dead_man_switch
 from extproc.net.endpoints import TcpEndpoint, UnixEndpoint, has_successor
 from extproc.serve.channel import Channel, faults_of, written, written_between
@@ -36,6 +37,8 @@ from extproc.serve.messages import (
     EngineState,
     Failed,
     FromWorker,
+    ListenAgain,
+    ListensAgain,
     ObserverListens,
     PoliciesRefused,
     Quarantine,
@@ -108,6 +111,8 @@ class Worker:
         self._alone = False
         self._taken_over = False
         self._app: Application | None = None
+        self._servers: list[Server] = []
+        """The last one is found at the endpoint; those before it finish what they began."""
         self._index = -1
         self._keys_sent_at = -1
         self._tasks = Tasks(self._count_failure)
@@ -125,27 +130,27 @@ class Worker:
         self._index = config.index
         limit_memory(config.memory)
         try:
-            server = await self._start_within(start)
+            await self._start_within(start)
         except DropoutError as error:
             self._channel.send(Failed(faults_of(error), error.exit_code))
             self._channel.close()
             await asyncio.sleep(0)
             return error.exit_code
         await self._stop.wait()
-        await self._drain(server, config)
+        await self._drain(config)
         return 0
 
     # -- start
 
-    async def _start_within(self, start: StartWorker) -> Server:
+    async def _start_within(self, start: StartWorker) -> None:
         """Start within the worker's memory. Raises ``DropoutError``."""
         try:
-            return await self._start(start.config, start)
+            await self._start(start.config, start)
         except MemoryError:
             message = f"{start.config.memory >> 20} MB are not enough for what is to be served: raise it"
             raise InvalidInput.of("worker_memory", message, field="--worker-memory") from None
 
-    async def _start(self, config: WorkerConfig, start: StartWorker) -> Server:
+    async def _start(self, config: WorkerConfig, start: StartWorker) -> None:
         arm_dead_man_switch(self._settings.start_timeout)  # until it beats: policies are evaluated for the first time
         app = self._assemble(config, self._slot)
         if start.policies is not None:
@@ -159,15 +164,19 @@ class Worker:
         self._app = app
         gc.collect()
         gc.freeze()  # what was loaded stays: later collections need not walk it
-        server = self._make_server(config, app.process, app.count_fault)
-        await server.start()
+        await self._listen(app, config)
         self._beat(0)
         self._tasks.keep("store", app.follow)
         if config.observed:
             self._tasks.keep("decided", partial(self._tell_decided, app))
         self._channel.send(WorkerReady(app.revision, self._slot.revision))
         app.watch_engine(lambda revision, fault: self._channel.send(EngineState(revision, fault)))
-        return server
+
+    async def _listen(self, app: Application, config: WorkerConfig) -> None:
+        """Be found at the endpoint. Raises ``DropoutError``."""
+        server = self._make_server(config, app.process, app.count_fault)
+        await server.start()
+        self._servers.append(server)
 
     def _beat(self, turn: int) -> None:
         self._page.beat(self._gauge.read())
@@ -202,6 +211,8 @@ class Worker:
                 self._tasks.once("describe", self._describe(app, message.id))
             case WantTrials():
                 self._channel.send(Trials(app.trials(), id=message.id))
+            case ListenAgain():
+                self._tasks.once("listen again", self._listen_again(app, message.id))
             case WantUnanswered():
                 self._channel.send(Unanswered(app.unanswered(), id=message.id))
             case TakenAway():
@@ -222,6 +233,29 @@ class Worker:
         self._slot.swap(engine)
         app.policies_swapped(engine.revision)
         self._channel.send(Swapped(engine.revision, id=message.id))
+
+    async def _listen_again(self, app: Application, question: int) -> None:
+        """Somebody took the socket away: another server at the same endpoint, and no request notices."""
+        config = self._started.result().config
+        try:
+            await self._listen(app, config)
+        except DropoutError as error:
+            self._channel.send(ListensAgain(faults_of(error), id=question))
+            return
+        except OSError as error:
+            self._channel.send(
+                ListensAgain(
+                    [Fault("address_in_use", f"{config.endpoint.target} cannot be bound: {error.strerror}")],
+                    id=question,
+                )
+            )
+            return
+        self._channel.send(ListensAgain([], id=question))
+        before = self._servers[:-1]
+        await self._say_draining(before)
+        await asyncio.sleep(self._settings.lame_duck)
+        await asyncio.gather(*(server.stop(config.drain_timeout) for server in before))
+        self._servers = [server for server in self._servers if server not in before]
 
     async def _describe(self, app: Application, question: int) -> None:
         """Answer for /snapshot between requests: ten thousand rollouts at once would hold them up for 60 ms."""
@@ -277,17 +311,21 @@ class Worker:
 
     # -- the end
 
-    async def _drain(self, server: Server, config: WorkerConfig) -> None:
+    @staticmethod
+    async def _say_draining(servers: Sequence[Server]) -> None:
+        with contextlib.suppress(TimeoutError):  # a watcher that takes no answer must not hold up the end
+            await asyncio.wait_for(asyncio.gather(*(server.say_draining() for server in servers)), _IDLE_SECONDS)
+
+    async def _drain(self, config: WorkerConfig) -> None:
         """Say so, leave the proxies a moment to see it, take nothing new, finish the rest, send the last counts."""
         assert self._app is not None
         app = self._app
         self._channel.send(Draining())
-        with contextlib.suppress(TimeoutError):  # a watcher that takes no answer must not hold up the end
-            await asyncio.wait_for(server.say_draining(), _IDLE_SECONDS)
+        await self._say_draining(self._servers)
         if not self._alone or isinstance(config.endpoint, UnixEndpoint):
             await self._lame_duck(app, config.endpoint)
         until = time.monotonic() + config.drain_timeout
-        await server.stop(config.drain_timeout)
+        await asyncio.gather(*(server.stop(config.drain_timeout) for server in self._servers))
         await self._tasks.end()
         await app.close(max(_CLOSE_SECONDS, until - time.monotonic()))
         self._send_decided(app)
