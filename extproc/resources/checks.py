@@ -29,13 +29,17 @@ _ANY_VERSION = "{version}"
 
 @dataclass(frozen=True, slots=True)
 class Conflict:
-    """Two documents that cannot both be: indices into what was checked, and the field of the second at fault."""
+    """Two documents that cannot both be: indices into what was checked, and the field of the second at fault.
+
+    ``first_path`` is the field of the first that it is held against.
+    """
 
     code: str
     message: str
     first: int
     second: int
     path: Path
+    first_path: Path
     file: str | None
     line: int | None
 
@@ -196,10 +200,11 @@ def _misuses(resources: Sequence[Placed]) -> Iterator[Conflict]:
                 place = found[misuse.template]
                 assert place is not None
                 if index > place[0]:
-                    yield _conflict(resources, misuse.code, misuse.message, place[0], index, (*path, *misuse.path))
+                    used = (*path, *misuse.path)
+                    yield _conflict(resources, misuse.code, misuse.message, place[0], index, used, misuse.template_path)
                 elif misuse.code != UNKNOWN_ARGUMENT:  # an argument that a template no longer has does no harm
                     message = f"{misuse.message}; {_called(resources[index])} uses it"
-                    yield _conflict(resources, misuse.code, message, index, place[0], misuse.template_path)
+                    yield _conflict(resources, misuse.code, message, index, place[0], misuse.template_path, path)
 
 
 class _Claim(NamedTuple):
@@ -227,9 +232,17 @@ def _claim(claims: list[_Claim], new: _Claim) -> _Claim | None:
     return held
 
 
-def _conflict(resources: Sequence[Placed], code: str, message: str, first: int, second: int, path: Path) -> Conflict:
+def _conflict(
+    resources: Sequence[Placed],
+    code: str,
+    message: str,
+    first: int,
+    second: int,
+    path: Path,
+    first_path: Path | None = None,
+) -> Conflict:
     _, file, line = resources[second]
-    return Conflict(code, message, first, second, path, file, line)
+    return Conflict(code, message, first, second, path, first_path or path, file, line)
 
 
 def _called(placed: Placed) -> str:

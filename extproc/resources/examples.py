@@ -16,8 +16,14 @@ def example_at(model: type[Resource], path: Path) -> str | None:
 
     A mapping has what it needs; of what is to be chosen, the first. Plug-ins may say nothing of their fields.
     """
+    value = example_of(model, path)
+    return None if value is None else _in_a_line(value)
+
+
+def example_of(model: type[Resource], path: Path) -> Any:
+    """The value that ``example_at`` writes; None where the schema does not tell one."""
     try:
-        return _in_a_line(_example(model, schema_at(model, path)))
+        return _example(model, schema_at(model, path))
     except _UntoldError:
         return None
 

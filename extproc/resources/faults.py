@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+from collections.abc import Sequence
 from typing import Any, Final, NamedTuple
 
 from pydantic import ValidationError
@@ -11,7 +12,7 @@ from extproc.resources.document import Resource
 from extproc.resources.examples import example_at, may_be_empty, one_of_fields
 from extproc.resources.fields import FIELD_CODES
 from extproc.resources.marked_yaml import Path, shown
-from extproc.resources.schema import known_fields
+from extproc.resources.schema import known_fields, schema_at
 from extproc.suggestions import close_to, did_you_mean, listed
 
 _MISTYPED: Final = {
@@ -34,6 +35,7 @@ class Problem(NamedTuple):
 
     ``unquoted``: text is wanted, and YAML took what is there for something else because it has no quotes.
     ``wanted``: the path of something that has to be there, and is not.
+    ``meant``: the name of the field, or the value, that was most likely meant.
     """
 
     code: str
@@ -41,6 +43,7 @@ class Problem(NamedTuple):
     path: Path
     unquoted: bool = False
     wanted: Path | None = None
+    meant: str | None = None
 
     def advice(self, written: str | None) -> str:
         """The message, and how to write the value that stands there as ``written``."""
@@ -70,14 +73,14 @@ def _problem(found: Any, model: type[Resource]) -> Problem:
     if kind == "missing":
         return Problem("missing_field", f"{path[-1]} is required{_such_as(model, path, f'{path[-1]}: ')}", path)
     if kind == "extra_forbidden":
-        return Problem("unknown_field", _unknown(path, model), path)
+        known = known_fields(model, path[:-1])
+        return Problem("unknown_field", _unknown(str(path[-1]), known), path, meant=close_to(str(path[-1]), known))
     if kind in _MISTYPED:
         unquoted = kind == "string_type" and isinstance(found["input"], bool | int | float)
         message = _MISTYPED[kind] if unquoted else _mistyped(_MISTYPED[kind], found["input"], path, model)
         return Problem("mistyped_value", message, path, unquoted)
     if kind == "literal_error":
-        code = "invalid_value" if isinstance(found["input"], str) else "mistyped_value"
-        return Problem(code, f"must be {found['ctx']['expected']}", path)
+        return _choice(found["input"], found["ctx"]["expected"], schema_at(model, path).get("enum", ()), path)
     if kind == "too_short":
         return Problem("empty_match" if path == ("spec", "match") else "invalid_value", "must not be empty", path)
     if kind == "too_long":
@@ -104,8 +107,15 @@ def _such_as(model: type[Resource], path: Path, before: str = "") -> str:
     return f", such as {before}{example}" + (" or {}" if may_be_empty(model, path) else "")
 
 
-def _unknown(path: Path, model: type[Resource]) -> str:
+def _choice(given: object, expected: str, choices: Sequence[str], path: Path) -> Problem:
+    """That it is none of the values that there are, and which one may have been meant."""
+    if not isinstance(given, str):
+        return Problem("mistyped_value", f"must be {expected}", path)
+    message = f"must be {expected}{did_you_mean(given, choices)}"
+    return Problem("invalid_value", message, path, meant=close_to(given, choices))
+
+
+def _unknown(name: str, known: Sequence[str]) -> str:
     """That the field is unknown, and which one may have been meant."""
-    known = known_fields(model, path[:-1])
-    meant = did_you_mean(str(path[-1]), known) or (f"; known are {listed(known)}" if known else "")
-    return f"unknown field {shown(str(path[-1]))}{meant}"
+    meant = did_you_mean(name, known) or (f"; known are {listed(known)}" if known else "")
+    return f"unknown field {shown(name)}{meant}"

@@ -6,34 +6,27 @@ import errno
 import os
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from copy import deepcopy
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from hashlib import blake2b
-from itertools import islice
 from math import inf
 from pathlib import Path as FilePath
 from typing import Any, Final
-
-from pydantic import ValidationError
 
 from extproc.errors import Fault, InvalidInput
 from extproc.resources.analysis_template import AnalysisTemplate
 from extproc.resources.checks import find_conflicts
 from extproc.resources.deadline import beyond_deadline
-from extproc.resources.document import API_VERSION, Resource
-from extproc.resources.faults import Problem, problems_of, with_example
+from extproc.resources.document import API_VERSION
+from extproc.resources.drafts import Draft, study
 from extproc.resources.file_names import is_unicode
 from extproc.resources.folders import FolderListing, list_folder
-from extproc.resources.kinds import KINDS, DocumentKind
+from extproc.resources.kinds import KINDS
 from extproc.resources.loaded import LoadedDocument, R
-from extproc.resources.marked_yaml import Document, Path, dotted, read_documents, shown
-from extproc.resources.remainder import beside, remainder
+from extproc.resources.marked_yaml import Document, Path, dotted, read_documents
+from extproc.resources.one_document import MAX_FAULTS, check
 from extproc.resources.rollout import KIND, Rollout
-from extproc.suggestions import close_to, did_you_mean, listed
 
 MAX_FILE_BYTES: Final = 1024 * 1024
-MAX_FAULTS: Final = 1000
-"""Faults that are listed of one file; a hostile one has a hundred thousand."""
-_ENOUGH: Final = MAX_FAULTS + 1
 SUFFIXES: Final = frozenset({".yaml", ".yml", ".json"})
 UNREAD_CODES: Final = frozenset({"file_not_found", "file_unreadable"})
 """Faults that say nothing of what a file holds: it may be another one at the next try."""
@@ -43,12 +36,12 @@ UNREAD_CODES: Final = frozenset({"file_not_found", "file_unreadable"})
 class Loaded:
     """What a set of paths holds: the documents that are valid by themselves, and every fault of the others.
 
-    ``partly`` is what those are without the fields that have faults, where that is a document (``remainder``).
+    ``meant`` is all of them in their order, of those others what they were meant to be, as far as that is known.
     """
 
     documents: list[LoadedDocument[Any]]
     faults: list[Fault]
-    partly: list[LoadedDocument[Any]] = field(default_factory=list)
+    meant: list[Draft]
 
 
 def load_paths(paths: Iterable[str | os.PathLike[str]]) -> Loaded:
@@ -58,7 +51,7 @@ def load_paths(paths: Iterable[str | os.PathLike[str]]) -> Loaded:
     checked one by one: what they say together is for ``checks``. Nothing is raised; a path without documents is a
     fault.
     """
-    loaded = Loaded([], [])
+    loaded = Loaded([], [], [])
     seen: set[str] = set()
     for path in paths:
         for file in _files(FilePath(path), loaded.faults):
@@ -84,11 +77,11 @@ def load_file(file: str, known: LoadedFile | None = None) -> LoadedFile:
     """
     data = _read(FilePath(file))
     if isinstance(data, Fault):
-        return LoadedFile(Loaded([], [data]), None)
+        return LoadedFile(Loaded([], [data], []), None)
     digest = blake2b(data).digest()
     if known is not None and known.digest == digest:
         return known
-    loaded = Loaded([], [])
+    loaded = Loaded([], [], [])
     _load(data, file, loaded)
     return LoadedFile(loaded, digest)
 
@@ -100,14 +93,21 @@ def load_valid(paths: Iterable[str | os.PathLike[str]], *, deadline: float = inf
         InvalidInput: with every fault of every file.
     """
     loaded = load_paths(paths)
-    judged = [*loaded.documents, *loaded.partly]
+    documents = loaded.documents
     faults = list(loaded.faults)
-    for conflict in find_conflicts([document.placed for document in judged]):
-        faults.append(conflict.fault(judged[conflict.second].line_at(conflict.path)))
-    faults.extend(beyond_deadline(judged, deadline))
+    faults.extend(_between(loaded.meant))
+    faults.extend(beyond_deadline([one.document for one in loaded.meant], deadline))
     if faults:
         raise InvalidInput(faults)
-    return loaded.documents
+    return documents
+
+
+def _between(meant: Sequence[Draft]) -> Iterator[Fault]:
+    """What is wrong between documents, of what was written in them."""
+    for conflict in find_conflicts([one.document.placed for one in meant]):
+        second = meant[conflict.second]
+        if meant[conflict.first].says(conflict.first_path) and second.says(conflict.path):
+            yield conflict.fault(second.line_at(conflict.path))
 
 
 def of_kind(documents: Iterable[LoadedDocument[Any]], model: type[R]) -> list[LoadedDocument[R]]:
@@ -143,7 +143,7 @@ def parse_known(body: Mapping[str, Any]) -> Rollout:
         InvalidInput: with every fault, where another is among them than unknown fields.
     """
     known = deepcopy(dict(body))
-    while isinstance(problems := _check(known, [KINDS[KIND]]), list):
+    while isinstance(problems := check(known, [KINDS[KIND]]), list):
         removed = [problem.code == "unknown_field" and _removed(known, problem.path) for problem in problems]
         if not all(removed):
             return parse_rollout(body)
@@ -172,51 +172,11 @@ def parse_template(body: Mapping[str, Any], file: str | None = None) -> Analysis
 
 
 def _parsed(body: object, model: type[R], file: str | None) -> R:
-    outcome = _check(body, [kind for kind in KINDS.values() if kind.model is model])
+    outcome = check(body, [kind for kind in KINDS.values() if kind.model is model])
     if isinstance(outcome, model):
         return outcome
     assert isinstance(outcome, list)
     raise InvalidInput(Fault(p.code, p.advice(None), file=file, field=dotted(p.path)) for p in outcome)
-
-
-def _check(body: object, kinds: Sequence[DocumentKind] = tuple(KINDS.values())) -> Resource | list[Problem]:
-    """The model of a document that is one of ``kinds``, or everything that is wrong with it."""
-    if not isinstance(body, Mapping):
-        return [Problem("mistyped_value", "a document is a mapping with apiVersion, kind, metadata and spec", ())]
-    if foreign := list(_foreign(body, kinds)):
-        return [*foreign, *_as_meant(body, kinds)]
-    # One that does not say what it is is judged as the first.
-    kind = next((kind for kind in kinds if kind.name == body.get("kind")), kinds[0])
-    problems = [with_example(problem, kind.model) for problem in islice(kind.between(body), _ENOUGH)]
-    try:
-        resource = kind.model.model_validate(dict(body))
-    except ValidationError as error:
-        found = [*problems_of(error, kind.model, _ENOUGH), *problems]
-        return list({(problem.code, problem.path): problem for problem in found}.values())
-    return problems or list(kind.beyond(resource)) or resource
-
-
-def _foreign(body: Mapping[str, Any], kinds: Sequence[DocumentKind]) -> Iterator[Problem]:
-    """What makes the document somebody else's: then its fields are not ours to judge."""
-    kind, version = body.get("kind"), body.get("apiVersion")
-    names = [kind.name for kind in kinds]
-    if isinstance(kind, str) and kind not in names:
-        known = did_you_mean(kind, names) or f"; {listed(names)} {'is' if len(names) == 1 else 'are'}"
-        yield Problem("unsupported_kind", f"kind {shown(kind)} is not known here{known}", ("kind",))
-    if isinstance(version, str) and version != API_VERSION:
-        yield Problem(
-            "unsupported_api_version", f"{shown(version)} is not known here; {API_VERSION} is", ("apiVersion",)
-        )
-
-
-def _as_meant(body: Mapping[str, Any], kinds: Sequence[DocumentKind]) -> Iterable[Problem]:
-    """What else is wrong with a document whose kind is only misspelt."""
-    names = [kind.name for kind in kinds]
-    meant = close_to(str(body.get("kind")), names)
-    if meant is None or body.get("kind") in names or body.get("apiVersion", API_VERSION) != API_VERSION:
-        return ()
-    found = _check({**body, "kind": meant}, kinds)
-    return found if isinstance(found, list) else ()
 
 
 def list_documents(folder: str | os.PathLike[str]) -> FolderListing:
@@ -260,9 +220,10 @@ def _load(data: bytes, name: str, loaded: Loaded) -> None:
         outcome = _load_document(document, name)
         if isinstance(outcome, LoadedDocument):
             loaded.documents.append(outcome)
+            loaded.meant.append(Draft(outcome))
             continue
         faults.extend(outcome.faults)
-        loaded.partly.extend(outcome.partly)
+        loaded.meant.extend(outcome.meant)
         if len(faults) > MAX_FAULTS:
             message = f"only the first {MAX_FAULTS} faults of this file are listed"
             faults[MAX_FAULTS:] = [Fault("too_many_faults", message, name)]
@@ -271,27 +232,23 @@ def _load(data: bytes, name: str, loaded: Loaded) -> None:
 
 
 def _load_document(document: Document, file: str) -> LoadedDocument[Any] | Loaded:
-    """The document, or what is wrong with it by line, and what it is without that."""
+    """The document, or what is wrong with it by line, and what it was meant to be."""
     node = document.node
-    outcome: Resource | list[Problem] = _check(node.value)
-    problems, rest = _judged(node.value, outcome)
+    outcome = check(node.value)
+    if not isinstance(outcome, list):
+        outcome = list(KINDS[outcome.kind].in_vain(outcome)) or outcome
+    if not isinstance(outcome, list) and not document.faults:
+        return LoadedDocument(outcome, node, file)
+    problems = outcome if isinstance(outcome, list) else []
+    drafts = []
+    if problems:
+        problems, draft = study(node, file, problems)
+        drafts = [draft] if draft is not None else []
     faults = list(document.faults)
     for p in problems:
         message, line = p.advice(node.written_at(p.path)), node.at(p.path).line
         faults.append(Fault(p.code, message, file=file, line=line, field=dotted(p.path)))
-    if rest is not None and not faults:
-        return LoadedDocument(rest, node, file)
-    partly = [LoadedDocument(rest, node, file)] if rest is not None else []
-    return Loaded([], sorted(faults, key=lambda fault: fault.line or 0), partly)
-
-
-def _judged(body: Any, outcome: Resource | list[Problem]) -> tuple[list[Problem], Resource | None]:
-    """All that is wrong with a document of which ``_check`` says ``outcome``, and what it is without that."""
-    if not isinstance(outcome, list):
-        return list(KINDS[outcome.kind].in_vain(outcome)), outcome
-    if not isinstance(body, Mapping):
-        return outcome, None
-    return list(dict.fromkeys([*outcome, *beside(body, outcome)])), remainder(body, outcome)
+    return Loaded([], sorted(faults, key=lambda fault: fault.line or 0), drafts)
 
 
 def _read(file: FilePath) -> bytes | Fault:

@@ -113,7 +113,6 @@ def test_each_fault_is_a_line_on_stderr_and_the_exit_code_is_2(
     assert (code, out) == (2, "")
     known = listed(known_fields(Rollout, ("spec",)))
     assert err.splitlines() == [
-        f"{file}:4 spec.model: model is required, such as model: fraud-detector (missing_field)",
         f"{file}:5 spec.modle: unknown field 'modle'; did you mean 'model'? (unknown_field)",
         f"{file}:10 spec['a\\nb']: unknown field 'a\\nb'; known are {known} (unknown_field)",
         f"{tmp_path / 'none'}: no such file or folder (file_not_found)",

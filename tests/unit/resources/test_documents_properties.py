@@ -7,13 +7,10 @@ import tempfile
 from pathlib import Path
 from typing import Any
 
-import yaml
 from hypothesis import given
 from hypothesis import strategies as st
-from pydantic import TypeAdapter
 
 from extproc.errors import Fault, InvalidInput
-from extproc.resources.fields import Duration, Percent, format_duration, format_percent, parse_duration
 from extproc.resources.kinds import KINDS
 from extproc.resources.loading import load_paths, parse_rollout, parse_template
 from extproc.resources.rollout import Rollout
@@ -106,27 +103,13 @@ def test_any_bytes_at_all_are_read_or_refused(data: bytes) -> None:
 
 
 @given(st.dictionaries(FIELDS, VALUES, max_size=6))
-def test_a_file_is_checked_as_the_same_body_from_a_store_is(spec: dict[str, Any]) -> None:
+def test_a_file_is_refused_where_the_same_body_from_a_store_is_and_tells_all_that_is_unknown_in_it(
+    spec: dict[str, Any],
+) -> None:
     body = document(spec)
     outcome = parsed(body)
     expected = outcome if isinstance(outcome, list) else []
     found = load_text(json.dumps(body, indent=1).encode())
-    assert sorted((f.code, f.field or "") for f in found) == sorted((f.code, f.field or "") for f in expected)
-
-
-@given(st.integers(0, 10_000))
-def test_percents_round_trip(hundredths: int) -> None:
-    written = format_percent(hundredths)
-    assert TypeAdapter(Percent).validate_python(written) == hundredths
-    assert yaml.safe_load(yaml.safe_dump(written)) == written
-
-
-@given(st.integers(1, 10**12), st.sampled_from(["ns", "us", "ms", "s"]))
-def test_durations_round_trip(number: int, unit: str) -> None:
-    seconds = parse_duration(f"{number}{unit}") if number * (unit == "s") < 9e9 else 1.0
-    assert TypeAdapter(Duration).validate_python(format_duration(seconds)) == seconds
-
-
-@given(st.sampled_from(["1h30m", "90m", "5400s", "5400000ms", "1.5h"]))
-def test_a_duration_may_be_written_in_several_ways(text: str) -> None:
-    assert parse_duration(text) == 5400.0
+    assert bool(found) == bool(expected)
+    unknown = {(f.code, f.field) for f in expected if f.code == "unknown_field"}
+    assert unknown <= {(f.code, f.field) for f in found}

@@ -219,7 +219,8 @@ def test_every_fault_of_a_file_comes_in_one_go_with_its_line(tmp_path: Path) -> 
             "invalid_value",
             32,
             "spec.metrics[4].provider.feedback.metric",
-            "must be 'false_positive_rate', 'false_negative_rate', 'precision', 'recall' or 'mean'",
+            "must be 'false_positive_rate', 'false_negative_rate', 'precision', 'recall' or 'mean'; did you mean "
+            "'mean'?",
         ),
     ]
 

@@ -130,7 +130,9 @@ def test_a_server_that_hangs_holds_up_neither_a_hundred_rollouts_nor_what_is_obs
     world.run(240)
     status = world.environment.row("hangs").status
     assert (status.phase, status.reason) == ("Paused", "analysis_error")
-    assert status.message == ("metric remote was Error 5 times: the metric server silent did not answer within 30s")
+    assert status.message.startswith(
+        "metric remote was Error 5 times: the metric server silent did not answer within 30s"
+    )
     wait_for(lambda: world.silent.given_up == 5, "questions that were given up")
 
 
