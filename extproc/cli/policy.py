@@ -9,12 +9,11 @@ import click
 import orjson
 
 from extproc.adapters.regorus.capabilities import offered
-from extproc.adapters.regorus.policy import CheckedTest, RegorusEngine
-from extproc.adapters.regorus.rego_tests import run_tests
+from extproc.adapters.regorus.policy import RegorusEngine
 from extproc.cli.output import output_option, print_json, print_notes
+from extproc.cli.policy_tests import test
 from extproc.control.policy import RULE
 from extproc.errors import InvalidInput
-from extproc.resources.policies import read_sources
 from extproc.run.given import checked_policies
 from extproc.run.opa import not_answering, run_opa
 from extproc.run.policy_checks import invalid_answers, misspelt_reads, opa_faults, trial_faults, unknown_fields
@@ -61,30 +60,6 @@ def check(directory: Path, opa: bool, output: str) -> None:
             click.echo(f"{path} can deny: a request that it fails on is denied unless a document says onError: stable")
 
 
-@policy.command(short_help="Run the tests of policies; exit with 1 if one fails.")
-@_DIRECTORY
-@output_option
-def test(directory: Path, output: str) -> int:
-    """Run every rule under DIR whose name starts with test_; exit with 1 if one fails.
-
-    A test that takes more than 5 s of a processor is an error, as one that throws is, and the others run. The files of
-    tests may do what policies may not, such as calling time.now_ns.
-    """
-    checked_policies(directory)
-    results = run_tests(read_sources(directory, tests=True))
-    if not results:
-        raise InvalidInput.of("policy_tests_missing", "there is no rule test_...", file=str(directory))
-    failed = sum(result.outcome in ("fail", "error") for result in results)
-    if output == "json":
-        passed = sum(result.outcome == "pass" for result in results)
-        print_json({"passed": passed, "failed": failed, "tests": [result._asdict() for result in results]})
-    else:
-        for result in results:
-            _print(result)
-        click.echo(f"{len(results)} tests, {failed} failed" if failed else f"{len(results)} tests, none failed")
-    return 1 if failed else 0
-
-
 @policy.command(short_help="Print what of OPA the engine offers, for opa check --capabilities.")
 @output_option
 def capabilities(output: str) -> None:
@@ -102,7 +77,4 @@ def capabilities(output: str) -> None:
         click.echo(orjson.dumps(found, option=orjson.OPT_INDENT_2))
 
 
-def _print(result: CheckedTest) -> None:
-    click.echo(f"{result.outcome:5} {result.name} ({result.file}:{result.line})")
-    for line in (*((result.message,) if result.message else ()), *result.prints):
-        click.echo(f"      {line}")
+policy.add_command(test)

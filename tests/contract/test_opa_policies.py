@@ -11,9 +11,10 @@ from extproc.adapters.regorus.rego_tests import run_tests
 from extproc.resources.control_schema import CONTROL_INPUT_SCHEMA
 from extproc.resources.policies import read_sources
 from extproc.resources.policy_schema import POLICY_INPUT_SCHEMA
+from extproc.run.opa_tests import opa_outcomes
 from tests.support.paths import POLICIES
 from tests.support.policies import examples, shown_tests
-from tests.systems.opa import opa
+from tests.systems.opa import opa, opa_binary
 
 NAMES = [example.package for example in examples()]
 
@@ -114,7 +115,7 @@ def test_the_schema_knows_every_reference_that_there_is(tmp_path: Path, schema: 
 def test_opa_and_the_engine_pass_the_shipped_tests() -> None:
     done = opa("test", POLICIES)
     assert done.returncode == 0, done.stdout
-    results = run_tests(read_sources(POLICIES, tests=True))
+    results = run_tests(read_sources(POLICIES, tests=True)).tests
     assert {result.outcome for result in results} == {"pass"}
     assert f"{len(results)}/{len(results)}" in done.stdout
 
@@ -122,7 +123,7 @@ def test_opa_and_the_engine_pass_the_shipped_tests() -> None:
 def test_opa_and_the_engine_give_every_example_the_decision_that_is_shown(shown: Path) -> None:
     done = opa("test", shown)
     assert done.returncode == 0, done.stdout
-    results = run_tests(read_sources(shown, tests=True))
+    results = run_tests(read_sources(shown, tests=True)).tests
     assert [result for result in results if result.outcome != "pass"] == []
     of_tests = sum(text.count("\ntest_") for text in shown_tests().values())
     assert len(results) == sum(len(example.cases) for example in examples()) + of_tests
@@ -139,3 +140,14 @@ def test_opa_mounts_data_files_where_dropout_does(tmp_path: Path) -> None:
     merged = json.loads(done.stdout)[0]
     assert merged.pop("p") == {"x": 1}
     assert merged == read_sources(tmp_path).data
+
+
+def test_opa_finds_of_the_same_tests_what_the_engine_finds(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Two of one name, one that throws, one that is to be written, and those of a folder with data."""
+    (tmp_path / "data.json").write_text('{"limit": 1}')
+    rules = "test_x if data.limit == 1\n\ntest_x if data.limit == 2\n\ntodo_test_y if true\n\ntest_z := 3\n"
+    (tmp_path / "a_test.rego").write_text(f"package a_test\n\n{rules}")
+    monkeypatch.setenv("PATH", f"{opa_binary().parent}:/bin:/usr/bin")
+    for folder in (tmp_path, POLICIES):
+        ours = {test.name: test.outcome for test in run_tests(read_sources(folder, tests=True)).tests}
+        assert opa_outcomes(folder) == ours

@@ -18,7 +18,7 @@ from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import suppress
 from functools import lru_cache
 from pathlib import Path as FilePath
-from typing import Any, Final, NamedTuple
+from typing import Any, Final
 
 import orjson
 
@@ -225,7 +225,7 @@ def _examine(sources: PolicySources) -> tuple[Any, list[Module], list[Fault]]:
     faults = [
         *_faults_of_calls(modules),
         *_faults_of_names(modules),
-        *_recursions(modules),
+        *recursions(modules),
         *_conflicts(modules, sources.data),
         *_partly_defined(modules),
         *_open_defaults(modules),
@@ -286,57 +286,13 @@ def engine_of(
     return engine, faults
 
 
-class FoundTest(NamedTuple):
-    """Where a rule ``test_...`` is."""
-
-    name: str
-    file: str
-    line: int
-
-
-class CheckedTest(NamedTuple):
-    """How one rule ``test_...`` went: ``pass``, ``fail`` (not true), ``error`` (it threw) or ``skip`` (``todo_``)."""
-
-    name: str
-    file: str
-    line: int
-    outcome: str
-    message: str | None
-    prints: tuple[str, ...]
-
-
-class RegorusTests:
-    """The tests in ``sources``, which are read with the files of tests. Build and use it on one thread.
-
-    ``found`` has them in the order of files and lines.
-
-    Raises:
-        InvalidInput: the engine cannot load them.
-    """
-
-    def __init__(self, sources: PolicySources) -> None:
-        self._engine, modules, faults = load(sources)
-        if faults:
-            raise InvalidInput(faults)
-        faults = list(_recursions(modules))
-        if faults:
-            raise InvalidInput(faults)
-        first = {path: (module.file, line) for module in reversed(modules) for path, line in reversed(module.rules)}
-        tests = sorted((file, line, path) for path, (file, line) in first.items() if _TEST.match(path[-1]))
-        self.found = [FoundTest(engine_path(path), file, line) for file, line, path in tests]
-        self._later = {engine_path(path) for _, _, path in tests if path[-1].startswith("todo_")}
-
-    def run(self, test: FoundTest) -> CheckedTest:
-        """How ``test`` goes."""
-        if test.name in self._later:
-            return CheckedTest(*test, "skip", None, ())
-        self._engine.set_input_json("{}")
-        message = None
-        try:
-            outcome = "pass" if self._engine.eval_rule(test.name) is True else "fail"
-        except RuntimeError as error:
-            outcome, message = "error", said_of(error)  # a test's values are its author's own: all of it helps
-        return CheckedTest(*test, outcome, message, tuple(self._engine.take_prints()))
+def syntax_tree(files: Mapping[str, str]) -> list[dict[str, Any]]:
+    """The engine's syntax tree of policies that it takes. Raises ``InvalidInput`` where it takes them not."""
+    engine, faults = engine_of(files, {})
+    if faults:
+        raise InvalidInput(faults)
+    found: list[dict[str, Any]] = orjson.loads(engine.get_ast_as_json())
+    return found
 
 
 def _rules(modules: Sequence[Module]) -> dict[str, str]:
@@ -404,7 +360,8 @@ def _forbidden(module: Module, name: str, line: int) -> Fault:
     return Fault("policy_builtin_forbidden", message, module.file, line)
 
 
-def _recursions(modules: Sequence[Module]) -> Iterator[Fault]:
+def recursions(modules: Sequence[Module]) -> Iterator[Fault]:
+    """Functions that can come to call themselves: evaluating one ends the process."""
     for module, path, line in recursive_functions(modules):
         yield Fault("policy_recursion", f"the function {_shortened('.'.join(path))} calls itself", module.file, line)
 
@@ -453,7 +410,6 @@ def _shortened(name: str) -> str:
 _UNDEFINED: Final = object()
 _LONGEST_NAME: Final = 200
 _LONGEST_MESSAGE: Final = 1000
-_TEST: Final = re.compile(r"(?:todo_)?test_")
 _IDENTIFIER: Final = re.compile(r"[A-Za-z_][A-Za-z0-9_]*")
 _PLACE: Final = re.compile(r"--> (?P<file>.+?):(?P<line>\d+):\d+")
 _ERROR: Final = re.compile(r"^error: (?P<text>.+)", re.MULTILINE)

@@ -2,15 +2,22 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+import re
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import closing
-from typing import Any, Final
+from functools import cached_property
+from typing import Any, Final, NamedTuple
 
-from extproc.adapters.regorus.policy import CHECK_CPU_SECONDS, CheckedTest, FoundTest, RegorusTests
+import orjson
+
+from extproc.adapters.regorus.coverage import Coverage, countable_lines
+from extproc.adapters.regorus.policy import CHECK_CPU_SECONDS, engine_path, load, recursions, said_of, syntax_tree
 from extproc.adapters.regorus.process import LimitedProcess, answer_questions
+from extproc.adapters.regorus.rego_ast import Module, Path
+from extproc.adapters.regorus.why import FailedCondition, Reasons
 from extproc.errors import Fault, InvalidInput
 from extproc.lifeline import arm_dead_man_switch
-from extproc.resources.policies import PolicySources
+from extproc.resources.policies import TEST_SUFFIX, PolicySources
 
 TEST_SECONDS: Final = 5.0
 """Of a processor, that a test may take: as long as ``opa test`` gives it."""
@@ -18,22 +25,160 @@ TEST_SECONDS: Final = 5.0
 WAIT_SECONDS: Final = 120.0
 """What a test, or loading them, may take on a machine that has much else to do: nobody waits but who can end it."""
 
+_TEST: Final = re.compile(r"(?:todo_)?test_")
 
-def run_tests(sources: PolicySources, limit: float = TEST_SECONDS) -> list[CheckedTest]:
+
+class FoundTest(NamedTuple):
+    """Where a rule ``test_...`` is. A second one of the same name is called ``test_...#01``, as by OPA."""
+
+    name: str
+    file: str
+    line: int
+
+
+class CheckedTest(NamedTuple):
+    """How one rule ``test_...`` went: ``pass``, ``fail`` (not true), ``error`` (it threw) or ``skip`` (``todo_``).
+
+    ``failed`` is the condition of a test that failed, as far as it can be told.
+    """
+
+    name: str
+    file: str
+    line: int
+    outcome: str
+    message: str | None
+    prints: tuple[str, ...]
+    failed: FailedCondition | None = None
+
+
+class RegorusTests:
+    """The tests in ``sources``, which are read with the files of tests. Build and use it on one thread.
+
+    ``found`` has them in the order of files and lines.
+
+    Raises:
+        InvalidInput: the engine cannot load them.
+    """
+
+    def __init__(self, sources: PolicySources) -> None:
+        self._sources = sources
+        self._engine, modules, faults = load(sources)
+        faults = faults or list(recursions(modules))
+        if faults:
+            raise InvalidInput(faults)
+        tests = list(_tests_in(modules))
+        self.found = [test for test, _, _ in tests]
+        self._paths = {test.name: path for test, path, _ in tests}
+        self._single = {test.name: single for test, _, single in tests}
+        self._of_cases = {path for module in modules for path, _ in module.rules} - {
+            path for module in modules for path in (*module.complete, *module.defaults)
+        }
+
+    @cached_property
+    def lines(self) -> dict[str, list[int]]:
+        """The lines that count, of the files that are no tests."""
+        tree = syntax_tree(self._sources.files)
+        return {file: lines for file, lines in countable_lines(tree).items() if not file.endswith(TEST_SUFFIX)}
+
+    def run(self, test: FoundTest) -> CheckedTest:
+        """How ``test`` goes."""
+        path = self._paths[test.name]
+        if path[-1].startswith("todo_"):
+            return CheckedTest(*test, "skip", None, ())
+        if path in self._of_cases:
+            message = "it has a value for each case, which opa test alone counts: write a rule for each"
+            return CheckedTest(*test, "error", message, ())
+        self._engine.set_input_json("{}")
+        try:
+            passed = self._engine.eval_rule(engine_path(path)) is True
+            failed = None if passed and self._single[test.name] else self._failed(test)
+        except RuntimeError as error:
+            # A test's values are its author's own: the whole message helps.
+            return CheckedTest(*test, "error", said_of(error), tuple(self._engine.take_prints()))
+        prints = tuple(self._engine.take_prints())
+        passed = passed if self._single[test.name] else failed is None
+        return CheckedTest(*test, "pass" if passed else "fail", None, prints, None if passed else failed)
+
+    def covered(self) -> dict[str, list[int]]:
+        """The lines that were evaluated since this was last asked."""
+        report = orjson.loads(self._engine.get_coverage_report_as_json())
+        self._engine.clear_coverage_data()
+        return {file["path"]: file["covered"] for file in report["files"] if file["path"] in self.lines}
+
+    def count_lines(self) -> None:
+        """Have the engine count which lines it evaluates."""
+        self._engine.set_enable_coverage(True)
+
+    def _failed(self, test: FoundTest) -> FailedCondition | None:
+        reasons = self._reasons
+        if reasons is None:
+            return None
+        for index, definition in enumerate(reasons.definitions):
+            if (definition.file, definition.line) == (test.file, test.line):
+                return reasons.failed(index)
+        return None
+
+    @cached_property
+    def _reasons(self) -> Reasons | None:
+        try:
+            reasons = Reasons(self._sources, lambda _: set(self._paths.values()))
+        except InvalidInput:
+            return None  # the test fails all the same
+        reasons.say_input({})
+        return reasons
+
+
+class CheckedTests(NamedTuple):
+    """How tests went, and which lines they evaluated where that was asked for."""
+
+    tests: list[CheckedTest]
+    coverage: Coverage | None
+
+
+def run_tests(
+    sources: PolicySources, limit: float = TEST_SECONDS, *, wanted: str = "", coverage: bool = False
+) -> CheckedTests:
     """Run the tests in ``sources`` (read with the test files), in the order of files and lines.
+
+    ``wanted`` is a regular expression that is looked for in their names.
 
     Raises:
         InvalidInput: the engine cannot load them; ``policy_too_slow`` when that took over ``CHECK_CPU_SECONDS``,
-            ``policy_too_complex`` when the engine did not survive.
+            ``policy_too_complex`` when the engine did not survive; ``test_filter`` for what is no regular expression.
         OSError: there is no process to be had.
     """
-    with closing(LimitedProcess("extproc.adapters.regorus.rego_tests", sources, limit, WAIT_SECONDS)) as process:
-        return [_run(process, test, limit) for test in _found(process)]
-
-
-def _found(process: LimitedProcess) -> list[FoundTest]:
     try:
-        answer = process.ask(None)
+        pattern = re.compile(wanted)
+    except re.error as error:
+        raise InvalidInput.of("test_filter", f"it is no regular expression: {error}", field="--run") from None
+    with closing(LimitedProcess("extproc.adapters.regorus.rego_tests", sources, limit, WAIT_SECONDS)) as process:
+        found, lines = _found(process, coverage)
+        counted = Coverage(lines) if coverage else None
+        return CheckedTests(
+            [_run(process, test, limit, counted) for test in found if pattern.search(test.name)], counted
+        )
+
+
+def _tests_in(modules: Sequence[Module]) -> Iterator[tuple[FoundTest, Path, bool]]:
+    """Each test with its path, and whether it is the only one of its name."""
+    places: dict[Path, list[tuple[str, int]]] = {}
+    for module in modules:
+        for path, line in module.rules:
+            if _TEST.match(path[-1]):
+                places.setdefault(path, []).append((module.file, line))
+    with_default = {path for module in modules for path in module.defaults}
+    found = []
+    for path, of_path in places.items():
+        separate = sorted(of_path) if path not in with_default else [min(of_path)]
+        for number, (file, line) in enumerate(separate):
+            name = engine_path(path) + (f"#{number:02}" if number else "")
+            found.append((FoundTest(name, file, line), path, len(separate) == 1))
+    return iter(sorted(found, key=lambda each: (each[0].file, each[0].line)))
+
+
+def _found(process: LimitedProcess, coverage: bool) -> tuple[list[FoundTest], Mapping[str, list[int]]]:
+    try:
+        answer = process.ask([None, coverage])
     except TimeoutError:
         message = f"loading these tests took more than {CHECK_CPU_SECONDS} s of a processor"
         raise InvalidInput.of("policy_too_slow", message) from None
@@ -42,17 +187,19 @@ def _found(process: LimitedProcess) -> list[FoundTest]:
         raise InvalidInput.of("policy_too_complex", message) from None
     if answer["faults"]:
         raise InvalidInput([Fault(**fault) for fault in answer["faults"]])
-    return [FoundTest(*test) for test in answer["found"]]
+    return [FoundTest(*test) for test in answer["found"]], answer["lines"]
 
 
-def _run(process: LimitedProcess, test: FoundTest, limit: float) -> CheckedTest:
+def _run(process: LimitedProcess, test: FoundTest, limit: float, counted: Coverage | None) -> CheckedTest:
     try:
-        *how, prints = process.ask(list(test))
+        (*how, prints, failed), covered = process.ask([list(test), counted is not None])
     except TimeoutError:
         return CheckedTest(*test, "error", f"it took more than {limit:g} s of a processor", ())
     except EOFError:
         return CheckedTest(*test, "error", "the policy engine does not survive it", ())
-    return CheckedTest._make([*how, tuple(prints)])
+    if counted is not None:
+        counted.add(covered)
+    return CheckedTest._make([*how, tuple(prints), None if failed is None else FailedCondition._make(failed)])
 
 
 def _tests(sources: PolicySources) -> Callable[[Any], Any]:
@@ -62,10 +209,19 @@ def _tests(sources: PolicySources) -> Callable[[Any], Any]:
         tests = RegorusTests(sources)
     except InvalidInput as error:
         faults = [fault.as_dict() for fault in error.faults]
-        return lambda _: {"found": [], "faults": faults}
+        return lambda _: {"found": [], "faults": faults, "lines": {}}
     finally:
         arm_dead_man_switch(0)
-    return lambda test: {"found": tests.found, "faults": []} if test is None else tests.run(FoundTest(*test))
+
+    def answer(question: Any) -> Any:
+        test, coverage = question
+        if test is None:
+            return {"found": tests.found, "faults": [], "lines": tests.lines if coverage else {}}
+        if coverage:
+            tests.count_lines()
+        return tests.run(FoundTest(*test)), tests.covered() if coverage else {}
+
+    return answer
 
 
 if __name__ == "__main__":

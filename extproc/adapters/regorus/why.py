@@ -15,7 +15,7 @@ from typing import Any, Final, NamedTuple
 import orjson
 
 from extproc.adapters.regorus.conditions import Body, Definition, RuleCondition, read_definitions
-from extproc.adapters.regorus.policy import engine_of, engine_path, load, said_of
+from extproc.adapters.regorus.policy import engine_path, load, said_of, syntax_tree
 from extproc.adapters.regorus.process import LimitedProcess, answer_questions
 from extproc.adapters.regorus.rego_ast import Module, Path, read_modules
 from extproc.adapters.regorus.unused import led_to
@@ -78,10 +78,7 @@ class Reasons:
     """
 
     def __init__(self, sources: PolicySources, wanted: Callable[[Sequence[Module]], Container[Path]]) -> None:
-        engine, faults = engine_of(sources.files, {})
-        if faults:
-            raise InvalidInput(faults)
-        tree = orjson.loads(engine.get_ast_as_json())
+        tree = syntax_tree(sources.files)
         modules = read_modules(tree)
         paths = wanted(modules)
         found = [(module, each) for module, each in read_definitions(tree, modules) if each.path in paths]

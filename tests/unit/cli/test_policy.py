@@ -240,6 +240,7 @@ def test_a_failing_test_is_exit_code_1(tmp_path: Path, capsys: pytest.CaptureFix
         "pass  data.routing_test.test_it (a_test.rego:3)",
         "fail  data.routing_test.test_never (b_test.rego:3)",
         "      b_test.rego:4: 2",
+        "      line 5: false",
         "2 tests, 1 failed",
     ]
     code, out, err = run(capsys, "policy", "test", tmp_path, "-o", "json")
@@ -253,7 +254,55 @@ def test_a_failing_test_is_exit_code_1(tmp_path: Path, capsys: pytest.CaptureFix
         "outcome": "fail",
         "message": None,
         "prints": ["b_test.rego:4: 2"],
+        "failed": {
+            "line": 5,
+            "condition": "false",
+            "is_value": False,
+            "values": {},
+            "undefined": [],
+            "error": None,
+        },
     }
+
+
+def test_the_coverage_is_a_table_or_as_opa_prints_it(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    write(tmp_path, a=f"{GOOD}\nx if {{\n\tinput.y\n\tinput.z\n}}\n", a_test=PASSING)
+    code, out, _ = run(capsys, "policy", "test", tmp_path, "--coverage", "-r", "test_it")
+    assert (code, [" ".join(line.split()) for line in out.splitlines()][2:5]) == (
+        0,
+        ["FILE LINES COVERED NOT COVERED", "a.rego 3 1 33.33 % 6-7", "3 1 33.33 %"],
+    )
+    code, out, _ = run(capsys, "policy", "test", tmp_path, "--coverage", "-o", "json")
+    assert (code, json.loads(out)["coverage"]["files"]["a.rego"]["not_covered_lines"]) == (0, 2)
+
+
+def test_what_opa_finds_otherwise_is_exit_code_1(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    folder = tmp_path / "policies"
+    folder.mkdir()
+    write(folder, a=GOOD, a_test=PASSING)
+    monkeypatch.setenv("PATH", str(tmp_path))
+    opa = tmp_path / "opa"
+    for said, status, outcome in (
+        ([{"package": "data.routing_test", "name": "test_it"}], 0, "pass"),
+        ([{"package": "data.routing_test", "name": "test_it", "fail": True}], 1, "fail"),
+        ([{"package": "data.routing_test", "name": "test_other"}], 1, None),
+    ):
+        opa.write_text(f"#!/bin/sh\necho '{json.dumps(said)}'\n")
+        opa.chmod(0o755)
+        code, out, _ = run(capsys, "policy", "test", folder, "--opa", "-o", "json")
+        assert (code, json.loads(out)["tests"][0]["opa"]) == (status, outcome)
+    opa.write_text("#!/bin/sh\necho '1 error occurred' >&2\nexit 1\n")
+    code, out, _ = run(capsys, "policy", "test", folder, "--opa", "-o", "json")
+    assert (code, errors(out)[0]["code"]) == (2, "opa_test")
+
+
+def test_a_filter_that_fits_no_test_is_bad_input(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    write(tmp_path, a=GOOD, a_test=PASSING)
+    for wanted, code in (("nothing", "policy_tests_missing"), ("(", "test_filter")):
+        status, out, _ = run(capsys, "policy", "test", tmp_path, "-r", wanted, "-o", "json")
+        assert (status, errors(out)[0]["code"]) == (2, code)
 
 
 def test_a_folder_without_tests_is_bad_input(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:

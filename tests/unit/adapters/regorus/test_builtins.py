@@ -108,7 +108,7 @@ def test_a_line_may_be_as_long_as_a_file() -> None:
 
 def test_tests_of_policies_have_them_too() -> None:
     text = 'package routing_test\n\ntest_it if crypto.sha256("a") == "' + SHA256_OF_A + '"\n'
-    (result,) = run_tests(sources_of({"routing/decision_test.rego": text}))
+    (result,) = run_tests(sources_of({"routing/decision_test.rego": text})).tests
     assert (result.outcome, result.message) == ("pass", None)
 
 
