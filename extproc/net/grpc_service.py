@@ -12,7 +12,7 @@ from typing import Any, Final
 import grpc
 import grpc.aio
 
-from extproc.errors import InvalidInput
+from extproc.errors import DropoutError, InvalidInput
 from extproc.net.actor import Actor
 from extproc.net.callers import AUTHORIZATION, Identify, callers
 from extproc.net.endpoints import private_sockets
@@ -69,7 +69,11 @@ class GrpcService:
                 ) from error
             self._relay.hidden = hide(path)
         await self._server.start()
-        await self.listener.start(first=first)
+        try:
+            await self.listener.start(first=first)
+        except DropoutError:
+            await self.stop(0)  # a server that is left running ends in a traceback of gRPC's
+            raise
 
     async def stop(self, grace: float) -> None:
         """Take no more calls, and give those under way ``grace`` seconds."""

@@ -381,6 +381,20 @@ def test_what_cannot_be_is_a_sentence(tmp_path: Path, options: tuple[str, ...], 
     assert "Traceback" not in done.stderr
 
 
+def test_an_address_that_is_taken_is_a_sentence_and_nothing_else(tmp_path: Path) -> None:
+    with socket.socket(socket.AF_UNIX) as other:
+        other.bind(f"{tmp_path}/c.sock")
+        other.listen()
+        command = ["controller", "--listen", f"unix:{tmp_path}/c.sock", "--store", f"sqlite:{tmp_path}/dropout.db"]
+        done = subprocess.run(
+            [sys.executable, "-m", "extproc.cli", *command], capture_output=True, text=True, timeout=60
+        )
+    assert (done.returncode, done.stderr) == (
+        2,
+        f"--listen: something else listens on {tmp_path}/c.sock (address_in_use)\n",
+    )
+
+
 # -- beside the workers
 
 
