@@ -92,7 +92,9 @@ def parse_host_port(address: str, flag: str) -> tuple[str, int]:
     host, colon, port = address.rpartition(":")
     host = host.removeprefix("[").removesuffix("]")
     if not colon or not host or "/" in host or not port.isdecimal() or int(port) > 65535:
-        raise InvalidInput.of("address_invalid", f"{address!r} is not HOST:PORT", field=flag)
+        scheme, found, _ = address.partition("://")
+        meant = f", without {scheme + found!r}" if found else ""
+        raise InvalidInput.of("address_invalid", f"{address!r} is not HOST:PORT{meant}", field=flag)
     return host, int(port)
 
 

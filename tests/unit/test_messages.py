@@ -25,7 +25,7 @@ ORDINARY = {
     "%s read again from %s",
     "admin {}",
     "envoy: made the folder {}: {}",
-    "envoy: waits for Envoy at {}, which has not answered yet",
+    "envoy: waits for Envoy at {}, which has not said yet that it has the routes",
     "feedback {}/v1/feedback",
     "leads as {}",
     "policies: {} has no .rego file yet: no rule is asked",

@@ -64,7 +64,7 @@ class EnvoyDelivery(Asking):
         return {address: envoy.fault for address, envoy in self._envoys.items()}
 
     def awaited(self) -> Collection[str]:
-        """The addresses of those that have not answered for so short a time that they may be starting."""
+        """The addresses of those that have been silent, or behind, for so short a time that they may be starting."""
         return {address for address, envoy in self._envoys.items() if envoy.awaited}
 
     def behind(self) -> str | None:
@@ -105,10 +105,11 @@ class _Envoy:
             message = f"{self._name} does not answer: nobody knows whether it has the routes"
             self.fault, self.awaited = Fault("envoy_silent", message), now - self._silent_since < SILENT_SECONDS
             return
-        self._silent_since, self.awaited = None, False
+        self._silent_since = None
         if self._behind_since is None:
             self._behind_since = now
         if now - self._behind_since >= BEHIND_SECONDS:
+            self.awaited = False
             self.fault = Fault(BEHIND, f"{self._name} {why}", file=str(self._directory))
 
     def _written(self) -> _Versions:

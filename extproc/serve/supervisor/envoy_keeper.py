@@ -39,7 +39,7 @@ class Delivery(Protocol):
         ...
 
     def awaited(self) -> Collection[str]:
-        """The addresses of those that have not answered for so short a time that they may be starting."""
+        """The addresses of those that have been silent, or behind, for so short a time that they may be starting."""
         ...
 
 
@@ -80,7 +80,7 @@ class EnvoyKeeper:
         if self._delivery is not None:
             await asyncio.to_thread(self._delivery.start)
             for address in self._delivery.awaited():
-                self._say(f"envoy: waits for Envoy at {address}, which has not answered yet")
+                self._say(f"envoy: waits for Envoy at {address}, which has not said yet that it has the routes")
         while True:
             try:
                 await asyncio.to_thread(self._files.write)

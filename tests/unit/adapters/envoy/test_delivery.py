@@ -66,6 +66,17 @@ def test_one_that_is_silent_may_be_starting_for_a_while_and_does_not_have_the_ro
         assert not envoy.delivery.awaited()
 
 
+def test_one_that_answers_at_first_and_is_behind_is_not_told_of_before_it_had_the_time(envoy: Envoy) -> None:
+    """It is asked the moment the files are written."""
+    envoy.after(0, "ffffffffffffffff", "0123456789abcdef")
+    assert envoy.delivery.awaited() == {"127.0.0.1:9"}
+    envoy.after(BEHIND_SECONDS, "ffffffffffffffff", "0123456789abcdef")
+    assert not envoy.delivery.awaited()
+    (fault,) = envoy.delivery.faults().values()
+    assert fault is not None
+    assert fault.code == "envoy_behind"
+
+
 def test_one_that_has_no_version_has_not_what_a_file_without_one_says(envoy: Envoy, tmp_path: Path) -> None:
     for file in (ROUTES_FILE, CLUSTERS_FILE):
         (tmp_path / file).write_text("garbage")

@@ -55,7 +55,7 @@ async def follow(told: Told, monkeypatch: pytest.MonkeyPatch) -> None:
 async def test_an_envoy_that_starts_after_serve_is_awaited_and_no_trouble(monkeypatch: pytest.MonkeyPatch) -> None:
     told = Told((SILENT, True), (SILENT, True), (None, False), (SILENT, True), (None, False))
     await follow(told, monkeypatch)
-    assert told.said == [f"envoy: waits for Envoy at {ADDRESS}, which has not answered yet"]
+    assert told.said == [f"envoy: waits for Envoy at {ADDRESS}, which has not said yet that it has the routes"]
     assert told.warned == []
 
 
