@@ -10,6 +10,7 @@ from functools import partial
 from pathlib import Path
 from typing import NoReturn
 
+from extproc.adapters.envoy.admin import ask_clusters
 from extproc.adapters.stores import open_store
 from extproc.clock import SystemClock
 from extproc.control.absence import Grace
@@ -91,6 +92,7 @@ def _parts(options: ServeOptions) -> Parts:
         if options.envoy_dir
         else None,
         delivery=delivery(options.envoy_admin, options.envoy_dir),
+        ask_envoys=partial(ask_clusters, options.envoy_admin) if options.envoy_admin and options.envoy_dir else None,
         read_sources=read_sources,
         register=StoreRegister(options.store, options.state.safety),
         open_store=partial(open_store, options.store),

@@ -7,6 +7,7 @@ import threading
 import time
 from abc import ABC, abstractmethod
 from collections.abc import Iterator, Mapping, Sequence
+from contextlib import suppress
 from dataclasses import dataclass, field
 from typing import Any, Final
 
@@ -103,6 +104,15 @@ class EnvoyClusters(Asking):
         except UNANSWERED:
             answer = _Answer(fault="does not answer")
         self._answers[f"{host}:{port}"] = answer
+
+
+def ask_clusters(addresses: Sequence[tuple[str, int]]) -> Mapping[str, Mapping[str, str]]:
+    """By the address of each Envoy that answers, what is wrong with each cluster that it knows; blocks for that."""
+    answers: dict[str, Mapping[str, str]] = {}
+    for host, port in addresses:
+        with suppress(*UNANSWERED):
+            answers[f"{host}:{port}"] = dict(_clusters(fetch(host, port, _CLUSTERS)))
+    return answers
 
 
 def fetch(host: str, port: int, path: str, most: int = MAX_BYTES) -> bytes:

@@ -13,6 +13,7 @@ from extproc.serve.supervisor.envoy_keeper import Delivery, EnvoyFiles
 from extproc.serve.supervisor.policy_trial import ReadSources
 from extproc.serve.supervisor.safety import Register
 from extproc.serve.supervisor.service_manager import ServiceManager
+from extproc.serve.supervisor.stable_clusters import AskEnvoys
 from extproc.serve.supervisor.unmet import WatchedStore
 from extproc.serve.worker_config import ObserverPlan, SafetyPlan, WorkerConfig
 from extproc.state import StateFolder
@@ -41,6 +42,7 @@ class Parts:
     open_folder: Callable[[], Folder | None]
     envoy_files: EnvoyFiles | None
     delivery: Delivery | None
+    ask_envoys: AskEnvoys | None
     read_sources: ReadSources
     register: Register
     open_store: Callable[[], WatchedStore]

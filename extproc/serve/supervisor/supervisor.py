@@ -10,7 +10,7 @@ import asyncio
 import logging
 import signal
 import time
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Final, Never, assert_never
 
@@ -74,8 +74,9 @@ from extproc.serve.supervisor.safety import HostSafety
 from extproc.serve.supervisor.safety_file import SafetyFile
 from extproc.serve.supervisor.safety_store import SafetyStoreKeeper
 from extproc.serve.supervisor.socket_keeper import SocketKeeper
+from extproc.serve.supervisor.stable_clusters import StableClusters
 from extproc.serve.supervisor.state_keeper import StateKeeper
-from extproc.serve.supervisor.unmet import UnmetKeeper
+from extproc.serve.supervisor.unmet import Entry, UnmetKeeper
 from extproc.serve.supervisor.workers import Workers, WorkerSlot
 from extproc.serve.tasks import Tasks
 from extproc.serve.worker_config import ObserverPlan, SafetyPlan, WorkerConfig
@@ -137,6 +138,7 @@ class Supervisor:
             observed=plan.observer is not None,
             controlled=bool(plan.beside),
             of_worker=self._questions.unanswered,
+            of_envoys=self._stables(),
             monotonic=time.monotonic,
             warn=self._warn,
         )
@@ -161,6 +163,13 @@ class Supervisor:
                 self._counts.gather,
             ).routes(),
         )
+
+    def _stables(self) -> Callable[[], Sequence[Entry]]:
+        """What asks Envoys about stable versions; nothing where there is none to ask."""
+        ask = self._parts.ask_envoys
+        if ask is None:
+            return tuple
+        return StableClusters(self._parts.open_store, ask, time.monotonic).entries
 
     def _refusals(self, what: str) -> FolderFaults:
         return FolderFaults(what, refused=lambda: self._metrics.count(RELOADS_REFUSED, what), warn=self._warn)

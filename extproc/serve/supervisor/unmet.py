@@ -41,7 +41,8 @@ class UnmetKeeper:
     """Follows the store that ``open_store`` opens, on one event loop.
 
     ``observed`` and ``controlled`` say whether this host has an observer, and a controller of its own. ``of_worker``
-    gives what a worker lacks, None if it does not answer. ``entries`` is what no worker's description says.
+    gives what a worker lacks, None if it does not answer; ``of_envoys`` what Envoys do, blocking. ``entries`` is what
+    no worker's description says.
     """
 
     def __init__(
@@ -51,6 +52,7 @@ class UnmetKeeper:
         observed: bool,
         controlled: bool,
         of_worker: Callable[[], Awaitable[Sequence[Entry] | None]],
+        of_envoys: Callable[[], Sequence[Entry]],
         monotonic: Callable[[], float],
         warn: Callable[[str], None],
     ) -> None:
@@ -58,12 +60,19 @@ class UnmetKeeper:
         self._observed = observed
         self._controlled = controlled
         self._of_worker = of_worker
+        self._of_envoys = of_envoys
         self._monotonic = monotonic
         self._wants: dict[str, _Wants] = {}
         self._led_at = monotonic()
         self._lacking: Sequence[Entry] | None = None
         self._troubles = Troubles(warn, monotonic)
-        self.entries: Sequence[Entry] = ()
+        self._of_host: Sequence[Entry] = ()
+        self._unready: Sequence[Entry] = ()
+
+    @property
+    def entries(self) -> Sequence[Entry]:
+        """For /snapshot."""
+        return (*self._of_host, *self._unready)
 
     async def run(self) -> None:
         """Refresh again and again, until cancelled."""
@@ -75,9 +84,10 @@ class UnmetKeeper:
         """See what is unmet now, and tell what was not so at the last refresh. Of a lost store others complain."""
         try:
             await asyncio.to_thread(self._read)
+            self._unready = await asyncio.to_thread(self._of_envoys)
         except Unreachable:
             return
-        self.entries = list(self._of_documents())
+        self._of_host = list(self._of_documents())
         answer = await self._of_worker()
         self._lacking = self._lacking if answer is None else answer
         self._tell()
@@ -89,11 +99,11 @@ class UnmetKeeper:
         return [_as_told(entry) for entry in self._found()[:MOST_LACKS]]
 
     def _found(self) -> Sequence[Entry]:
-        return (*self.entries, *(self._lacking or ()))
+        return (*self._of_host, *(self._lacking or ()))
 
     def _tell(self) -> None:
         lacking: dict[str, list[str]] = {key: [] for key in self._troubles.subjects}
-        for entry in self._found():
+        for entry in (*self._found(), *self._unready):
             lacking.setdefault(f"rollout {entry['rollout']}", []).append(entry["message"])
         for key, messages in sorted(lacking.items()):
             self._troubles.note(key, *sorted(messages))

@@ -34,12 +34,14 @@ class Environment:
         self.store, self.led, self.now = MemoryStore(), False, 0.0
         self.store.led = lambda: self.led  # type: ignore[attr-defined]
         self.lacking: Sequence[Entry] | None = ()
+        self.unready: Sequence[Entry] = ()
         self.said: list[str] = []
         self.unmet = UnmetKeeper(
             lambda: self.store,  # type: ignore[arg-type, return-value]
             observed=observed,
             controlled=controlled,
             of_worker=self._of_worker,
+            of_envoys=lambda: self.unready,
             monotonic=lambda: self.now,
             warn=self.said.append,
         )
@@ -164,3 +166,13 @@ def test_the_controller_is_told_a_bounded_part_of_it_and_nothing_before_a_worker
     for lack, name in zip(lacks[1:3], ("rrr…", "routing/0"), strict=True):
         assert lack.message.endswith(f"{name} is asked, but no policy has it: every request ends at onError")
     assert len(msgspec.json.encode(lacks)) < MAX_BYTES
+
+
+def test_what_envoys_cannot_serve_is_told_and_shown_and_no_lack_of_the_host() -> None:
+    environment = Environment()
+    environment.unready = [{"rollout": KEY, "code": "stable_unready", "message": "it is away", "field": "spec.stable"}]
+    assert environment.refresh() == [f"rollout {KEY}: it is away"]
+    assert environment.shown == [(KEY, "stable_unready", "spec.stable")]
+    assert environment.unmet.lacks() == []
+    environment.unready = ()
+    assert environment.refresh() == [f"rollout {KEY}: well again after 5.0 s"]
