@@ -138,7 +138,7 @@ def _explained(
     with given_engine(policies, policy_engine) as engine:
         pipeline = Pipeline(_Held(snapshot), _Held(engine), features, ids, clock)
         mutation, decided = asyncio.run(_decided(pipeline, request, engine))
-    sentences = [*in_words(snapshot, decided, mutation), *_left_out(unreadable)]
+    sentences = [*in_words(snapshot, decided, mutation), *_not_given(decided, features, engine), *_left_out(unreadable)]
     rules = _rules(policies, decided) if why and policies is not None else None
     return record_of(decided.decision, unit_text(decided.decision.unit)), sentences, rules
 
@@ -205,6 +205,18 @@ class _Held:
     """Something that stays as it is, where the pipeline looks for what is in force."""
 
     current: Any
+
+
+def _not_given(
+    decided: DecisionRecord, features: GivenFeatures, engine: Embedded | RemotePolicies | None
+) -> Iterable[str]:
+    """What a server has for the rollout that decided, and was not given here."""
+    rollout = decided.rollout
+    if rollout is None:
+        return
+    yield from features.beside(rollout)
+    if rollout.policy is not None and engine is None:
+        yield "No policies are asked here; --policies DIR gives them."
 
 
 def _left_out(unreadable: Mapping[str, Fault]) -> Iterable[str]:

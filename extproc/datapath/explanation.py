@@ -6,6 +6,7 @@ For people who ask why a request went where it went; nothing here decides.
 from __future__ import annotations
 
 from collections.abc import Collection, Iterator, Mapping
+from itertools import islice
 from typing import Any, Final
 
 from extproc.assignment import PROBE_PERCENT
@@ -44,6 +45,8 @@ REASONS: Final[Mapping[Reason, str]] = {
     Reason.NO_MATCH: "no rollout matches the request",
 }
 """Every reason as the end of a sentence."""
+_NEARLY: Final = 3
+"""Rollouts that are named because they nearly match."""
 
 
 def explain(snapshot: Snapshot, decided: DecisionRecord, mutation: Mutation) -> list[str]:
@@ -52,6 +55,7 @@ def explain(snapshot: Snapshot, decided: DecisionRecord, mutation: Mutation) -> 
     if compiled is None or facts is None:
         return [
             f"No rollout matches {_described(request)}.",
+            *islice(_nearly(snapshot, request), _NEARLY),
             "Nothing is decided: the model headers are removed and Envoy's own routes apply.",
         ]
     return [
@@ -60,6 +64,7 @@ def explain(snapshot: Snapshot, decided: DecisionRecord, mutation: Mutation) -> 
         *_ranges(compiled, decision),
         *_stages(compiled, overlay, facts),
         *_outcome(compiled, decision),
+        *_shadow(compiled, facts, decision),
         *_headers(mutation),
     ]
 
@@ -75,6 +80,7 @@ def explain_logged(event: Mapping[str, Any], decision: Decision, facts: Facts, c
         *_ranges(compiled, decision),
         *_stages(compiled, overlay_of(event), facts, shown_features(event)),
         *_outcome(compiled, decision),
+        *_shadow(compiled, facts, decision),
         *(f"Not in the log: {left_out(pointer, compiled)}." for pointer in event.get("erased", ())),
     ]
 
@@ -91,6 +97,19 @@ def _match(snapshot: Snapshot, compiled: CompiledRollout, request: Request) -> I
         same_layer = compiled.layer is not None and snapshot.rollouts[key].layer is not None
         why = "the layer's bucket chose between them" if same_layer else "it is less specific or comes later"
         yield f"{key} fits too, but {why}."
+
+
+def _nearly(snapshot: Snapshot, request: Request) -> Iterator[str]:
+    """The rollouts whose path fits, with what else they ask for that the request does not have."""
+    for key, compiled in sorted(snapshot.rollouts.items()):
+        for entry in compiled.match:
+            alone = [entry._replace(host="", headers=(header,)) for header in entry.headers]
+            if entry.host:
+                alone.append(entry._replace(headers=()))
+            lacking = [each._replace(path="", exact=False) for each in alone if not _fits(each, request)]
+            if (entry.exact or entry.path) and lacking and _fits(entry._replace(host="", headers=()), request):
+                yield f"{key} has the path, but asks for {' and '.join(map(_entry, lacking))}, too."
+                break
 
 
 def _fits(entry: MatchKey, request: Request) -> bool:
@@ -203,7 +222,9 @@ def _features(compiled: CompiledRollout, facts: Facts, shown: Collection[str] | 
         yield f"Feature {name} {is_value} ({source}, {'of unknown age' if age is None else f'{age:.0f} s old'})."
     if facts.features.fault is not None:
         effect = "only stable remains" if compiled.features.missing_is_stable else "that is left to the policy"
-        yield f"Features: {REASONS[facts.features.fault]}; {effect}."
+        missing = [name for name in compiled.features.view.features if name not in facts.features.values]
+        which = f" ({', '.join(missing)})" if missing else ""
+        yield f"Features: {REASONS[facts.features.fault]}{which}; {effect}."
 
 
 def _outcome(compiled: CompiledRollout, decision: Decision) -> Iterator[str]:
@@ -217,8 +238,22 @@ def _outcome(compiled: CompiledRollout, decision: Decision) -> Iterator[str]:
     if decision.taken_away:
         apart = ", whose version did not serve this: what comes of it counts apart, as taken_away"
     yield f"The arm is {decision.arm}{apart}."
+
+
+def _shadow(compiled: CompiledRollout, facts: Facts, decision: Decision) -> Iterator[str]:
+    """Whether a copy is made, where the rollout has a shadow."""
+    shadow, bucket = compiled.shadow, facts.buckets.shadow
+    if shadow is None or decision.denial is not None:
+        return
     if decision.shadow is not None:
         yield f"A copy goes to {decision.shadow}."
+    elif shadow.version == decision.version:
+        yield f"No copy is made: version {shadow.version}, which would get it, serves."
+    elif bucket is not None and bucket >= shadow.percent:
+        owned = f"version {shadow.version} gets those of buckets below {shadow.percent}"
+        yield f"No copy is made: {owned}, not of {bucket}."
+    else:
+        yield "No copy is made."
 
 
 def _headers(mutation: Mutation) -> Iterator[str]:

@@ -25,7 +25,8 @@ from extproc.names import Reason
 from extproc.plugins import POLICY_ENGINE, open_adapter
 from extproc.resources.policies import PolicySources, read_sources
 from extproc.settings import settings
-from extproc.snapshot.model import FeatureNeed, PolicyUse
+from extproc.snapshot.model import CompiledRollout, FeatureNeed, PolicyUse
+from extproc.suggestions import did_you_mean
 
 
 class GivenFeatures:
@@ -47,6 +48,16 @@ class GivenFeatures:
     async def fetch(self, need: FeatureNeed, entity: tuple[str | int, ...]) -> Features:
         """The same."""
         return self.cached(need, entity)
+
+    def beside(self, rollout: CompiledRollout) -> Iterator[str]:
+        """What ``rollout`` asks for that was not given, and what was given that it does not ask for, in sentences."""
+        asked = rollout.features.view.features if rollout.features is not None else ()
+        missing = [name for name in asked if name not in self._values]
+        if missing:
+            flags = " ".join(f"--feature {name}=VALUE" for name in missing)
+            yield f"No feature store is read here; {flags} gives what is missing."
+        for name in sorted(self._values.keys() - set(asked)):
+            yield f"--feature {name}: {rollout.key} asks for no such feature{did_you_mean(name, asked)}"
 
 
 class GivenTime(SystemClock):

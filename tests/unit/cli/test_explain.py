@@ -175,7 +175,37 @@ def test_a_feature_that_was_not_given_is_missing(
     folder = rollouts(tmp_path, WITH_POLICY)
     answer = explained(capsys, "--rollouts", folder, "--policies", policies, *REQUEST, "-H", "x-user-id: u2")
     assert answer["reason"] == "feature_missing"
-    assert "Features: a feature is missing; only stable remains." in answer["explanation"]
+    assert "Features: a feature is missing (risk_score); only stable remains." in answer["explanation"]
+    assert "No feature store is read here; --feature risk_score=VALUE gives what is missing." in answer["explanation"]
+
+
+def test_what_was_given_in_vain_and_what_was_not_given_is_said(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    arguments = ("--rollouts", rollouts(tmp_path, WITH_POLICY), *REQUEST, "-H", "x-user-id: u2")
+    told = explained(capsys, *arguments, "--feature", "risk_scor=1", "--feature", "risk_score=1")["explanation"]
+    asked = "--feature risk_scor: payments/fraud-detector asks for no such feature; did you mean 'risk_score'?"
+    assert told[-2:] == [asked, "No policies are asked here; --policies DIR gives them."]
+
+
+@pytest.mark.parametrize(
+    ("percent", "served", "said"),
+    [
+        (100, "3", "A copy goes to fraud-detector-v4."),
+        (0, "3", "No copy is made: version 4 gets those of buckets below 0, not of "),
+        (100, "4", "No copy is made: version 4, which would get it, serves."),
+    ],
+)
+def test_whether_a_copy_is_made_is_said_of_every_rollout_with_a_shadow(
+    percent: int, served: str, said: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    spec = {**EXPERIMENT, "shadow": {"version": "4", "percent": percent}}
+    spec["variants"] = [
+        {"name": "other", "version": "5", "weight": 0},
+        {"name": "control", "version": served, "weight": 100},
+    ]
+    answer = explained(capsys, "--rollouts", rollouts(tmp_path, spec), *REQUEST, "-H", "x-user-id: u")
+    assert any(sentence.startswith(said) for sentence in answer["explanation"])
 
 
 def test_a_denial_is_explained_with_its_status(
@@ -199,6 +229,26 @@ def test_no_match_is_an_answer(tmp_path: Path, capsys: pytest.CaptureFixture[str
     answer = explained(capsys, "--rollouts", rollouts(tmp_path, EXPERIMENT), "--path", "/elsewhere")
     assert answer["reason"] == "no_match"
     assert answer["explanation"][0] == "No rollout matches GET /elsewhere."
+
+
+@pytest.mark.parametrize(
+    ("entry", "asked"),
+    [
+        ({"headers": [{"name": "x-app", "value": "web"}]}, "header x-app: web"),
+        ({"hosts": ["models.example.com"]}, "host models.example.com"),
+        (
+            {"hosts": ["models"], "headers": [{"name": "x-app", "value": "web"}, {"name": "x-a", "value": "b"}]},
+            "header x-a: b and header x-app: web",
+        ),
+    ],
+)
+def test_what_has_the_path_and_asks_for_more_is_named_where_nothing_matches(
+    entry: dict[str, Any], asked: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    spec = {**EXPERIMENT, "match": [{"path": {"value": "/v1/models/fraud-detector"}, **entry}]}
+    answer = explained(capsys, "--rollouts", rollouts(tmp_path, spec), *REQUEST)
+    assert answer["reason"] == "no_match"
+    assert answer["explanation"][1] == f"payments/fraud-detector has the path, but asks for {asked}, too."
 
 
 def test_a_rollout_that_fits_less_well_is_named(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
