@@ -16,7 +16,15 @@ from extproc.control.policy import RULE
 from extproc.errors import InvalidInput
 from extproc.run.given import checked_policies
 from extproc.run.opa import not_answering, run_opa
-from extproc.run.policy_checks import invalid_answers, misspelt_reads, opa_faults, trial_faults, unknown_fields
+from extproc.run.policy_checks import (
+    invalid_answers,
+    misspelt_reads,
+    opa_faults,
+    trial_faults,
+    undefined_answers,
+    unknown_fields,
+    unread_files,
+)
 
 _DIRECTORY = click.argument("directory", metavar="DIR", type=click.Path(path_type=Path))
 
@@ -35,7 +43,8 @@ def check(directory: Path, opa: bool, output: str) -> None:
 
     All that is called decision is tried as before it is served, and what it reads is compared with the schema of its
     input. Rules that can deny are named: their errors are denials unless a document says onError: stable. What is
-    right and easily overlooked is noted on stderr: a rule that no decision leads to, a default that never applies.
+    right and easily overlooked is noted on stderr: a rule that no decision leads to, a default that never applies, a
+    decision without a value for a plain request, a file that looks like data and is not read.
     """
     sources = checked_policies(directory)
     engine = RegorusEngine(sources)
@@ -44,13 +53,14 @@ def check(directory: Path, opa: bool, output: str) -> None:
     faults = faults or [*invalid_answers(engine)]
     if faults:
         raise InvalidInput(faults)
+    noted = [*engine.notes(), *undefined_answers(engine), *unread_files(directory, sources)]
     can_deny = [path for path in engine.decisions() if path != RULE and engine.can_deny(path)]
     if output == "json":
         listed = sorted(sources.files)
-        notes = [note.as_dict() for note in engine.notes()]
+        notes = [note.as_dict() for note in noted]
         print_json({"revision": sources.revision, "files": listed, "can_deny": can_deny, "errors": [], "notes": notes})
     else:
-        print_notes(engine.notes())
+        print_notes(noted)
         count = len(sources.files)
         files = "1 policy file" if count == 1 else f"{count} policy files"
         click.echo(f"{files} can be served, revision {sources.revision}")

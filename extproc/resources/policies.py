@@ -79,6 +79,20 @@ def read_sources(directory: str | Path, *, tests: bool = False, empty: bool = Fa
             it), ``policies_too_large``, ``policy_unreadable``, ``policy_encoding``, ``policy_data_invalid``,
             ``policy_data_conflict``, ``file_name`` (one that is not UTF-8).
     """
+    sources, faults = read_what_can_be_read(directory, tests=tests, empty=empty)
+    if faults:
+        raise InvalidInput(faults)
+    return sources
+
+
+def read_what_can_be_read(
+    directory: str | Path, *, tests: bool = False, empty: bool = False
+) -> tuple[PolicySources, list[Fault]]:
+    """As ``read_sources``, but what is wrong beside what could be read, which can then be checked, too.
+
+    Raises:
+        InvalidInput: ``policies_missing``.
+    """
     root = Path(directory)
     if not os.path.isdir(root):  # noqa: PTH112 - Path.is_dir raises where a parent may not be entered
         raise InvalidInput.of("policies_missing", f"there is no folder {root}", file=str(root))
@@ -93,9 +107,7 @@ def read_sources(directory: str | Path, *, tests: bool = False, empty: bool = Fa
             break
     if not (reader.files or reader.faults or empty):
         reader.faults.append(Fault("policies_empty", "the folder has no .rego file", file=str(root)))
-    if reader.faults:
-        raise InvalidInput(reader.faults)
-    return PolicySources(reader.files, reader.data, reader.revision(), reader.data_files)
+    return PolicySources(reader.files, reader.data, reader.revision(), reader.data_files), reader.faults
 
 
 class _Reader:
@@ -127,13 +139,13 @@ class _Reader:
             document = parse_data(text, path.suffix)
         except ValueError as error:
             line = getattr(error, "line", None)
-            self.faults.append(Fault("policy_data_invalid", str(error), file=str(path), line=line))
+            self.faults.append(Fault("policy_data_invalid", str(error), file=name, line=line))
             return
         clash = _merge(self.data, where, document)
         if clash is not None:
             dotted = ".".join(clash) or "data"
             self.faults.append(
-                Fault("policy_data_conflict", f"another data file gives data.{dotted} already", file=str(path))
+                Fault("policy_data_conflict", f"another data file gives data.{dotted} already", file=name)
             )
         self.data_files[where] = name
 
@@ -167,7 +179,7 @@ class _Reader:
             text = content.decode("utf-8")
         except UnicodeDecodeError as error:
             line = content.count(b"\n", 0, error.start) + 1
-            self.faults.append(Fault("policy_encoding", "not UTF-8 text", file=str(path), line=line))
+            self.faults.append(Fault("policy_encoding", "not UTF-8 text", file=name, line=line))
             return None
         self._contents[name] = content
         return text.removeprefix("\ufeff")

@@ -23,7 +23,7 @@ from extproc.datapath.remote_policies import MIN_ASK_SECONDS, RemotePolicies
 from extproc.errors import InvalidInput
 from extproc.names import Reason
 from extproc.plugins import POLICY_ENGINE, open_adapter
-from extproc.resources.policies import PolicySources, read_sources
+from extproc.resources.policies import PolicySources, read_what_can_be_read
 from extproc.settings import settings
 from extproc.snapshot.model import CompiledRollout, FeatureNeed, PolicyUse
 from extproc.suggestions import did_you_mean
@@ -102,8 +102,9 @@ def given_request(method: str, path: str, headers: Iterable[str], attributes: It
 
 def checked_policies(folder: Path) -> PolicySources:
     """The policies of a folder. Raises ``InvalidInput`` when they cannot be served."""
-    sources = read_sources(folder)
-    if faults := check_sources(sources):
+    sources, faults = read_what_can_be_read(folder)
+    faults += check_sources(sources) if sources.files else []
+    if faults:
         raise InvalidInput(faults)
     return sources
 

@@ -16,6 +16,7 @@ from extproc.errors import Fault
 from extproc.names import Reason
 from extproc.resources.control_schema import CONTROL_INPUT_SCHEMA
 from extproc.resources.document import API_VERSION
+from extproc.resources.folders import list_folder
 from extproc.resources.loading import parse_rollout
 from extproc.resources.policies import PolicySources
 from extproc.resources.policy_schema import POLICY_DECISION_SCHEMA, POLICY_INPUT_SCHEMA, misspelt
@@ -93,6 +94,25 @@ def invalid_answers(engine: RegorusEngine) -> Iterator[Fault]:
         if verdict.fault is Reason.POLICY_INVALID:
             message = f"what it answers to a plain request is no decision: {verdict.message}"
             yield Fault(Reason.POLICY_INVALID.value, message, field=path)
+
+
+def undefined_answers(engine: RegorusEngine) -> Iterator[Fault]:
+    """Notes on rules that answer nothing to a plain request: ``policy_undefined``."""
+    for path in engine.decisions():
+        if path != RULE and engine.evaluate(path, _plain()).fault is Reason.POLICY_UNDEFINED:
+            message = f"{path} has no value for a plain request, which then goes to stable: give it a default"
+            yield Fault(Reason.POLICY_UNDEFINED.value, message)
+
+
+def unread_files(directory: Path, sources: PolicySources) -> Iterator[Fault]:
+    """Notes on files that look like data and are not read: ``policy_data_unread``."""
+    listing = list_folder(directory, lambda name: name.endswith((".json", ".yaml", ".yml")))
+    read = set(sources.data_files.values())
+    for file in listing.files:
+        name = Path(file).relative_to(directory).as_posix()
+        if name not in read:
+            message = "the file is not read: data is in data.json, data.yaml or data.yml"
+            yield Fault("policy_data_unread", message, name)
 
 
 def opa_faults(directory: Path) -> list[Fault]:

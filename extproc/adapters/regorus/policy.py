@@ -47,6 +47,7 @@ from extproc.adapters.regorus.rego_ast import (
     resolve_call,
     unknown_names,
 )
+from extproc.adapters.regorus.syntax_hints import with_hint
 from extproc.adapters.regorus.unused import unused
 from extproc.datapath.model import PolicyVerdict
 from extproc.datapath.policy_input import InputPaths
@@ -63,6 +64,11 @@ MAX_HOSTED_BYTES: Final = 4 * MAX_FILE_BYTES
 
 MAX_FAULTS: Final = 100
 """Faults that are listed of one set of policies; they travel to the supervisor on one line."""
+
+_OF_A_FILE: Final = frozenset(
+    {"policy_builtin_forbidden", "policy_builtin_differs", "policy_construct_differs", "policy_default"}
+)
+"""Codes of what is wrong in a file whatever other files define."""
 
 FORBIDDEN_BUILTINS: Final = frozenset({"http.send", "time.now_ns", "opa.runtime", "net.lookup_ip_addr", "trace"})
 FORBIDDEN_FAMILIES: Final = ("rand.", "uuid.")
@@ -221,7 +227,7 @@ def _examine(sources: PolicySources) -> tuple[Any, list[Module], list[Fault]]:
     """The engine, what its policies refer to, and all that is wrong with them."""
     engine, modules, faults = load(sources)
     if faults:
-        return engine, [], faults
+        return engine, [], _by_place([*faults, *_of_other_files(sources, faults)])
     faults = [
         *_faults_of_calls(modules),
         *_faults_of_names(modules),
@@ -236,7 +242,22 @@ def _examine(sources: PolicySources) -> tuple[Any, list[Module], list[Fault]]:
             engine.eval_query("true")
         except RuntimeError as error:
             faults.append(_fault("policy_compile", error))
-    return engine, modules, sorted(faults, key=lambda fault: (fault.file or "", fault.line or 0, fault.message))
+    return engine, modules, _by_place(faults)
+
+
+def _by_place(faults: Iterable[Fault]) -> list[Fault]:
+    return sorted(faults, key=lambda fault: (fault.file or "", fault.line or 0, fault.message))
+
+
+def _of_other_files(sources: PolicySources, faults: Sequence[Fault]) -> Iterator[Fault]:
+    """What is wrong in the files without ``faults``, whatever the others may define: they are not known."""
+    wrong = {fault.file for fault in faults}
+    others = {name: text for name, text in sources.files.items() if name not in wrong}
+    if others.keys() == sources.files.keys() or not others:
+        return
+    _, modules, found = load(PolicySources(others, sources.data, sources.revision))
+    found += [*_faults_of_calls(modules), *_open_defaults(modules)]
+    yield from (fault for fault in found if fault.code in _OF_A_FILE)
 
 
 def load(sources: PolicySources) -> tuple[Any, list[Module], list[Fault]]:
@@ -277,7 +298,8 @@ def engine_of(
             engine.add_policy(name, files[name])
         except RuntimeError as error:
             fault = _fault("policy_syntax", error)
-            faults.append(fault if fault.file else Fault(fault.code, fault.message, name))
+            message = with_hint(fault.message, files[name], fault.line)
+            faults.append(Fault(fault.code, message, fault.file or name, fault.line))
     if not faults:
         try:
             engine.add_data_json(json.dumps(data))

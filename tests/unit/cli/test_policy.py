@@ -75,6 +75,30 @@ def test_check_names_every_fault_by_file_and_line(tmp_path: Path, capsys: pytest
     ]
 
 
+def test_a_data_file_that_is_none_hides_nothing_of_the_policies(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    write(tmp_path, a="package a\n\nx := http.send({})\n")
+    (tmp_path / "data.json").write_text("[1]")
+    code, out, _ = run(capsys, "policy", "check", tmp_path, "-o", "json")
+    assert (code, [(e["code"], e["file"], e["line"]) for e in errors(out)]) == (
+        2,
+        [("policy_data_invalid", "data.json", None), ("policy_builtin_forbidden", "a.rego", 3)],
+    )
+
+
+def test_check_notes_a_decision_without_a_value_and_a_file_that_is_not_read(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    write(tmp_path, a='package routing\n\ndecision := {"allow": true} if data.tenants[input.unit]\n')
+    (tmp_path / "tenants.json").write_text("{}")
+    code, out, _ = run(capsys, "policy", "check", tmp_path, "-o", "json")
+    assert (code, [(note["code"], note["file"]) for note in json.loads(out)["notes"]]) == (
+        0,
+        [("policy_undefined", None), ("policy_data_unread", "tenants.json")],
+    )
+
+
 def test_check_names_what_the_input_never_has_by_file_and_line(
     tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:

@@ -405,6 +405,16 @@ def test_recursion_by_way_of_another_package_is_found() -> None:
     ]
 
 
+def test_a_file_that_cannot_be_read_hides_nothing_of_others_but_what_it_may_define() -> None:
+    broken = "package a\n\nf(x) := [\n"
+    wrong = "package b\n\nimport data.a\n\ndefault y := input.x\n\nx := a.f(http.send({})) + g(name)\n"
+    assert refusals({"a.rego": broken, "b.rego": wrong}) == [
+        ("policy_syntax", "a.rego", 4),
+        ("policy_default", "b.rego", 5),
+        ("policy_builtin_forbidden", "b.rego", 7),
+    ]
+
+
 def test_a_function_defined_twice_is_not_recursive() -> None:
     assert refusals("package routing\n\nf(1) := 2\n\nf(2) := 3\n\ndecision := f(f(1))\n") == []
 
