@@ -50,25 +50,41 @@ from extproc.store.status import Status
 _FOLDER: Final = click.Path(path_type=Path)
 
 
+_REQUEST: Final = (
+    click.option(
+        "--rollouts", type=_FOLDER, metavar="DIR", help="Documents to decide by; default: those in the store."
+    ),
+    click.option("--store", help="The store whose status counts; default: DROPOUT_STORE, if it is there."),
+    click.option("--method", default="GET", show_default=True, help="The request's method."),
+    click.option("--path", help="The request's path, with its query."),
+    click.option(
+        "-H", "--header", "headers", multiple=True, metavar="'NAME: VALUE'", help="A header; may be repeated."
+    ),
+    click.option(
+        "--attribute",
+        "attributes",
+        multiple=True,
+        metavar="NAME=VALUE",
+        help="What Envoy is asked for, such as source.address=10.0.0.1:4711; may be repeated.",
+    ),
+    click.option("--feature", "given", multiple=True, metavar="NAME=VALUE", help="A feature, fresh; may be repeated."),
+    click.option("--time", "at", metavar="TIME", help="When it is asked, such as 2026-11-30T09:00:00Z; default: now."),
+)
+
+
+def request_options(command: Any) -> Any:
+    """The options that describe a request, and the rollouts that it meets."""
+    for option in reversed(_REQUEST):
+        command = option(command)
+    return command
+
+
 @click.command(short_help="Decide a request that you describe, or read a decision from a log, and say why.")
-@click.option("--rollouts", type=_FOLDER, metavar="DIR", help="Documents to explain; default: those in the store.")
-@click.option("--store", help="The store whose status counts; default: DROPOUT_STORE, if it is there.")
+@request_options
 @click.option("--policies", type=_FOLDER, metavar="DIR", help="The policies; needed where a rollout asks one.")
 @click.option(
     "--policy-engine", metavar="URL", help="Ask an OPA, opa+http://HOST:PORT, in place of the rules of --policies."
 )
-@click.option("--method", default="GET", show_default=True, help="The request's method.")
-@click.option("--path", help="The request's path, with its query.")
-@click.option("-H", "--header", "headers", multiple=True, metavar="'NAME: VALUE'", help="A header; may be repeated.")
-@click.option(
-    "--attribute",
-    "attributes",
-    multiple=True,
-    metavar="NAME=VALUE",
-    help="What Envoy is asked for, such as source.address=10.0.0.1:4711; may be repeated.",
-)
-@click.option("--feature", "given", multiple=True, metavar="NAME=VALUE", help="A feature, fresh; may be repeated.")
-@click.option("--time", "at", metavar="TIME", help="When it is asked, such as 2026-11-30T09:00:00Z; default: now.")
 @click.option("--why", is_flag=True, help="Say which rules held, and which condition of the others failed first.")
 @click.option("--decision", type=(str, _FOLDER), metavar="ID LOG", help="Explain this decision of a log instead.")
 @output_option
@@ -133,8 +149,8 @@ def _explained(
     clock = SystemClock() if at is None else GivenTime(at)
     request = given_request(method, path, headers, attributes)
     features = GivenFeatures(given)
-    snapshot, unreadable = _snapshot(rollouts, store, SystemClock())
-    ids = DecisionIds(_Held(IdKeys.throwaway()), 0, clock)
+    snapshot, unreadable = snapshot_of(rollouts, store, SystemClock())
+    ids = throwaway_ids(clock)
     with given_engine(policies, policy_engine) as engine:
         pipeline = Pipeline(_Held(snapshot), _Held(engine), features, ids, clock)
         mutation, decided = asyncio.run(_decided(pipeline, request, engine))
@@ -200,6 +216,11 @@ def _found(decision_id: str, log: Path) -> tuple[int, dict[str, Any]]:
     raise InvalidInput.of("decision_unknown", f"there is no decision {decision_id!r} in the log", file=str(log))
 
 
+def throwaway_ids(clock: Clock) -> DecisionIds:
+    """Ids that nobody opens."""
+    return DecisionIds(_Held(IdKeys.throwaway()), 0, clock)
+
+
 @dataclass(slots=True)
 class _Held:
     """Something that stays as it is, where the pipeline looks for what is in force."""
@@ -224,7 +245,7 @@ def _left_out(unreadable: Mapping[str, Fault]) -> Iterable[str]:
         yield f"{key} is left out here, and a running server goes by what it last read of it: {fault.message}"
 
 
-def _snapshot(rollouts: Path | None, url: str | None, clock: Clock) -> tuple[Snapshot, Mapping[str, Fault]]:
+def snapshot_of(rollouts: Path | None, url: str | None, clock: Clock) -> tuple[Snapshot, Mapping[str, Fault]]:
     """The store's snapshot and what could not be read for it, or that of a folder with the status in the store, if any.
 
     Raises:

@@ -11,6 +11,7 @@ import orjson
 from extproc.adapters.regorus.capabilities import offered
 from extproc.adapters.regorus.policy import RegorusEngine
 from extproc.cli.output import output_option, print_json, print_notes
+from extproc.cli.policy_eval import evaluate
 from extproc.cli.policy_tests import test
 from extproc.control.policy import RULE
 from extproc.errors import InvalidInput
@@ -88,3 +89,4 @@ def capabilities(output: str) -> None:
 
 
 policy.add_command(test)
+policy.add_command(evaluate)

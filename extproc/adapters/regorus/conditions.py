@@ -73,6 +73,13 @@ def read_definitions(tree: Iterable[Mapping[str, Any]], modules: Sequence[Module
     return found
 
 
+def read_statements(entry: Mapping[str, Any], module: Module) -> list[RuleCondition]:
+    """The conditions of the one rule of a file, as they are written."""
+    (rule,) = entry["ast"]["rules"]
+    reader = _Reader(entry["source"]["contents"].encode(), module)
+    return [reader.condition(statement) for statement in rule["Spec"]["bodies"][0]["query"]["stmts"]]
+
+
 class _Reader:
     """Reads the rules of one file."""
 
@@ -100,7 +107,7 @@ class _Reader:
             yield Body(content["span"]["line"], False, (), self._value(head.get("assign"), head))
         for body in content["bodies"]:
             assigned = body["assign"] if body["is_else"] else head.get("assign")
-            conditions = tuple(self._condition(statement) for statement in body["query"]["stmts"])
+            conditions = tuple(self.condition(statement) for statement in body["query"]["stmts"])
             yield Body(body["span"]["line"], body["is_else"], _in_order(conditions), self._value(assigned, head))
 
     def _value(self, assigned: Node | None, head: Node) -> RuleCondition | None:
@@ -120,7 +127,8 @@ class _Reader:
             can_fail=True,
         )
 
-    def _condition(self, statement: Node) -> RuleCondition:
+    def condition(self, statement: Node) -> RuleCondition:
+        """A statement of a body."""
         literal = statement["literal"]
         (kind, content), *_ = literal.items()
         text = self._text_at(*self._extent(statement))
