@@ -55,9 +55,8 @@ test: ## everything that must hold: the checks, then every test, on the real Env
 everything: code
 	@echo "Tests: those with real servers, beside them what only computes, then faults under load; about nine minutes ..."
 	@$(MAKE) --no-print-directory --jobs 2 --output-sync=line with-servers computing
-	@$(PYTEST) -n auto --maxprocesses 2 $(FAULTS) -k 'not (restart or drain)'
-	@# Restarts under load have seconds to be done in: nothing runs beside them, not even each other.
-	@$(PYTEST) $(FAULTS) -k 'restart or drain'
+	@# What breaks under load has seconds to be mended in: nothing runs beside it, not even another one.
+	@$(PYTEST) $(FAULTS)
 
 with-servers: $(READY)
 	@# One more than there are processors, because they wait half of the time; the file that takes longest comes first.
