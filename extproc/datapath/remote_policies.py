@@ -127,6 +127,9 @@ class RemotePolicies:
         self.has = engine.has
         self._engine = engine
         self._where = engine.revision
+        self._left_alone = _fault(
+            Reason.POLICY_UNAVAILABLE, f"{engine.revision} is left alone: it did not answer in time"
+        )
         self._clock = clock
         self._max_pending = max_pending
         self._sleep = sleep
@@ -161,18 +164,20 @@ class RemotePolicies:
 
         It waits only for a question that is under way: what is remembered, and that nobody is asked, is said at once.
         """
-        asked = _named(use.path, document)
-        if use.remember and asked is not None:
-            known = self._verdicts.get(asked)
+        rule = self._rule(use, document)
+        asked: _Asked | None = None
+        if use.remember:
+            asked = _named(use.path, document)
+            known = self._verdicts.get(asked) if asked is not None else None
             if known is not None and self._clock.monotonic() - known[1] <= use.remember:
                 self.remembered += 1
                 return known[0]
-        if within <= 0:
-            return _fault(Reason.POLICY_TIMEOUT, f"there is no time left to ask {self._where}")
-        rule = self._rule(use, document)
         if rule.circuit.is_open:
             rule.unanswered(document)
-            return _fault(Reason.POLICY_UNAVAILABLE, f"{self._where} is left alone: it did not answer in time")
+            return self._left_alone
+        if within <= 0:
+            return _fault(Reason.POLICY_TIMEOUT, f"there is no time left to ask {self._where}")
+        asked = asked or _named(use.path, document)
         question = self._joinable.get(asked) if asked is not None else None
         if question is not None:
             self.joined += 1

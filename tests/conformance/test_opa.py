@@ -29,10 +29,9 @@ from tests.support.dropout import DropoutServer
 from tests.support.pretender import Pretender
 from tests.support.process import wait_for
 from tests.support.rollouts import CANARY, document
-from tests.systems.opa import Opa, opa
+from tests.systems.opa import PINNED, BundledOpa, Opa
 
 PATH = "routing/decision"
-PINNED = 'package routing\n\ndecision := {"allow": true, "version": "4"}\n'
 Start = Callable[[AbstractContextManager[Any]], Any]
 
 
@@ -42,23 +41,6 @@ def opened(address: str, parameters: str = "", *, scheme: str = "http") -> Polic
 
 def address_of(server: Opa) -> str:
     return f"127.0.0.1:{server.port}"
-
-
-class Bundled(Opa):
-    """An OPA that is started with a bundle of ``rules``, whose revision is ``revision``."""
-
-    rules = PINNED
-    revision = "r1"
-
-    def prepare(self) -> None:
-        source = self.folder / "source"
-        source.mkdir(exist_ok=True)
-        (source / "decision.rego").write_text(self.rules)
-        built = opa("build", "-b", source, "-o", self.folder / "main.tar.gz", "-r", self.revision)
-        assert built.returncode == 0, built.stderr
-
-    def command(self) -> Sequence[str | Path]:
-        return [*super().command(), "-b", self.folder / "main.tar.gz"]
 
 
 class Waiting(Opa):
@@ -163,7 +145,7 @@ async def test_a_server_that_is_stopped_is_left_alone_and_one_that_is_started_in
 
 
 async def test_a_restart_under_load_fails_no_request_and_the_first_probe_after_it_ends_the_fault(start: Start) -> None:
-    server = start(Bundled())
+    server = start(BundledOpa())
     policies = Probed(opened(address_of(server)))
     seen: list[PolicyVerdict] = []
     done = asyncio.Event()
@@ -193,7 +175,7 @@ async def test_a_restart_under_load_fails_no_request_and_the_first_probe_after_i
 
 
 async def test_decisions_carry_the_revisions_of_bundles_and_another_one_drops_what_was_remembered(start: Start) -> None:
-    server = start(Bundled())
+    server = start(BundledOpa())
     policies = Probed(opened(address_of(server)))
     use = PolicyUse(PATH, None, timeout=20.0, remember=3600.0)
     first = await policies.fetch(use, {}, 20.0)
@@ -335,7 +317,7 @@ def test_an_address_that_cannot_be_meant_is_refused_before_anybody_is_asked(url:
 
 
 def test_serve_ends_at_on_error_says_so_and_goes_on_by_itself_when_its_opa_is_back(start: Start) -> None:
-    policies = start(Bundled())
+    policies = start(BundledOpa())
     revision = f"{policies.folder}/main.tar.gz=r1"
     server = DropoutServer("--policy-engine", f"opa+{policies.url}", workers=1)
     server.write_rollout(policy={"path": PATH, "onError": "stable", "timeout": "3s"})

@@ -11,9 +11,11 @@ from typing import Any, Self
 
 
 class Pretender:
-    """Answers every question with ``status`` and ``body``, and notes its headers."""
+    """Answers every question with ``status`` and ``body``, and notes its headers; ``port`` 0 takes a free one."""
 
-    def __init__(self, body: bytes, status: int = 200, *, tls: ssl.SSLContext | None = None, **headers: str) -> None:
+    def __init__(
+        self, body: bytes, status: int = 200, *, port: int = 0, tls: ssl.SSLContext | None = None, **headers: str
+    ) -> None:
         self.asked: list[Mapping[str, str]] = []
         asked = self.asked
 
@@ -30,7 +32,7 @@ class Pretender:
             def log_message(self, format: str, *args: Any) -> None:
                 pass
 
-        self._server = ThreadingHTTPServer(("127.0.0.1", 0), Handler)
+        self._server = ThreadingHTTPServer(("127.0.0.1", port), Handler)
         if tls is not None:
             self._server.socket = tls.wrap_socket(self._server.socket, server_side=True)
         self.address = f"127.0.0.1:{self._server.server_port}"

@@ -13,6 +13,8 @@ from tests.support.http import ask
 from tests.support.paths import ROOT
 from tests.support.process import Process, found, wait_for
 
+PINNED = 'package routing\n\ndecision := {"allow": true, "version": "4"}\n'
+
 
 def opa_binary() -> Path:
     """The pinned binary, else one in PATH."""
@@ -65,3 +67,20 @@ class Opa(Process):
         for module in ask(f"{self.url}/v1/policies")["result"]:
             ask(f"{self.url}/v1/policies/{module['id']}", method="DELETE")
         ask(f"{self.url}/v1/data", {}, method="PUT")
+
+
+class BundledOpa(Opa):
+    """An OPA that is started with a bundle of ``rules``, whose revision is ``revision``."""
+
+    rules = PINNED
+    revision = "r1"
+
+    def prepare(self) -> None:
+        source = self.folder / "source"
+        source.mkdir(exist_ok=True)
+        (source / "decision.rego").write_text(self.rules)
+        built = opa("build", "-b", source, "-o", self.folder / "main.tar.gz", "-r", self.revision)
+        assert built.returncode == 0, built.stderr
+
+    def command(self) -> Sequence[str | Path]:
+        return [*super().command(), "-b", self.folder / "main.tar.gz"]

@@ -105,8 +105,9 @@ class OpaEngine:
         self._access = _read_access(address, flag)
         self._client = _Client(self._host, self._port, self._access)
         self._complete: str | None = None
+        self._bundles: Any = None
         self._closing: set[asyncio.Task[None]] = set()
-        self.revision = f"OPA at {self._host}:{self._port}"
+        self.revision = self._revisions = f"OPA at {self._host}:{self._port}"
 
     def known(self, path: str, document: Mapping[str, Any]) -> None:
         """Nothing."""
@@ -185,11 +186,18 @@ class OpaEngine:
             return _fault(Reason.POLICY_UNAVAILABLE, f"{self.revision} answers {status}, and nothing of an OPA")
         if status != 200:
             return self._refusal(status, answer)
-        revision = _revision(answer.get("provenance"), self.revision)
+        revision = self._revision_in(answer.get("provenance"))
         if "result" not in answer:
             message = f"the rule {path} has no value in {self.revision}"
             return PolicyVerdict(fault=Reason.POLICY_UNDEFINED, message=message, revision=revision)
         return check_verdict(answer["result"])._replace(revision=revision)
+
+    def _revision_in(self, provenance: Any) -> str:
+        """As an answer tells it, hardly ever otherwise than the one before."""
+        bundles = provenance.get("bundles") if isinstance(provenance, dict) else None
+        if bundles != self._bundles:
+            self._bundles, self._revisions = bundles, _revisions(bundles) or self.revision
+        return self._revisions
 
     def _refusal(self, status: int, answer: Mapping[str, Any]) -> PolicyVerdict:
         """An error: of this input, which another one may not have, or of the server, which no input gets past."""
@@ -219,6 +227,9 @@ def _question(document: Mapping[str, Any]) -> bytes:
 
 
 async def _body(answer: ClientResponse) -> bytes | None:
+    length = answer.content_length
+    if length is not None and length <= MAX_ANSWER_BYTES:
+        return await answer.read()
     content = bytearray()
     async for part in answer.content.iter_any():
         content += part
@@ -228,12 +239,11 @@ async def _body(answer: ClientResponse) -> bytes | None:
     return bytes(content)
 
 
-def _revision(provenance: Any, where: str) -> str:
-    """The revisions of all bundles, ``NAME=REVISION`` each; of an OPA that was given its policies, where it is."""
-    bundles = provenance.get("bundles") if isinstance(provenance, dict) else None
+def _revisions(bundles: Any) -> str:
+    """The revisions of all bundles, ``NAME=REVISION`` each; empty for an OPA that was given its policies."""
     found = bundles.items() if isinstance(bundles, dict) else ()
     text = ",".join(f"{name}={each.get('revision', '')}" for name, each in sorted(found) if isinstance(each, dict))
-    return _shown(text, MAX_REVISION) or where
+    return _shown(text, MAX_REVISION)
 
 
 def _shown(said: str, most: int = _SHOWN) -> str:
