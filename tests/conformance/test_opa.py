@@ -251,6 +251,44 @@ async def test_a_server_with_certificates_of_its_own_is_believed_by_them_and_sho
         await engine.close()
 
 
+async def test_a_token_that_was_renewed_is_shown_without_a_word(
+    start: Start, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    pretender = start(Pretender(b'{"result": {"allow": true}}'))
+    (tmp_path / "token").write_text("one")
+    engine = opened(pretender.address, f"?token-file={tmp_path}/token")
+    await engine.ask(PATH, {}, 20.0)
+    (tmp_path / "token").write_text("two")
+    await engine.ask(PATH, {}, 20.0)
+    monkeypatch.setattr("extproc.adapters.opa.policy.REREAD_SECONDS", -1.0)
+    while pretender.asked[-1]["authorization"] != "Bearer two":
+        await engine.ask(PATH, {}, 20.0)
+    assert [asked["authorization"] for asked in pretender.asked[:2]] == ["Bearer one"] * 2
+    (tmp_path / "token").write_text("")
+    for _ in range(3):
+        assert (await engine.ask(PATH, {}, 20.0)).fault is None
+    assert pretender.asked[-1]["authorization"] == "Bearer two"
+    await engine.close()
+
+
+async def test_a_server_that_closes_what_it_promised_to_keep_is_asked_over_another_connection() -> None:
+    body = b'{"result": {"allow": true}}'
+    head = b"HTTP/1.1 200 OK\r\nconnection: keep-alive\r\ncontent-length: %d\r\n\r\n" % len(body)
+
+    async def answer(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        await reader.readuntil(b"}}")
+        writer.write(head + body)
+        await writer.drain()
+        writer.close()
+
+    async with await asyncio.start_server(answer, "127.0.0.1", 0) as server:
+        port = server.sockets[0].getsockname()[1]
+        engine = opened(f"127.0.0.1:{port}")
+        for number in range(50):
+            assert await engine.ask(PATH, {"x": {"n": number}}, 20.0) == PolicyVerdict(revision=engine.revision)
+        await engine.close()
+
+
 @pytest.mark.parametrize(
     ("status", "body"),
     [

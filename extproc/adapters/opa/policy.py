@@ -10,7 +10,9 @@ from __future__ import annotations
 import asyncio
 import json
 import ssl
-from collections.abc import Mapping
+from collections.abc import Coroutine, Mapping
+from contextlib import suppress
+from time import monotonic
 from typing import Any, Final, NamedTuple
 from urllib.parse import quote
 
@@ -37,6 +39,9 @@ from extproc.urls import AdapterUrl, read_named_file, read_token, read_url
 
 MAX_ANSWER_BYTES: Final = 1 << 20
 
+REREAD_SECONDS: Final = 30.0
+"""How old the contents of the token's and the certificates' files may be."""
+
 MAX_REVISION: Final = 256
 """Characters of a revision: bundles have any, and it is a label of a metric."""
 
@@ -47,9 +52,10 @@ _HEADERS: Final = {"Accept-Encoding": "identity", "Content-Type": "application/j
 
 
 class _Access(NamedTuple):
-    """What is read of files: who asks, and whom it believes."""
+    """What is in the files: who asks, and whom it believes. ``tls`` follows from ``ca``."""
 
     token: str | None
+    ca: str | None
     tls: ssl.SSLContext | None
 
 
@@ -106,7 +112,8 @@ class OpaEngine:
         self._client = _Client(self._host, self._port, self._access)
         self._complete: str | None = None
         self._bundles: Any = None
-        self._closing: set[asyncio.Task[None]] = set()
+        self._tasks: set[asyncio.Task[None]] = set()
+        self._read_at = monotonic()
         self.revision = self._revisions = f"OPA at {self._host}:{self._port}"
 
     def known(self, path: str, document: Mapping[str, Any]) -> None:
@@ -120,6 +127,7 @@ class OpaEngine:
             return _fault(Reason.POLICY_ERROR, f"the input is no JSON: {type(error).__name__}")
         if within <= 0:
             return _fault(Reason.POLICY_TIMEOUT, f"there is no time left to ask {self.revision}")
+        self._look_again()
         try:
             async with asyncio.timeout(within):
                 verdict = self._verdict(path, *await self._client.ask(path, question))
@@ -145,22 +153,42 @@ class OpaEngine:
         return True
 
     def reopen(self) -> None:
-        """Show the token and believe the certificates that the files hold now; what is asked already is answered.
+        """Show the token and believe the certificates that the files hold now.
 
         Raises:
             InvalidInput: ``file_unreadable``; then all stays as it was.
         """
-        access = _read_access(self._address, self._flag)
-        before, self._client = self._client, _Client(self._host, self._port, access)
-        closing = asyncio.get_running_loop().create_task(_close_later(before))
-        self._closing.add(closing)
-        closing.add_done_callback(self._closing.discard)
+        self._use(_read_access(self._address, self._flag))
+
+    def _use(self, access: _Access) -> None:
+        """Ask with other files' contents from now on; what is asked already is answered."""
+        if access[:2] == self._access[:2]:
+            return
+        before, self._access = self._client, access
+        self._client = _Client(self._host, self._port, access)
+        self._begin(_close_later(before))
+
+    def _look_again(self) -> None:
+        """Read the files again now and then, off the way of the request: tokens are renewed without a word."""
+        now = monotonic()
+        if now - self._read_at > REREAD_SECONDS and self._address.parameters:
+            self._read_at = now
+            self._begin(self._read_again())
+
+    async def _read_again(self) -> None:
+        with suppress(InvalidInput):  # a file that is being written: what it held is good until the server refuses it
+            self._use(await asyncio.to_thread(_read_access, self._address, self._flag))
+
+    def _begin(self, work: Coroutine[Any, Any, None]) -> None:
+        task = asyncio.get_running_loop().create_task(work)
+        self._tasks.add(task)
+        task.add_done_callback(self._tasks.discard)
 
     async def close(self) -> None:
         """Close the connections."""
-        for closing in self._closing:
-            closing.cancel()
-        await asyncio.gather(*self._closing, return_exceptions=True)
+        for task in self._tasks:
+            task.cancel()
+        await asyncio.gather(*self._tasks, return_exceptions=True)
         await self._client.close_connection()
 
     async def _unless_it_waits(self, undefined: PolicyVerdict) -> PolicyVerdict:
@@ -268,16 +296,16 @@ _LAST_ANSWERS_SECONDS: Final = 5.0
 
 
 def _read_access(address: AdapterUrl, flag: str) -> _Access:
-    token = read_token(address, flag)
+    token, ca = read_token(address, flag), read_named_file(address, "ca", flag)
     if address.scheme != "opa+https":
-        return _Access(token, None)
+        return _Access(token, ca, None)
     try:
-        tls = ssl.create_default_context(cadata=read_named_file(address, "ca", flag))
+        tls = ssl.create_default_context(cadata=ca)
     except (ssl.SSLError, ValueError):
-        ca = address.parameters["ca"]
-        raise InvalidInput.of("file_unreadable", "the ca holds no certificates", file=ca, field=flag) from None
+        message = "the ca holds no certificates"
+        raise InvalidInput.of("file_unreadable", message, file=address.parameters["ca"], field=flag) from None
     tls.minimum_version = ssl.TLSVersion.TLSv1_2
-    return _Access(token, tls)
+    return _Access(token, ca, tls)
 
 
 def open_engine(url: str, flag: str) -> OpaEngine:
