@@ -111,7 +111,13 @@ def _respelled(body: dict[str, Any], kind: DocumentKind, names: dict[Path, str])
             break
         told += misspelt
         _, problems = in_its_fields(body, kind)
-    return [problem._replace(path=as_written(problem.path, names)) for problem in (*told, *problems)]
+    found = [problem for problem in (*told, *problems) if not _of_a_guess(problem, names)]
+    return [problem._replace(path=as_written(problem.path, names)) for problem in found]
+
+
+def _of_a_guess(problem: Problem, names: Mapping[Path, str]) -> bool:
+    """Whether the value of an unknown field is said to be none of the one that was meant: another one may have been."""
+    return problem.code == "mistyped_value" and not problem.unquoted and problem.path in names
 
 
 def _respell(body: dict[str, Any], problem: Problem, names: dict[Path, str]) -> bool:

@@ -58,6 +58,12 @@ spec:
 FAULTS = {
     "a misspelt field": ("canary: {version", "canari: {version", "unknown_field", "spec.canari"),
     "a misspelt field of a step": ("setWeight: 10", "setWieght: 10", "unknown_field", "spec.steps[0].setWieght"),
+    "a field that nobody meant": (
+        "unit: {header: x-user-id}",
+        "unit: {header: x-user-id}\n  colour: red",
+        "unknown_field",
+        "spec.colour",
+    ),
     "a misspelt interval": ("interval: 1s", "intervall: 1s", "unknown_field", "spec.metrics[0].intervall"),
     "a misspelt value": (
         "metric: false_positive_rate",
@@ -138,6 +144,7 @@ APART = [
     {"a misspelt value", "types that do not go together"},
     {"a path that is never asked", "a match of another's"},
     {"a misspelt field", "a version without quotes"},
+    {"a field that nobody meant", "a match of another's"},  # it may have been the holdout, or the layer
     {"a weight of too much", "a step of two things"},
     {"a condition of another result", "types that do not go together"},
 ]
