@@ -146,6 +146,8 @@ def test_a_corrupt_store_stops_no_request_and_is_named(server: DropoutServer) ->
     path.write_bytes(b"no database " * 1000)
     (server.rollouts / "other.yaml").write_text(GOOD)  # nobody reads a store in which nothing changed
     wait_for(lambda: "store_corrupt" in codes(server), "the error")
+    wait_for(lambda: "rollouts: " in server.log(), "the supervisor to have met it, too")
+    assert [error["code"] for error in server.snapshot()["errors"]] == ["store_corrupt"]
     assert decides(server)
     status, said = dropout("apply", "-f", server.rollouts, "--store", server.store)
     assert (status, "(store_corrupt)" in said) == (3, True)

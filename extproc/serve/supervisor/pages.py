@@ -106,11 +106,11 @@ class Pages:
             "policy_revision": policies.revision if policies is not None else asked,
             "quarantined": policies.quarantined if policies is not None else (),
             "rollouts": orjson.Fragment(bytes(newest.rollouts)) if newest is not None else [],
-            "errors": [
+            "errors": _each_once(
                 *(newest.errors if newest is not None else ()),
                 *self._unmet.entries,
                 *({"rollout": None, **fault.as_dict()} for fault in faults),
-            ],
+            ),
             "workers": [self._worker(slot, described.get(slot.config.index)) for slot in self._workers.slots],
             "observer": self._protection.described() if self._protection is not None else None,
             "safety": self._safety.described(),
@@ -133,3 +133,8 @@ class Pages:
             "policy_engine": slot.engine_fault.message if slot.engine_fault is not None else None,
             "rollouts": {rollout.key: {"weight": rollout.weight} for rollout in rollouts},
         }
+
+
+def _each_once(*entries: Mapping[str, Any]) -> list[orjson.Fragment]:
+    """The entries without those that are there already: of a lost store worker and supervisor say the same."""
+    return [orjson.Fragment(entry) for entry in dict.fromkeys(map(orjson.dumps, entries))]
