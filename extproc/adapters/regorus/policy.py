@@ -359,7 +359,7 @@ def _faults_of_calls(modules: Sequence[Module]) -> Iterator[Fault]:
 
 def _faults_of_names(modules: Sequence[Module]) -> Iterator[Fault]:
     for module, name, line in unknown_names(modules):
-        yield Fault("policy_name_unknown", f"nothing is called {_shortened(name)} here", module.file, line)
+        yield Fault("policy_name_unknown", f"nothing gives {_shortened(name)} a value here", module.file, line)
 
 
 def _fault_of_call(module: Module, name: str, parts: Path, line: int, functions: set[Path]) -> Iterator[Fault]:

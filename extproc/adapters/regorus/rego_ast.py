@@ -16,6 +16,8 @@ from typing import Any, NamedTuple
 
 Path = tuple[str, ...]
 Node = Any
+_OWN_NAMES = frozenset({"ArrayCompr", "SetCompr", "ObjectCompr"})
+"""What has names of its own, which get their values within it."""
 
 
 class Reference(NamedTuple):
@@ -260,17 +262,17 @@ class _Walker:
         """The text at a span: how the tree gives names that are only declared."""
         return self._text[span["start"] : span["end"]].decode()
 
-    def _collect_bound(self, node: Node) -> None:
-        """Notes every name that stands where a name can get a value."""
+    def _collect_bound(self, node: Node, *, negated: bool = False) -> None:
+        """Notes every name that stands where a name can get a value; within a ``not`` it has to have one before."""
         for child in _children(node):
+            within = negated
             if isinstance(child, dict):
-                self.module.bound.update(self._binds(child))
-            self._collect_bound(child)
+                within = (negated or "NotExpr" in child) and not _OWN_NAMES & child.keys()
+                self.module.bound.update(() if within else self._binds(child))
+            self._collect_bound(child, negated=within)
 
     def _binds(self, node: Mapping[str, Any]) -> Iterator[str]:
         match node:
-            case {"SomeVars": {"vars": spans}}:
-                yield from map(self._at, spans)
             case {"Every": {"key": key, "value": value}}:
                 yield from (self._at(span) for span in (key, value) if span)
             case {"SomeIn": {"key": key, "value": value}}:

@@ -405,6 +405,33 @@ def test_recursion_by_way_of_another_package_is_found() -> None:
     ]
 
 
+@pytest.mark.parametrize(
+    "body",
+    [
+        'some t; t != "a"',
+        'not input.rollout.versions[i] == "4"',
+        "not f(input.unit, x)",
+    ],
+)
+def test_a_variable_that_opa_calls_unsafe_is_named(body: str) -> None:
+    text = f"package routing\n\nf(a, b) := a == b\n\ndecision if {{\n\t{body}\n}}\n"
+    assert refusals(text) == [("policy_name_unknown", "routing/decision.rego", 6)]
+
+
+@pytest.mark.parametrize(
+    "body",
+    [
+        "some i; input.rollout.versions[i] == input.unit",
+        "i := 1; not input.rollout.versions[i]",
+        "not [v | some v in input.rollout.versions][0]",
+        "not {v: 1 | some v in input.rollout.versions}[input.unit]",
+        "some path; walk(input, [path, _])",
+    ],
+)
+def test_a_variable_that_is_given_a_value_is_none(body: str) -> None:
+    assert refusals(f"package routing\n\ndecision if {{\n\t{body}\n}}\n") == []
+
+
 def test_a_file_that_cannot_be_read_hides_nothing_of_others_but_what_it_may_define() -> None:
     broken = "package a\n\nf(x) := [\n"
     wrong = "package b\n\nimport data.a\n\ndefault y := input.x\n\nx := a.f(http.send({})) + g(name)\n"
