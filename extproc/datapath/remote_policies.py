@@ -53,17 +53,18 @@ _Asked = tuple[str, bytes]
 
 
 class _Rule:
-    """A rule, as documents with one timeout ask it. ``sample`` is an input for probes.
+    """A rule, as documents with one timeout ask it, and its questions that others may join; ``sample`` is for probes.
 
     It is the last that was answered in time, else the last that was not: an input that takes for ever, which anybody
     may send, says nothing of the engine.
     """
 
-    __slots__ = ("circuit", "is_answered", "sample", "use")
+    __slots__ = ("circuit", "is_answered", "joinable", "sample", "use")
 
     def __init__(self, use: PolicyUse, sample: Mapping[str, Any]) -> None:
         self.use = use
         self.circuit = Circuit()
+        self.joinable: dict[_Asked, _Question] = {}
         self.sample = sample
         self.is_answered = False
 
@@ -76,6 +77,11 @@ class _Rule:
         """Nobody has answered or will answer it."""
         if not self.is_answered:
             self.sample = document
+
+    def leave(self, asked: _Asked, question: _Question) -> None:
+        """Nobody joins ``question`` any more."""
+        if self.joinable.get(asked) is question:
+            del self.joinable[asked]
 
 
 class _Question:
@@ -132,8 +138,8 @@ class RemotePolicies:
         )
         self._clock = clock
         self._max_pending = max_pending
+        self._is_closing = False
         self._sleep = sleep
-        self._joinable: dict[_Asked, _Question] = {}
         self._under_way: set[asyncio.Task[PolicyVerdict]] = set()
         self._rules: dict[tuple[str, float], _Rule] = {}
         self._verdicts: dict[_Asked, tuple[PolicyVerdict, float]] = {}
@@ -178,9 +184,10 @@ class RemotePolicies:
         if within <= 0:
             return _fault(Reason.POLICY_TIMEOUT, f"there is no time left to ask {self._where}")
         asked = asked or _named(use.path, document)
-        question = self._joinable.get(asked) if asked is not None else None
+        question = rule.joinable.get(asked) if asked is not None else None
         if question is not None:
             self.joined += 1
+            question.remember |= use.remember > 0
         elif len(self._under_way) >= self._max_pending:
             return _fault(Reason.POLICY_TIMEOUT, f"{self._max_pending} questions wait for {self._where}")
         else:
@@ -205,6 +212,7 @@ class RemotePolicies:
 
     async def close(self) -> None:
         """End what is being asked, close the engine."""
+        self._is_closing = True
         ending = [*self._under_way, *self._probing.values()]
         for task in ending:
             task.cancel()
@@ -221,7 +229,7 @@ class RemotePolicies:
         question = _Question(rule, document, asked, since, task, remember=remember)
         self._under_way.add(task)
         if asked is not None:
-            self._joinable[asked] = question
+            rule.joinable[asked] = question
         task.add_done_callback(partial(self._ended, question))
         return question
 
@@ -245,8 +253,7 @@ class RemotePolicies:
             question.rule.answered(question.document)
         if asked is None:
             return
-        if self._joinable.get(asked) is question:
-            del self._joinable[asked]
+        question.rule.leave(asked, question)
         if question.remember and verdict.fault is None and _texts(verdict) <= MAX_CHARACTERS:
             self._remember(asked, verdict, question.since)
 
@@ -257,8 +264,8 @@ class RemotePolicies:
         question.failed = True
         rule, asked = question.rule, question.asked
         rule.unanswered(question.document)
-        if asked is not None and self._joinable.get(asked) is question:
-            del self._joinable[asked]
+        if asked is not None:
+            rule.leave(asked, question)
         if rule.circuit.note(in_time=False):
             self.openings += 1
             self._probing[rule] = asyncio.get_running_loop().create_task(self._probe(rule))
@@ -287,7 +294,7 @@ class RemotePolicies:
         rule = self._rules.get((use.path, use.timeout))
         if rule is None:
             if len(self._rules) >= _MAX_RULES:
-                self._rules = {of: each for of, each in self._rules.items() if each.circuit.is_open}
+                self._rules = {of: each for of, each in self._rules.items() if each.circuit.is_open or each.joinable}
             rule = self._rules[use.path, use.timeout] = _Rule(use, document)
         return rule
 
@@ -310,6 +317,8 @@ class RemotePolicies:
             self._told()
 
     def _told(self) -> None:
+        if self._is_closing:  # that nobody probes any more is no sign of health
+            return
         fault = self.fault
         self._troubles.note("policy engine", *([fault.message] if fault is not None else ()))
         for each in self.on_change:

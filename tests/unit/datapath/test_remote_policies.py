@@ -148,8 +148,49 @@ async def test_nobody_joins_a_question_that_was_too_late_for_another() -> None:
     policies, _ = remote(engine)
     assert (await ask(policies, RULE, tenant="a")).fault is Reason.POLICY_TIMEOUT
     engine.say = lambda *_: PolicyVerdict(version="4")
-    assert (await ask(policies, PATIENT, tenant="a")).version == "4"
+    assert (await ask(policies, RULE, tenant="a")).version == "4"
     assert (policies.questions, policies.joined) == (2, 0)
+    await policies.close()
+
+
+async def test_documents_that_wait_longer_do_not_share_the_questions_of_those_that_wait_less() -> None:
+    engine = Elsewhere(lambda *_: None)
+    policies, _ = remote(engine)
+    patient = asyncio.create_task(ask(policies, PATIENT, tenant="a"))
+    await turn()
+    for _ in range(MOST_FAILED):
+        assert (await ask(policies, RULE, tenant="a")).fault is Reason.POLICY_TIMEOUT
+    assert (await ask(policies, RULE, tenant="a")).fault is Reason.POLICY_UNAVAILABLE
+    joining = asyncio.create_task(ask(policies, PATIENT, tenant="a"))
+    await turn()
+    engine.let_go(PolicyVerdict(version="4"))
+    assert {(await patient).version, (await joining).version} == {"4"}
+    assert policies.joined == 1
+    await policies.close()
+
+
+async def test_what_was_asked_for_one_that_remembers_nothing_is_remembered_for_one_that_joins_and_does() -> None:
+    engine = Elsewhere(lambda *_: None)
+    policies, _ = remote(engine)
+    asking = [asyncio.create_task(ask(policies, use)) for use in (PATIENT, REMEMBERING)]
+    await turn()
+    engine.let_go(PolicyVerdict(version="4"))
+    await asyncio.gather(*asking)
+    assert (await ask(policies, REMEMBERING)).version == "4"
+    assert (policies.questions, policies.joined, policies.remembered) == (1, 1, 1)
+
+
+async def test_an_end_in_the_middle_of_a_fault_is_not_told_as_the_end_of_the_fault(
+    caplog: pytest.LogCaptureFixture,
+) -> None:
+    policies, _ = remote(Elsewhere(lambda *_: AWAY))
+    await open_circuit(policies)
+    told: list[None] = []
+    policies.on_change.append(lambda: told.append(None))
+    with caplog.at_level(logging.WARNING):
+        caplog.clear()
+        await policies.close()
+    assert (told, caplog.records) == ([], [])
 
 
 async def test_a_request_that_is_given_up_takes_the_question_from_nobody() -> None:

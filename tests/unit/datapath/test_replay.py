@@ -19,7 +19,7 @@ from extproc.datapath.embedded_policy import Embedded
 from extproc.datapath.logged import overlay_of
 from extproc.datapath.model import Features, FeatureValue, PolicyVerdict
 from extproc.datapath.pipeline import Pipeline
-from extproc.datapath.policy_input import InputPaths
+from extproc.datapath.policy_input import REPEATABLE, InputPaths
 from extproc.datapath.ports import DecisionRecord
 from extproc.datapath.replay import Replay, Replayed
 from extproc.datapath.sinks.decision_event import EventEncoder
@@ -440,3 +440,13 @@ def test_a_rule_is_told_what_its_document_says_and_so_it_is_again() -> None:
     assert told[1:] == [{**expected, "features": {}}]
     (result,) = replayed(lines, FakeEngine(note, ()))
     assert "/input/features/risk_score (add risk_score to spec.log.features)" in (result.not_replayable or "")
+
+
+def test_a_decision_of_an_engine_elsewhere_is_asked_again_of_policies_as_far_as_it_was_told() -> None:
+    told = FakeEngine(by_risk, ())
+    told.reads = lambda path: REPEATABLE  # type: ignore[method-assign]
+    rollout = canary(5000, policy=POLICY, features=FEATURES, log={"features": ["risk_score"]})
+    lines = log_of(rollout, told, units=1)
+    assert_reproduced(lines, RISK)
+    (result,) = replayed(lines, FakeEngine(allow, ("time",)))
+    assert result.not_replayable == "the policy reads input time, which it did not when this was logged"
