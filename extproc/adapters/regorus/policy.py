@@ -210,6 +210,11 @@ def check_sources(sources: PolicySources, cpu_seconds: int = CHECK_CPU_SECONDS) 
     return [Fault(**fault) for fault in orjson.loads(done.stdout)]
 
 
+def faults_of_tests(modules: Sequence[Module]) -> list[Fault]:
+    """What keeps all tests from being run, though it is in one of them: unknown names, functions without an end."""
+    return [*_faults_of_names(modules), *_recursions(modules)]
+
+
 def check_here(sources: PolicySources) -> list[Fault]:
     """``check_sources`` in this process, for sources that are known not to bring it down."""
     return _listed(_examine(sources)[2])
@@ -231,7 +236,7 @@ def _examine(sources: PolicySources) -> tuple[Any, list[Module], list[Fault]]:
     faults = [
         *_faults_of_calls(modules),
         *_faults_of_names(modules),
-        *recursions(modules),
+        *_recursions(modules),
         *_conflicts(modules, sources.data),
         *_partly_defined(modules),
         *_open_defaults(modules),
@@ -382,8 +387,7 @@ def _forbidden(module: Module, name: str, line: int) -> Fault:
     return Fault("policy_builtin_forbidden", message, module.file, line)
 
 
-def recursions(modules: Sequence[Module]) -> Iterator[Fault]:
-    """Functions that can come to call themselves: evaluating one ends the process."""
+def _recursions(modules: Sequence[Module]) -> Iterator[Fault]:
     for module, path, line in recursive_functions(modules):
         yield Fault("policy_recursion", f"the function {_shortened('.'.join(path))} calls itself", module.file, line)
 

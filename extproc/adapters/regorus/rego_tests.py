@@ -11,7 +11,7 @@ from typing import Any, Final, NamedTuple
 import orjson
 
 from extproc.adapters.regorus.coverage import Coverage, countable_lines
-from extproc.adapters.regorus.policy import CHECK_CPU_SECONDS, engine_path, load, recursions, said_of, syntax_tree
+from extproc.adapters.regorus.policy import CHECK_CPU_SECONDS, engine_path, faults_of_tests, load, said_of, syntax_tree
 from extproc.adapters.regorus.process import LimitedProcess, answer_questions
 from extproc.adapters.regorus.rego_ast import Module, Path
 from extproc.adapters.regorus.why import FailedCondition, Reasons
@@ -63,7 +63,7 @@ class RegorusTests:
     def __init__(self, sources: PolicySources) -> None:
         self._sources = sources
         self._engine, modules, faults = load(sources)
-        faults = faults or list(recursions(modules))
+        faults = faults or faults_of_tests(modules)
         if faults:
             raise InvalidInput(faults)
         tests = list(_tests_in(modules))

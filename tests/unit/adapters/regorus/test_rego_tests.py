@@ -89,6 +89,16 @@ def test_tests_may_do_what_policies_may_not() -> None:
     assert result.outcome == "pass"
 
 
+def test_a_name_that_is_nothing_is_a_fault_of_its_file_and_no_error_of_every_test() -> None:
+    """As where the package of the tests is another one than that of the policy."""
+    text = "package rooting\n\ntest_x if allow\n\ntest_y if true\n"
+    with pytest.raises(InvalidInput) as caught:
+        run_tests(sources_of({"a.rego": "package routing\n\nallow if true\n", "t_test.rego": text}))
+    assert [(fault.code, fault.file, fault.line) for fault in caught.value.faults] == [
+        ("policy_name_unknown", "t_test.rego", 3)
+    ]
+
+
 def test_tests_that_would_end_the_process_are_refused() -> None:
     with pytest.raises(InvalidInput, match="calls itself"):
         run_tests(sources_of("package t\n\nf(x) := f(x)\n\ntest_f if f(1)\n"))
