@@ -13,6 +13,7 @@ from extproc.resources.analysis_template import AnalysisTemplate
 from extproc.resources.marked_yaml import Path, shown
 from extproc.resources.rollout import Rollout
 from extproc.resources.steps import analysis_of
+from extproc.suggestions import did_you_mean
 
 UNKNOWN_ARGUMENT: Final = "argument_unknown"
 
@@ -98,6 +99,7 @@ def _unknown_args(analysis: AnalysisSpec, templates: Sequence[AnalysisTemplate |
         return
     for index, arg in enumerate(analysis.args):
         if arg.name not in known:
-            message = f"no template of this analysis has an argument {shown(arg.name)}"
+            meant = did_you_mean(arg.name, known)
+            message = f"no template of this analysis has an argument {shown(arg.name)}{meant}"
             last = len(templates) - 1
             yield Misuse(UNKNOWN_ARGUMENT, message, ("args", index, "name"), last, ("spec", "args"))

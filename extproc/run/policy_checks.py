@@ -26,6 +26,7 @@ from extproc.serve.supervisor.policy_trial import Sources, Trial
 from extproc.settings import settings
 from extproc.snapshot.compile import compile_rollout
 from extproc.store.status import Status
+from extproc.suggestions import did_you_mean
 
 CONTROL_DECISION_FIELDS: Final = ("allow", "reason")
 """What a decision on a control action has."""
@@ -73,7 +74,8 @@ def unknown_fields(engine: RegorusEngine) -> Iterator[Fault]:
                 told.add((path, name))
                 message = (
                     f"{name} is a field of the decision {path} here, which makes it invalid: a decision has only "
-                    f"{', '.join(schema)}; a rule that is no answer belongs into another package"
+                    f"{', '.join(schema)}"
+                    f"{did_you_mean(name, schema) or '; a rule that is no answer belongs into another package'}"
                 )
                 yield Fault("policy_field_unknown", message, file, line)
 

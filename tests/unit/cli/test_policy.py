@@ -140,6 +140,14 @@ def test_check_names_rules_that_are_fields_of_a_decision_and_none_that_it_has(
     assert "belongs into another package" in out
 
 
+def test_a_field_that_is_misspelt_is_told_with_the_one_that_was_meant(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    write(tmp_path, a='package a\n\ndecision := {"allow": true, "verison": "3"}\n')
+    code, _, err = run(capsys, "policy", "check", tmp_path)
+    assert (code, "; did you mean 'version'?" in err) == (2, True)
+
+
 def test_check_names_fields_that_are_written_in_a_decision_and_none_that_it_has(
     tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:

@@ -203,6 +203,13 @@ def test_nothing_is_told_that_the_field_at_fault_would_decide(spec: dict[str, An
     assert len(refused(tmp_path, yaml.safe_dump_all(documents))) == 1
 
 
+def test_an_argument_that_is_misspelt_is_told_with_the_one_that_was_meant(tmp_path: Path) -> None:
+    told_of = [
+        fault.message for fault in refused(tmp_path, DOCUMENTS.replace("args: [{name: most", "args: [{name: mots"))
+    ]
+    assert told_of[1] == "no template of this analysis has an argument 'mots'; did you mean 'most'?"
+
+
 def test_a_document_of_somebody_else_is_told_for_that_alone(tmp_path: Path) -> None:
     theirs = {**document({**CANARY, "colours": 3}), "kind": "rollout", "apiVersion": "argoproj.io/v1alpha1"}
     codes = [fault.code for fault in refused(tmp_path, yaml.safe_dump(theirs))]
