@@ -24,7 +24,7 @@ from extproc.resources.rollout import Rollout
 NAMED: Final = 10
 """Missing documents that are named in one sentence; there may be ten thousand."""
 
-Name = tuple[type[Resource], str]
+ResourceName = tuple[type[Resource], str]
 """What names a document among all kinds: its kind, and ``namespace/name``."""
 
 KIND_NAMES: Final[Mapping[type[Resource], str]] = {Rollout: "rollout", AnalysisTemplate: "analysistemplate"}
@@ -58,13 +58,15 @@ class Absence:
         self._directory = directory
         self._grace = grace
         self._clock = clock
-        self._missing: dict[Name, _Missing] = {}
+        self._missing: dict[ResourceName, _Missing] = {}
         self._whole: dict[PurePath, FolderIdentity] = {}
 
     def __len__(self) -> int:
         return len(self._missing)
 
-    def note(self, missing: Mapping[Name, str], kept: Iterable[str], folders: Mapping[str, FolderIdentity]) -> None:
+    def note(
+        self, missing: Mapping[ResourceName, str], kept: Iterable[str], folders: Mapping[str, FolderIdentity]
+    ) -> None:
         """Only these are missing now; each is mapped to the file that it was in.
 
         ``kept`` are the files of the documents that are there, each as often as it has documents; ``folders`` are those
@@ -89,14 +91,14 @@ class Absence:
             **{folder: identity for folder, identity in there.items() if folder not in lost},
         }
 
-    def due(self) -> Collection[Name]:
+    def due(self) -> Collection[ResourceName]:
         """What has been missing for so long that it is gone."""
         now = self._clock.monotonic()
         return {name for name, missing in self._missing.items() if missing.due <= now}
 
     def faults(self) -> Iterator[Fault]:
         """What is missing and when it is deleted, one for all that will be together."""
-        together: dict[float, list[Name]] = defaultdict(list)
+        together: dict[float, list[ResourceName]] = defaultdict(list)
         for name, missing in self._missing.items():
             together[missing.at].append(name)
         for at, names in together.items():

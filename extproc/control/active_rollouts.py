@@ -22,7 +22,7 @@ from extproc.trouble import Troubles
 
 logger = logging.getLogger(__name__)
 
-Key = tuple[str, str]
+TemplateKey = tuple[str, str]
 """Namespace and name."""
 
 
@@ -37,7 +37,7 @@ class ActiveRollout:
     row: StoredRollout
     rollout: Rollout
     plan: RolloutPlan
-    templates: frozenset[Key] = frozenset()
+    templates: frozenset[TemplateKey] = frozenset()
 
     @property
     def key(self) -> str:
@@ -62,7 +62,7 @@ class ActiveRollouts:
         self._clock = clock
         self._revision = 0
         self._followed: dict[str, ActiveRollout] = {}
-        self._templates: dict[Key, _Template] = {}
+        self._templates: dict[TemplateKey, _Template] = {}
         self._troubles = Troubles(logger.warning, clock.monotonic)
         self.alarms: set[str] = set()
 
@@ -124,7 +124,7 @@ class ActiveRollouts:
         return is_experiment or is_told or is_under_way(status) or status.is_out_of_time(self._clock.now())
 
     def _plan(self, row: StoredRollout) -> None:
-        used: set[Key] = set()
+        used: set[TemplateKey] = set()
         try:
             rollout = parse_rollout(row.document)
             plan = plan_of(rollout, self._lookup(row.namespace, used))
@@ -140,7 +140,7 @@ class ActiveRollouts:
         """Tell that a rollout cannot be moved, once while it lasts."""
         self._troubles.note(f"rollout {key}", f"it is left as it is: {fault}")
 
-    def _lookup(self, namespace: str, used: set[Key]) -> Callable[[str], AnalysisTemplate | None]:
+    def _lookup(self, namespace: str, used: set[TemplateKey]) -> Callable[[str], AnalysisTemplate | None]:
         def find(name: str) -> AnalysisTemplate | None:
             key = (namespace, name)
             used.add(key)
@@ -152,11 +152,11 @@ class ActiveRollouts:
 
     def _refresh_templates(self) -> None:
         """Read the templates in use again: a change of one is no change of any rollout."""
-        used: set[Key] = set()
+        used: set[TemplateKey] = set()
         for followed in self._followed.values():
             used |= followed.templates
-        kept: dict[Key, _Template] = {}
-        changed: set[Key] = set()
+        kept: dict[TemplateKey, _Template] = {}
+        changed: set[TemplateKey] = set()
         for key in used:
             row = self._store.template(*key)
             if row == self._templates[key].row:

@@ -15,7 +15,7 @@ from pathlib import Path
 from typing import Any, Final
 
 from extproc.clock import Clock
-from extproc.control.absence import Absence, Grace, Name
+from extproc.control.absence import Absence, Grace, ResourceName
 from extproc.control.acting import act
 from extproc.control.actions import Apply
 from extproc.control.result import ActionResult
@@ -142,7 +142,7 @@ class FollowedFolder:
     ) -> Sequence[ActionResult | TemplateResult]:
         """Apply ``documents``; files whose documents collide with others join ``faults`` and are left out."""
         before = self._store.documents()
-        held: dict[Name, Mapping[str, Any]] = {
+        held: dict[ResourceName, Mapping[str, Any]] = {
             **{(Rollout, row.key): row.document for row in before.rollouts},
             **{(AnalysisTemplate, row.key): row.document for row in before.templates},
         }
@@ -181,8 +181,8 @@ class FollowedFolder:
                 return results
 
     def _missing(
-        self, before: Documents, present: Collection[Name], faults: Mapping[str, object]
-    ) -> Iterator[tuple[Name, str]]:
+        self, before: Documents, present: Collection[ResourceName], faults: Mapping[str, object]
+    ) -> Iterator[tuple[ResourceName, str]]:
         """What this folder applied and no longer holds, as far as it can be read, and the file it was in."""
         for kind, rows in ((Rollout, before.rollouts), (AnalysisTemplate, before.templates)):
             for row in rows:
@@ -234,7 +234,7 @@ def _not_damaged(
     return [document for document in documents if document.file not in faults]
 
 
-def _identity(document: LoadedDocument[Any]) -> Name:
+def _identity(document: LoadedDocument[Any]) -> ResourceName:
     """What names a document among all kinds."""
     return type(document.resource), document.resource.key
 

@@ -68,7 +68,7 @@ class _Moving:
     evidence: Evidence
 
 
-Planned = tuple[_Moving, Transition]
+PlannedTransition = tuple[_Moving, Transition]
 
 
 class _LeaseLost(Exception):
@@ -222,8 +222,8 @@ class Reconciler:
             if (seen := self._by_itself(followed.key, self._evidence_of, followed, now)) is not None
         ]
         for _ in range(MOST_TRANSITIONS):
-            falls: list[Planned] = []
-            rises: list[Planned] = []
+            falls: list[PlannedTransition] = []
+            rises: list[PlannedTransition] = []
             for one, found in self._planned(moving, now):
                 more = gives_more(one.followed.row.status, found.status)
                 (rises if more else falls).append((one, found))
@@ -250,7 +250,7 @@ class Reconciler:
             self._under_way.put(result.row)
             self._warn(f"rollout {result.row.key}: {result.message}")
 
-    def _planned(self, moving: Sequence[_Moving], now: float) -> list[Planned]:
+    def _planned(self, moving: Sequence[_Moving], now: float) -> list[PlannedTransition]:
         """What is to be done with rollouts, where there is anything. A rise waits for the one before it."""
         planned = []
         for one in moving:
@@ -273,7 +273,7 @@ class Reconciler:
         self._broken.discard((key, call))
         return found
 
-    def _held_back(self, rises: Sequence[Planned], now: float) -> list[_Moving]:
+    def _held_back(self, rises: Sequence[PlannedTransition], now: float) -> list[_Moving]:
         """The rollouts that are to get more, and where that may not be, why; without those of which it is not known."""
         moving = []
         for one, found in rises:
@@ -296,14 +296,14 @@ class Reconciler:
         status = followed.row.status
         return self._hearing.silence(followed.key, status.attempt, status.without)
 
-    def _write_all(self, planned: Sequence[Planned], now: float, lease: Lease) -> list[_Moving]:
+    def _write_all(self, planned: Sequence[PlannedTransition], now: float, lease: Lease) -> list[_Moving]:
         return [
             moved
             for start in range(0, len(planned), BATCH)
             for moved in self._write(planned[start : start + BATCH], now, lease)
         ]
 
-    def _write(self, planned: Sequence[Planned], now: float, lease: Lease) -> list[_Moving]:
+    def _write(self, planned: Sequence[PlannedTransition], now: float, lease: Lease) -> list[_Moving]:
         """Write what was planned, and give what was moved by it. What others wrote first waits for the next tick.
 
         So does a rollout whose row was damaged while it was under way, for whoever repairs it.

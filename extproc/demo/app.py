@@ -11,7 +11,7 @@ from __future__ import annotations
 import signal
 import socket
 import sys
-from collections.abc import Awaitable, Callable, MutableMapping
+from collections.abc import Awaitable, Callable, Mapping
 from typing import Any
 
 import orjson
@@ -21,8 +21,8 @@ import uvloop
 from extproc.demo.models import Classifier, patients
 from extproc.names import HEADER_DECISION_ID, HEADER_VERSION, OWN_HEADERS
 
-Receive = Callable[[], Awaitable[MutableMapping[str, Any]]]
-Send = Callable[[MutableMapping[str, Any]], Awaitable[None]]
+Receive = Callable[[], Awaitable[Mapping[str, Any]]]
+Send = Callable[[Mapping[str, Any]], Awaitable[None]]
 
 
 class ModelApp:
@@ -38,7 +38,7 @@ class ModelApp:
         """From now on there is no diagnosis."""
         self.broken = True
 
-    async def __call__(self, scope: MutableMapping[str, Any], receive: Receive, send: Send) -> None:
+    async def __call__(self, scope: Mapping[str, Any], receive: Receive, send: Send) -> None:
         """Answer one request; uvicorn runs this without lifespan and without websockets."""
         if scope["method"] == "GET":
             asked_for_patients = scope["path"] == "/patients"

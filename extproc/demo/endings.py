@@ -8,7 +8,7 @@ from dataclasses import dataclass, field
 from typing import Any, Final
 
 from extproc.demo.traffic import ServedRequest
-from extproc.demo.watching import Seen, Status, unix
+from extproc.demo.watching import Seen, StatusBody, unix
 
 PROMOTED: Final = "promoted"
 ROLLED_BACK: Final = "rolled_back"
@@ -71,22 +71,22 @@ class Ending:
         }
 
 
-def is_promoted(status: Status, version: str) -> bool:
+def is_promoted(status: StatusBody, version: str) -> bool:
     """Whether ``version`` became stable."""
     return bool(status["stable"] == version and status["phase"] == "Healthy")
 
 
-def is_aborted(status: Status, version: str) -> bool:
+def is_aborted(status: StatusBody, version: str) -> bool:
     """Whether ``version`` has a tombstone."""
     return version in status["aborted"]
 
 
-def is_tripped(status: Status, version: str) -> bool:
+def is_tripped(status: StatusBody, version: str) -> bool:
     """Whether the breaker's word on ``version`` is in the store."""
     return version in status["tripped"]
 
 
-def outcome_of(status: Status, version: str) -> str:
+def outcome_of(status: StatusBody, version: str) -> str:
     """What became of ``version``; empty while that is open."""
     if is_promoted(status, version):
         return PROMOTED

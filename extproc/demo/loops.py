@@ -31,7 +31,7 @@ from extproc.demo.scenario import Act, Scenario
 from extproc.demo.screen import Bar, Screen
 from extproc.demo.traffic import ServedRequest
 from extproc.demo.versions import MODEL, upstream_of
-from extproc.demo.watching import Seen, Status, Watcher, unix
+from extproc.demo.watching import Seen, StatusBody, Watcher, unix
 from extproc.errors import Unreachable
 
 RECORDED: Final = "recorded"
@@ -181,7 +181,7 @@ class Loops:
         answers = await scenario.traffic.rounds(2, lambda _: None)
         return sum(answer.version == version for answer in answers)
 
-    async def _end(self, act: Act, ending: Ending, ended: Callable[[Status], bool], what: str) -> None:
+    async def _end(self, act: Act, ending: Ending, ended: Callable[[StatusBody], bool], what: str) -> None:
         """Wait until the rollout has ended, one way or another, and note how."""
         version = ending.version
         seen = await self._until(ending, lambda status: bool(outcome_of(status, version)))
@@ -191,8 +191,8 @@ class Loops:
         ending.outcome = outcome_of(status, version)
         act.require(ended(status), f"Version {version} was not {what}: {status['phase']}, {status['message']}")
 
-    async def _until(self, ending: Ending, holds: Callable[[Status], bool]) -> Seen | None:
-        def its_own(status: Status) -> bool:
+    async def _until(self, ending: Ending, holds: Callable[[StatusBody], bool]) -> Seen | None:
+        def its_own(status: StatusBody) -> bool:
             return status["canary"] == ending.version and holds(status)
 
         return await self._watcher.until(its_own, RAMP_SECONDS)

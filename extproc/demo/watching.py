@@ -10,7 +10,7 @@ from typing import Any
 
 import orjson
 
-Status = Mapping[str, Any]
+StatusBody = Mapping[str, Any]
 """A status as ``-o json`` shows it."""
 
 
@@ -19,7 +19,7 @@ class Seen:
     """A status, and when it was seen (seconds of the traffic)."""
 
     second: float
-    status: Status
+    status: StatusBody
 
 
 class Watcher:
@@ -43,7 +43,7 @@ class Watcher:
             self._task.cancel()
             await asyncio.gather(self._task, return_exceptions=True)
 
-    async def until(self, holds: Callable[[Status], bool], seconds: float) -> Seen | None:
+    async def until(self, holds: Callable[[StatusBody], bool], seconds: float) -> Seen | None:
         """The first status that ``holds``, or held; None when ``seconds`` have passed without one."""
         try:
             async with asyncio.timeout(seconds):

@@ -51,7 +51,7 @@ class Histogram:
     buckets: tuple[float, ...]
 
 
-Metric = Counter | Gauge | Histogram
+AnyMetric = Counter | Gauge | Histogram
 
 DECISIONS: Final = Counter(
     "dropout_decisions_total",
@@ -201,5 +201,5 @@ CONTROLLER_TRANSITIONS: Final = Counter(
     "dropout_controller_transitions_total", "Steps that the controller took with rollouts."
 )
 
-METRICS: Final[tuple[Metric, ...]] = tuple(each for each in list(globals().values()) if isinstance(each, Metric))
+METRICS: Final[tuple[AnyMetric, ...]] = tuple(each for each in list(globals().values()) if isinstance(each, AnyMetric))
 """All of the above, in the order of the table on the pages."""

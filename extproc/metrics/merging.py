@@ -14,7 +14,7 @@ from prometheus_client.core import CounterMetricFamily, GaugeMetricFamily, Histo
 from prometheus_client.exposition import generate_latest
 from prometheus_client.metrics_core import Metric as Family
 
-from extproc.metrics.catalogue import METRICS, Counter, Gauge, Histogram, Metric
+from extproc.metrics.catalogue import METRICS, AnyMetric, Counter, Gauge, Histogram
 from extproc.metrics.counting import Dump, Labels
 
 _COUNTERS: Final = tuple(metric for metric in METRICS if isinstance(metric, Counter))
@@ -65,7 +65,7 @@ class _Sums:
         """One family per metric, those without a sample too: what exists can be seen before it happens."""
         return map(self._family, METRICS)
 
-    def _family(self, metric: Metric) -> Family:
+    def _family(self, metric: AnyMetric) -> Family:
         match metric:
             case Counter(name, text, labels):
                 counter = CounterMetricFamily(name, text, labels=labels)

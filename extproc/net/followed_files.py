@@ -16,7 +16,7 @@ logger = logging.getLogger(__name__)
 CHECK_SECONDS: Final = 0.5
 """How old what is known may be."""
 
-Stamp = tuple[tuple[int, int, int], ...]
+FileStamps = tuple[tuple[int, int, int], ...]
 
 _T = TypeVar("_T")
 
@@ -42,8 +42,8 @@ class FollowedFiles(Generic[_T]):
         self._troubles = Troubles(logger.warning, monotonic)
         self._monotonic = monotonic
         self._checked_at = monotonic()
-        self._refused: Stamp | None = None
-        self._stamp: Stamp = ()
+        self._refused: FileStamps | None = None
+        self._stamp: FileStamps = ()
         self.value = read()
         """What was last read."""
         self._stamp = self._now()
@@ -54,7 +54,7 @@ class FollowedFiles(Generic[_T]):
         if now - self._checked_at < CHECK_SECONDS:
             return False
         self._checked_at = now
-        stamp: Stamp = ()
+        stamp: FileStamps = ()
         try:
             stamp = self._now()
             if stamp in (self._stamp, self._refused):
@@ -70,7 +70,7 @@ class FollowedFiles(Generic[_T]):
         logger.info("%s read again from %s", self._what, self._paths[0])
         return True
 
-    def _now(self) -> Stamp:
+    def _now(self) -> FileStamps:
         """What changes when a file does."""
         return tuple(
             (found.st_mtime_ns, found.st_size, found.st_ino) for found in (path.stat() for path in self._paths)

@@ -8,7 +8,7 @@ from typing import Final, Protocol
 
 from extproc.net.admission import Phase
 from extproc.net.callers import Origin
-from extproc.net.http_protocol import NO_PLACE, Application, Connection, Connections, Headers, HttpLimits, Refusal
+from extproc.net.http_protocol import NO_PLACE, AsgiApplication, Connection, Connections, Headers, HttpLimits, Refusal
 
 STRANGERS: Final = 1024
 """Connections that may wait that have not shown yet who they are; the oldest of them goes."""
@@ -32,7 +32,9 @@ class Guard(Protocol):
 class GuardedConnections(Connections):
     """All open connections of one listener whose requests ``guard`` looks at. The application gets what it reads."""
 
-    def __init__(self, app: Application, limits: HttpLimits, guard: Guard, on_refusal: Callable[[str], None]) -> None:
+    def __init__(
+        self, app: AsgiApplication, limits: HttpLimits, guard: Guard, on_refusal: Callable[[str], None]
+    ) -> None:
         super().__init__(app, limits, on_refusal, STRANGERS)
         self.guard = guard
 

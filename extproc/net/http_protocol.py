@@ -22,7 +22,7 @@ from extproc.net.admission import TICK_SECONDS, Admission, Phase
 from extproc.net.answers import fault_body
 
 Headers = tuple[tuple[bytes, bytes], ...]
-Application = Callable[..., Coroutine[Any, Any, None]]
+AsgiApplication = Callable[..., Coroutine[Any, Any, None]]
 
 TOO_SLOW: Final = "request_timeout"
 """The code of a request that did not come in time."""
@@ -94,7 +94,7 @@ class Connections:
     """
 
     def __init__(
-        self, app: Application, limits: HttpLimits, on_refusal: Callable[[str], None], strangers: int = 0
+        self, app: AsgiApplication, limits: HttpLimits, on_refusal: Callable[[str], None], strangers: int = 0
     ) -> None:
         self.app = app
         self.limits = limits

@@ -8,7 +8,7 @@ from typing import Final
 from extproc.net.callers import AUTHORIZATION, Headers, Identify, Origin, callers
 from extproc.net.guarded import GuardedConnections
 from extproc.net.host_names import FLAG, HOST, HostNames
-from extproc.net.http_protocol import Application, HttpLimits, Refusal
+from extproc.net.http_protocol import AsgiApplication, HttpLimits, Refusal
 from extproc.net.listener import Listener
 from extproc.net.listening import Listening
 
@@ -26,7 +26,7 @@ class HttpService:
     """
 
     def __init__(
-        self, listening: Listening, app: Application, limits: HttpLimits, probes: Iterable[bytes] = ()
+        self, listening: Listening, app: AsgiApplication, limits: HttpLimits, probes: Iterable[bytes] = ()
     ) -> None:
         self._encrypted = listening.tls is not None
         self._guard = HttpGuard(HostNames(listening.endpoint, listening.names), callers(listening), probes)

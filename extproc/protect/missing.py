@@ -16,7 +16,7 @@ MAX_COUNTS: Final = 100_000
 """Kinds of decisions in all seconds that are waited for, some 30 MB."""
 
 
-class Key(NamedTuple):
+class Decisions(NamedTuple):
     """A rollout (``namespace/name``), an epoch, an arm and the version that it got."""
 
     rollout: str
@@ -31,7 +31,7 @@ class Settled(NamedTuple):
     ``surplus`` are outcomes of this and of earlier seconds that no decision stands for, as far as they are new.
     """
 
-    key: Key
+    key: Decisions
     decided: int
     missing: int
     surplus: int = 0
@@ -48,7 +48,7 @@ _NOTHING: Final = _Ahead()
 
 
 class Missing:
-    """Decisions by second and by ``Key``, until they are ``limit`` seconds old. Times are Unix seconds.
+    """Decisions by second and by ``Decisions``, until they are ``limit`` seconds old. Times are Unix seconds.
 
     Counts begin with the first whole second after ``start``: of decisions before that it heard only in part.
     ``dropped`` are counts that had no room; then nothing is known of that second.
@@ -57,23 +57,23 @@ class Missing:
     def __init__(self, limit: float, start: float) -> None:
         self._limit = limit
         self._settled_until = int(start)
-        self._seconds: dict[int, dict[Key, list[int]]] = {}
+        self._seconds: dict[int, dict[Decisions, list[int]]] = {}
         self._size = 0
-        self._ahead: dict[Key, _Ahead] = {}
+        self._ahead: dict[Decisions, _Ahead] = {}
         self.dropped = 0
 
-    def decided(self, second: int, key: Key, count: int, now: float) -> None:
+    def decided(self, second: int, key: Decisions, count: int, now: float) -> None:
         """Workers decided ``count`` requests of a kind within ``second``."""
         self._count(second, key, 0, count, now)
 
-    def seen(self, at: float, key: Key, now: float) -> bool:
+    def seen(self, at: float, key: Decisions, now: float) -> bool:
         """A decision made at ``at`` came to something; False if that came too late to be waited for."""
         if now - at > self._limit + SLACK_SECONDS:
             return False
         self._count(int(at), key, 1, 1, now)
         return True
 
-    def _count(self, second: int, key: Key, which: int, count: int, now: float) -> None:
+    def _count(self, second: int, key: Decisions, which: int, count: int, now: float) -> None:
         if not self._settled_until < second <= now + 1:
             return
         of_second = self._seconds.setdefault(second, {})
@@ -104,14 +104,14 @@ class Missing:
             if of_second := self._left_over({}):
                 yield last, of_second
 
-    def _left_over(self, counts: Collection[Key]) -> list[Settled]:
+    def _left_over(self, counts: Collection[Decisions]) -> list[Settled]:
         """Outcomes of the second before that no decision was counted for in this one, whose ``counts`` there are."""
         over = [(key, ahead) for key, ahead in self._ahead.items() if key not in counts]
         for key, _ in over:
             del self._ahead[key]
         return [Settled(key, 0, 0, ahead.outcomes - ahead.surplus) for key, ahead in over]
 
-    def _settled(self, counts: Mapping[Key, Sequence[int]]) -> list[Settled]:
+    def _settled(self, counts: Mapping[Decisions, Sequence[int]]) -> list[Settled]:
         settled = []
         for key, (decided, seen) in counts.items():
             earlier = self._ahead.pop(key, _NOTHING)

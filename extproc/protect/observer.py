@@ -19,12 +19,10 @@ from extproc.protect.access_log import LogEntry
 from extproc.protect.bounded import Bounded
 from extproc.protect.epochs import SnapshotEpochs
 from extproc.protect.heard_decisions import EXPIRED, GOING_ON, REPEATED, HeardDecisions, News
-from extproc.protect.missing import Key as Decisions
-from extproc.protect.missing import Missing, Settled
+from extproc.protect.missing import Decisions, Missing, Settled
 from extproc.protect.outcome import ENDS, OF_STABLE, RequestOutcome, outcome_of
-from extproc.protect.totals import Key as Epoch
-from extproc.protect.totals import RunTotals
-from extproc.protect.trips import Key, Trips
+from extproc.protect.totals import EpochKey, RunTotals
+from extproc.protect.trips import Trips, VersionKey
 from extproc.snapshot.model import CompiledRollout, Snapshot
 from extproc.snapshot.trips import LocalTrip, tripped_at
 
@@ -115,13 +113,13 @@ class Observer:
         self._rollouts: Mapping[str, CompiledRollout] = {}
         self._follows = False
         self._epochs = SnapshotEpochs()
-        self._watched: Bounded[Key, WatchedVersion] = Bounded(MAX_WATCHED)
+        self._watched: Bounded[VersionKey, WatchedVersion] = Bounded(MAX_WATCHED)
         self._missing = Missing(limit, clock.now())
         self._told = HeardDecisions(limit, clock.now())
         self.totals = RunTotals()
         self._trips = Trips(trips, clock.monotonic())
         self._early: deque[_Early] = deque()
-        self._suspects: set[Key] = set()
+        self._suspects: set[VersionKey] = set()
         self._fallbacks: list[str] = []
         self._trips_changed = False
         self._untold = 0
@@ -335,9 +333,9 @@ class Observer:
                 if version in compiled.versions:
                     self._weigh(compiled, epoch, version, End.FAILED, count=missing, since=now - (wall - second))
 
-    def _of_stable(self, settled: Iterable[Settled]) -> dict[Epoch, Counts]:
+    def _of_stable(self, settled: Iterable[Settled]) -> dict[EpochKey, Counts]:
         """The decisions for stable, whatever the arm, and how many of them are missing."""
-        found: dict[Epoch, Counts] = {}
+        found: dict[EpochKey, Counts] = {}
         for (name, epoch, _, version), decided, missing, _ in settled:
             compiled = self._rollouts.get(name)
             if compiled is not None and version == compiled.stable:
@@ -364,7 +362,7 @@ class Observer:
             self._trips_changed = False
             self._events.trips(self._trips.in_force(), self._trips.take_lifted())
 
-    def _check_limits(self, key: Key, now: float) -> None:
+    def _check_limits(self, key: VersionKey, now: float) -> None:
         compiled, watched = self._rollouts.get(key[0]), self._watched.find(key)
         if compiled is None or watched is None or compiled.breaker is None or key[1] == compiled.stable:
             return

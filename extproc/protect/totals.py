@@ -13,7 +13,7 @@ from extproc.protect.outcome import FAILURES, OF_STABLE, RequestEnd, RequestOutc
 MAX_EPOCHS: Final = 2048
 """Epochs that are counted at a time, those with the latest news; up to 100 KB each, and their units."""
 
-Key = tuple[str, int]
+EpochKey = tuple[str, int]
 """A rollout (``namespace/name``) and an epoch."""
 
 
@@ -40,9 +40,9 @@ class RunTotals:
     """The counts of every epoch since this run began. ``dropped`` counts epochs that had to make room."""
 
     def __init__(self) -> None:
-        self._epochs: Bounded[Key, _Counted] = Bounded(MAX_EPOCHS)
-        self._changed: set[Key] = set()
-        self._with_new_units: set[Key] = set()
+        self._epochs: Bounded[EpochKey, _Counted] = Bounded(MAX_EPOCHS)
+        self._changed: set[EpochKey] = set()
+        self._with_new_units: set[EpochKey] = set()
 
     @property
     def dropped(self) -> int:
@@ -86,18 +86,18 @@ class RunTotals:
             counts[1] += fell
         return True
 
-    def heard(self, key: Key, now: float) -> None:
+    def heard(self, key: EpochKey, now: float) -> None:
         """A request is alive: its version answers it."""
         self._of(key, now).totals.unheard_since = None
 
-    def decided(self, key: Key, arm: str, count: int, now: float) -> None:
+    def decided(self, key: EpochKey, arm: str, count: int, now: float) -> None:
         """Workers decided ``count`` requests of an arm."""
         totals = self._of(key, now).totals
         totals.arm(arm).decided += count
         if totals.unheard_since is None or totals.unheard_since > now:
             totals.unheard_since = now
 
-    def missing(self, key: Key, arm: str, count: int, milliseconds: float, now: float) -> None:
+    def missing(self, key: EpochKey, arm: str, count: int, milliseconds: float, now: float) -> None:
         """The outcomes of ``count`` requests of an arm were waited for in vain, for so long each."""
         counted = self._of(key, now)
         totals = counted.totals.arm(arm)
@@ -105,11 +105,11 @@ class RunTotals:
         totals.latency.add(milliseconds, count)
         counted.late[arm] = counted.late.get(arm, 0) + count
 
-    def surplus(self, key: Key, arm: str, count: int, now: float) -> None:
+    def surplus(self, key: EpochKey, arm: str, count: int, now: float) -> None:
         """The log told of ``count`` ends of an arm that no decision stands for."""
         self._of(key, now).totals.arm(arm).surplus += count
 
-    def units(self, key: Key, units: Iterable[tuple[int, str]], now: float) -> None:
+    def units(self, key: EpochKey, units: Iterable[tuple[int, str]], now: float) -> None:
         """Workers met these units, each with the arm that it drew."""
         sample = self._of(key, now).totals.units
         for unit, arm in units:
@@ -134,7 +134,7 @@ class RunTotals:
         self._changed.update(self._epochs)
         self._with_new_units.update(self._epochs)
 
-    def _of(self, key: Key, now: float) -> _Counted:
+    def _of(self, key: EpochKey, now: float) -> _Counted:
         counted = self._epochs.use(key, lambda: _Counted(EpochTotals(*key), self._epochs.dropped, {}))
         counted.totals.updated_at = now
         self._changed.add(key)

@@ -19,7 +19,7 @@ from extproc.snapshot.trips import LocalTrip, is_void, tripped_at
 WINDOWS_UNTIL_PROBE: Final = 3
 LONGEST_WAIT_SECONDS: Final = 600.0
 
-Key = tuple[str, str]
+VersionKey = tuple[str, str]
 """A rollout (``namespace/name``) and a version."""
 
 
@@ -38,19 +38,19 @@ class Trips:
 
     def __init__(self, initial: Iterable[LocalTrip], now: float) -> None:
         self._held = {(trip.rollout, trip.version): _Held(trip, now) for trip in initial}
-        self._lifted: dict[Key, LocalTrip] = {}
+        self._lifted: dict[VersionKey, LocalTrip] = {}
         self._untold: list[LocalTrip] = []
 
     def in_force(self) -> list[LocalTrip]:
         """What workers are to go by."""
         return [held.trip for held in self._held.values()]
 
-    def is_open(self, key: Key) -> bool:
+    def is_open(self, key: VersionKey) -> bool:
         """Whether the version is taken away, and not even probed."""
         held = self._held.get(key)
         return held is not None and not held.trip.probing
 
-    def is_probing(self, key: Key) -> bool:
+    def is_probing(self, key: VersionKey) -> bool:
         """Whether a few of the version's buckets get it."""
         held = self._held.get(key)
         return held is not None and held.trip.probing
@@ -98,7 +98,7 @@ class Trips:
 
     def probed(
         self,
-        key: Key,
+        key: VersionKey,
         limits: BreakerLimits,
         now: float,
         wall: float,

@@ -7,7 +7,7 @@ from collections.abc import Iterable, Iterator, Mapping
 from typing import Any
 
 from extproc.resources.faults import Problem
-from extproc.resources.marked_yaml import Path, shown
+from extproc.resources.marked_yaml import FieldPath, shown
 
 
 def given(value: Mapping[str, Any], name: str) -> bool:
@@ -25,7 +25,7 @@ def items(value: Any) -> list[Any]:
     return value if isinstance(value, list) else []
 
 
-def duplicates(what: str, names: Iterable[Any], path: Path, *inner: str) -> Iterator[Problem]:
+def duplicates(what: str, names: Iterable[Any], path: FieldPath, *inner: str) -> Iterator[Problem]:
     """Every name but the first of its kind; ``inner`` leads from an item to its name."""
     seen: Counter[str] = Counter()
     for index, name in enumerate(names):
@@ -36,7 +36,7 @@ def duplicates(what: str, names: Iterable[Any], path: Path, *inner: str) -> Iter
         seen[name] += 1
 
 
-def _apart(path: Path) -> str:
+def _apart(path: FieldPath) -> str:
     """How two entries of a list are written that were run together."""
     return "; if these are two entries, begin each with '- '" if isinstance(path[-1], int) else ""
 
@@ -45,7 +45,7 @@ def _a(noun: str) -> str:
     return f"{'an' if noun[0] in 'aeiou' else 'a'} {noun}"
 
 
-def exactly_one(value: Any, names: tuple[str, ...], path: Path, *beside: str) -> Iterator[Problem]:
+def exactly_one(value: Any, names: tuple[str, ...], path: FieldPath, *beside: str) -> Iterator[Problem]:
     """Exactly one of ``names`` is there, and maybe what is ``beside`` it; a misspelt one is an unknown field alone."""
     if not isinstance(value, dict):
         return

@@ -16,14 +16,14 @@ from extproc.matching import MatchKey
 from extproc.resources.analysis_template import AnalysisTemplate
 from extproc.resources.document import Resource
 from extproc.resources.loaded import Placed
-from extproc.resources.marked_yaml import Path, dotted
+from extproc.resources.marked_yaml import FieldPath, dotted
 from extproc.resources.rollout import Rollout
 from extproc.resources.uses import UNKNOWN_ARGUMENT, misuses, uses
 
-_NAME: Path = ("metadata", "name")
-_RANGE: Path = ("spec", "layer", "range")
-_UNIT: Path = ("spec", "unit")
-_ENDPOINTS: Path = ("spec", "endpoints")
+_NAME: FieldPath = ("metadata", "name")
+_RANGE: FieldPath = ("spec", "layer", "range")
+_UNIT: FieldPath = ("spec", "unit")
+_ENDPOINTS: FieldPath = ("spec", "endpoints")
 _ANY_VERSION = "{version}"
 
 
@@ -38,8 +38,8 @@ class Conflict:
     message: str
     first: int
     second: int
-    path: Path
-    first_path: Path
+    path: FieldPath
+    first_path: FieldPath
     file: str | None
     line: int | None
 
@@ -65,7 +65,7 @@ def find_conflicts(resources: Sequence[Placed]) -> list[Conflict]:
     ]
 
 
-def _match_path(number: int) -> Path:
+def _match_path(number: int) -> FieldPath:
     return ("spec", "match", number)
 
 
@@ -238,8 +238,8 @@ def _conflict(
     message: str,
     first: int,
     second: int,
-    path: Path,
-    first_path: Path | None = None,
+    path: FieldPath,
+    first_path: FieldPath | None = None,
 ) -> Conflict:
     _, file, line = resources[second]
     return Conflict(code, message, first, second, path, first_path or path, file, line)

@@ -8,7 +8,7 @@ from typing import Any, Final
 from extproc.errors import Fault
 from extproc.resources.fields import format_duration
 from extproc.resources.loaded import LoadedDocument
-from extproc.resources.marked_yaml import Path, dotted
+from extproc.resources.marked_yaml import FieldPath, dotted
 from extproc.resources.rollout import Rollout
 
 _WAITED_FOR: Final = {"features": "features are", "policy": "the policy's verdict is"}
@@ -39,5 +39,5 @@ def late(part: str, timeout: float, deadline: float, file: str | None = None, li
     return Fault("timeout_beyond_deadline", message, file, line, dotted(_path(part)))
 
 
-def _path(part: str) -> Path:
+def _path(part: str) -> FieldPath:
     return ("spec", part, "timeout")

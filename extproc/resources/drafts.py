@@ -17,7 +17,7 @@ from extproc.resources.examples import example_of
 from extproc.resources.faults import Problem
 from extproc.resources.kinds import DocumentKind
 from extproc.resources.loaded import LoadedDocument
-from extproc.resources.marked_yaml import Node, Path
+from extproc.resources.marked_yaml import FieldPath, YamlNode
 from extproc.resources.one_document import FOREIGN, in_its_fields, kind_of
 
 MAX_PROBLEMS: Final = 50
@@ -44,17 +44,17 @@ class Draft:
     """
 
     document: LoadedDocument[Any]
-    guessed: frozenset[Path] = frozenset()
-    misspelt: Mapping[Path, str] = field(default_factory=dict)
+    guessed: frozenset[FieldPath] = frozenset()
+    misspelt: Mapping[FieldPath, str] = field(default_factory=dict)
 
-    def says(self, path: Path) -> bool:
+    def says(self, path: FieldPath) -> bool:
         """Whether what stands at ``path`` was written, with all that a rule between documents asks beside it."""
         guessed = [guess for guess in self.guessed if not _NOBODY_ELSES.intersection(guess)]
         if not _is_written(path, guessed) or any(guess[0] != "spec" for guess in guessed):
             return False
         return path[1] in _OWN or not any(guess[1] in _SHARED for guess in guessed)
 
-    def line_at(self, path: Path) -> int:
+    def line_at(self, path: FieldPath) -> int:
         """As that of the document."""
         return self.document.line_at(as_written(path, self.misspelt))
 
@@ -66,7 +66,7 @@ class Studied(NamedTuple):
     draft: Draft | None
 
 
-def study(node: Node, file: str, problems: list[Problem]) -> Studied:
+def study(node: YamlNode, file: str, problems: list[Problem]) -> Studied:
     """What is wrong with the document ``node`` of ``file`` beside the ``problems`` that were found first."""
     spelled, foreign = _copied(node.value), _foreign(problems)
     if len(problems) > MAX_PROBLEMS or not isinstance(spelled, dict) or any(not each.meant for each in foreign):
@@ -74,7 +74,7 @@ def study(node: Node, file: str, problems: list[Problem]) -> Studied:
     for each in foreign:
         _put(spelled, each.path, each.meant)
     kind = kind_of(spelled)
-    names: dict[Path, str] = {}
+    names: dict[FieldPath, str] = {}
     found = [*foreign, *_respelled(spelled, kind, names)]
     resource, guessed = _completed(spelled, node, kind, names)
     beyond = _beyond(kind, resource, guessed) if resource is not None else None
@@ -84,7 +84,7 @@ def study(node: Node, file: str, problems: list[Problem]) -> Studied:
     return Studied(told, Draft(LoadedDocument(resource, node, file), guessed, names))
 
 
-def as_written(path: Path, misspelt: Mapping[Path, str]) -> Path:
+def as_written(path: FieldPath, misspelt: Mapping[FieldPath, str]) -> FieldPath:
     """``path`` with the names that were written in place of those that were meant."""
     return tuple(misspelt.get(path[: index + 1], step) for index, step in enumerate(path))
 
@@ -101,7 +101,7 @@ def _copied(value: Any) -> Any:
     return [_copied(part) for part in value] if isinstance(value, list) else value
 
 
-def _respelled(body: dict[str, Any], kind: DocumentKind, names: dict[Path, str]) -> list[Problem]:
+def _respelled(body: dict[str, Any], kind: DocumentKind, names: dict[FieldPath, str]) -> list[Problem]:
     """Spell ``body`` as it was meant, and remember in ``names`` how its fields were written; what is wrong with it."""
     told: list[Problem] = []
     _, problems = in_its_fields(body, kind)
@@ -115,12 +115,12 @@ def _respelled(body: dict[str, Any], kind: DocumentKind, names: dict[Path, str])
     return [problem._replace(path=as_written(problem.path, names)) for problem in found]
 
 
-def _of_a_guess(problem: Problem, names: Mapping[Path, str]) -> bool:
+def _of_a_guess(problem: Problem, names: Mapping[FieldPath, str]) -> bool:
     """Whether the value of an unknown field is said to be none of the one that was meant: another one may have been."""
     return problem.code == "mistyped_value" and not problem.unquoted and problem.path in names
 
 
-def _respell(body: dict[str, Any], problem: Problem, names: dict[Path, str]) -> bool:
+def _respell(body: dict[str, Any], problem: Problem, names: dict[FieldPath, str]) -> bool:
     """Write what was meant in place of what is misspelt: a value, or the name of a field if that is free."""
     *above, last = problem.path or (None,)
     parent, meant = _at(body, tuple(above)), problem.meant
@@ -136,10 +136,10 @@ def _respell(body: dict[str, Any], problem: Problem, names: dict[Path, str]) -> 
 
 
 def _completed(
-    body: dict[str, Any], node: Node, kind: DocumentKind, names: Mapping[Path, str]
-) -> tuple[Resource | None, frozenset[Path]]:
+    body: dict[str, Any], node: YamlNode, kind: DocumentKind, names: Mapping[FieldPath, str]
+) -> tuple[Resource | None, frozenset[FieldPath]]:
     """The model of ``body`` with examples in place of what is wrong, if that makes one, and where they stand."""
-    guessed: set[Path] = set()
+    guessed: set[FieldPath] = set()
     for _ in range(_ROUNDS):
         resource, problems = in_its_fields(body, kind)
         mended = [_put_right(body, problem, node, kind, names, guessed) for problem in problems]
@@ -152,10 +152,10 @@ def _completed(
 def _put_right(
     body: dict[str, Any],
     problem: Problem,
-    node: Node,
+    node: YamlNode,
     kind: DocumentKind,
-    names: Mapping[Path, str],
-    guessed: set[Path],
+    names: Mapping[FieldPath, str],
+    guessed: set[FieldPath],
 ) -> bool:
     """Change ``body`` so that it may have one problem less; whether there was a way to."""
     if problem.unquoted:
@@ -175,7 +175,7 @@ def _put_right(
     return False
 
 
-def _beyond(kind: DocumentKind, resource: Resource, guessed: frozenset[Path]) -> list[Problem] | None:
+def _beyond(kind: DocumentKind, resource: Resource, guessed: frozenset[FieldPath]) -> list[Problem] | None:
     """What only a whole document tells, of what was written in it; None where too little was."""
     if any(guess[:2] == ("spec", "variants") for guess in guessed):
         return None
@@ -186,13 +186,13 @@ def _beyond(kind: DocumentKind, resource: Resource, guessed: frozenset[Path]) ->
     return [problem for problem in found if _is_written(problem.path, guessed)]
 
 
-def _is_written(path: Path, guessed: Collection[Path]) -> bool:
+def _is_written(path: FieldPath, guessed: Collection[FieldPath]) -> bool:
     """Whether nothing that belongs to the field at ``path`` was guessed."""
     near = path[:_NEAR]
     return not any(near[: len(guess)] == guess[: len(near)] for guess in (whole[:_NEAR] for whole in guessed))
 
 
-def _at(value: Any, path: Path) -> Any:
+def _at(value: Any, path: FieldPath) -> Any:
     """What stands at ``path``, None where nothing does."""
     for step in path:
         try:
@@ -202,7 +202,7 @@ def _at(value: Any, path: Path) -> Any:
     return value
 
 
-def _put(body: dict[str, Any], path: Path, value: Any) -> bool:
+def _put(body: dict[str, Any], path: FieldPath, value: Any) -> bool:
     """Set what stands at ``path``, if there is a place for it."""
     *above, last = path
     match _at(body, tuple(above)), last:
@@ -215,7 +215,7 @@ def _put(body: dict[str, Any], path: Path, value: Any) -> bool:
     return True
 
 
-def _take(body: dict[str, Any], path: Path) -> bool:
+def _take(body: dict[str, Any], path: FieldPath) -> bool:
     """Take out the field at ``path``, if it is there."""
     *above, last = path
     parent = _at(body, tuple(above))

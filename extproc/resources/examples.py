@@ -7,11 +7,11 @@ from typing import Any
 import yaml
 
 from extproc.resources.document import Resource
-from extproc.resources.marked_yaml import Path
+from extproc.resources.marked_yaml import FieldPath
 from extproc.resources.schema import resolved, schema_at
 
 
-def example_at(model: type[Resource], path: Path) -> str | None:
+def example_at(model: type[Resource], path: FieldPath) -> str | None:
     """A value for ``path`` of a document, in YAML on one line; None where the schema does not tell one.
 
     A mapping has what it needs; of what is to be chosen, the first. Plug-ins may say nothing of their fields.
@@ -20,7 +20,7 @@ def example_at(model: type[Resource], path: Path) -> str | None:
     return None if value is None else _in_a_line(value)
 
 
-def example_of(model: type[Resource], path: Path) -> Any:
+def example_of(model: type[Resource], path: FieldPath) -> Any:
     """The value that ``example_at`` writes; None where the schema does not tell one."""
     try:
         return _example(model, schema_at(model, path))
@@ -28,13 +28,13 @@ def example_of(model: type[Resource], path: Path) -> Any:
         return None
 
 
-def may_be_empty(model: type[Resource], path: Path) -> bool:
+def may_be_empty(model: type[Resource], path: FieldPath) -> bool:
     """Whether {} is a value for ``path``."""
     schema = schema_at(model, path)
     return "properties" in schema and not schema.keys() & {"required", "oneOf", "anyOf", "minProperties"}
 
 
-def one_of_fields(model: type[Resource], path: Path) -> list[str]:
+def one_of_fields(model: type[Resource], path: FieldPath) -> list[str]:
     """The fields of which a mapping at ``path`` has exactly one; none where it may have several."""
     schema = schema_at(model, path)
     return list(schema.get("properties", {})) if schema.get("maxProperties") == 1 else []

@@ -11,7 +11,7 @@ from pydantic import ValidationError
 from extproc.resources.document import Resource
 from extproc.resources.examples import example_at, may_be_empty, one_of_fields
 from extproc.resources.fields import FIELD_CODES
-from extproc.resources.marked_yaml import Path, shown
+from extproc.resources.marked_yaml import FieldPath, shown
 from extproc.resources.schema import known_fields, schema_at
 from extproc.suggestions import close_to, did_you_mean, listed
 
@@ -40,9 +40,9 @@ class Problem(NamedTuple):
 
     code: str
     message: str
-    path: Path
+    path: FieldPath
     unquoted: bool = False
-    wanted: Path | None = None
+    wanted: FieldPath | None = None
     meant: str | None = None
 
     def advice(self, written: str | None) -> str:
@@ -67,7 +67,7 @@ def problems_of(error: ValidationError, model: type[Resource], limit: int) -> li
 
 def _problem(found: Any, model: type[Resource]) -> Problem:
     kind: str = found["type"]
-    path: Path = found["loc"]
+    path: FieldPath = found["loc"]
     if path and path[-1] == "[key]":
         path = path[:-1]
     if kind == "missing":
@@ -89,7 +89,7 @@ def _problem(found: Any, model: type[Resource]) -> Problem:
     return Problem(kind if kind in FIELD_CODES else "invalid_value", message, path)
 
 
-def _mistyped(sentence: str, found: object, path: Path, model: type[Resource]) -> str:
+def _mistyped(sentence: str, found: object, path: FieldPath, model: type[Resource]) -> str:
     """What the field must be, with an example; of a mapping that lacks its colon, where the colon goes."""
     if names := one_of_fields(model, path):
         sentence += f" with one of {listed(names)}"
@@ -100,14 +100,14 @@ def _mistyped(sentence: str, found: object, path: Path, model: type[Resource]) -
     return sentence
 
 
-def _such_as(model: type[Resource], path: Path, before: str = "") -> str:
+def _such_as(model: type[Resource], path: FieldPath, before: str = "") -> str:
     example = example_at(model, path)
     if example is None:
         return ""
     return f", such as {before}{example}" + (" or {}" if may_be_empty(model, path) else "")
 
 
-def _choice(given: object, expected: str, choices: Sequence[str], path: Path) -> Problem:
+def _choice(given: object, expected: str, choices: Sequence[str], path: FieldPath) -> Problem:
     """That it is none of the values that there are, and which one may have been meant."""
     if not isinstance(given, str):
         return Problem("mistyped_value", f"must be {expected}", path)

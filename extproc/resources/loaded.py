@@ -6,7 +6,7 @@ from dataclasses import dataclass
 from typing import Any, Generic, TypeVar
 
 from extproc.resources.document import Resource
-from extproc.resources.marked_yaml import Node, Path
+from extproc.resources.marked_yaml import FieldPath, YamlNode
 
 Placed = tuple[Resource, str | None, int | None]
 """A resource, its file, and the line where its document begins; both None when it comes from a store."""
@@ -19,7 +19,7 @@ class LoadedDocument(Generic[R]):
     """An accepted document: the model, the document as written, and the file where it stands."""
 
     resource: R
-    written: Node
+    written: YamlNode
     file: str
 
     @property
@@ -28,7 +28,7 @@ class LoadedDocument(Generic[R]):
         body: dict[str, Any] = self.written.value
         return body
 
-    def line_at(self, path: Path = ()) -> int:
+    def line_at(self, path: FieldPath = ()) -> int:
         """The line (from 1) of the field at ``path``, or of the last part on the way to it that is written."""
         return self.written.at(path).line
 

@@ -9,7 +9,7 @@ from copy import deepcopy
 from dataclasses import dataclass
 from hashlib import blake2b
 from math import inf
-from pathlib import Path as FilePath
+from pathlib import Path
 from typing import Any, Final
 
 from extproc.errors import Fault, InvalidInput
@@ -22,7 +22,7 @@ from extproc.resources.file_names import is_unicode
 from extproc.resources.folders import FolderListing, list_folder
 from extproc.resources.kinds import KINDS
 from extproc.resources.loaded import LoadedDocument, R
-from extproc.resources.marked_yaml import Document, Path, dotted, read_documents
+from extproc.resources.marked_yaml import Document, FieldPath, dotted, read_documents
 from extproc.resources.one_document import MAX_FAULTS, check
 from extproc.resources.rollout import KIND, Rollout
 
@@ -54,7 +54,7 @@ def load_paths(paths: Iterable[str | os.PathLike[str]]) -> Loaded:
     loaded = Loaded([], [], [])
     seen: set[str] = set()
     for path in paths:
-        for file in _files(FilePath(path), loaded.faults):
+        for file in _files(Path(path), loaded.faults):
             real = os.path.realpath(file)
             if real not in seen:
                 seen.add(real)
@@ -75,7 +75,7 @@ def load_file(file: str, known: LoadedFile | None = None) -> LoadedFile:
 
     Checked as by ``load_paths``; nothing is raised.
     """
-    data = _read(FilePath(file))
+    data = _read(Path(file))
     if isinstance(data, Fault):
         return LoadedFile(Loaded([], [data], []), None)
     digest = blake2b(data).digest()
@@ -151,7 +151,7 @@ def parse_known(body: Mapping[str, Any]) -> Rollout:
     return problems
 
 
-def _removed(value: Any, path: Path) -> bool:
+def _removed(value: Any, path: FieldPath) -> bool:
     """Whether there was a field at ``path`` of a document to be taken out."""
     try:
         for part in path[:-1]:
@@ -181,10 +181,10 @@ def _parsed(body: object, model: type[R], file: str | None) -> R:
 
 def list_documents(folder: str | os.PathLike[str]) -> FolderListing:
     """The files of ``folder`` and its sub-folders that may hold documents."""
-    return list_folder(FilePath(folder), lambda name: os.path.splitext(name)[1] in SUFFIXES)  # noqa: PTH122 - a text
+    return list_folder(Path(folder), lambda name: os.path.splitext(name)[1] in SUFFIXES)  # noqa: PTH122 - a text
 
 
-def _files(path: FilePath, faults: list[Fault]) -> Iterator[FilePath]:
+def _files(path: Path, faults: list[Fault]) -> Iterator[Path]:
     """The files that ``path`` stands for, in order; a folder without any is a fault."""
     if not os.path.isdir(path):  # noqa: PTH112 - Path.is_dir raises where it may not be asked
         yield path
@@ -194,10 +194,10 @@ def _files(path: FilePath, faults: list[Fault]) -> Iterator[FilePath]:
     if not listing.files and not listing.unreadable:
         suffixes = ", ".join(sorted(SUFFIXES))
         faults.append(Fault("no_documents", f"the folder holds no file that ends in {suffixes}", str(path)))
-    yield from map(FilePath, listing.files)
+    yield from map(Path, listing.files)
 
 
-def _load_file(file: FilePath, loaded: Loaded) -> None:
+def _load_file(file: Path, loaded: Loaded) -> None:
     """Add what ``file`` holds to ``loaded``."""
     data = _read(file)
     if isinstance(data, Fault):
@@ -251,7 +251,7 @@ def _load_document(document: Document, file: str) -> LoadedDocument[Any] | Loade
     return Loaded([], sorted(faults, key=lambda fault: fault.line or 0), drafts)
 
 
-def _read(file: FilePath) -> bytes | Fault:
+def _read(file: Path) -> bytes | Fault:
     """The file's content; never much more of it than a file may have."""
     try:
         with file.open("rb") as stream:

@@ -24,7 +24,7 @@ MAX_STREAM_VALUES: Final = 100_000
 MAX_REPEATED: Final = 4 * 1_048_576
 """Characters that aliases repeat in one file."""
 
-Path = tuple[str | int, ...]
+FieldPath = tuple[str | int, ...]
 
 _INTEGER_KEY = re.compile(r"[-+]?(?:0[xXoObB]?[0-9a-fA-F_]*|[1-9][0-9_]*)")
 _PLAIN_NAME = re.compile(r"[A-Za-z0-9_-]{1,60}")
@@ -58,7 +58,7 @@ DATA: Final = Dialect(opa_schema, True, 100, 1_000_000, 1_000_000)
 
 
 @dataclass(frozen=True, slots=True)
-class Node:
+class YamlNode:
     """A value, the line (from 1) where it or its key stands, and its parts by key or index.
 
     ``size`` counts the values in it, itself included, and ``length`` the characters. ``written`` is the text of a
@@ -67,12 +67,12 @@ class Node:
 
     value: Any
     line: int
-    parts: Mapping[str | int, Node] = field(default_factory=dict)
+    parts: Mapping[str | int, YamlNode] = field(default_factory=dict)
     size: int = 1
     length: int = 0
     written: str | None = None
 
-    def at(self, path: Path) -> Node:
+    def at(self, path: FieldPath) -> YamlNode:
         """The value at ``path``, or the last of its parents that is there."""
         node = self
         for step in path:
@@ -81,9 +81,9 @@ class Node:
             node = node.parts[step]
         return node
 
-    def written_at(self, path: Path) -> str | None:
+    def written_at(self, path: FieldPath) -> str | None:
         """The text of the scalar without quotes at ``path``, if there is one."""
-        node: Node | None = self
+        node: YamlNode | None = self
         for step in path:
             node = node.parts.get(step) if node is not None else None
         return node.written if node is not None else None
@@ -93,11 +93,11 @@ class Node:
 class Document:
     """One document of a stream and what is wrong with it as YAML."""
 
-    node: Node
+    node: YamlNode
     faults: tuple[Fault, ...]
 
 
-def dotted(path: Path) -> str | None:
+def dotted(path: FieldPath) -> str | None:
     """``spec.steps[2].setWeight``; names that are not plain are quoted, and the document itself is None."""
     return "".join(_step(step) for step in path).removeprefix(".") or None
 
@@ -147,7 +147,7 @@ class _Reader:
         self.documents: list[Document] = []
         self._events: Iterator[Any] = yaml.parse(text, Loader=yaml.CSafeLoader)
         self._file = file
-        self._anchors: dict[str, Node] = {}
+        self._anchors: dict[str, YamlNode] = {}
         self._faults: list[Fault] = []
         self._values = self._all_values = self._repeated = 0
         self._aliased = False
@@ -165,7 +165,7 @@ class _Reader:
         if self._dialect.as_opa and event.version not in (None, (1, 1)):
             self._fault("yaml_version", "OPA reads no other YAML than 1.1", event.start_mark.line + 1, ())
 
-    def _node(self, event: Any, path: Path, line: int | None = None) -> Node:
+    def _node(self, event: Any, path: FieldPath, line: int | None = None) -> YamlNode:
         """The node that starts with ``event``; ``line`` is its key's, where it has one."""
         line = event.start_mark.line + 1 if line is None else line
         if len(path) > self._dialect.max_depth:
@@ -175,7 +175,7 @@ class _Reader:
         self._count(1, line, path)
         if isinstance(event, yaml.ScalarEvent):
             written = None if _is_quoted(event) else event.value
-            node = Node(self._scalar(event, path, line), line, length=len(event.value), written=written)
+            node = YamlNode(self._scalar(event, path, line), line, length=len(event.value), written=written)
         elif isinstance(event, yaml.MappingStartEvent):
             node = self._mapping(event, path, line)
         else:
@@ -184,10 +184,10 @@ class _Reader:
             self._anchors[event.anchor] = node
         return node
 
-    def _mapping(self, event: Any, path: Path, line: int) -> Node:
+    def _mapping(self, event: Any, path: FieldPath, line: int) -> YamlNode:
         self._check_tag(event, path, line)
-        parts: dict[str | int, Node] = {}
-        merged: list[Node] = []
+        parts: dict[str | int, YamlNode] = {}
+        merged: list[YamlNode] = []
         for key in self._until(yaml.MappingEndEvent):
             key_line = key.start_mark.line + 1
             if not isinstance(key, yaml.ScalarEvent):
@@ -206,9 +206,9 @@ class _Reader:
             parts = {**part.parts, **parts}
         value = {key: node.value for key, node in parts.items()}
         length = sum(len(str(key)) + node.length for key, node in parts.items())
-        return Node(value, line, parts, 1 + sum(node.size for node in parts.values()), length)
+        return YamlNode(value, line, parts, 1 + sum(node.size for node in parts.values()), length)
 
-    def _key(self, key: Any, line: int, path: Path) -> str:
+    def _key(self, key: Any, line: int, path: FieldPath) -> str:
         """The name that a key is: in data a whole number or a boolean may be one."""
         text: str = key.value
         if not self._dialect.as_opa or not key.implicit[0]:
@@ -227,7 +227,7 @@ class _Reader:
         self._fault("yaml_key", f"a key is text: put {shown(text)} in quotes", line, path)
         return text
 
-    def _merge(self, node: Node, earlier: list[Node], line: int, path: Path) -> list[Node]:
+    def _merge(self, node: YamlNode, earlier: list[YamlNode], line: int, path: FieldPath) -> list[YamlNode]:
         """The mappings that a merge key names, the one that wins first."""
         if not self._dialect.as_opa:
             self._fault("yaml_merge_key", "merge keys (<<) are not read; write the fields out", line, path)
@@ -241,18 +241,18 @@ class _Reader:
             return []
         return named
 
-    def _sequence(self, event: Any, path: Path, line: int) -> Node:
+    def _sequence(self, event: Any, path: FieldPath, line: int) -> YamlNode:
         self._check_tag(event, path, line)
         items = [self._node(item, (*path, i)) for i, item in enumerate(self._until(yaml.SequenceEndEvent))]
         value = [node.value for node in items]
         size, length = 1 + sum(node.size for node in items), sum(node.length for node in items)
-        return Node(value, line, dict(enumerate(items)), size, length)
+        return YamlNode(value, line, dict(enumerate(items)), size, length)
 
     def _until(self, end: type) -> Iterator[Any]:
         while not isinstance(event := next(self._events), end):
             yield event
 
-    def _alias(self, event: Any, path: Path, line: int) -> Node:
+    def _alias(self, event: Any, path: FieldPath, line: int) -> YamlNode:
         target = self._anchors.get(event.anchor)
         if target is None:
             raise self._stop("yaml_syntax", f"the alias {shown(event.anchor)} has no anchor before it", line, path)
@@ -264,7 +264,7 @@ class _Reader:
             raise self._stop("yaml_too_many_aliases", message, line, path)
         return replace(target, line=line)
 
-    def _scalar(self, event: Any, path: Path, line: int) -> Any:
+    def _scalar(self, event: Any, path: FieldPath, line: int) -> Any:
         text: str = event.value
         as_opa = self._dialect.as_opa
         if event.tag is None or (as_opa and event.tag == "!"):
@@ -280,18 +280,18 @@ class _Reader:
             self._fault("yaml_tag", f"this is no {event.tag.rpartition(':')[2]}", line, path)
         return value
 
-    def _plain(self, text: str, line: int, path: Path) -> Any:
+    def _plain(self, text: str, line: int, path: FieldPath) -> Any:
         try:
             return self._dialect.plain(text)
         except NotJson as error:
             self._fault("yaml_number", str(error), line, path)
             return None
 
-    def _check_tag(self, event: Any, path: Path, line: int) -> None:
+    def _check_tag(self, event: Any, path: FieldPath, line: int) -> None:
         if event.tag not in _CONTAINER_TAGS:
             self._fault("yaml_tag", f"the tag {shown(event.tag)} is not read", line, path)
 
-    def _count(self, values: int, line: int, path: Path) -> None:
+    def _count(self, values: int, line: int, path: FieldPath) -> None:
         self._values += values
         self._all_values += values
         most, most_in_all = self._dialect.max_values, self._dialect.max_stream_values
@@ -302,10 +302,10 @@ class _Reader:
             message = f"more than {most_in_all} values in a file: put some of its documents into another"
             raise self._stop("document_too_large", message, line, path)
 
-    def _fault(self, code: str, message: str, line: int, path: Path) -> None:
+    def _fault(self, code: str, message: str, line: int, path: FieldPath) -> None:
         self._faults.append(Fault(code, message, self._file, line, dotted(path)))
 
-    def _stop(self, code: str, message: str, line: int, path: Path) -> _Stopped:
+    def _stop(self, code: str, message: str, line: int, path: FieldPath) -> _Stopped:
         return _Stopped(Fault(code, message, self._file, line, dotted(path)))
 
 

@@ -12,7 +12,7 @@ from extproc.resources.examples import may_be_empty
 from extproc.resources.faults import Problem
 from extproc.resources.fields import format_percent
 from extproc.resources.loaded import LoadedDocument
-from extproc.resources.marked_yaml import Path, dotted
+from extproc.resources.marked_yaml import FieldPath, dotted
 from extproc.resources.rollout import Rollout
 from extproc.resources.steps import SetWeightStep, ShadowStep
 from extproc.resources.uses import uses
@@ -39,7 +39,7 @@ def notes(documents: Sequence[LoadedDocument[Any]], *, outcome_limit: float, alo
             yield Fault(problem.code, problem.message, document.file, line, field)
 
 
-def _without_value(model: type[Resource], value: Any, path: Path = ()) -> Iterator[Problem]:
+def _without_value(model: type[Resource], value: Any, path: FieldPath = ()) -> Iterator[Problem]:
     """Fields that are written without a value, as ``breaker:`` at the end of a line is."""
     match value:
         case None:
@@ -73,7 +73,7 @@ def _steps(rollout: Rollout) -> Iterator[Problem]:
     weight = shadow = 0
     steps = rollout.spec.steps
     for index, (step, after) in enumerate(zip(steps, [*steps[1:], None], strict=False)):
-        path: Path = ("spec", "steps", index, "shadow" if isinstance(step, ShadowStep) else "setWeight")
+        path: FieldPath = ("spec", "steps", index, "shadow" if isinstance(step, ShadowStep) else "setWeight")
         match step:
             case SetWeightStep(set_weight=percent):
                 before = weight, shadow

@@ -15,7 +15,7 @@ from extproc.names import RESERVED_ARMS
 from extproc.resources.as_written import duplicates, exactly_one, given, items, mapping
 from extproc.resources.faults import Problem
 from extproc.resources.input_paths import parse_path
-from extproc.resources.marked_yaml import Path, shown
+from extproc.resources.marked_yaml import FieldPath, shown
 from extproc.resources.rollout import Rollout
 from extproc.resources.steps import STEP_FIELDS
 
@@ -48,7 +48,7 @@ def _experiment(spec: Mapping[str, Any]) -> Iterator[Problem]:
     for role in ("stable", "canary", "steps"):
         if given(spec, role):
             yield Problem("conflicting_fields", f"variants take the place of {role}", ("spec", role))
-    path: Path = ("spec", "variants")
+    path: FieldPath = ("spec", "variants")
     variants = spec["variants"]
     if not isinstance(variants, list):
         return
@@ -90,7 +90,7 @@ def _match(spec: Mapping[str, Any]) -> Iterator[Problem]:
     if entries == []:
         yield Problem("empty_match", "match names at least one path, header or host", ("spec", "match"))
     for index, entry in enumerate(items(entries)):
-        path: Path = ("spec", "match", index)
+        path: FieldPath = ("spec", "match", index)
         if isinstance(entry, dict) and not any(entry.values()):
             yield Problem("empty_match", "an entry names at least one path, header or host", path)
         names = [mapping(header).get("name") for header in items(mapping(entry).get("headers"))]
@@ -102,7 +102,7 @@ def _choices(spec: Mapping[str, Any]) -> Iterator[Problem]:
     """Units, entities and their join keys are a header or a cookie; versions are named or aliased."""
     yield from exactly_one(spec.get("unit"), ("header", "cookie"), ("spec", "unit"))
     entity = mapping(spec.get("features")).get("entity")
-    path: Path = ("spec", "features", "entity")
+    path: FieldPath = ("spec", "features", "entity")
     yield from exactly_one(entity, ("header", "cookie", "keys"), path)
     keys = items(mapping(entity).get("keys"))
     for index, key in enumerate(keys):
@@ -125,7 +125,7 @@ def _aliases(spec: Mapping[str, Any]) -> Iterator[Problem]:
 def _steps(spec: Mapping[str, Any]) -> Iterator[Problem]:
     """A step is one thing to do; what an analysis names has names of its own."""
     for index, step in enumerate(items(spec.get("steps"))):
-        path: Path = ("spec", "steps", index)
+        path: FieldPath = ("spec", "steps", index)
         yield from exactly_one(step, STEP_FIELDS, path)
         yield from _analysis(mapping(step).get("analysis"), (*path, "analysis"))
     yield from _analysis(spec.get("analysis"), ("spec", "analysis"))
@@ -141,7 +141,7 @@ def _deadline(spec: Mapping[str, Any]) -> Iterator[Problem]:
         yield Problem("conflicting_fields", message, ("spec", "progressDeadlineAbort"))
 
 
-def _analysis(analysis: Any, path: Path) -> Iterator[Problem]:
+def _analysis(analysis: Any, path: FieldPath) -> Iterator[Problem]:
     templates = [mapping(ref).get("templateName") for ref in items(mapping(analysis).get("templates"))]
     yield from duplicates("template", templates, (*path, "templates"), "templateName")
     names = [mapping(argument).get("name") for argument in items(mapping(analysis).get("args"))]
@@ -150,7 +150,7 @@ def _analysis(analysis: Any, path: Path) -> Iterator[Problem]:
 
 def _reads(spec: Mapping[str, Any]) -> Iterator[Problem]:
     """A feature that a rule is told of is one that is read."""
-    path: Path = ("spec", "policy", "reads")
+    path: FieldPath = ("spec", "policy", "reads")
     reads = items(mapping(spec.get("policy")).get("reads"))
     yield from duplicates("part", reads, path)
     names = items(mapping(spec.get("features")).get("names"))

@@ -9,7 +9,7 @@ from pydantic.json_schema import GenerateJsonSchema, JsonSchemaValue
 from pydantic_core import core_schema
 
 from extproc.resources.document import API_VERSION, Resource
-from extproc.resources.marked_yaml import Path
+from extproc.resources.marked_yaml import FieldPath
 
 
 class _EditorSchema(GenerateJsonSchema):
@@ -39,7 +39,7 @@ def schema_of(model: type[Resource]) -> dict[str, Any]:
     }
 
 
-def schema_at(model: type[Resource], path: Path) -> dict[str, Any]:
+def schema_at(model: type[Resource], path: FieldPath) -> dict[str, Any]:
     """The schema of what stands at ``path`` of a document; empty where anything goes."""
     schema: dict[str, Any] = schema_of(model)
     for step in path:
@@ -56,6 +56,6 @@ def resolved(model: type[Resource], schema: dict[str, Any]) -> dict[str, Any]:
     return {**definition, **{key: value for key, value in schema.items() if key != "$ref"}}
 
 
-def known_fields(model: type[Resource], path: Path) -> list[str]:
+def known_fields(model: type[Resource], path: FieldPath) -> list[str]:
     """The names that a mapping at ``path`` of a document may have; none where any name goes."""
     return list(schema_at(model, path).get("properties", {}))

@@ -13,12 +13,12 @@ from extproc.resources.as_written import duplicates, given, items, mapping
 from extproc.resources.condition_types import type_faults
 from extproc.resources.conditions import INVALID_CODE, faults_in
 from extproc.resources.faults import Problem
-from extproc.resources.marked_yaml import Path
+from extproc.resources.marked_yaml import FieldPath
 from extproc.resources.providers.chosen import example_results, problems_of_provider
 from extproc.resources.providers.kind import Arguments
 
 _METRIC_FIELDS = frozenset(field.alias for field in MetricSpec.model_fields.values())
-_METRICS: Path = ("spec", "metrics")
+_METRICS: FieldPath = ("spec", "metrics")
 _Check = Callable[[str, Any, Arguments], list[str]]
 
 
@@ -41,7 +41,7 @@ def _named(arg: Any) -> bool:
     return isinstance(arg, dict) and isinstance(arg.get("name"), str) and isinstance(arg.get("value"), str | None)
 
 
-def _counts(metric: Mapping[str, Any], path: Path) -> Iterator[Problem]:
+def _counts(metric: Mapping[str, Any], path: FieldPath) -> Iterator[Problem]:
     """Several measurements are some time apart, and a limit that they cannot exceed is a mistake."""
     count = metric.get("count")
     if not isinstance(count, int):
@@ -55,7 +55,7 @@ def _counts(metric: Mapping[str, Any], path: Path) -> Iterator[Problem]:
             yield Problem("invalid_value", message, (*path, name))
 
 
-def _conditions(metric: Mapping[str, Any], args: Arguments, path: Path) -> Iterator[Problem]:
+def _conditions(metric: Mapping[str, Any], args: Arguments, path: FieldPath) -> Iterator[Problem]:
     """There is a condition, or a field that may be one misspelt, and what it names exists."""
     if not any(given(metric, name) for name in CONDITION_FIELDS) and metric.keys() <= _METRIC_FIELDS:
         yield Problem("missing_field", f"needs {' or '.join(CONDITION_FIELDS)}, or both", path)

@@ -10,7 +10,7 @@ from typing import Final, NamedTuple
 
 from extproc.resources.analysis_spec import AnalysisSpec
 from extproc.resources.analysis_template import AnalysisTemplate
-from extproc.resources.marked_yaml import Path, shown
+from extproc.resources.marked_yaml import FieldPath, shown
 from extproc.resources.rollout import Rollout
 from extproc.resources.steps import analysis_of
 from extproc.suggestions import did_you_mean
@@ -22,7 +22,7 @@ class Use(NamedTuple):
     """An analysis of a rollout, where it stands, and whether a step waits for it."""
 
     analysis: AnalysisSpec
-    path: Path
+    path: FieldPath
     in_step: bool
 
 
@@ -31,9 +31,9 @@ class Misuse(NamedTuple):
 
     code: str
     message: str
-    path: Path
+    path: FieldPath
     template: int
-    template_path: Path
+    template_path: FieldPath
 
 
 def uses(rollout: Rollout) -> Iterator[Use]:

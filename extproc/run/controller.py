@@ -69,7 +69,7 @@ from extproc.trouble import Troubles
 GRACE_SECONDS: Final = 1.0
 """What calls under way get at the end."""
 
-Asked = TypeVar("Asked", bound=Asking)
+_Asking = TypeVar("_Asking", bound=Asking)
 
 _TELL_SECONDS: Final = 5.0
 _CHECK_SECONDS: Final = 0.5
@@ -336,7 +336,7 @@ class Controller:
                     await asyncio.sleep(TICK_SECONDS)
 
 
-def _asking(parts: AsyncExitStack, asking: Asked) -> Asked:
+def _asking(parts: AsyncExitStack, asking: _Asking) -> _Asking:
     """It asks from now on, for as long as ``parts`` are there."""
     asking.start()
     parts.callback(asking.close)

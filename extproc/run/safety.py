@@ -15,7 +15,7 @@ from extproc.control.actions import EndKill, Kill, Lift, Trip
 from extproc.errors import DropoutError, InvalidInput, Unreachable
 from extproc.serve.supervisor.safety import StoreAnswer
 from extproc.serve.supervisor.safety_file import peek
-from extproc.snapshot.held import Entry, HeldKill, HeldTrip, Key
+from extproc.snapshot.held import HeldEntry, HeldKey, HeldKill, HeldTrip
 from extproc.store.ports import ActionStore
 
 logger = logging.getLogger(__name__)
@@ -32,9 +32,9 @@ class StoreRegister:
         self._clock = SystemClock()
         self._breaker = f"breaker@{socket.gethostname()}"
 
-    def tell(self, entries: Sequence[Entry]) -> StoreAnswer:
+    def tell(self, entries: Sequence[HeldEntry]) -> StoreAnswer:
         """Have ``entries`` written, kills first. What one of them is about may be damaged: the others are written."""
-        changes: dict[Key, Entry | None] = {}
+        changes: dict[HeldKey, HeldEntry | None] = {}
         fault = None
         try:
             store = open_store(self._url)
@@ -63,7 +63,7 @@ class StoreRegister:
         fault = self.tell(waiting).fault if waiting else None
         return fault is None or fault.code == _OF_ONE_ROW
 
-    def _told(self, store: ActionStore, entry: Entry) -> Entry | None:
+    def _told(self, store: ActionStore, entry: HeldEntry) -> HeldEntry | None:
         if isinstance(entry, HeldKill):
             return self._told_kill(store, entry)
         return self._told_trip(store, entry)

@@ -18,9 +18,9 @@ from extproc.serve.supervisor.host_socket import (
     MAX_BYTES,
     ROOT,
     SUFFIX,
+    HostQuestion,
     KillHere,
     KillsHere,
-    Question,
     RestoreHere,
     UnmetHere,
     UnmetThere,
@@ -76,7 +76,7 @@ class HostSockets:
         except OSError:
             return []
 
-    def _ask(self, question: Question) -> Answers:
+    def _ask(self, question: HostQuestion) -> Answers:
         answers = self._answers(question).values()
         given = [answer for answer in answers if answer is not None and "error" not in answer]
         rows = (kill for answer in given for kill in answer.get("kills", ()))
@@ -90,7 +90,7 @@ class HostSockets:
             tuple(ended),
         )
 
-    def _answers(self, question: Question) -> Mapping[str, dict[str, Any] | None]:
+    def _answers(self, question: HostQuestion) -> Mapping[str, dict[str, Any] | None]:
         """What each that is there says, by its socket; None for one that says nothing."""
         names, line = self._names(), msgspec.json.encode(question) + b"\n"
         if not names:

@@ -92,10 +92,10 @@ class ObserverApplication(Protocol):
 TellTrips = Callable[[Sequence[LocalTrip], Sequence[LocalTrip]], None]
 """Takes the trips in force and those that probes lifted, see ``protect.observer.Events``."""
 
-Assemble = Callable[[ObserverConfig, Sequence[LocalTrip], TellTrips], ObserverApplication]
+AssembleObserver = Callable[[ObserverConfig, Sequence[LocalTrip], TellTrips], ObserverApplication]
 
 
-def run_observer(pipe: int, assemble: Assemble) -> int:
+def run_observer(pipe: int, assemble: AssembleObserver) -> int:
     """Observe until told to stop; the exit status. ``pipe`` is an inherited descriptor."""
 
     async def live() -> int:
@@ -107,7 +107,7 @@ def run_observer(pipe: int, assemble: Assemble) -> int:
 class ObserverProcess:
     """The life of one observer."""
 
-    def __init__(self, pipe: socket.socket, assemble: Assemble) -> None:
+    def __init__(self, pipe: socket.socket, assemble: AssembleObserver) -> None:
         self._pipe = pipe
         self._assemble = assemble
         self._channel = Channel[FromObserver, ToObserver](TO_OBSERVER, self._received, self._closed)

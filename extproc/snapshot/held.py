@@ -85,9 +85,9 @@ class Answers(NamedTuple):
     ended: tuple[str, ...] = ()
 
 
-Entry = HeldTrip | HeldKill
-Key = TripKey | str
-Held = Mapping[Key, Entry]
+HeldEntry = HeldTrip | HeldKill
+HeldKey = TripKey | str
+Held = Mapping[HeldKey, HeldEntry]
 
 
 def trips_in_force(held: Held) -> list[LocalTrip]:
@@ -101,7 +101,7 @@ def kills_in_force(held: Held, key: str | None = None) -> list[HeldKill]:
     return [kill for kill in kills if key in (None, kill.rollout)]
 
 
-def joined(found: Entry | None, ours: Entry) -> Entry:
+def joined(found: HeldEntry | None, ours: HeldEntry) -> HeldEntry:
     """What is known of one entry, of what stands in the file and what this process knows: no end is forgotten."""
     if isinstance(found, HeldKill) and isinstance(ours, HeldKill):
         ended = ours if ours.ended_at else found
@@ -111,13 +111,13 @@ def joined(found: Entry | None, ours: Entry) -> Entry:
     return ours
 
 
-def to_rows(held: Iterable[Entry]) -> list[list[Any]]:
+def to_rows(held: Iterable[HeldEntry]) -> list[list[Any]]:
     """The entries as JSON, those first that must not be lost: kills, then what the store does not have."""
     ordered = sorted(held, key=lambda entry: (isinstance(entry, HeldTrip), not entry.waits))
     return [["trip", list(one.trip), *one[1:]] if isinstance(one, HeldTrip) else ["kill", *one] for one in ordered]
 
 
-def from_rows(rows: Sequence[Any]) -> dict[Key, Entry]:
+def from_rows(rows: Sequence[Any]) -> dict[HeldKey, HeldEntry]:
     """The reverse of ``to_rows``. Of what a newer version wrote, kills and trips hold by what is known of them here.
 
     Raises:
@@ -127,7 +127,7 @@ def from_rows(rows: Sequence[Any]) -> dict[Key, Entry]:
     return {entry.key: entry for entry in entries}
 
 
-def _entry(kind: str, first: Any, *rest: Any) -> Entry:
+def _entry(kind: str, first: Any, *rest: Any) -> HeldEntry:
     if kind == "trip":
         rollout, version, attempt, probing, probes, at, why, *_ = first
         trip = LocalTrip(str(rollout), str(version), int(attempt), bool(probing), int(probes), float(at), str(why))

@@ -9,7 +9,7 @@ from pydantic import Field
 
 from extproc.adapters.prometheus.promql import ARGUMENT, OF_THE_ROLLOUT, faults_in
 from extproc.resources.faults import Problem
-from extproc.resources.marked_yaml import Path
+from extproc.resources.marked_yaml import FieldPath
 from extproc.resources.providers.kind import Arguments, ProviderKind, ServerSpec, Written
 
 _QUERY: Final = 'sum(rate(errors_total{version="{{canary.version}}"}[5m]))'
@@ -23,7 +23,7 @@ class PrometheusSpec(ServerSpec):
     {{control.version}} are texts; outside of them, numbers or durations."""
 
 
-def _problems(written: Written, arguments: Arguments, path: Path) -> Iterator[Problem]:
+def _problems(written: Written, arguments: Arguments, path: FieldPath) -> Iterator[Problem]:
     query = written.get("query")
     if isinstance(query, str):
         known = dict.fromkeys((*(f"{ARGUMENT}{name}" for name in arguments), *OF_THE_ROLLOUT))

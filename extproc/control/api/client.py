@@ -37,7 +37,7 @@ MESSAGE_BYTES: Final = 256 * 1024 * 1024
 
 MAX_FILE_BYTES: Final = 1 << 20
 
-Metadata = tuple[tuple[str, str | bytes], ...]
+CallMetadata = tuple[tuple[str, str | bytes], ...]
 
 _T = TypeVar("_T", bound=Message)
 
@@ -134,10 +134,10 @@ class RemoteControl:
         return found
 
 
-def _connected(target: str, credentials: Credentials) -> tuple[Metadata, grpc.Channel]:
+def _connected(target: str, credentials: Credentials) -> tuple[CallMetadata, grpc.Channel]:
     """What goes with each call, and the channel."""
     options = [("grpc.max_receive_message_length", MESSAGE_BYTES), ("grpc.use_local_subchannel_pool", 1)]
-    metadata: Metadata = ()
+    metadata: CallMetadata = ()
     if credentials.token is not None:
         metadata = (("authorization", f"Bearer {_token(credentials.token)}"),)
     scheme, _, address = target.partition(":")

@@ -40,7 +40,7 @@ MAX_WATCHES: Final = 64
 
 
 Context = grpc.aio.ServicerContext[Any, Any]
-Answer = Callable[[Any, DirectControl], Message]
+Method = Callable[[Any, DirectControl], Message]
 _T = TypeVar("_T")
 
 
@@ -69,7 +69,7 @@ class ControlService:
             thread.shutdown(wait=False, cancel_futures=True)
 
     def _unary(
-        self, lane: Lane, request: type[Message], answer: Answer
+        self, lane: Lane, request: type[Message], answer: Method
     ) -> Callable[[bytes, Context], Awaitable[bytes]]:
         async def call(data: bytes, context: Context) -> bytes:
             try:
@@ -139,7 +139,7 @@ def _history(request: pb.HistoryRequest, control: DirectControl) -> Message:
     return pb.HistoryResponse(entries=[to_entry(entry) for entry in control.history(*_name(request), limit)])
 
 
-def _command(kind: type[Command]) -> Answer:
+def _command(kind: type[Command]) -> Method:
     """What a call of the RPC that has the name of ``kind`` comes to."""
 
     def answer(request: Message, control: DirectControl) -> Message:
@@ -154,7 +154,7 @@ def _command(kind: type[Command]) -> Answer:
     return answer
 
 
-_ANSWERS: Final[Mapping[str, tuple[Lane, type[Message], Answer]]] = {
+_ANSWERS: Final[Mapping[str, tuple[Lane, type[Message], Method]]] = {
     "List": (Lane.LOOK, pb.ListRequest, _list),
     "Get": (Lane.LOOK, pb.RolloutName, _get),
     "History": (Lane.LOOK, pb.HistoryRequest, _history),

@@ -15,7 +15,7 @@ from extproc.errors import InvalidInput
 from extproc.resources.as_written import exactly_one, mapping
 from extproc.resources.document import EXACTLY_ONE, Part
 from extproc.resources.faults import Problem
-from extproc.resources.marked_yaml import Path
+from extproc.resources.marked_yaml import FieldPath
 from extproc.resources.providers.kind import Arguments, ProviderKind
 from extproc.resources.providers.table import OURS, all_names, provider
 
@@ -72,7 +72,7 @@ def _known(name: Any) -> ProviderKind | None:
         return None  # which is said by the rules
 
 
-def problems_of_provider(written: Any, arguments: Arguments, path: Path) -> Iterator[Problem]:
+def problems_of_provider(written: Any, arguments: Arguments, path: FieldPath) -> Iterator[Problem]:
     """One provider, and what is wrong with its part of the document."""
     yield from exactly_one(written, _names_in(written), path)
     for name, part in mapping(written).items():

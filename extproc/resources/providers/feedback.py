@@ -9,7 +9,7 @@ from extproc.resources.as_written import given
 from extproc.resources.document import Part, such_as
 from extproc.resources.faults import Problem
 from extproc.resources.fields import Value
-from extproc.resources.marked_yaml import Path
+from extproc.resources.marked_yaml import FieldPath
 from extproc.resources.providers.kind import Arguments, ProviderKind, Written
 from extproc.resources.providers.of_arms import BOUNDS, Alpha, Count, of_arms, only_for
 
@@ -30,7 +30,7 @@ class FeedbackSpec(Part):
     """How often at most lower and upper are wrong, over all measurements together."""
 
 
-def _problems(written: Written, _arguments: Arguments, path: Path) -> Iterator[Problem]:
+def _problems(written: Written, _arguments: Arguments, path: FieldPath) -> Iterator[Problem]:
     yield from only_for(written, "outcome", ("mean",), path)
     if written.get("metric") == "mean" and not given(written, "outcome"):
         yield Problem("missing_field", "mean needs the name of an outcome", (*path, "outcome"))

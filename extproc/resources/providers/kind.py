@@ -9,7 +9,7 @@ from typing import Annotated, Any
 from extproc.resources.document import Part, such_as
 from extproc.resources.faults import Problem
 from extproc.resources.fields import Name
-from extproc.resources.marked_yaml import Path
+from extproc.resources.marked_yaml import FieldPath
 
 Written = Mapping[str, Any]
 """A provider's part of a document, as it was written."""
@@ -25,7 +25,7 @@ class ServerSpec(Part):
     """Which of the servers that the controller was started with: `--metrics NAME=URL`."""
 
 
-def no_problems(_written: Written, _arguments: Arguments, _path: Path) -> Iterable[Problem]:
+def no_problems(_written: Written, _arguments: Arguments, _path: FieldPath) -> Iterable[Problem]:
     """The rules of a provider whose fields are all that there is to say."""
     return ()
 
@@ -42,7 +42,7 @@ class ProviderKind:
     spec: type[Part]
     results: Mapping[str, Any]
     told_by: str = ""
-    problems: Callable[[Written, Arguments, Path], Iterable[Problem]] = no_problems
+    problems: Callable[[Written, Arguments, FieldPath], Iterable[Problem]] = no_problems
 
     def examples(self, written: Written) -> list[Any]:
         """What results may look like; none if it is not clear which are meant."""

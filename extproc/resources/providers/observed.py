@@ -10,7 +10,7 @@ from pydantic import Field
 from extproc.resources.document import Part
 from extproc.resources.faults import Problem
 from extproc.resources.fields import Duration
-from extproc.resources.marked_yaml import Path
+from extproc.resources.marked_yaml import FieldPath
 from extproc.resources.providers.kind import Arguments, ProviderKind, Written
 from extproc.resources.providers.of_arms import BOUNDS, Alpha, Count, of_arms, only_for
 
@@ -30,7 +30,7 @@ class ObservedSpec(Part):
     """Only requests this recent count; left out, all since the weight last changed."""
 
 
-def _problems(written: Written, _arguments: Arguments, path: Path) -> Iterator[Problem]:
+def _problems(written: Written, _arguments: Arguments, path: FieldPath) -> Iterator[Problem]:
     yield from only_for(written, "quantile", ("latency",), path)
     yield from only_for(written, "alpha", ("error_rate", "abandoned"), path)
 

@@ -9,7 +9,7 @@ from pydantic import Field
 
 from extproc.resources.as_written import given
 from extproc.resources.faults import Problem
-from extproc.resources.marked_yaml import Path
+from extproc.resources.marked_yaml import FieldPath
 from extproc.resources.providers.kind import Written
 
 Count = Annotated[int, Field(ge=0, le=2**31)]
@@ -24,7 +24,7 @@ def of_arms(**values: float) -> dict[str, Any]:
     return {"canary": values, "control": values, "difference": 0.01, "ratio": 1.2}
 
 
-def only_for(written: Written, name: str, metrics: tuple[str, ...], path: Path) -> Iterator[Problem]:
+def only_for(written: Written, name: str, metrics: tuple[str, ...], path: FieldPath) -> Iterator[Problem]:
     """The field ``name`` is for these metrics alone."""
     metric = written.get("metric")
     if given(written, name) and isinstance(metric, str) and metric not in metrics:

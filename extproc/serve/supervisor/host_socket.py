@@ -49,20 +49,20 @@ CHECK_SECONDS: Final = 0.5
 RESTORED_SECONDS: Final = 1.5 * POLL_SECONDS
 """What the store has of a restore every worker has read after as long, and it is not yet in force."""
 
-Name = Annotated[str, msgspec.Meta(min_length=1, max_length=512)]
+BoundedName = Annotated[str, msgspec.Meta(min_length=1, max_length=512)]
 Instant = Annotated[float, msgspec.Meta(gt=0, lt=1e12)]
 """Unix seconds."""
 
 
 class _Asked(msgspec.Struct, frozen=True, tag_field="do"):
-    rollout: Name
+    rollout: BoundedName
 
 
 class KillHere(_Asked, frozen=True, tag="kill"):
     """Leave only stable of a rollout on this host; ``stored``: the store has it already."""
 
-    id: Name
-    actor: Name
+    id: BoundedName
+    actor: BoundedName
     at: Instant
     stored: bool = False
 
@@ -74,8 +74,8 @@ class KillsHere(_Asked, frozen=True, tag="kills"):
 class RestoreHere(_Asked, frozen=True, tag="restore"):
     """End kills on this host, by their ids; ``stored``: the store has it already that they are over."""
 
-    kills: list[Name]
-    actor: Name
+    kills: list[BoundedName]
+    actor: BoundedName
     at: Instant
     stored: bool = False
 
@@ -91,9 +91,9 @@ class UnmetThere(msgspec.Struct, frozen=True):
     unmet: tuple[Lack, ...] | None
 
 
-Question = KillHere | KillsHere | RestoreHere | UnmetHere
+HostQuestion = KillHere | KillsHere | RestoreHere | UnmetHere
 
-_read: Final[Callable[[bytes], Question]] = msgspec.json.Decoder(Question).decode
+_read: Final[Callable[[bytes], HostQuestion]] = msgspec.json.Decoder(HostQuestion).decode
 
 
 @contextmanager
@@ -215,7 +215,7 @@ class HostSocket:
         except UNREADABLE as error:
             return {"error": f"this is no question: {error}"}
 
-    async def _answer(self, asked: Question) -> Mapping[str, Any]:
+    async def _answer(self, asked: HostQuestion) -> Mapping[str, Any]:
         match asked:
             case KillHere():
                 kill = HeldKill(asked.id, asked.rollout, asked.actor, asked.at, stored=asked.stored)

@@ -7,7 +7,7 @@ from typing import Any, Final
 
 from extproc.serve.messages import SwapPolicies, Trials, Unanswered, WantTrials, WantUnanswered
 from extproc.serve.supervisor.policy_trial import Sources
-from extproc.serve.supervisor.unmet import Entry
+from extproc.serve.supervisor.unmet import UnmetEntry
 from extproc.serve.supervisor.workers import Workers
 
 _ANSWER_SECONDS: Final = 1.0
@@ -24,7 +24,7 @@ class Questions:
         answers = await self._workers.ask(self._workers.serving[:1], WantTrials(), _ANSWER_SECONDS)
         return next((answer.trials for answer in answers if isinstance(answer, Trials)), {})
 
-    async def unanswered(self) -> Sequence[Entry] | None:
+    async def unanswered(self) -> Sequence[UnmetEntry] | None:
         """What rollouts ask for and nobody has; None when nobody answers."""
         answers = await self._workers.ask(self._workers.serving[:1], WantUnanswered(), _ANSWER_SECONDS)
         return next((answer.errors for answer in answers if isinstance(answer, Unanswered)), None)

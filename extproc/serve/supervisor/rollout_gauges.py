@@ -35,7 +35,7 @@ from extproc.trouble import Troubles
 REFRESH_SECONDS: Final = 1.0
 
 
-class Held(Protocol):
+class HeldHere(Protocol):
     """What this host takes away by itself."""
 
     @property
@@ -71,7 +71,7 @@ class RolloutGauges:
     """
 
     def __init__(
-        self, open_store: Callable[[], ChangeFeed], held: Held, clock: Clock, warn: Callable[[str], None]
+        self, open_store: Callable[[], ChangeFeed], held: HeldHere, clock: Clock, warn: Callable[[str], None]
     ) -> None:
         self._rows = FollowedRows(open_store, lambda row: _Rollout(_slim(row.status), _candidates(row)))
         self._held = held

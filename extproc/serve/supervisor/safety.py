@@ -17,11 +17,11 @@ from extproc.serve.messages import TakenAway
 from extproc.serve.supervisor.safety_file import SafetyFile
 from extproc.snapshot.held import (
     MOST_KILLS,
-    Entry,
     Held,
+    HeldEntry,
+    HeldKey,
     HeldKill,
     HeldTrip,
-    Key,
     joined,
     kills_in_force,
     trips_in_force,
@@ -46,14 +46,14 @@ _T = TypeVar("_T")
 class StoreAnswer(NamedTuple):
     """What the store made of entries: how they are to be held from now on, None: no more; and what is wrong with it."""
 
-    changes: Mapping[Key, Entry | None]
+    changes: Mapping[HeldKey, HeldEntry | None]
     fault: Fault | None = None
 
 
 class Register(Protocol):
     """The store, as kills and trips are told to it. Calls block, and come from one thread at a time."""
 
-    def tell(self, entries: Sequence[Entry]) -> StoreAnswer:
+    def tell(self, entries: Sequence[HeldEntry]) -> StoreAnswer:
         """Have ``entries`` written that wait for it, and see which kills were ended. Never raises."""
         ...
 
@@ -77,9 +77,9 @@ class HostSafety:
         self._changed = changed
         self._adopted = adopted
         self._warn = warn
-        self._held: dict[Key, Entry] = {}
-        self._unkept: dict[Key, Entry | None] = {}
-        self._left_out: frozenset[Key] = frozenset()
+        self._held: dict[HeldKey, HeldEntry] = {}
+        self._unkept: dict[HeldKey, HeldEntry | None] = {}
+        self._left_out: frozenset[HeldKey] = frozenset()
         self._turn = asyncio.Event()
         self._news_for_file = asyncio.Event()
         self._thread = ThreadPoolExecutor(1, "safety-file")
@@ -106,7 +106,7 @@ class HostSafety:
         return TakenAway(self.trips, self.killed)
 
     @property
-    def waiting(self) -> list[Entry]:
+    def waiting(self) -> list[HeldEntry]:
         """What the store does not have."""
         return [entry for entry in self._held.values() if entry.waits]
 
@@ -148,7 +148,7 @@ class HostSafety:
 
     def observed(self, in_force: Sequence[LocalTrip], lifted: Sequence[LocalTrip]) -> None:
         """The observer tells all trips that are in force, and those that probes lifted."""
-        changes: dict[Key, Entry | None] = {}
+        changes: dict[HeldKey, HeldEntry | None] = {}
         lifted_at = {(trip.rollout, trip.version): trip.at for trip in lifted}
         now = {(trip.rollout, trip.version): trip for trip in in_force}
         for key, held in self._held.items():
@@ -201,7 +201,7 @@ class HostSafety:
             ],
         }
 
-    def _put(self, changes: Mapping[Key, Entry | None]) -> None:
+    def _put(self, changes: Mapping[HeldKey, HeldEntry | None]) -> None:
         """Hold ``changes`` (None: no more) from now on, and have them kept and told."""
         news = {key: entry for key, entry in changes.items() if self._held.get(key) != entry}
         self._unkept.update(news)
@@ -209,7 +209,7 @@ class HostSafety:
             self._news_for_file.set()
             self.news_for_store.set()
 
-    def _hold(self, news: Mapping[Key, Entry | None]) -> bool:
+    def _hold(self, news: Mapping[HeldKey, HeldEntry | None]) -> bool:
         """Take ``news`` over; whether there was any."""
         before = self.in_force
         for key, entry in news.items():
@@ -247,7 +247,7 @@ class HostSafety:
 
     def _take(self, found: Held) -> None:
         """Go by what another ``serve`` put into the file; no end that it tells is forgotten here."""
-        news: dict[Key, Entry | None] = {}
+        news: dict[HeldKey, HeldEntry | None] = {}
         for key, entry in found.items():
             ours = self._held.get(key)
             if key not in self._unkept and (merged := joined(entry, ours) if ours is not None else entry) != ours:
@@ -263,7 +263,7 @@ class HostSafety:
         if new_trips:
             self._adopted(new_trips)
 
-    async def _kept(self, key: Key) -> bool:
+    async def _kept(self, key: HeldKey) -> bool:
         """Whether the entry stands in the file, once that is known."""
         with suppress(TimeoutError):
             async with asyncio.timeout(KEEP_SECONDS):
@@ -286,15 +286,15 @@ class HostSafety:
     # -- the store
 
     @property
-    def asked(self) -> list[Entry]:
+    def asked(self) -> list[HeldEntry]:
         """What the store is to be told, or asked about: whether a kill was ended."""
         return [entry for entry in self._held.values() if entry.waits or isinstance(entry, HeldKill)]
 
-    def answered(self, asked: Sequence[Entry], answer: StoreAnswer) -> None:
+    def answered(self, asked: Sequence[HeldEntry], answer: StoreAnswer) -> None:
         """Take over what the store made of those that were ``asked``."""
         self.store_fault = answer.fault
         before = {entry.key: entry for entry in asked}
-        news: dict[Key, Entry | None] = {}
+        news: dict[HeldKey, HeldEntry | None] = {}
         for key, entry in answer.changes.items():
             ours = self._held.get(key)
             if ours == before[key]:
@@ -304,7 +304,7 @@ class HostSafety:
         self._put(news)
 
 
-def _counted(entries: Sequence[Entry]) -> str:
+def _counted(entries: Sequence[HeldEntry]) -> str:
     kills = sum(isinstance(entry, HeldKill) for entry in entries)
     trips = len(entries) - kills
     parts = [f"{count} {what}{'s' if count > 1 else ''}" for count, what in ((kills, "kill"), (trips, "trip")) if count]

@@ -24,7 +24,7 @@ import orjson
 
 from extproc.errors import Unreachable
 from extproc.key_files import belongs_here
-from extproc.snapshot.held import Entry, Held, Key, from_rows, joined, to_rows
+from extproc.snapshot.held import Held, HeldEntry, HeldKey, from_rows, joined, to_rows
 
 SLOT_BYTES: Final = 1 << 19
 FILE_BYTES: Final = 2 * SLOT_BYTES
@@ -44,14 +44,14 @@ class SafetySlot(NamedTuple):
     """What a slot holds: the number of its write, and the entries."""
 
     number: int
-    held: dict[Key, Entry]
+    held: dict[HeldKey, HeldEntry]
 
 
 class Contents(NamedTuple):
     """What stands in the file. ``left_out`` are entries for which there was no room."""
 
     held: Held
-    left_out: frozenset[Key] = frozenset()
+    left_out: frozenset[HeldKey] = frozenset()
 
 
 def packed(number: int, rows: list[list[Any]]) -> tuple[bytes, int]:
@@ -121,7 +121,7 @@ class SafetyFile:
                 return None
         return self.read()
 
-    def update(self, changes: Mapping[Key, Entry | None], known: Iterable[Entry]) -> Contents:
+    def update(self, changes: Mapping[HeldKey, HeldEntry | None], known: Iterable[HeldEntry]) -> Contents:
         """Put ``changes`` into what stands there, None taking an entry out; what stands there then has been synced.
 
         A file that is another one than before, or made anew, gets all that is ``known``.
@@ -230,7 +230,7 @@ class SafetyFile:
             draft.unlink()
 
 
-def _changed(held: Held, changes: Mapping[Key, Entry | None]) -> dict[Key, Entry]:
+def _changed(held: Held, changes: Mapping[HeldKey, HeldEntry | None]) -> dict[HeldKey, HeldEntry]:
     after = dict(held)
     for key, entry in changes.items():
         if entry is None:

@@ -76,7 +76,7 @@ from extproc.serve.supervisor.safety_store import SafetyStoreKeeper
 from extproc.serve.supervisor.socket_keeper import SocketKeeper
 from extproc.serve.supervisor.stable_clusters import StableClusters
 from extproc.serve.supervisor.state_keeper import StateKeeper
-from extproc.serve.supervisor.unmet import Entry, UnmetKeeper
+from extproc.serve.supervisor.unmet import UnmetEntry, UnmetKeeper
 from extproc.serve.supervisor.workers import Workers, WorkerSlot
 from extproc.serve.tasks import Tasks
 from extproc.serve.worker_config import ObserverPlan, SafetyPlan, WorkerConfig
@@ -164,7 +164,7 @@ class Supervisor:
             ).routes(),
         )
 
-    def _stables(self) -> Callable[[], Sequence[Entry]]:
+    def _stables(self) -> Callable[[], Sequence[UnmetEntry]]:
         """What asks Envoys about stable versions; nothing where there is none to ask."""
         ask = self._parts.ask_envoys
         if ask is None:

@@ -22,7 +22,7 @@ REFRESH_SECONDS: Final = 5.0
 UNLED_SECONDS: Final = 30.0
 """A controller that is started after ``serve``, or takes over from another, is given so long to lead."""
 
-Entry = Mapping[str, Any]
+UnmetEntry = Mapping[str, Any]
 """A fault as JSON, and the key of the first ``rollout`` that has it."""
 
 
@@ -51,8 +51,8 @@ class UnmetKeeper:
         *,
         observed: bool,
         controlled: bool,
-        of_worker: Callable[[], Awaitable[Sequence[Entry] | None]],
-        of_envoys: Callable[[], Sequence[Entry]],
+        of_worker: Callable[[], Awaitable[Sequence[UnmetEntry] | None]],
+        of_envoys: Callable[[], Sequence[UnmetEntry]],
         monotonic: Callable[[], float],
         warn: Callable[[str], None],
     ) -> None:
@@ -64,13 +64,13 @@ class UnmetKeeper:
         self._monotonic = monotonic
         self._wants: dict[str, _Wants] = {}
         self._led_at = monotonic()
-        self._lacking: Sequence[Entry] | None = None
+        self._lacking: Sequence[UnmetEntry] | None = None
         self._troubles = Troubles(warn, monotonic)
-        self._of_host: Sequence[Entry] = ()
-        self._unready: Sequence[Entry] = ()
+        self._of_host: Sequence[UnmetEntry] = ()
+        self._unready: Sequence[UnmetEntry] = ()
 
     @property
-    def entries(self) -> Sequence[Entry]:
+    def entries(self) -> Sequence[UnmetEntry]:
         """For /snapshot."""
         return (*self._of_host, *self._unready)
 
@@ -98,7 +98,7 @@ class UnmetKeeper:
             return None
         return [_as_told(entry) for entry in self._found()[:MOST_LACKS]]
 
-    def _found(self) -> Sequence[Entry]:
+    def _found(self) -> Sequence[UnmetEntry]:
         return (*self._of_host, *(self._lacking or ()))
 
     def _tell(self) -> None:
@@ -108,7 +108,7 @@ class UnmetKeeper:
         for key, messages in sorted(lacking.items()):
             self._troubles.note(key, *sorted(messages))
 
-    def _of_documents(self) -> Iterator[Entry]:
+    def _of_documents(self) -> Iterator[UnmetEntry]:
         wants = sorted(self._wants.items())
         breaker = next((key for key, wanted in wants if wanted.breaker), None)
         if breaker is not None and not self._observed:
@@ -129,7 +129,7 @@ class UnmetKeeper:
             self._wants = {key: wants for key, wants in {**self._wants, **changed}.items() if wants is not None}
 
 
-def _as_told(entry: Entry) -> Lack:
+def _as_told(entry: UnmetEntry) -> Lack:
     rule, message = entry.get("rule", ""), entry["message"]
     if len(rule) > MOST_OF_A_NAME:
         message = message.replace(rule, f"{rule[:MOST_OF_A_NAME]}…")

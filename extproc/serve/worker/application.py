@@ -104,4 +104,4 @@ class Application(Protocol):
         ...
 
 
-Assemble = Callable[[WorkerConfig, PolicySlot], Application]
+AssembleWorker = Callable[[WorkerConfig, PolicySlot], Application]

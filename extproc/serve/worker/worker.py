@@ -60,7 +60,7 @@ from extproc.serve.messages import (
 )
 from extproc.serve.tasks import Tasks
 from extproc.serve.watchdog import PATIENCE
-from extproc.serve.worker.application import Application, Assemble
+from extproc.serve.worker.application import Application, AssembleWorker
 from extproc.serve.worker.policy_slot import PolicySlot
 from extproc.serve.worker.server import MakeServer, Server
 from extproc.serve.worker_config import WorkerConfig
@@ -75,7 +75,7 @@ _CLOSE_SECONDS: Final = 1.0
 """What is left to write has as long at least, when the streams took the whole of the drain; see ``Supervisor``."""
 
 
-def run_worker(pipe: int, page: int, assemble: Assemble, make_server: MakeServer) -> int:
+def run_worker(pipe: int, page: int, assemble: AssembleWorker, make_server: MakeServer) -> int:
     """Serve until told to stop; the exit status. ``pipe`` and ``page`` are inherited descriptors."""
     # All threads' stacks to standard error, without the interpreter, which may be what is held up.
     faulthandler.register(STACKS_SIGNAL, all_threads=True)
@@ -93,7 +93,7 @@ class Worker:
         self,
         pipe: socket.socket,
         page: HeartbeatPage,
-        assemble: Assemble,
+        assemble: AssembleWorker,
         make_server: MakeServer,
         tuning: Settings,
     ) -> None:

@@ -6,11 +6,11 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from extproc.protect import missing as module
-from extproc.protect.missing import Key, Missing, Settled
+from extproc.protect.missing import Decisions, Missing, Settled
 
 START = 1_000_000
 LIMIT = 2.0
-KEY = Key("payments/fraud-detector", 1, "canary", "4")
+KEY = Decisions("payments/fraud-detector", 1, "canary", "4")
 
 
 def settled(watched: Missing, now: float) -> list[Settled]:
@@ -75,7 +75,7 @@ def test_more_versions_than_there_is_room_for_are_counted_as_dropped(monkeypatch
     original, module.MAX_COUNTS = module.MAX_COUNTS, 2  # type: ignore[misc]
     try:
         for number in range(5):
-            watched.decided(START + 1, Key(f"a/{number}", 1, "canary", "4"), 1, START + 2)
+            watched.decided(START + 1, Decisions(f"a/{number}", 1, "canary", "4"), 1, START + 2)
     finally:
         module.MAX_COUNTS = original  # type: ignore[misc]
     assert watched.dropped == 3

@@ -14,8 +14,7 @@ from extproc.resources.document import Resource
 from extproc.resources.examples import example_at
 from extproc.resources.kinds import KINDS
 from extproc.resources.loading import load_paths
-from extproc.resources.marked_yaml import Path as FieldPath
-from extproc.resources.marked_yaml import dotted
+from extproc.resources.marked_yaml import FieldPath, dotted
 from extproc.resources.rollout import Rollout
 from extproc.resources.schema import resolved, schema_at, schema_of
 from tests.unit.resources.test_documents import MINIMAL

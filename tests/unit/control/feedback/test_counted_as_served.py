@@ -29,7 +29,7 @@ from extproc.errors import InvalidInput, Refused
 from extproc.names import ARM_EXCLUDED, ARM_TAKEN_AWAY
 from extproc.resources.loaded import LoadedDocument
 from extproc.resources.loading import parse_rollout
-from extproc.resources.marked_yaml import Node
+from extproc.resources.marked_yaml import YamlNode
 from extproc.snapshot.holder import SnapshotHolder
 from extproc.snapshot.trips import LocalTrip
 from tests.support.clock import FakeClock
@@ -104,7 +104,7 @@ class Counted(RuleBasedStateMachine):
 
     def apply(self) -> None:
         body = document(self.spec)
-        self.act(actions.Apply([LoadedDocument(parse_rollout(body), Node(body, 1), "r.yaml")]))
+        self.act(actions.Apply([LoadedDocument(parse_rollout(body), YamlNode(body, 1), "r.yaml")]))
 
     @rule(weight=st.sampled_from([0, 1000, 10_000]))
     def set_weight(self, weight: int) -> None:

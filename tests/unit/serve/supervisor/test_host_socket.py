@@ -22,7 +22,7 @@ from extproc.serve.supervisor.safety import HostSafety, StoreAnswer
 from extproc.serve.supervisor.safety_file import SafetyFile
 from extproc.serve.supervisor.safety_store import SafetyStoreKeeper
 from extproc.serve.tasks import Tasks
-from extproc.snapshot.held import Entry, HeldKill
+from extproc.snapshot.held import HeldEntry, HeldKill
 from tests.support.dropout import wait_for
 
 KEY = "payments/fraud-detector"
@@ -33,7 +33,7 @@ KILL = HeldKill("0123456789abcdef", KEY, "alice", 1e9)
 class NoStore:
     """A store that is away."""
 
-    def tell(self, entries: Sequence[Entry]) -> StoreAnswer:
+    def tell(self, entries: Sequence[HeldEntry]) -> StoreAnswer:
         return StoreAnswer({})
 
 

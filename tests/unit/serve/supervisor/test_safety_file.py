@@ -16,7 +16,7 @@ from hypothesis import strategies as st
 from extproc.errors import Unreachable
 from extproc.serve.supervisor import safety_file as module
 from extproc.serve.supervisor.safety_file import FILE_BYTES, SLOT_BYTES, SafetyFile, newest, packed, place_of
-from extproc.snapshot.held import Entry, HeldKill, HeldTrip, Key, from_rows, joined, to_rows
+from extproc.snapshot.held import HeldEntry, HeldKey, HeldKill, HeldTrip, from_rows, joined, to_rows
 from extproc.snapshot.trips import LocalTrip
 
 TRIP = HeldTrip(LocalTrip("payments/fraud-detector", "4", 1, probing=True, probes=3, at=12.5, why="10 in a row"))
@@ -39,13 +39,13 @@ def file(tmp_path: Path, said: list[str]) -> SafetyFile:
     return SafetyFile(tmp_path / "dropout.db.safety", said.append)
 
 
-def put(file: SafetyFile, *entries: Entry) -> None:
+def put(file: SafetyFile, *entries: HeldEntry) -> None:
     file.update({entry.key: entry for entry in entries}, entries)
 
 
 @given(held, held, st.data())
 def test_a_torn_write_leaves_what_was_before_it(
-    before: dict[Key, Entry], after: dict[Key, Entry], data: st.DataObject
+    before: dict[HeldKey, HeldEntry], after: dict[HeldKey, HeldEntry], data: st.DataObject
 ) -> None:
     content = bytearray(FILE_BYTES)
     first, second = (packed(number, to_rows(state.values()))[0] for number, state in ((1, before), (2, after)))
@@ -61,7 +61,9 @@ def test_a_torn_write_leaves_what_was_before_it(
 
 
 @given(held, held)
-def test_entries_come_back_as_they_were_and_no_end_is_forgotten(one: dict[Key, Entry], two: dict[Key, Entry]) -> None:
+def test_entries_come_back_as_they_were_and_no_end_is_forgotten(
+    one: dict[HeldKey, HeldEntry], two: dict[HeldKey, HeldEntry]
+) -> None:
     assert from_rows(to_rows(one.values())) == one
     for key in one.keys() & two.keys():
         found, ours = one[key], two[key]
@@ -72,7 +74,7 @@ def test_entries_come_back_as_they_were_and_no_end_is_forgotten(one: dict[Key, E
 
 
 @given(held)
-def test_what_a_newer_version_wrote_holds_by_what_is_known_of_it(one: dict[Key, Entry]) -> None:
+def test_what_a_newer_version_wrote_holds_by_what_is_known_of_it(one: dict[HeldKey, HeldEntry]) -> None:
     newer = [
         [kind, [*first, "more"] if kind == "trip" else first, *rest, {"more": 1}]
         for kind, first, *rest in to_rows(one.values())

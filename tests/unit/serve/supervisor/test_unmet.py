@@ -11,7 +11,7 @@ import pytest
 
 from extproc.control.unmet import MOST_CHARACTERS, MOST_LACKS
 from extproc.serve.supervisor.host_socket import MAX_BYTES
-from extproc.serve.supervisor.unmet import UNLED_SECONDS, Entry, UnmetKeeper
+from extproc.serve.supervisor.unmet import UNLED_SECONDS, UnmetEntry, UnmetKeeper
 from tests.support.memory_store import MemoryStore
 from tests.support.rollouts import CANARY, EXPERIMENT
 
@@ -33,8 +33,8 @@ class Environment:
     def __init__(self, *, observed: bool = False, controlled: bool = False) -> None:
         self.store, self.led, self.now = MemoryStore(), False, 0.0
         self.store.led = lambda: self.led  # type: ignore[attr-defined]
-        self.lacking: Sequence[Entry] | None = ()
-        self.unready: Sequence[Entry] = ()
+        self.lacking: Sequence[UnmetEntry] | None = ()
+        self.unready: Sequence[UnmetEntry] = ()
         self.said: list[str] = []
         self.unmet = UnmetKeeper(
             lambda: self.store,  # type: ignore[arg-type, return-value]
@@ -46,7 +46,7 @@ class Environment:
             warn=self.said.append,
         )
 
-    async def _of_worker(self) -> Sequence[Entry] | None:
+    async def _of_worker(self) -> Sequence[UnmetEntry] | None:
         return self.lacking
 
     def refresh(self, after: float = 5.0) -> list[str]:
