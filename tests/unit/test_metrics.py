@@ -222,7 +222,7 @@ def test_a_counter_of_a_closed_list_has_all_of_it_at_0_before_and_after_workers_
 def test_what_alerts_ask_the_increase_of_is_there_before_its_first_event() -> None:
     asked = set(re.findall(r"increase\((dropout_\w+)\[", (ROOT / "envoy" / "alerts.yaml").read_text()))
     from_the_start = {name for name, _ in samples(merge([]))}
-    of_a_rollout = {TRIPS.name, ABORTS.name, KILLS.name}  # as unit/serve/test_standings.py says
+    of_a_rollout = {TRIPS.name, ABORTS.name, KILLS.name}  # as unit/serve/supervisor/test_rollout_gauges.py says
     assert asked - from_the_start - of_a_rollout == {OBSERVER_SURPLUS.name}  # as contract/test_observer.py says
 
 

@@ -11,7 +11,7 @@ import pytest
 from extproc.metrics.merging import Totals
 from extproc.serve.messages import AdoptTrips, ObserverReady, StartObserver, ToObserver
 from extproc.serve.supervisor import protection as module
-from extproc.serve.supervisor import supervisor as of_supervisor
+from extproc.serve.supervisor import start as of_start
 from extproc.serve.supervisor.protection import Protection
 from extproc.serve.worker_config import ObserverConfig, ObserverPlan
 from extproc.settings import settings
@@ -58,23 +58,22 @@ def test_workers_that_serve_wait_for_an_observer_and_not_for_long(
     monkeypatch: pytest.MonkeyPatch, up_at: int | None, ready_at: int
 ) -> None:
     clock = FakeClock(0.0)
-    monkeypatch.setattr(of_supervisor, "time", clock)
+    monkeypatch.setattr(of_start, "time", clock)
     ready: list[float] = []
     slot, protection = SimpleNamespace(serving=False), SimpleNamespace(up=False)
 
-    async def look_again() -> None:
+    async def wait_for_change() -> None:
         clock.advance(1)
         slot.serving = clock.now() >= 10
         protection.up = up_at is not None and clock.now() >= up_at
 
-    supervisor: Any = SimpleNamespace(
-        _settings=settings(),
-        _stopping=asyncio.Event(),
-        _workers=SimpleNamespace(slots=[slot], phase="starting"),
-        _protection=protection,
-        _announce=lambda: ready.append(clock.now()),
-        _look_again=look_again,
+    keepers: Any = SimpleNamespace(
+        settings=settings(),
+        workers=SimpleNamespace(slots=[slot], phase="starting"),
+        protection=protection,
+        wait_for_change=wait_for_change,
     )
-    monkeypatch.setattr(of_supervisor, "see_failures", lambda *_: None)
-    assert asyncio.run(of_supervisor.Supervisor._first_service(supervisor))
-    assert (ready, supervisor._workers.phase) == ([ready_at], "kept")
+    monkeypatch.setattr(of_start, "see_failures", lambda *_: None)
+    monkeypatch.setattr(of_start, "_announce", lambda _keepers: ready.append(clock.now()))
+    assert asyncio.run(of_start._first_service(keepers, asyncio.Event()))
+    assert (ready, keepers.workers.phase) == ([ready_at], "kept")

@@ -38,7 +38,7 @@ class Environment:
         self.killed: list[str] = []
         self.clock = FakeClock()
         self.said: list[str] = []
-        self.standings = RolloutGauges(
+        self.gauges = RolloutGauges(
             lambda: self.store,  # type: ignore[arg-type, return-value]
             self,
             self.clock,
@@ -47,13 +47,13 @@ class Environment:
 
     def refresh(self) -> Series:
         """The series after another look."""
-        asyncio.run(self.standings.refresh())
+        asyncio.run(self.gauges.refresh())
         return self.series
 
     @property
     def series(self) -> Series:
         """As they are read for a scrape."""
-        return {(metric, labels): value for metric, labels, value in self.standings.rows()}
+        return {(metric, labels): value for metric, labels, value in self.gauges.rows()}
 
 
 @pytest.fixture
@@ -107,7 +107,7 @@ def test_what_this_host_holds_counts_before_the_store_has_it_and_not_again_when_
         [LocalTrip(KEY, "4", 1), LocalTrip(KEY, "4", 0), LocalTrip("gone", "4", 1)],
         [KEY],
     )
-    environment.standings.held_changed()
+    environment.gauges.held_changed()
     assert counts(environment.series) == {TRIPS: 1, ABORTS: 0, KILLS: 1}
     environment.store.put(tripped=("4",), killed=True)
     assert counts(environment.refresh()) == {TRIPS: 1, ABORTS: 0, KILLS: 1}
