@@ -61,7 +61,7 @@ def test_systemd_is_told_when_it_is_ready_reloads_lives_and_stops(told: Told, ad
     server.write_rollout()
     with server:
         ready, status = told.next()
-        assert (ready, status.startswith("STATUS=1 worker on unix:")) == ("READY=1", True)
+        assert (ready, status.startswith("STATUS=1 worker of dropout ")) == ("READY=1", True)
         assert [told.next() for _ in range(2)] == [["WATCHDOG=1"]] * 2
         assert server.process is not None
         server.process.send_signal(1)
