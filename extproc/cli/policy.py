@@ -26,7 +26,10 @@ from extproc.run.policy_checks import (
     unknown_fields,
     unread_files,
 )
+from extproc.suggestions import close_to
 
+_DECISION = "decision"
+"""What a rule is called by custom, and checked for."""
 _DIRECTORY = click.argument("directory", metavar="DIR", type=click.Path(path_type=Path))
 
 
@@ -66,9 +69,17 @@ def check(directory: Path, opa: bool, output: str) -> None:
         files = "1 policy file" if count == 1 else f"{count} policy files"
         click.echo(f"{files} can be served, revision {sources.revision}")
         if not engine.decisions():
-            click.echo("nothing in them is called decision: a rollout has to name the rule that it asks (policy.path)")
+            click.echo(_without_decision(engine))
         for path in can_deny:
             click.echo(f"{path} can deny: a request that it fails on is denied unless a document says onError: stable")
+
+
+def _without_decision(engine: RegorusEngine) -> str:
+    """That nothing has the usual name, and which rule may have been meant to have it."""
+    names = {path.rpartition("/")[2]: path for path in engine.rules()}
+    close = close_to(_DECISION, names)
+    meant = f"; is {names[close]} meant?" if close is not None else ""
+    return f"nothing in them is called {_DECISION}: a rollout has to name the rule that it asks (policy.path){meant}"
 
 
 @policy.command(short_help="Print what of OPA the engine offers, for opa check --capabilities.")

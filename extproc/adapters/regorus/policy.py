@@ -103,6 +103,10 @@ class RegorusEngine:
         """The paths of all that is called ``decision``, sorted."""
         return sorted("/".join(path) for path in decisions(self._modules))
 
+    def rules(self) -> list[str]:
+        """The paths of all rules, sorted."""
+        return sorted(self._rules)
+
     def has(self, path: str) -> bool:
         """Whether anything gives ``data.<path>`` a value, for ``path`` as in ``routing/decision``."""
         found = self._known.get(path)

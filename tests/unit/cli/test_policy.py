@@ -140,6 +140,14 @@ def test_check_names_rules_that_are_fields_of_a_decision_and_none_that_it_has(
     assert "belongs into another package" in out
 
 
+def test_a_decision_that_is_misspelt_is_told_where_nothing_is_called_so(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    write(tmp_path, a='package routing\n\ndefault decison := {"allow": true}\n')
+    code, out, _ = run(capsys, "policy", "check", tmp_path)
+    assert (code, "(policy.path); is routing/decison meant?" in out) == (0, True)
+
+
 def test_a_field_that_is_misspelt_is_told_with_the_one_that_was_meant(
     tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
