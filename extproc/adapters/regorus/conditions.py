@@ -113,7 +113,7 @@ class _Reader:
     def _value(self, assigned: Node | None, head: Node) -> RuleCondition | None:
         """That the value of a definition is there, as a condition; None where it is written out."""
         value = head.get("key") if assigned is None else assigned["value"]
-        if value is None or not any(_names([value])):
+        if value is None or (not any(_names([value])) and not any(_all_of("Call", value))):
             return None
         return RuleCondition(
             text=self._exact(value),

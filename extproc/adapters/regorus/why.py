@@ -58,7 +58,10 @@ class ExplainedDefinition(NamedTuple):
 
 
 class ExplainedRule(NamedTuple):
-    """A rule's value, or a function's for ``arguments``, or what it threw; and how each of its definitions went."""
+    """A rule's value, or a function's for ``arguments``, or what it threw; and how each of its definitions went.
+
+    There are none where what they are found to do would not give the value.
+    """
 
     rule: str
     arguments: list[Any] | None
@@ -149,6 +152,10 @@ class Reasons:
         except RuntimeError as failure:
             found, error = [], said_of(failure)
         value = found[0] if found else None
+        holds = any(each.holds for each in definitions)
+        threw = error is not None or any(each.failed is not None and each.failed.error for each in definitions)
+        if not threw and value not in ([], {}) and holds != bool(found):
+            definitions = []  # such as where a function is replaced by what a variable has: better nothing than that
         return ExplainedRule(engine_path(path), given, bool(found), value, error, definitions), asked
 
     def _body(self, index: int, number: int, arguments: tuple[str, ...] | None) -> FailedCondition | None:

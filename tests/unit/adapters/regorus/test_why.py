@@ -96,6 +96,19 @@ def test_a_value_that_is_undefined_is_what_failed() -> None:
     assert (found.is_value, found.condition, found.undefined) == (True, '{"q": 1, "r": input.y}', ["input.y"])
 
 
+def test_a_value_that_fails_without_any_name_in_it_is_what_failed() -> None:
+    (rule,) = why('package a\n\np := io.jwt.decode("garbage")\n')
+    found = rule.definitions[0].failed
+    assert found is not None
+    assert (rule.defined, found.is_value, found.condition) == (False, True, 'io.jwt.decode("garbage")')
+
+
+def test_where_what_is_found_does_not_add_up_nothing_is_said() -> None:
+    text = "package a\n\np if {\n\tv := 1\n\tq with f as v\n}\n\nq if f(1) == 1\n\nf(1) := 2\n"
+    rule = why(text)[0]
+    assert (rule.value, rule.definitions) == (True, [])
+
+
 def test_each_definition_and_each_else_has_its_own_answer_and_a_default_says_whether_it_is_needed() -> None:
     text = (
         "package a\n\ndefault p := 0\n\np := 1 if input.x\n\nelse := 2 if input.y\n\nelse := 3\n\np := 2 if input.y\n"
