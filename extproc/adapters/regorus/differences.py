@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import re
 from collections import Counter
 from collections.abc import Iterable, Iterator, Mapping
 from typing import Any, Final
 
+from extproc.adapters.regorus.builtins.added import PLAIN_TEMPLATE
 from extproc.errors import Fault
 
 Node = Any
@@ -13,10 +15,12 @@ Node = Any
 DIFFERING: Final[Mapping[str, str]] = {
     "json.match_schema": "check what the policy needs of the document itself",
     "json.verify_schema": "check what the policy needs of the document itself",
+    "yaml.marshal": "write JSON, with json.marshal",
     "yaml.is_valid": "give it JSON, and ask json.is_valid",
 }
 """Builtins that have another answer in OPA, each with the way out."""
 
+_LARGE: Final = re.compile(r"[0-9][eE]\+?[0-9]{3}")
 _NEW_KEYWORDS: Final = frozenset({"and", "not", "or"})
 
 
@@ -31,6 +35,8 @@ def differing(tree: Iterable[Mapping[str, Any]]) -> Iterator[Fault]:
         file, module = entry["source"]["file"], entry["ast"]
         yield from _keywords(module, file)
         yield from _heads(module["rules"], file)
+        yield from _templates(module["rules"], file)
+        yield from _numbers(module["rules"], file, entry["source"]["contents"].encode())
         known = {"input", "data", *(str(_head(rule)[0]) for rule in module["rules"])}
         known |= {_fields(imported["refr"])[-1] for imported in module["imports"]}
         for rule in module["rules"]:
@@ -64,6 +70,52 @@ def _heads(rules: Iterable[Node], file: str) -> Iterator[Fault]:
             yield _fault("policy_construct_differs", message, "write it as a function", file, _line(rule))
 
 
+def _numbers(node: Node, file: str, text: bytes) -> Iterator[Fault]:
+    """Numbers that the engine does not have as they are written: it takes 1e2 for 100, and has no 1e400."""
+    match node:
+        case list():
+            for child in node:
+                yield from _numbers(child, file, text)
+        case {"Call": {"fcn": {"Var": {"value": "sprintf"}}, "params": [_, {"Array": {"items": items}}, *_]}}:
+            spans = [item["Number"]["span"] for item in items if isinstance(item.get("Number", {}).get("value"), int)]
+            for span in spans:
+                if not text[span["start"] : span["end"]].lstrip(b"-").isdigit():
+                    message = "OPA prints a whole number otherwise that is written as a fraction or with an exponent"
+                    yield _fault("policy_construct_differs", message, "write it as it is printed", file, span["line"])
+        case {
+            "Call": {
+                "fcn": {"RefDot": {"refr": {"Var": {"value": "json"}}, "field": [_, "unmarshal"]}},
+                "params": [{"String": {"value": document}} | {"RawString": {"value": document}}, *_],
+            }
+        } if _LARGE.search(document):
+            message = "the engine has no number with an exponent of three digits"
+            yield _fault("policy_construct_differs", message, "write a smaller one", file, _line(node))
+    if isinstance(node, dict):
+        for child in node.values():
+            yield from _numbers(child, file, text)
+
+
+def _templates(rules: Node, file: str) -> Iterator[Fault]:
+    """Texts in a file that calls ``strings.render_template`` with actions that it does not do here."""
+    nodes = list(_nodes(rules))
+    if any(node.get("field", [None, ""])[1] == "render_template" for node in nodes):
+        for node in nodes:
+            text = node.get("value")
+            if "span" in node and isinstance(text, str) and "{{" in text and not PLAIN_TEMPLATE.fullmatch(text):
+                message = "strings.render_template knows no actions but names here"
+                yield _fault("policy_construct_differs", message, "write sprintf", file, _line(node))
+
+
+def _nodes(node: Node) -> Iterator[Mapping[str, Any]]:
+    if isinstance(node, dict):
+        yield node
+        for child in node.values():
+            yield from _nodes(child)
+    elif isinstance(node, list):
+        for child in node:
+            yield from _nodes(child)
+
+
 def _within(node: Node, file: str, bound: set[str]) -> Iterator[Fault]:
     """What differs in a rule's expressions; ``bound`` names have a value there."""
     if isinstance(node, list):
@@ -72,12 +124,13 @@ def _within(node: Node, file: str, bound: set[str]) -> Iterator[Fault]:
     if not isinstance(node, dict):
         return
     match node:
+        case {"Func": {"args": [*arguments]}} if "template_string" in str(arguments):
+            message = "a text with expressions is a parameter of a function"
+            way_out = "compare with it in the body"
+            yield _fault("policy_construct_differs", message, way_out, file, _line(node))
         case {"Call": {"fcn": {"Var": {"value": "walk"}}, "params": [_]}}:
             way_out = "write walk(x, [path, value])"
             yield _fault("policy_construct_differs", "walk(x) has another value in OPA", way_out, file, _line(node))
-        case {"Membership": {"key": {}}}:
-            message = "a membership with a key is answered otherwise by OPA where it is one of a set"
-            yield _fault("policy_construct_differs", message, "write x[key] == value", file, _line(node))
         case {"stmts": list(statements)}:
             yield from _negations(statements, file, bound)
     for child in node.values():

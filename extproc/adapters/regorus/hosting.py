@@ -10,34 +10,57 @@ from __future__ import annotations
 from collections import defaultdict
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from importlib import import_module
-from typing import Any, Final
+from typing import Any, NamedTuple
 
-from extproc.adapters.regorus.builtins.builtin import Builtin
+from extproc.adapters.regorus.builtins.builtin import PACKAGE, Builtin
 from extproc.adapters.regorus.builtins.table import BUILTINS
 from extproc.adapters.regorus.rego_ast import Call, Module, is_builtin
 from extproc.errors import Fault
 
-PACKAGE: Final = "dropout_builtins"
+
+class Edit(NamedTuple):
+    """Bytes ``start`` to before ``end`` of a file become ``text``. Of several at one place the least ``order`` is
+    first.
+
+    What is put in ends, or begins, an operation before what stands there is changed: its ``order`` is negative.
+    """
+
+    start: int
+    end: int
+    text: str
+    order: int = 0
 
 
-def calls_of_ours(modules: Sequence[Module]) -> dict[str, list[tuple[Call, Builtin]]]:
-    """The calls and replacements (by ``with``) of our builtins in each file that has any.
+Calls = Mapping[str, Sequence[tuple[Call, Builtin]]]
+"""The calls in each file that has any."""
+
+
+def calls_of_ours(modules: Sequence[Module]) -> Calls:
+    """The calls and replacements (by ``with``) of our builtins.
 
     A module that calls one that reads the clock gets that among its reads: it reads ``input.time``.
     """
+    found = calls_among(modules, BUILTINS)
+    for module in modules:
+        for call, builtin in found.get(module.file, ()):
+            if builtin.clock:
+                module.reads.setdefault(("time",), call.line)
+    return found
+
+
+def calls_among(modules: Sequence[Module], builtins: Mapping[str, Builtin]) -> Calls:
+    """The calls and replacements of ``builtins``, which are given by their names."""
     functions = {path for module in modules for path, _ in module.functions}
     found = defaultdict(list)
     for module in modules:
         for call in (*module.calls, *module.replaced):
-            builtin = BUILTINS.get(".".join(call.name))
+            builtin = builtins.get(".".join(call.name))
             if builtin is not None and is_builtin(module, call.name, functions):
                 found[module.file].append((call, builtin))
-                if builtin.clock:
-                    module.reads.setdefault(("time",), call.line)
     return dict(found)
 
 
-def not_installed(calls: Mapping[str, Iterable[tuple[Call, Builtin]]]) -> Iterator[Fault]:
+def not_installed(calls: Calls) -> Iterator[Fault]:
     """The calls of builtins whose library is not there."""
     for file, of_file in calls.items():
         for call, builtin in of_file:
@@ -51,12 +74,22 @@ def is_installed(builtin: Builtin) -> bool:
     return not builtin.needs or _there(builtin.needs)
 
 
+def builtins_of(calls: Calls) -> set[Builtin]:
+    """Those that are called."""
+    return {builtin for of_file in calls.values() for _, builtin in of_file}
+
+
+def edits_of_calls(calls: Iterable[tuple[Call, Builtin]]) -> list[Edit]:
+    """What sends calls to our functions in Rego."""
+    return [Edit(*place, called) for place, called in {(c.start, c.end): b.called for c, b in calls}.items()]
+
+
 def hosted(
-    files: Mapping[str, str], calls: Mapping[str, Sequence[tuple[Call, Builtin]]]
+    files: Mapping[str, str], edits: Mapping[str, Iterable[Edit]], builtins: Iterable[Builtin]
 ) -> tuple[dict[str, str], list[Builtin]]:
-    """The files with their calls written anew and those of our functions; and the builtins that they use."""
-    texts = {name: _rewritten(text, [call for call, _ in calls.get(name, ())]) for name, text in files.items()}
-    used = sorted({builtin for of_file in calls.values() for _, builtin in of_file}, key=lambda builtin: builtin.name)
+    """The files as ``edits`` change them, with those of the functions of ``builtins``; and these, sorted."""
+    texts = {name: _rewritten(text, edits.get(name, ())) for name, text in files.items()}
+    used = sorted(set(builtins), key=lambda builtin: builtin.name)
     packages: dict[tuple[str, ...], list[str]] = defaultdict(list)
     for builtin in used:
         packages[builtin.package].append(builtin.text())
@@ -83,11 +116,11 @@ def _there(module: str) -> bool:
     return True
 
 
-def _rewritten(text: str, calls: Iterable[Call]) -> str:
-    """The text with our names in the place of the builtins'. The tree counts in bytes."""
+def _rewritten(text: str, edits: Iterable[Edit]) -> str:
+    """The text after ``edits``. The tree counts in bytes."""
     given, at = text.encode(), 0
     written: list[bytes] = []
-    for start, call in sorted({call.start: call for call in calls}.items()):
-        written += (given[at:start], f"data.{PACKAGE}.{'.'.join(call.name)}".encode())
-        at = call.end
+    for edit in sorted(edits, key=lambda edit: (edit.start, edit.order)):
+        written += (given[at : edit.start], edit.text.encode())
+        at = edit.end
     return b"".join((*written, given[at:])).decode()

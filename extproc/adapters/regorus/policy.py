@@ -16,22 +16,20 @@ import subprocess
 import sys
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import suppress
-from functools import lru_cache
+from functools import lru_cache, partial
 from pathlib import Path as FilePath
 from typing import Any, Final
 
 import orjson
-
-# A stack trace for each error that a policy makes costs sixty megabytes at the first and tens of microseconds at each.
-# The library reads this when it meets the first error.
-os.environ.setdefault("RUST_LIB_BACKTRACE", "0")
 import regorus
 
 import extproc
-from extproc.adapters.regorus.builtins.builtin import Builtin
 from extproc.adapters.regorus.builtins.table import BUILTINS
 from extproc.adapters.regorus.differences import DIFFERING, builtin_differs, differing
-from extproc.adapters.regorus.hosting import calls_of_ours, hosted, not_installed, register
+from extproc.adapters.regorus.engines import PLACE, Engines, add_policies, engine_with, fault_of, is_wide
+from extproc.adapters.regorus.guards import can_throw, first_form, second_form
+from extproc.adapters.regorus.hosting import calls_of_ours, not_installed
+from extproc.adapters.regorus.newer_syntax import in_older_syntax
 from extproc.adapters.regorus.rego_ast import (
     Module,
     Path,
@@ -47,7 +45,6 @@ from extproc.adapters.regorus.rego_ast import (
     resolve_call,
     unknown_names,
 )
-from extproc.adapters.regorus.syntax_hints import with_hint
 from extproc.adapters.regorus.unused import unused
 from extproc.datapath.model import PolicyVerdict
 from extproc.datapath.policy_input import InputPaths
@@ -55,13 +52,10 @@ from extproc.datapath.verdict import check_verdict
 from extproc.errors import Fault, InvalidInput
 from extproc.lifeline import Lifeline, hang_on
 from extproc.names import Reason
-from extproc.resources.policies import MAX_FILE_BYTES, PolicySources
+from extproc.resources.policies import PolicySources
 
 CHECK_CPU_SECONDS: Final = 10
 MAX_TREE_BYTES: Final = 32 * 1_048_576
-MAX_HOSTED_BYTES: Final = 4 * MAX_FILE_BYTES
-"""Of a file, a line or the number of lines, with the calls of our builtins written anew."""
-
 MAX_FAULTS: Final = 100
 """Faults that are listed of one set of policies; they travel to the supervisor on one line."""
 
@@ -70,8 +64,10 @@ _OF_A_FILE: Final = frozenset(
 )
 """Codes of what is wrong in a file whatever other files define."""
 
-FORBIDDEN_BUILTINS: Final = frozenset({"http.send", "time.now_ns", "opa.runtime", "net.lookup_ip_addr", "trace"})
-FORBIDDEN_FAMILIES: Final = ("rand.", "uuid.")
+FORBIDDEN_BUILTINS: Final = frozenset(
+    {"http.send", "time.now_ns", "opa.runtime", "net.lookup_ip_addr", "trace", "uuid.rfc4122"}
+)
+FORBIDDEN_FAMILIES: Final = ("rand.",)
 
 
 class RegorusEngine:
@@ -83,7 +79,7 @@ class RegorusEngine:
         Raises:
             InvalidInput: with all that ``check_sources`` finds.
         """
-        self._engine, self._modules, faults = _examine(sources)
+        self._engines, self._modules, faults = _examine(sources)
         if faults:
             raise InvalidInput(_listed(faults))
         self._revision = sources.revision
@@ -164,25 +160,14 @@ class RegorusEngine:
         """``data.<path>``, or ``_UNDEFINED``. Most often that is one rule, which costs half as much as a query."""
         try:
             # As JSON: a lone surrogate in a Python string kills the process, orjson refuses it.
-            self._engine.set_input_json(orjson.dumps(document).decode())
+            text = orjson.dumps(document).decode()
             rule = self._rules.get(path)
-            return self._of_rule(rule) if rule is not None else self._of_query(engine_path(tuple(path.split("/"))))
-        except BaseException as error:
-            if type(error).__name__ == "PanicException":  # a Rust panic, deliberately no Exception
-                raise RuntimeError("the engine panicked") from error
-            raise
+            if rule is not None:
+                return self._engines.ask(text, partial(_of_rule, rule))
+            return self._engines.ask(text, partial(_of_query, engine_path(tuple(path.split("/")))))
         finally:
             if self._prints:
-                self._engine.take_prints()
-
-    def _of_rule(self, rule: str) -> Any:
-        value = self._engine.eval_rule(rule)
-        # Null is a value, and the engine says None to both.
-        return value if value is not None or self._engine.eval_rule_as_json(rule) == "null" else _UNDEFINED
-
-    def _of_query(self, query: str) -> Any:
-        found = self._engine.eval_query(query)["result"]
-        return found[0]["expressions"][0]["value"] if found else _UNDEFINED
+                self._engines.take_prints()
 
 
 def check_sources(sources: PolicySources, cpu_seconds: int = CHECK_CPU_SECONDS) -> list[Fault]:
@@ -232,11 +217,11 @@ def _listed(faults: list[Fault]) -> list[Fault]:
     return [*faults[:MAX_FAULTS], Fault("too_many_faults", message)]
 
 
-def _examine(sources: PolicySources) -> tuple[Any, list[Module], list[Fault]]:
-    """The engine, what its policies refer to, and all that is wrong with them."""
-    engine, modules, faults = load(sources)
+def _examine(sources: PolicySources) -> tuple[Engines, list[Module], list[Fault]]:
+    """The engines, what their policies refer to, and all that is wrong with them."""
+    engines, modules, faults = load(sources)
     if faults:
-        return engine, [], _by_place([*faults, *_of_other_files(sources, faults)])
+        return engines, [], _by_place([*faults, *_of_other_files(sources, faults)])
     faults = [
         *_faults_of_calls(modules),
         *_faults_of_names(modules),
@@ -248,10 +233,11 @@ def _examine(sources: PolicySources) -> tuple[Any, list[Module], list[Fault]]:
     if not faults:
         try:
             # The first query compiles everything: it finds what is left to find, and no request has to wait for it.
-            engine.eval_query("true")
+            for engine in engines.each():
+                engine.eval_query("true")
         except RuntimeError as error:
-            faults.append(_fault("policy_compile", error))
-    return engine, modules, _by_place(faults)
+            faults.append(fault_of("policy_compile", error))
+    return engines, modules, _by_place(faults)
 
 
 def _by_place(faults: Iterable[Fault]) -> list[Fault]:
@@ -269,61 +255,57 @@ def _of_other_files(sources: PolicySources, faults: Sequence[Fault]) -> Iterator
     yield from (fault for fault in found if fault.code in _OF_A_FILE)
 
 
-def load(sources: PolicySources) -> tuple[Any, list[Module], list[Fault]]:
-    """An engine with the sources, and what these refer to. It has those of our builtins that they call."""
-    engine, faults = engine_of(sources.files, sources.data)
+def load(sources: PolicySources) -> tuple[Engines, list[Module], list[Fault]]:
+    """Engines with the sources, and what these refer to. They have those of our builtins that they call."""
+    with_data, faults = engine_with(sources.data)
+    engine = with_data.clone()
+    files = {name: in_older_syntax(text) for name, text in sources.files.items()}
+    faults += add_policies(engine, files)
     if faults:
-        return engine, [], faults
+        return Engines(engine), [], faults
     text = engine.get_ast_as_json()
     if len(text) > MAX_TREE_BYTES:
-        return engine, [], [Fault("policy_too_complex", "the syntax tree of these policies is too large")]
+        return Engines(engine), [], [Fault("policy_too_complex", "the syntax tree of these policies is too large")]
     try:
         tree = orjson.loads(text)
         modules = read_modules(tree)
         faults = list(differing(tree))
     except (orjson.JSONDecodeError, RecursionError):
-        return engine, [], [Fault("policy_too_complex", "the policies nest too deeply")]
-    calls = calls_of_ours(modules)
-    faults += not_installed(calls)
-    if calls and not faults:
-        files, builtins = hosted(sources.files, calls)
-        engine, faults = engine_of(files, sources.data, builtins)
-    return engine, modules, faults
-
-
-def engine_of(
-    files: Mapping[str, str], data: Mapping[str, Any], builtins: Iterable[Builtin] = ()
-) -> tuple[Any, list[Fault]]:
-    """An engine with policies and data as they are, that asks Python for ``builtins``; and what is wrong with them."""
-    engine = regorus.Engine()
-    # A certificate on a line of its own is longer than the engine's 1024 columns, and our names lengthen a line.
-    bounds = dict.fromkeys(("max_col", "max_file_bytes", "max_lines"), MAX_HOSTED_BYTES)
-    engine.set_policy_length_config(**bounds)
-    engine.set_gather_prints(True)  # else print() writes the input to stderr
-    register(engine, builtins)
-    faults: list[Fault] = []
-    for name in sorted(files):
-        try:
-            engine.add_policy(name, files[name])
-        except RuntimeError as error:
-            fault = _fault("policy_syntax", error)
-            message = with_hint(fault.message, files[name], fault.line)
-            faults.append(Fault(fault.code, message, fault.file or name, fault.line))
-    if not faults:
-        try:
-            engine.add_data_json(json.dumps(data))
-        except RuntimeError as error:
-            faults.append(_fault("policy_data_invalid", error))
-    return engine, faults
+        return Engines(engine), [], [Fault("policy_too_complex", "the policies nest too deeply")]
+    faults += not_installed(calls_of_ours(modules))
+    if faults:
+        return Engines(engine), modules, faults
+    first, second = first_form(files, tree, modules), second_form(files, tree, modules)
+    if first.builtins:
+        engine = with_data.clone()
+        faults += add_policies(engine, *first)
+    careful = None
+    if can_throw(second):
+        careful = with_data.clone()
+        faults += add_policies(careful, *second)
+    wide = is_wide(json.dumps(sources.data, ensure_ascii=False)) or any(map(is_wide, sources.files.values()))
+    return Engines(engine, careful, wide=wide), modules, faults
 
 
 def syntax_tree(files: Mapping[str, str]) -> list[dict[str, Any]]:
     """The engine's syntax tree of policies that it takes. Raises ``InvalidInput`` where it takes them not."""
-    engine, faults = engine_of(files, {})
+    engine, _ = engine_with({})
+    faults = add_policies(engine, {name: in_older_syntax(text) for name, text in files.items()})
     if faults:
         raise InvalidInput(faults)
     found: list[dict[str, Any]] = orjson.loads(engine.get_ast_as_json())
     return found
+
+
+def _of_rule(rule: str, engine: Any) -> Any:
+    value = engine.eval_rule(rule)
+    # Null is a value, and the engine says None to both.
+    return value if value is not None or engine.eval_rule_as_json(rule) == "null" else _UNDEFINED
+
+
+def _of_query(query: str, engine: Any) -> Any:
+    found = engine.eval_query(query)["result"]
+    return found[0]["expressions"][0]["value"] if found else _UNDEFINED
 
 
 def _rules(modules: Sequence[Module]) -> dict[str, str]:
@@ -439,10 +421,7 @@ def _shortened(name: str) -> str:
 
 _UNDEFINED: Final = object()
 _LONGEST_NAME: Final = 200
-_LONGEST_MESSAGE: Final = 1000
 _IDENTIFIER: Final = re.compile(r"[A-Za-z_][A-Za-z0-9_]*")
-_PLACE: Final = re.compile(r"--> (?P<file>.+?):(?P<line>\d+):\d+")
-_ERROR: Final = re.compile(r"^error: (?P<text>.+)", re.MULTILINE)
 # The engine quotes values, and values are the clients' business: only what is known to hold none is passed on.
 _SAFE: Final = re.compile(
     r"divide by zero|rule conflicts with rule|rules must not produce multiple outputs|generated multiple times"
@@ -456,7 +435,7 @@ _SAFE: Final = re.compile(
 def _explain(error: Exception) -> str:
     """An evaluation's error as a sentence: the place and the kind, never a value of the input."""
     text = str(error).partition("Stack backtrace")[0]
-    place = _PLACE.search(text)
+    place = PLACE.search(text)
     kind = _SAFE.search(text)
     what = kind[0] if kind else "the evaluation failed"
     if isinstance(error, orjson.JSONEncodeError):
@@ -466,19 +445,8 @@ def _explain(error: Exception) -> str:
 
 def said_of(error: Exception) -> str:
     """The engine's word on a failure, and where it is; with values, which are for their author alone."""
-    fault = _fault("policy_error", error)
+    fault = fault_of("policy_error", error)
     return f"{fault.file}:{fault.line}: {fault.message}" if fault.file else fault.message
-
-
-def _fault(code: str, error: Exception) -> Fault:
-    """The engine's word on a policy's text, without its drawing and stack trace."""
-    text = str(error).partition("Stack backtrace")[0].strip()
-    place = _PLACE.search(text)
-    found = _ERROR.search(text)
-    message = found["text"] if found else text.splitlines()[0] if text else "the engine gave no reason"
-    return Fault(
-        code, message[:_LONGEST_MESSAGE], place["file"] if place else None, int(place["line"]) if place else None
-    )
 
 
 def main() -> None:

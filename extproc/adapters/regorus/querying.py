@@ -15,8 +15,9 @@ from typing import Any, Final
 import orjson
 
 from extproc.adapters.regorus.conditions import read_statements
-from extproc.adapters.regorus.hosting import calls_of_ours, hosted
-from extproc.adapters.regorus.policy import check_here, engine_of, load, said_of, syntax_tree
+from extproc.adapters.regorus.engines import add_policies, engine_with
+from extproc.adapters.regorus.guards import second_form
+from extproc.adapters.regorus.policy import check_here, load, said_of, syntax_tree
 from extproc.adapters.regorus.process import LimitedProcess, answer_questions
 from extproc.adapters.regorus.rego_ast import read_modules
 from extproc.errors import Fault, InvalidInput
@@ -83,11 +84,15 @@ class PolicyQuery:
     def _value(self, question: Mapping[str, Any]) -> list[dict[str, Any]]:
         """The value of an expression, in each of the ways in which it has one, as the engine says them."""
         files = {**self._sources.files, _FILE: f"{_HEAD}{self._query}{_TAIL}"}
-        _, modules, _ = load(PolicySources(files, self._sources.data, ""))
-        texts, builtins = hosted(files, calls_of_ours(modules))
+        tree = syntax_tree(files)
+        older = {entry["source"]["file"]: entry["source"]["contents"] for entry in tree}
+        texts, builtins = second_form(older, tree, read_modules(tree))
         text = texts.pop(_FILE)[len(_HEAD) : -len(_TAIL)]
-        engine, _ = engine_of(texts, self._sources.data, builtins)
-        _tell(engine, question)
+        engine, _ = engine_with(self._sources.data)
+        add_policies(engine, texts, builtins)
+        document = _input(question)
+        if document is not None:
+            engine.set_input_json(document)
         # The engine takes a negation that fails for one that holds where it is a query and no rule's condition.
         if (
             self._query.lstrip().startswith("not ")
@@ -103,18 +108,17 @@ class PolicyQuery:
         """The values of the names in each of the ways in which all conditions hold: of these the engine loses some."""
         names = "".join(f"{json.dumps(name)}: {name}, " for name in self._names).rstrip(", ")
         text = f"package dropout_query\n\nquery := [{{{names}}} |\n{self._query}\n]\n"
-        engine, _, faults = load(PolicySources({**self._sources.files, _FILE: text}, self._sources.data, ""))
+        engines, _, faults = load(PolicySources({**self._sources.files, _FILE: text}, self._sources.data, ""))
         if faults:
             raise InvalidInput(map(_placed, faults))
-        _tell(engine, question)
-        found = orjson.loads(engine.eval_rule_as_json("data.dropout_query.query"))
+        rule = "data.dropout_query.query"
+        found = orjson.loads(engines.ask(_input(question), lambda engine: engine.eval_rule_as_json(rule)))
         texts = [statement.text for statement in self._statements if statement.can_fail]
         return [{"expressions": [{"value": True, "text": text} for text in texts], "bindings": row} for row in found]
 
 
-def _tell(engine: Any, question: Mapping[str, Any]) -> None:
-    if "input" in question:
-        engine.set_input_json(orjson.dumps(question["input"]).decode())
+def _input(question: Mapping[str, Any]) -> str | None:
+    return orjson.dumps(question["input"]).decode() if "input" in question else None
 
 
 def _placed(fault: Fault) -> Fault:

@@ -62,7 +62,7 @@ class RegorusTests:
 
     def __init__(self, sources: PolicySources) -> None:
         self._sources = sources
-        self._engine, modules, faults = load(sources)
+        self._engines, modules, faults = load(sources)
         faults = faults or faults_of_tests(modules)
         if faults:
             raise InvalidInput(faults)
@@ -88,26 +88,30 @@ class RegorusTests:
         if path in self._of_cases:
             message = "it has a value for each case, which opa test alone counts: write a rule for each"
             return CheckedTest(*test, "error", message, ())
-        self._engine.set_input_json("{}")
         try:
-            passed = self._engine.eval_rule(engine_path(path)) is True
+            passed = self._engines.ask("{}", lambda engine: engine.eval_rule(engine_path(path))) is True
             failed = None if passed and self._single[test.name] else self._failed(test)
         except RuntimeError as error:
             # A test's values are its author's own: the whole message helps.
-            return CheckedTest(*test, "error", said_of(error), tuple(self._engine.take_prints()))
-        prints = tuple(self._engine.take_prints())
+            return CheckedTest(*test, "error", said_of(error), tuple(self._engines.take_prints()))
+        prints = tuple(self._engines.take_prints())
         passed = passed if self._single[test.name] else failed is None
         return CheckedTest(*test, "pass" if passed else "fail", None, prints, None if passed else failed)
 
     def covered(self) -> dict[str, list[int]]:
         """The lines that were evaluated since this was last asked."""
-        report = orjson.loads(self._engine.get_coverage_report_as_json())
-        self._engine.clear_coverage_data()
-        return {file["path"]: file["covered"] for file in report["files"] if file["path"] in self.lines}
+        found: dict[str, set[int]] = {}
+        for engine in self._engines.each():
+            for file in orjson.loads(engine.get_coverage_report_as_json())["files"]:
+                if file["path"] in self.lines:
+                    found.setdefault(file["path"], set()).update(file["covered"])
+            engine.clear_coverage_data()
+        return {file: sorted(lines) for file, lines in found.items()}
 
     def count_lines(self) -> None:
         """Have the engine count which lines it evaluates."""
-        self._engine.set_enable_coverage(True)
+        for engine in self._engines.each():
+            engine.set_enable_coverage(True)
 
     def _failed(self, test: FoundTest) -> FailedCondition | None:
         reasons = self._reasons

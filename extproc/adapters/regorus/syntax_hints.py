@@ -26,7 +26,6 @@ _HINTS: Final = (
         "conditions that hold together stand on lines of their own or have `;` between them, "
         "and what holds instead is another rule",
     ),
-    _Hint("invalid character", re.compile(r"\$[\"`]"), "text is put together by sprintf"),
     _Hint("invalid character", re.compile("'"), 'text is quoted by " or by `'),
 )
 

@@ -88,13 +88,13 @@ class Reasons:
         probes = _Probes(modules, found)
         self.definitions = probes.definitions
         self._probes = probes
-        self._engine, _, faults = load(PolicySources({**sources.files, **probes.files()}, sources.data, ""))
+        self._engines, _, faults = load(PolicySources({**sources.files, **probes.files()}, sources.data, ""))
         if faults:
             raise InvalidInput(faults)
 
     def say_input(self, document: Any) -> None:
         """The input from now on."""
-        self._engine.set_input_json(orjson.dumps(document).decode())
+        self._input = orjson.dumps(document).decode()
 
     def rules(self, entry: Path) -> list[ExplainedRule]:
         """The rule at ``entry`` and what it came to ask, each once, in the order in which they were come to."""
@@ -217,8 +217,8 @@ class Reasons:
 
     def _query(self, name: str, arguments: tuple[str, ...] | None) -> list[Any]:
         text = name if arguments is None else f"{name}({', '.join(arguments)})"
-        result = orjson.loads(self._engine.eval_query_as_json(text)).get("result", ())
-        return [each["expressions"][0]["value"] for each in result]
+        said = self._engines.ask(self._input, lambda engine: engine.eval_query_as_json(text))
+        return [each["expressions"][0]["value"] for each in orjson.loads(said).get("result", ())]
 
 
 class _Probes:

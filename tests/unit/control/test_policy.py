@@ -221,7 +221,7 @@ decision := true if input.actor == "no object"
 
 decision := {"allow": true, "version": "4"} if input.actor == "another field"
 
-decision := {"allow": 1 / (count(input.actor) - 8) > 0} if input.actor == "an error"
+decision := {"allow": regex.match(`(?=a)`, input.actor)} if input.actor == "an error"
 """
 """What each actor is told."""
 
@@ -253,7 +253,7 @@ def test_the_engine_answers(answers: ControlPolicies, changes: dict[str, Any], v
         ("undefined", "no value"),
         ("no object", "not an object"),
         ("another field", "a field other than"),
-        ("an error", "divide by zero"),
+        ("an error", "invalid regex"),
     ],
 )
 def test_an_answer_that_is_none_is_a_failure_that_says_why(answers: ControlPolicies, actor: str, what: str) -> None:

@@ -10,6 +10,9 @@ from __future__ import annotations
 from collections.abc import Callable, Sequence
 from typing import Any, Final, NamedTuple
 
+PACKAGE: Final = "dropout_builtins"
+"""Where the functions in Rego are, below ``data``."""
+
 PARAMETERS: Final = ("a", "b", "c", "d", "e")
 
 
@@ -24,6 +27,9 @@ class Builtin(NamedTuple):
     Without a ``function`` the ``rego`` is all of it.
 
     ``clock``: it reads ``input.time``. ``needs`` is the module of ours that imports what comes with the extra ``rego``.
+
+    ``rule`` is what the function in Rego is called where that cannot be the last part of the name: a rule ``count``
+    that calls ``count`` calls itself.
     """
 
     name: str
@@ -33,11 +39,17 @@ class Builtin(NamedTuple):
     arity: int = 0
     clock: bool = False
     needs: str = ""
+    rule: str = ""
 
     @property
     def package(self) -> tuple[str, ...]:
         """The parts of the name before the last."""
         return tuple(self.name.split(".")[:-1])
+
+    @property
+    def called(self) -> str:
+        """How the function in Rego is called from anywhere."""
+        return ".".join(("data", PACKAGE, *self.package, self.rule or self.name.rpartition(".")[2]))
 
     @property
     def host_arity(self) -> int:

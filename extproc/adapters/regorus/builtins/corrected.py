@@ -6,26 +6,13 @@ Where ours cannot be sure of OPA's answer, the evaluation ends: ``0 / 0`` throws
 from __future__ import annotations
 
 import re
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Mapping
 from decimal import Decimal
-from typing import Any, Final
+from typing import Final
 
 from extproc.adapters.regorus.builtins.builtin import Builtin
 
 _NUMBER: Final = r"[+-]?([0-9]+[.]?[0-9]*|[.][0-9]+)([eE][+-]?[0-9]{1,6})?"
-
-
-def _only_if(name: str, pattern: str) -> Builtin:
-    """The engine's own, for texts that OPA has an answer to; the engine throws at others, or takes minutes."""
-    last = name.rpartition(".")[2]
-    rego = f'{last}(a) := {name}(a) if {{ is_string(a); regex.match(`^{pattern}$`, replace(a, "\\"", "")) }}'
-    return Builtin(name, ("string",), None, rego)
-
-
-def _is_valid(name: str) -> Builtin:
-    """The engine's own, which throws where it is given no text."""
-    rego = f"is_valid(a) := {name}(a) if is_string(a)\n\nis_valid(a) := false if not is_string(a)"
-    return Builtin(name, ("any",), None, rego)
 
 
 def _count(text: str, part: str) -> int:
@@ -48,87 +35,138 @@ def _replace_n(patterns: Mapping[str, str], text: str) -> str:
     return "".join(out)
 
 
-def _sprintf(form: str, values: Sequence[Any]) -> str:
-    given = iter(values)
-    text = _VERB.sub(lambda verb: _formatted(verb, given), form)
-    if next(given, _END) is not _END:
-        raise ValueError
-    return text
+def _parse_bytes(text: str) -> int:
+    """Bytes, cut towards zero. The engine has no numbers of its own that are as large as what ends here."""
+    parts = _BYTES.fullmatch(text.replace('"', ""))
+    if parts is None:
+        raise ValueError("no number with a unit")
+    unit = parts["unit"].lower().removesuffix("b")
+    power = "kmgtpe".index(unit[0]) + 1 if unit else 0
+    found = Decimal(parts["number"]) * (1024 if unit.endswith("i") else 1000) ** power
+    return int(found) if abs(found) < _TOO_LARGE else _TOO_LARGE
 
 
-def _formatted(verb: re.Match[str], given: Iterator[Any]) -> str:
-    """One verb's text; raises for what Go marks as an error, and what is not sure."""
-    if verb[0] == "%%":
-        return "%"
-    value, kind = next(given), verb["kind"]
-    if kind in ("d", "x", "X") and type(value) is int and not verb["digits"]:
-        return format(value, kind)
-    if kind == "f" and type(value) is float:
-        return f"{value:.{verb['digits'] or 6}f}"
-    if kind == "v" and not verb["digits"]:
-        if isinstance(value, float):
-            return _float(value, 6)
-        return value if isinstance(value, str) else _term(value)
-    if kind == "s" and not verb["digits"] and not _is_number(value):
-        return value if isinstance(value, str) else _term(value)
-    raise ValueError
+_BYTES: Final = re.compile(rf"(?P<number>{_NUMBER})(?P<unit>(?:[kKmMgGtTpPeE][iI]?)?[bB]?)")
+_TOO_LARGE: Final = 2**64
+"""The engine does not take it: the evaluation ends."""
 
 
-def _term(value: Any) -> str:
-    """A value as OPA prints it."""
-    match value:
-        case None | bool():
-            return "null" if value is None else str(value).lower()
-        case str() if value.isascii() and value.isprintable():
-            return '"' + value.replace("\\", "\\\\").replace('"', '\\"') + '"'
-        case int() if abs(value) < 10**21:
-            return str(value)
-        case float():
-            return _float(value, 21)
-        case list():
-            return f"[{', '.join(map(_term, value))}]"
-        case dict():
-            return "{" + ", ".join(f"{_term(key)}: {_term(each)}" for key, each in sorted(value.items())) + "}"
-        case set():
-            return "{" + ", ".join(map(_term, sorted(value))) + "}" if value else "set()"
-    raise ValueError
+def _quote_meta(text: str) -> str:
+    return re.sub(r"[*?\\\[\]{}]", r"\\\g<0>", text)
 
 
-def _float(value: float, large: int) -> str:
-    """The shortest text that is this number, as Go writes it; with an exponent from ``large`` on."""
-    number = Decimal(repr(value)).normalize()
-    exponent = number.adjusted()
-    if -4 <= exponent < large:
-        return f"{number:f}"
-    digits = "".join(map(str, number.as_tuple().digits))
-    mantissa = digits[0] + (f".{digits[1:]}" if digits[1:] else "")
-    return f"{'-' if value < 0 else ''}{mantissa}e{exponent:+03d}"
+def _alternatives(pattern: str) -> list[str]:
+    """The patterns that one with alternatives in braces stands for. Raises for what is not sure."""
+    if re.search(r"[\\\[]", pattern):
+        raise ValueError("what is quoted, or one of several characters")
+    waiting, found = [pattern], []
+    while waiting:
+        at = waiting.pop()
+        braces = re.search(r"\{([^{}]*)\}", at)
+        if braces is None:
+            found.append(at)
+        else:
+            waiting += [at[: braces.start()] + each + at[braces.end() :] for each in braces[1].split(",")]
+        if len(waiting) + len(found) > _MAX_ALTERNATIVES:
+            raise ValueError("too many alternatives")
+    return found
 
 
-def _is_number(value: Any) -> bool:
-    return isinstance(value, (int, float)) and not isinstance(value, bool)
+_MAX_ALTERNATIVES: Final = 1_000
 
-
-_END: Final = object()
-_VERB: Final = re.compile(r"%%|%(?:\.(?P<digits>[0-9]{1,2}))?(?P<kind>.?)", re.DOTALL)
-
-_SPRINTF: Final = """sprintf(a, b) := found[0 / count(found)] if {
-	is_string(a)
-	is_array(b)
-	found := host.sprintf(a, b)
-}"""
 _GLOB: Final = r"""match(a, b, c) := found if {
-	0 / count([1 | not regex.match(`[{,],|[{,]\}`, a)]) == 0
+	match_can_be_asked(a, b, c)
+	not match_has_empty_alternative(a)
 	found := glob.match(a, b, c)
+}
+
+match(a, b, c) := count(found) > 0 if {
+	match_can_be_asked(a, b, c)
+	match_has_empty_alternative(a)
+	patterns := host.glob.match(a)
+	found := [1 | some pattern in patterns[0 / count(patterns)]; glob.match(pattern, b, c)]
+}
+
+match_has_empty_alternative(a) if regex.match(`[{,],|[{,]\}`, a)
+
+match_can_be_asked(a, b, c) if {
+	is_string(a)
+	is_string(c)
+	match_delimiters(b)
+}
+
+match_delimiters(b) if is_null(b)
+
+match_delimiters(b) if {
+	is_array(b)
+	every x in b { is_string(x); regex.match("^(?s:.)$", x) }
 }"""
+
+_JSON_IS_VALID: Final = """is_valid(a) := json.is_valid(a) if is_string(a)
+
+is_valid(a) := false if not is_string(a)"""
+
+_SEMVER_IS_VALID: Final = """is_valid(a) := semver.is_valid(trim_prefix(a, "v")) if is_string(a)
+
+is_valid(a) := false if not is_string(a)"""
+
+_SEMVER_COMPARE: Final = """compare(a, b) := semver.compare(x, y) if {
+	is_string(a)
+	is_string(b)
+	x := trim_prefix(a, "v")
+	y := trim_prefix(b, "v")
+	semver.is_valid(x)
+	semver.is_valid(y)
+}"""
+
+# The engine panics at an array that is empty.
+_SUBSET: Final = """subset(a, b) := object.subset(a, b) if {
+	concat(" ", [type_name(a), type_name(b)]) in {"array array", "array set", "object object", "set set"}
+	b != []
+}
+
+subset(a, []) if is_array(a)"""
+
+_TO_NUMBER: Final = r"""number_of(a) := to_number(a) if type_name(a) in {"boolean", "null", "number"}
+
+number_of(a) := to_number(a) if {
+	is_string(a)
+	regex.match(`^[-+]?([0-9]+[.]?[0-9]*|[.][0-9]+|0[xX].*[pP].*)([eE][-+]?[0-9]+)?$`, a)
+}"""
+
+
+# The engine throws at other texts, or takes minutes.
+_PARSE: Final = rf"""parse(a) := units.parse(a) if {{
+	is_string(a)
+	regex.match(`^{_NUMBER}(m|[kKMgGtTpPeE]|[kKmMgGtTpPeE][iI])?$`, replace(a, "\"", ""))
+}}"""
+
+
+# The engine does not shift by as much as this.
+_SHIFT: Final = """rsh(a, b) := bits.rsh(a, min([b, 1024])) if {
+	every x in [a, b] { is_number(x); floor(x) == x }
+	b >= 0
+}"""
+
+
+def _index(name: str, rule: str) -> Builtin:
+    rego = f'{rule}(a, b) := {name}(a, b) if {{ is_string(a); is_string(b); b != "" }}'
+    return Builtin(name, ("string", "string"), None, rego, rule=rule)
+
 
 BUILTINS: Final = (
-    _only_if("units.parse", rf"{_NUMBER}(m|[kKMgGtTpPeE]|[kKmMgGtTpPeE][iI])?"),
-    _only_if("units.parse_bytes", rf"{_NUMBER}([kKmMgGtTpPeE][iI]?[bB]?)?"),
-    _is_valid("json.is_valid"),
-    _is_valid("semver.is_valid"),
+    Builtin("bits.rsh", ("number", "number"), None, _SHIFT),
+    Builtin("glob.match", ("string", "any", "string"), _alternatives, _GLOB, arity=1),
+    Builtin("glob.quote_meta", ("string",), _quote_meta),
+    _index("indexof", "index_of"),
+    _index("indexof_n", "indexes_of"),
+    Builtin("json.is_valid", ("any",), None, _JSON_IS_VALID),
+    Builtin("object.subset", ("any", "any"), None, _SUBSET),
+    Builtin("semver.compare", ("string", "string"), None, _SEMVER_COMPARE),
+    Builtin("semver.is_valid", ("any",), None, _SEMVER_IS_VALID),
     Builtin("strings.count", ("string", "string"), _count),
     Builtin("strings.replace_n", ("object", "string"), _replace_n),
-    Builtin("sprintf", ("string", "array"), _sprintf, _SPRINTF, arity=2),
-    Builtin("glob.match", ("string", "any", "string"), None, _GLOB),
+    Builtin("to_number", ("any",), None, _TO_NUMBER, rule="number_of"),
+    Builtin("units.parse", ("string",), None, _PARSE),
+    Builtin("units.parse_bytes", ("string",), _parse_bytes),
 )

@@ -89,6 +89,26 @@ def verifies(key: Any, alg: str, signed: bytes, signature: bytes, *, strict: boo
         return False
 
 
+def signature(key: Any, alg: str, signed: bytes) -> bytes:
+    """The signature of ``signed`` by a private key or a secret.
+
+    Raises:
+        NotImplementedError: it would be made by chance.
+        ValueError: the key is none for the algorithm.
+    """
+    digest = _HASHES.get(alg[2:])
+    match alg[:2], key:
+        case "HS", bytes() if digest is not None:
+            return hmac.digest(key, signed, digest.name)
+        case "RS", rsa.RSAPrivateKey() if digest is not None:
+            return key.sign(signed, padding.PKCS1v15(), digest)
+        case "Ed", ed25519.Ed25519PrivateKey() if alg == "EdDSA":
+            return key.sign(signed)
+        case ("PS", rsa.RSAPrivateKey()) | ("ES", ec.EllipticCurvePrivateKey()):
+            raise NotImplementedError(alg)
+    raise ValueError("no key for this algorithm")
+
+
 def _verifies(key: Any, alg: str, signed: bytes, signature: bytes, *, strict: bool) -> bool:
     digest = _HASHES.get(alg[2:])
     match alg[:2], key:

@@ -6,9 +6,22 @@ from collections.abc import Mapping
 from itertools import chain
 from typing import Final
 
-from extproc.adapters.regorus.builtins import cidr, corrected, hashing, tokens
+from extproc.adapters.regorus.builtins import (
+    added,
+    cidr,
+    corrected,
+    documents,
+    hashing,
+    printing,
+    regexes,
+    times,
+    tokens,
+    urls,
+)
 from extproc.adapters.regorus.builtins.builtin import Builtin
 
+_FAMILIES: Final = (added, cidr, corrected, documents, hashing, printing, regexes, times, tokens, urls)
+
 BUILTINS: Final[Mapping[str, Builtin]] = {
-    builtin.name: builtin for builtin in chain(cidr.BUILTINS, corrected.BUILTINS, hashing.BUILTINS, tokens.BUILTINS)
+    builtin.name: builtin for builtin in chain.from_iterable(family.BUILTINS for family in _FAMILIES)
 }

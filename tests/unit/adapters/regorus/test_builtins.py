@@ -81,21 +81,27 @@ def test_a_policy_cannot_name_our_functions_by_where_they_are() -> None:
 
 def test_only_the_builtins_that_policies_use_are_given_to_the_engine(monkeypatch: pytest.MonkeyPatch) -> None:
     given = []
-    register = "extproc.adapters.regorus.policy.register"
+    register = "extproc.adapters.regorus.engines.register"
     monkeypatch.setattr(register, lambda _, builtins: given.append([builtin.name for builtin in builtins]))
-    engine_of("package routing\n\ndecision := count([1])\n")
+    engine_of("package routing\n\ndecision := input.x\n")
     assert given == [[]]
     engine_of('package routing\n\ndecision := [crypto.md5("a"), crypto.md5("b")]\n')
     assert given[1:] == [[], ["crypto.md5"]]
 
 
+def test_a_policy_in_which_nothing_can_throw_has_one_engine_and_its_own_text() -> None:
+    assert engine_of("package routing\n\ndecision := input.x\n")._engines.second is None
+    engines = engine_of("package routing\n\ndecision := count(input.x) + 1\n")._engines
+    assert "count(input.x) + 1" in str(engines.first.get_policies())
+    assert engines.second is not None
+
+
 def test_faults_name_the_line_as_it_is_written() -> None:
     text = 'package routing\n\ndecision := crypto.md5("a") + {"a": crypto.md5("b")}.b\n\nx := no.such("a")\n'
     assert [(fault.code, fault.line) for fault in check_here(sources_of(text))] == [("policy_builtin_missing", 5)]
-    verdict = engine_of('package routing\n\nx := crypto.md5("a")\n\ndecision := 1 / 0 if x\n').evaluate(
-        "routing/decision", {}
-    )
-    assert verdict.message == "routing/decision.rego:5: divide by zero"
+    text = 'package routing\n\nx := crypto.md5("a")\n\ndecision := regex.match("(?=a)", x)\n'
+    verdict = engine_of(text).evaluate("routing/decision", {})
+    assert verdict.message == "routing/decision.rego:5: invalid regex"
 
 
 def test_a_line_may_be_as_long_as_a_file() -> None:

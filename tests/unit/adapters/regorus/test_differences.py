@@ -15,9 +15,13 @@ from tests.support.policies import engine_of, sources_of
         ('p := yaml.is_valid("a")', "policy_builtin_differs", "ask json.is_valid"),
         ("p if is_string(1) with is_string as yaml.is_valid", "policy_builtin_differs", "yaml.is_valid"),
         ("p := [v | [_, v] := walk(input)]", "policy_construct_differs", "write walk(x, [path, value])"),
-        ('p if "a", "a" in input.xs', "policy_construct_differs", "write x[key] == value"),
+        ('f($"{x}") := 1 if x = 1', "policy_construct_differs", "compare with it in the body"),
+        ('p := strings.render_template("{{if .a}}b{{end}}", {})', "policy_construct_differs", "write sprintf"),
         ("p := a if { not a = f(1)\n a = f(2) }\n\nf(x) := x", "policy_construct_differs", "a is negated"),
         ('p[q].r := 1 if some q in ["a"]\n\np.b.s := 2', "policy_construct_differs", "by one rule"),
+        ("p := yaml.marshal(1)", "policy_builtin_differs", "with json.marshal"),
+        ('p := sprintf("%d", [1e2])', "policy_construct_differs", "write it as it is printed"),
+        ('p := json.unmarshal("[1e400]")', "policy_construct_differs", "three digits"),
         ("default p.q.f(x) := 1", "policy_construct_differs", "write it as a function"),
         ("import future.keywords.not\n\np if not input.x", "policy_construct_differs", "the keyword not"),
         ("import rego.v2\n\np if not { input.x }", "policy_construct_differs", "rego.v2"),
@@ -56,6 +60,32 @@ def test_what_is_near_it_and_answered_alike_is_served(condition: str) -> None:
         ('strings.replace_n({"": "-", "é": "e"}, "aéb")', "-a-e-b-"),
         ('sprintf("%d", [units.parse("5Ki")])', "5120"),
         ('sprintf("%v", [json.is_valid(1)])', "false"),
+        ('sprintf("%05d|%-4s|%4s|%+d|%o", [7, "a", "b", 3, 8])', "00007|a   |   b|+3|10"),
+        ('sprintf("%d %s", ["a"])', "%!d(string=a) %!s(MISSING)"),
+        ('sprintf("a", [1, "b"])', "a%!(EXTRA int64=1, string=b)"),
+        ('sprintf("%v", [18446744073709551617 + 1])', "18446744073709551618"),
+        ('sprintf("%v", [glob.match("a{,b}", [], "a")])', "true"),
+        ('sprintf("%v", [glob.match("a{,b}", [], "ac")])', "false"),
+        ('sprintf("%v", [units.parse_bytes("-1.5")])', "-1"),
+        ('sprintf("%v", [semver.compare("v1.2.3", "1.2.3")])', "0"),
+        ('json.marshal("<&>")', r'"\u003c\u0026\u003e"'),
+        ('urlquery.decode("a%3Db&c")', "a=b&c"),
+        ('urlquery.encode("a*b c")', "a%2Ab+c"),
+        ('concat("|", regex.split("x*", "axb"))', "a|b"),
+        ('regex.replace("a{b", "{", "-")', "a-b"),
+        ('sprintf("%v", [regex.is_valid("{")])', "true"),
+        ('sprintf("%v", [json.remove({"a": 1}, ["a/b"])])', '{"a": 1}'),
+        ('sprintf("%v", [object.subset(["a"], [])])', "true"),
+        ('sprintf("%v", [[v | v := ("a", "b" in {"a", "b"})]])', "[false]"),
+        ('sprintf("%v", [(1, "b" in ["a", "b"])])', "true"),
+        ('concat("|", array.flatten([["a", "b"], "c"]))', "a|b|c"),
+        ('concat("|", strings.split_n("a.b.c", ".", 2))', "a|b"),
+        ('concat("|", strings.split_n("a.b.c", ".", -1))', "c"),
+        ('strings.render_template("{{.a}} {{ .b.c }} {{.d}}", {"a": "x", "b": {"c": 2}})', "x 2 <undefined>"),
+        ('uri.parse("https://u@h:8443/a%20b?q=1#f").port', "8443"),
+        ('sprintf("%v", [uri.is_valid("")])', "false"),
+        ('glob.quote_meta("[a]")', r"\[a\]"),
+        ('time.format([time.add_date(1706659200000000000, 0, 1, 0), "UTC", "2006-01-02"])', "2024-03-02"),
         ('sprintf("%v", [glob.match("{a,b}c", [], "ac")])', "true"),
     ],
 )
@@ -65,14 +95,26 @@ def test_builtins_that_the_engine_has_otherwise_answer_as_opa(call: str, answer:
 
 
 @pytest.mark.parametrize(
-    "call", ['units.parse("1e9999999999")', 'units.parse("a")', 'strings.replace_n({"a": 1}, "a")']
+    "call",
+    [
+        'units.parse("1e9999999999")',
+        'units.parse("a")',
+        'strings.replace_n({"a": 1}, "a")',
+        'indexof("a", "")',
+        'to_number(" 1")',
+        "object.subset(input, [])",
+        'regex.template_match("a", "a", "<<", ">")',
+    ],
 )
 def test_what_opa_leaves_undefined_is_undefined(call: str) -> None:
     verdict = engine_of(f"package routing\n\ndecision := {call}\n").evaluate("routing/decision", {})
     assert verdict.fault == "policy_undefined"
 
 
-@pytest.mark.parametrize("call", ['sprintf("%d", ["a"])', 'sprintf("%s", [])', 'glob.match("a{,b}", [], "a")'])
+@pytest.mark.parametrize(
+    "call",
+    ['sprintf("%q", ["a"])', 'sprintf("%*d", [1, 2])', 'glob.match("[a]{,b}", [], "a")', 'time.parse_ns("é2", "")'],
+)
 def test_what_is_not_sure_to_be_as_in_opa_ends_the_evaluation(call: str) -> None:
     verdict = engine_of(f"package routing\n\ndecision := {call}\n").evaluate("routing/decision", {})
     assert verdict.fault == "policy_error"

@@ -89,9 +89,9 @@ def test_an_error_costs_no_megabytes_where_rust_is_asked_for_stack_traces() -> N
 
 
 def test_an_evaluation_that_throws_is_an_error_with_its_place() -> None:
-    verdict = verdict_of('decision := {"allow": x == 1} if x := 1 / input.n', {"n": 0})
+    verdict = verdict_of('decision := {"allow": x} if x := regex.match("(?=a)", input.n)', {"n": "0"})
     assert verdict.fault is Reason.POLICY_ERROR
-    assert verdict.message == "routing/decision.rego:3: divide by zero"
+    assert verdict.message == "routing/decision.rego:3: invalid regex"
 
 
 @pytest.mark.parametrize(
@@ -142,15 +142,10 @@ def test_rules_that_contradict_each_other_are_an_error() -> None:
 @pytest.mark.parametrize(
     "expression",
     [
-        "upper(input.s) + 1",
-        "abs(input.s)",
-        "to_number(input.s)",
-        "time.parse_duration_ns(input.s)",
-        "json.unmarshal(input.s)",
-        "regex.match(input.s, input.s)",
+        'regex.match("(?=a)", input.s)',
+        'time.parse_ns("2 Jan", input.s)',
         "{k: v | some k in [input.s]; some v in [1, 2]}",
-        "union({input.s})",
-        "startswith(input.n, input.s)",
+        'sprintf("%q", [input.s])',
     ],
 )
 def test_no_value_of_the_input_is_in_an_error(expression: str) -> None:
@@ -287,16 +282,15 @@ FORBIDDEN = {
     "time.now_ns": "time.now_ns()",
     "rand.intn": 'rand.intn("s", 3)',
     "uuid.rfc4122": 'uuid.rfc4122("s")',
-    "uuid.parse": 'uuid.parse("s")',
     "opa.runtime": "opa.runtime()",
     "net.lookup_ip_addr": 'net.lookup_ip_addr("localhost")',
     "trace": 'trace("x")',
 }
 MISSING = {
-    "io.jwt.encode_sign": "io.jwt.encode_sign({}, {}, {})",
+    "graphql.parse_and_verify": "graphql.parse_and_verify({}, {}, {})",
     "crypto.x509.parse_certificates": 'crypto.x509.parse_certificates("x")',
     "graphql.is_valid": 'graphql.is_valid("x", "y")',
-    "strings.render_template": 'strings.render_template("x", {})',
+    "regex.globs_match": 'regex.globs_match("x", "y")',
     "no_such_function": "no_such_function(1)",
     "no.such.function": "no.such.function(1)",
 }

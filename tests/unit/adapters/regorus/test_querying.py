@@ -84,7 +84,7 @@ def test_what_is_refused_in_a_policy_is_refused_in_a_query(query: str, code: str
 def test_a_query_that_throws_or_does_not_end_is_a_fault_of_it() -> None:
     each = "in numbers.range(1, 100000)"
     for query, code, message in (
-        ("1 / 0", "policy_error", "divide by zero"),
+        ("{k: v | some k in [1]; some v in [1, 2]}", "policy_error", ""),
         (f"some x {each}; some y {each}; x * y == -1", "policy_too_slow", "the query takes more than 0.3 s"),
         ('"a": 1', "policy_error", ""),
     ):

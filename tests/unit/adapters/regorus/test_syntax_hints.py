@@ -14,7 +14,6 @@ MISTAKES = {
     "not in": ('decision := true if input.unit not in ["a"]', "write `not x in xs`"),
     "and": ("decision := true if input.draw < 10 and input.draw > 2", "stand on lines of their own"),
     "single quotes": ("decision := {'allow': true}", 'text is quoted by " or by `'),
-    "interpolation": ('decision := $"draw {input.draw}"', "text is put together by sprintf"),
 }
 
 

@@ -82,11 +82,17 @@ def test_a_rule_that_holds_has_nothing_that_failed(body: str) -> None:
 
 
 def test_a_condition_that_throws_is_named_with_what_it_says() -> None:
+    found = failed('x := input.x\nregex.match("(?=a)", x)', {"x": "a"})
+    assert found is not None
+    assert (found.condition, found.values["x"]) == ('regex.match("(?=a)", x)', "a")
+    assert found.error is not None
+    assert found.error.endswith("invalid regex")
+
+
+def test_a_condition_that_has_no_value_is_what_failed() -> None:
     found = failed("x := input.x\n1 / x > 1", {"x": 0})
     assert found is not None
-    assert (found.condition, found.values["x"]) == ("1 / x > 1", 0)
-    assert found.error is not None
-    assert found.error.endswith("divide by zero")
+    assert (found.condition, found.values["x"], found.error) == ("1 / x > 1", 0, None)
 
 
 def test_a_value_that_is_undefined_is_what_failed() -> None:
