@@ -180,7 +180,7 @@ class SqliteFile:
 
     def unreachable(self, code: str, message: str) -> Unreachable:
         """What is wrong with the file."""
-        return Unreachable.of(f"{self._prefix}_{code}", f"{self.path}: {message}")
+        return Unreachable.of(f"{self._prefix}_{code}", f"{self.path.absolute()}: {message}")
 
     @contextmanager
     def mapped(self) -> Iterator[None]:
