@@ -105,7 +105,8 @@ def test_apply_reads_standard_input(tmp_path: Path) -> None:
 def test_apply_of_a_folder_with_one_bad_document_writes_nothing(dropout: Dropout) -> None:
     Path("rollouts").mkdir()
     put("rollouts/a.yaml", document(CANARY, "a"))
-    put("rollouts/b.yaml", document({**CANARY, "canary": {"alias": "none"}}, "b"))
+    elsewhere = [{"path": {"value": "/elsewhere"}}]
+    put("rollouts/b.yaml", document({**CANARY, "match": elsewhere, "canary": {"alias": "none"}}, "b"))
     answer = dropout("apply", "-f", "rollouts", "-o", "json")
     assert (answer.exit_code, answer.codes) == (2, ["alias_unresolved"])
     assert not Path("dropout.db").exists()
