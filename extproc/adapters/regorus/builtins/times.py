@@ -17,6 +17,9 @@ _MONTHS: Final = 12
 
 _RFC3339: Final = "2006-01-02T15:04:05Z07:00"
 _LAYOUTS: Final = {"RFC3339": _RFC3339, "RFC3339Nano": "2006-01-02T15:04:05.999999999Z07:00"}
+_WITH_ZONES: Final = frozenset({"UnixDate", "RFC822", "RFC850", "RFC1123", "RFC3339Nano"})
+"""Layouts with what the engine writes otherwise: a zone's name, or as many digits as there are."""
+
 _PIECE: Final = re.compile(r"2006|01|02|15|04|05(?:[.,][09]+)?|Z07:00|-07:00|[-/:T .,]")
 _ANY_PIECE: Final = re.compile(r"[0-9]|Jan|Mon|MST|PM|pm|Z07")
 _PATTERNS: Final = {
@@ -101,6 +104,20 @@ def _may_parse_duration(text: str) -> bool:
     return True
 
 
+def _format(given: Any) -> dict[str, Any]:
+    """The text by RFC 3339; for a layout, which is the engine's to follow, whether it knows all of it."""
+    _moment(given)
+    nanoseconds, zone, layout = [*(given if isinstance(given, list) else [given]), "", ""][:3]
+    if layout:
+        return {"sure": "MST" not in layout and layout not in _WITH_ZONES}
+    seconds, rest = divmod(nanoseconds, _SECOND)
+    then = (_EPOCH + timedelta(seconds=seconds)).astimezone(UTC if zone in ("", "UTC") else ZoneInfo(zone))
+    fraction = f".{rest:09}".rstrip("0").rstrip(".")
+    offset = then.strftime("%z")
+    zone = "Z" if offset == "+0000" else f"{offset[:3]}:{offset[3:5]}"
+    return {"text": f"{then:%Y-%m-%dT%H:%M:%S}{fraction}{zone}"}
+
+
 # A larger number cannot be given to Python.
 _GIVEN: Final = (
     'type_name({0}) in {{"array", "number", "string"}}; '
@@ -131,13 +148,26 @@ _PARSE_NS: Final = """parse_ns(a, b) := time.parse_ns(a, b) if {
 }"""
 _TEXTS: Final = ("string", "string")
 
+_FORMAT: Final = f"""format(a) := found.text if {{
+	{_GIVEN.format("a")}
+	some found in host.time.format(a)
+}}
+
+format(a) := time.format(a) if {{
+	{_GIVEN.format("a")}
+	some found in host.time.format(a)
+	not found.text
+	0 / count([1 | found.sure]) == 0
+}}"""
+
 BUILTINS: Final = (
+    Builtin("time.format", ("any",), _format, _FORMAT),
     Builtin("time.add_date", ("any",) * 4, _add_date, _ADD_DATE),
     Builtin("time.parse_ns", _TEXTS, _may_parse, _PARSE_NS),
 )
 
 GUARDS: Final = (
-    *(_guard(f"time.{name}", _moment, "a") for name in ("clock", "date", "format", "weekday")),
+    *(_guard(f"time.{name}", _moment, "a") for name in ("clock", "date", "weekday")),
     _guard("time.diff", _moments, "a, b"),
     _guard("time.parse_rfc3339_ns", _may_parse_rfc3339, "a"),
     _guard("time.parse_duration_ns", _may_parse_duration, "a"),

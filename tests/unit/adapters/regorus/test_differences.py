@@ -84,6 +84,9 @@ def test_what_is_near_it_and_answered_alike_is_served(condition: str) -> None:
         ('strings.render_template("{{.a}} {{ .b.c }} {{.d}}", {"a": "x", "b": {"c": 2}})', "x 2 <undefined>"),
         ('uri.parse("https://u@h:8443/a%20b?q=1#f").port', "8443"),
         ('sprintf("%v", [uri.is_valid("")])', "false"),
+        ("time.format(1700000000120000000)", "2023-11-14T22:13:20.12Z"),
+        ('time.format([1700000000000000000, "Europe/Rome"])', "2023-11-14T23:13:20+01:00"),
+        ('time.format([1700000000000000000, "UTC", "2006-01-02"])', "2023-11-14"),
         ('glob.quote_meta("[a]")', r"\[a\]"),
         ('time.format([time.add_date(1706659200000000000, 0, 1, 0), "UTC", "2006-01-02"])', "2024-03-02"),
         ('sprintf("%v", [glob.match("{a,b}c", [], "ac")])', "true"),
@@ -113,7 +116,13 @@ def test_what_opa_leaves_undefined_is_undefined(call: str) -> None:
 
 @pytest.mark.parametrize(
     "call",
-    ['sprintf("%q", ["a"])', 'sprintf("%*d", [1, 2])', 'glob.match("[a]{,b}", [], "a")', 'time.parse_ns("é2", "")'],
+    [
+        'sprintf("%q", ["a"])',
+        'sprintf("%*d", [1, 2])',
+        'glob.match("[a]{,b}", [], "a")',
+        'time.parse_ns("é2", "")',
+        'time.format([1, "UTC", "RFC850"])',
+    ],
 )
 def test_what_is_not_sure_to_be_as_in_opa_ends_the_evaluation(call: str) -> None:
     verdict = engine_of(f"package routing\n\ndecision := {call}\n").evaluate("routing/decision", {})
