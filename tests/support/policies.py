@@ -67,7 +67,7 @@ def examples() -> list[Example]:
     """Every example in ``policies/README.md``."""
     text = (POLICIES / "README.md").read_text()
     found = []
-    for policy, cases in re.findall(r"```rego\n(.*?)```\n```jsonl\n(.*?)```", text, re.DOTALL):
+    for policy, cases in re.findall(r"```rego\n((?:(?!```).)*)```\n```jsonl\n(.*?)```", text, re.DOTALL):
         package = re.match(r"package (\w+)\n", policy)
         assert package is not None
         lines = [json.loads(line) for line in cases.splitlines()]
