@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import shutil
 from collections.abc import Callable, Iterator
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -108,7 +109,8 @@ def test_an_envoy_whose_folder_was_made_anew_is_told_of_everywhere_until_it_is_s
         assert environment.envoy is not None
         address = f"127.0.0.1:{environment.envoy.admin_port}"
         wait_until(lambda: environment.status()["weight"] == 5, "a first step")
-        assert environment.dropout.metric("dropout_envoy_delivered", envoy=address) == 1
+        delivered = partial(environment.dropout.metric, "dropout_envoy_delivered", envoy=address)
+        wait_until(lambda: delivered() == 1, "an Envoy that has what was rendered")
         shutil.rmtree(environment.envoy_dir)
         wait_until((environment.envoy_dir / ROUTES_FILE).exists, "routes in a folder made anew")
         anew = f"the folder {environment.envoy_dir} was removed and made anew"
