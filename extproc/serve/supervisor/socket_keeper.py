@@ -29,12 +29,12 @@ class SocketKeeper:
         self._sockets.bound(slot.config.endpoint)
 
     async def run(self) -> None:
-        """Look again and again, until cancelled."""
+        """Check again and again, until cancelled."""
         while True:
             await asyncio.sleep(_POLL_SECONDS)
-            await self.look()
+            await self._check()
 
-    async def look(self) -> None:
+    async def _check(self) -> None:
         """Connections that are open serve on, new ones find nobody until the worker has bound its socket again."""
         for slot in self._workers.slots:
             subject = f"worker {slot.config.index}"
