@@ -26,8 +26,8 @@ from extproc.lifeline import Lifeline, arm_dead_man_switch, hang_on
 from extproc.names import Reason
 from extproc.resources.policies import PolicySources
 
-WAIT_SECONDS: Final = 20.0
-"""What any answer may take on a machine that has much else to do, the load of the policies included."""
+WAIT_SECONDS: Final = 120.0
+"""What any answer may take where a process hardly gets to run, the load of the policies included."""
 
 _CHUNK: Final = 65536
 
@@ -36,7 +36,7 @@ class LimitedProcess:
     """A process that answers questions about one set of policies, by ``answer_questions`` in ``module``.
 
     It is started when it is first asked, and again after it was ended. An answer may use ``limit`` seconds of a
-    processor, and ``wait`` seconds in all.
+    processor. One that does not come in ``wait`` seconds says nothing of the policies: the process is ended.
     """
 
     def __init__(self, module: str, sources: PolicySources, limit: float, wait: float = WAIT_SECONDS) -> None:
@@ -51,8 +51,8 @@ class LimitedProcess:
         """What the process answers to ``question``; both are JSON.
 
         Raises:
-            TimeoutError: the answer took longer than it may.
-            EOFError, OSError: the process ended, or cannot be had.
+            TimeoutError: the answer took more of a processor than it may.
+            EOFError, OSError: the process ended, did not answer, or cannot be had.
             TypeError: the question is no JSON.
         """
         line = orjson.dumps(question)
@@ -106,7 +106,7 @@ class LimitedProcess:
         until, answer = time.monotonic() + self._wait, b""
         while not answer.endswith(b"\n"):
             if not select.select([self._process.stdout], [], [], max(0.0, until - time.monotonic()))[0]:
-                raise TimeoutError
+                raise EOFError
             more = os.read(self._process.stdout.fileno(), _CHUNK)
             if not more:
                 raise TimeoutError if self._process.wait() == -signal.SIGPROF else EOFError

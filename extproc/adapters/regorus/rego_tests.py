@@ -22,9 +22,6 @@ from extproc.resources.policies import TEST_SUFFIX, PolicySources
 TEST_SECONDS: Final = 5.0
 """Of a processor, that a test may take: as long as ``opa test`` gives it."""
 
-WAIT_SECONDS: Final = 120.0
-"""What a test, or loading them, may take on a machine that has much else to do: nobody waits but who can end it."""
-
 _TEST: Final = re.compile(r"(?:todo_)?test_")
 
 
@@ -155,7 +152,7 @@ def run_tests(
         pattern = re.compile(wanted)
     except re.error as error:
         raise InvalidInput.of("test_filter", f"it is no regular expression: {error}", field="--run") from None
-    with closing(LimitedProcess("extproc.adapters.regorus.rego_tests", sources, limit, WAIT_SECONDS)) as process:
+    with closing(LimitedProcess("extproc.adapters.regorus.rego_tests", sources, limit)) as process:
         found, lines = _found(process, coverage)
         counted = Coverage(lines) if coverage else None
         return CheckedTests(
