@@ -28,7 +28,8 @@ class StateFolder:
         """The state in ``folder``; where none is named, beside the file of the store at the URL ``store``.
 
         Raises:
-            InvalidInput: ``state_needed`` where there is neither; ``store_url`` when that is a path alone.
+            InvalidInput: ``state_needed`` where there is neither; ``store_url`` when that is a path alone, or names
+                nothing.
         """
         if folder is not None:
             return cls(f"{folder}/")
@@ -38,7 +39,15 @@ class StateFolder:
         if store and ":" not in store:
             message = f"{store!r} is no address of a store; did you mean 'sqlite:{store}'?"
             raise InvalidInput.of("store_url", message, field="--store")
-        message = f"{store!r} is no sqlite:PATH, beside whose file keys and labels are kept; name a folder for them"
+        if store in ("", "sqlite:"):
+            message = (
+                "no store is named; name one by --store or DROPOUT_STORE, such as sqlite:/var/lib/dropout/dropout.db"
+            )
+            raise InvalidInput.of("store_url", message, field="--store")
+        message = (
+            f"{store!r} is no sqlite:PATH, beside whose file keys and labels are kept; name a folder for them by "
+            f"{FLAG} or DROPOUT_STATE, such as /var/lib/dropout"
+        )
         raise InvalidInput.of("state_needed", message, field=FLAG)
 
     @classmethod

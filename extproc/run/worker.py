@@ -239,19 +239,24 @@ class DecisionApplication:
 
     def _never_answered(self, snapshot: Snapshot) -> Iterator[dict[str, Any]]:
         engine = self._policies.current
-        where = "no policies are served" if engine is None else "no policy has it"
+        where, way_out = "no policy has it", "write it"
+        if engine is None:
+            where, way_out = "no policies are served", "start serve with, say, --policies /etc/dropout/policies"
         named = set[str]()
         features_answered = self._features is not None
         for key, compiled in snapshot.rollouts.items():
             policy = compiled.policy
             if policy is not None and policy.path not in named and (engine is None or not engine.has(policy.path)):
                 named.add(policy.path)
-                message = f"the rule {policy.path} is asked, but {where}: every request ends at onError"
+                message = f"the rule {policy.path} is asked, but {where}: every request ends at onError; {way_out}"
                 fault = Fault("policy_rule_missing", message, field="spec.policy.path")
                 yield {"rollout": key, "rule": policy.path, **fault.as_dict()}
             if compiled.features is not None and not features_answered:
                 features_answered = True
-                message = "features are asked for, but serve has no --features: every one is missing"
+                message = (
+                    "features are asked for, but serve has no --features: every one is missing; name their store by "
+                    "--features or DROPOUT_FEATURES, such as sqlite:/var/lib/dropout/features.db"
+                )
                 yield {"rollout": key, **Fault("feature_store_missing", message, field="spec.features").as_dict()}
 
     def _ended_early(self, snapshot: Snapshot) -> Iterator[dict[str, Any]]:

@@ -545,8 +545,13 @@ def test_what_a_rollout_asks_for_and_nobody_does_is_told_by_the_log_and_the_page
         for told in ("a breaker is asked for", "features are asked for", "the rule routing/nowhere is asked"):
             wait_for(lambda told=told: f"rollout payments/fraud-detector: {told}" in server.log(), told)  # type: ignore[misc]
         wait_for(lambda: len(server.snapshot()["errors"]) == 3, "the page")
-        found = {error["code"] for error in server.snapshot()["errors"]}
-        assert found == {"observer_missing", "feature_store_missing", "policy_rule_missing"}
+        way_out = {error["code"]: error["message"].rpartition("; ")[2] for error in server.snapshot()["errors"]}
+        assert way_out == {
+            "observer_missing": "start serve with, say, --access-log-listen unix:/run/dropout/observer.sock",
+            "feature_store_missing": "name their store by --features or DROPOUT_FEATURES, such as "
+            "sqlite:/var/lib/dropout/features.db",
+            "policy_rule_missing": "start serve with, say, --policies /etc/dropout/policies",
+        }
 
 
 def test_a_client_that_says_nothing_does_not_stop_the_admin_endpoint(environment: DropoutServer) -> None:

@@ -14,6 +14,7 @@ import pytest
 
 from extproc.cli.serve import serve
 from extproc.serve.supervisor.service_manager import ServiceManager
+from extproc.settings import Settings
 from tests.support.decisions import decisions_in
 from tests.support.dropout import DropoutServer, wait_for
 from tests.support.paths import ROOT
@@ -106,6 +107,42 @@ def test_the_unit_is_what_systemd_takes_and_its_command_what_serve_takes(tmp_pat
     analyze = shutil.which("systemd-analyze") or pytest.skip("systemd-analyze is not there: apt-get install systemd")
     done = subprocess.run([analyze, "verify", "--man=no", unit], capture_output=True, text=True)
     assert (done.returncode, [line for line in done.stderr.splitlines() if UNIT.name in line]) == (0, [])
+
+
+def unit_says(key: str) -> str:
+    """The value of the one line ``key`` of the unit."""
+    (value,) = [line.partition("=")[2] for line in UNIT.read_text().splitlines() if line.startswith(f"{key}=")]
+    return value
+
+
+def test_the_unit_is_started_again_while_the_workers_of_a_dead_supervisor_serve_on() -> None:
+    assert unit_says("Restart") == "always"
+    assert 1 <= float(unit_says("RestartSec").removesuffix("s")) <= Settings().orphan_grace / 2
+    assert unit_says("StartLimitIntervalSec") == "0", "it is never given up"
+
+
+@pytest.mark.parametrize(
+    ("options", "code", "again"),
+    [
+        (("--rollouts", "nowhere"), "usage", False),
+        (("--policies", "policies"), "policy_syntax", False),
+        (("--admin", "{taken}"), "address_in_use", False),
+        (("--store", "sqlite:nowhere/dropout.db"), "store_unreachable", True),
+    ],
+)
+def test_the_unit_is_not_started_again_after_a_fault_of_its_configuration(
+    options: tuple[str, ...], code: str, again: bool, tmp_path: Path
+) -> None:
+    policies = tmp_path / "policies"
+    policies.mkdir()
+    (policies / "decision.rego").write_text("package routing\ndecision := {")
+    command = [sys.executable, "-m", "extproc.cli", "serve", "--workers", "1", "--listen", "unix:run/{worker}.sock"]
+    with socket.create_server(("127.0.0.1", 0)) as taken:
+        host, port = taken.getsockname()
+        given = [option.replace("{taken}", f"{host}:{port}") for option in ("--admin", "127.0.0.1:0", *options)]
+        done = subprocess.run([*command, *given], capture_output=True, text=True, cwd=tmp_path, timeout=60)
+    assert f"({code})" in done.stderr
+    assert (str(done.returncode) not in unit_says("RestartPreventExitStatus").split()) == again
 
 
 def test_logrotate_loses_no_decision(tmp_path: Path) -> None:

@@ -20,12 +20,21 @@ UNUSABLE: dict[str, tuple[str, Callable[[Path], object]]] = {
 }
 
 
-@pytest.mark.parametrize("store", ["redis://cache", "", "sqlite:", "sqlite:/"])
+@pytest.mark.parametrize("store", ["redis://cache", "sqlite:/"])
 def test_what_is_no_file_has_no_state_beside_it_and_a_named_folder_does_for_any(store: str, tmp_path: Path) -> None:
     with pytest.raises(InvalidInput) as needed:
         StateFolder.of(store, None)
     assert (needed.value.code, needed.value.faults[0].field) == ("state_needed", "--state")
     assert StateFolder.of(store, tmp_path).ids == tmp_path / "ids"
+
+
+@pytest.mark.parametrize("store", ["", "sqlite:"])
+def test_a_store_that_is_not_named_is_told_with_the_flag_the_variable_and_an_example(store: str) -> None:
+    with pytest.raises(InvalidInput) as refused:
+        StateFolder.of(store, None)
+    (fault,) = refused.value.faults
+    assert (fault.code, fault.field) == ("store_url", "--store")
+    assert "by --store or DROPOUT_STORE, such as sqlite:/" in fault.message
 
 
 def test_a_path_alone_is_told_as_the_store_that_was_meant() -> None:

@@ -26,13 +26,20 @@ MAX_BYTES: Final = 256 * 1024 * 1024
 """What an answer may have: that of Envoy about ten thousand clusters has tens of megabytes."""
 
 UNANSWERED: Final = (OSError, http.client.HTTPException, ValueError, TypeError, KeyError, AttributeError)
-"""What asking and reading the answer raise: there is none, or none that can be read."""
+"""What asking and reading the answer raise: there is none, or none that can be read. See ``why_unanswered``."""
+
+_MOST_SHOWN: Final = 40
+"""Of an answer that is no Envoy's."""
 
 _CLUSTERS: Final = "/clusters?format=json"
 _CHUNK: Final = 1 << 20
 _SHARE: Final = 0.1
 _FAILED: Final = ("failed_active_health_check", "failed_outlier_check", "pending_active_hc", "pending_dynamic_removal")
 _TAKES_REQUESTS: Final = (None, "UNKNOWN", "HEALTHY", "DEGRADED")
+
+
+class ForeignAnswerError(ValueError):
+    """What no admin endpoint of Envoy answers; its text says what it was."""
 
 
 class Asking(ABC):
@@ -78,20 +85,23 @@ class _Answer:
     clusters: Mapping[str, str] = field(default_factory=dict)
     at: float = field(default_factory=time.monotonic)
     fault: str = ""
+    """In a sentence, with the address."""
 
 
 class EnvoyClusters(Asking):
     """``control.readiness.Clusters`` of the Envoys whose admin endpoints (host, port) are ``addresses``."""
 
     def __init__(self, addresses: Sequence[tuple[str, int]]) -> None:
-        self._answers = {f"{host}:{port}": _Answer(fault="was not asked yet") for host, port in addresses}
+        self._answers = {
+            f"{host}:{port}": _Answer(fault=f"Envoy at {host}:{port} was not asked yet") for host, port in addresses
+        }
         super().__init__(addresses)
 
     def unready(self, cluster: str) -> str:
         """Why ``cluster`` cannot take more requests, by the first Envoy that says so; empty if none does."""
         for address, answer in self._answers.items():
             if answer.fault or time.monotonic() - answer.at > STALE_SECONDS:
-                return f"Envoy at {address} {answer.fault or 'does not answer'}"
+                return answer.fault or f"Envoy at {address} does not answer"
             wrong = answer.clusters.get(cluster, "is not known")
             if wrong:
                 return f"cluster {cluster} {wrong}, says Envoy at {address}"
@@ -99,11 +109,11 @@ class EnvoyClusters(Asking):
 
     def ask(self, host: str, port: int) -> None:
         """See ``Asking``."""
+        address = f"{host}:{port}"
         try:
-            answer = _Answer(dict(_clusters(fetch(host, port, _CLUSTERS))))
-        except UNANSWERED:
-            answer = _Answer(fault="does not answer")
-        self._answers[f"{host}:{port}"] = answer
+            self._answers[address] = _Answer(dict(_clusters(fetch(host, port, _CLUSTERS))))
+        except UNANSWERED as error:
+            self._answers[address] = _Answer(fault=why_unanswered(address, error))
 
 
 def ask_clusters(addresses: Sequence[tuple[str, int]]) -> Mapping[str, Mapping[str, str]]:
@@ -115,28 +125,50 @@ def ask_clusters(addresses: Sequence[tuple[str, int]]) -> Mapping[str, Mapping[s
     return answers
 
 
-def fetch(host: str, port: int, path: str, most: int = MAX_BYTES) -> bytes:
-    """The page at ``path``, of ``most`` bytes, within the deadline however slowly it comes. Raises ``UNANSWERED``."""
+def is_silent(error: Exception) -> bool:
+    """Whether nobody answered, by the ``error`` of ``UNANSWERED``; else somebody did who is no Envoy."""
+    return isinstance(error, (OSError, http.client.IncompleteRead))
+
+
+def why_unanswered(address: str, error: Exception) -> str:
+    """What is wrong at ``address``, by the ``error`` of ``UNANSWERED``."""
+    if is_silent(error):
+        return f"Envoy at {address} does not answer"
+    if isinstance(error, http.client.HTTPException):
+        what = "something else than HTTP"
+    else:
+        what = str(error) if isinstance(error, ForeignAnswerError) else "something else than was asked for"
+    return f"{address} answers with {what}, as no admin endpoint of Envoy does"
+
+
+def fetch(host: str, port: int, path: str, most: int = MAX_BYTES) -> Any:
+    """The JSON at ``path``, of ``most`` bytes, within the deadline however slowly it comes. Raises ``UNANSWERED``."""
     until = time.monotonic() + DEADLINE_SECONDS
     connection = http.client.HTTPConnection(host, port, timeout=DEADLINE_SECONDS)
     try:
         connection.request("GET", path)
         answer = connection.getresponse()
         if answer.status != 200:
-            raise ValueError(f"status {answer.status}")
+            raise ForeignAnswerError(f"status {answer.status}")
         body = bytearray()
         while chunk := answer.read1(_CHUNK):
             body += chunk
             if time.monotonic() > until or len(body) > most:
                 raise TimeoutError
-        return bytes(body)
+        if answer.length:  # its end never came
+            raise http.client.IncompleteRead(bytes(body), answer.length)
     finally:
         connection.close()
+    try:
+        return orjson.loads(body)
+    except orjson.JSONDecodeError:
+        shown = ascii(body[:_MOST_SHOWN].decode(errors="replace"))
+        raise ForeignAnswerError(f"{shown}{'...' if len(body) > _MOST_SHOWN else ''}") from None
 
 
-def _clusters(page: bytes) -> Iterator[tuple[str, str]]:
+def _clusters(page: Any) -> Iterator[tuple[str, str]]:
     """Each cluster, and what is wrong with it; empty if it can take requests."""
-    for cluster in orjson.loads(page)["cluster_statuses"]:
+    for cluster in page["cluster_statuses"]:
         hosts: Sequence[Mapping[str, Any]] = cluster.get("host_statuses", ())
         if not hosts:
             yield cluster["name"], "has no endpoint"

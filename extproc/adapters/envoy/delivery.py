@@ -13,9 +13,7 @@ from pathlib import Path
 from typing import Any, Final, NamedTuple
 from urllib.parse import quote
 
-import orjson
-
-from extproc.adapters.envoy.admin import UNANSWERED, Asking, EnvoyClusters, fetch
+from extproc.adapters.envoy.admin import UNANSWERED, Asking, EnvoyClusters, fetch, is_silent, why_unanswered
 from extproc.envoy.files import CLUSTERS_FILE, ROUTES_FILE, version_of
 from extproc.envoy.render import ROUTE_CONFIG_NAME
 from extproc.errors import Fault
@@ -82,7 +80,7 @@ class _Envoy:
     """What is known of one Envoy; ``fault`` and ``awaited`` may be read from any thread."""
 
     def __init__(self, address: str, directory: Path) -> None:
-        self._name = f"Envoy at {address}"
+        self._address, self._name = address, f"Envoy at {address}"
         self._directory = directory
         self._behind_since: float | None = None
         self._delivered_at: _Counts | None = None
@@ -90,7 +88,7 @@ class _Envoy:
         self.awaited = True
         self.fault: Fault | None = Fault("envoy_silent", f"{self._name} was not asked yet")
 
-    def check(self, get: Callable[[str], bytes], now: float) -> None:
+    def check(self, get: Callable[[str], Any], now: float) -> None:
         """Ask it by ``get``, at ``now`` (monotonic seconds)."""
         try:
             before, has, after = self._written(), _versions(get(_VERSIONS)), self._written()
@@ -100,10 +98,8 @@ class _Envoy:
                 self._silent_since, self._behind_since, self.fault, self.awaited = None, None, None, False
                 return
             why = self._why(has, _counts(get(_COUNTS)))
-        except UNANSWERED:
-            self._silent_since = now if self._silent_since is None else self._silent_since
-            message = f"{self._name} does not answer: nobody knows whether it has the routes"
-            self.fault, self.awaited = Fault("envoy_silent", message), now - self._silent_since < SILENT_SECONDS
+        except UNANSWERED as error:
+            self._unanswered(error, now)
             return
         self._silent_since = None
         if self._behind_since is None:
@@ -111,6 +107,14 @@ class _Envoy:
         if now - self._behind_since >= BEHIND_SECONDS:
             self.awaited = False
             self.fault = Fault(BEHIND, f"{self._name} {why}", file=str(self._directory))
+
+    def _unanswered(self, error: Exception, now: float) -> None:
+        self._silent_since = now if self._silent_since is None else self._silent_since
+        message = f"{why_unanswered(self._address, error)}: nobody knows whether it has the routes"
+        if is_silent(error):
+            self.fault, self.awaited = Fault("envoy_silent", message), now - self._silent_since < SILENT_SECONDS
+        else:
+            self.fault, self.awaited = Fault("no_envoy", message, field="--envoy-admin"), False
 
     def _written(self) -> _Versions:
         routes, clusters = (version_of(self._directory / name) for name in (ROUTES_FILE, CLUSTERS_FILE))
@@ -147,17 +151,17 @@ class DeliveredClusters:
         return self._delivery.behind() or self._clusters.unready(cluster)
 
 
-def _stats(page: bytes) -> list[tuple[str, Any]]:
-    return [(each["name"], each["value"]) for each in orjson.loads(page)["stats"] if "name" in each]
+def _stats(page: Any) -> list[tuple[str, Any]]:
+    return [(each["name"], each["value"]) for each in page["stats"] if "name" in each]
 
 
-def _versions(page: bytes) -> _Versions:
+def _versions(page: Any) -> _Versions:
     found = _stats(page)
     routes = frozenset(value for name, value in found if re.search(_OF_ROUTES, name))
     return _Versions(routes, frozenset(value for name, value in found if re.match(_OF_CLUSTERS, name)))
 
 
-def _counts(page: bytes) -> _Counts:
+def _counts(page: Any) -> _Counts:
     found = _stats(page)
     return _Counts(
         *(

@@ -113,12 +113,16 @@ class UnmetKeeper:
         breaker = next((key for key, wanted in wants if wanted.breaker), None)
         if breaker is not None and not self._observed:
             message = (
-                "a breaker is asked for, but serve has no --access-log-listen: no version that fails is taken away"
+                "a breaker is asked for, but serve has no --access-log-listen: no version that fails is taken away; "
+                "start serve with, say, --access-log-listen unix:/run/dropout/observer.sock"
             )
             yield {"rollout": breaker, **Fault("observer_missing", message, field="spec.breaker").as_dict()}
         steps = next((key for key, wanted in wants if wanted.steps), None)
         if steps is not None and self._monotonic() - self._led_at >= UNLED_SECONDS:
-            message = "steps are asked for, but no controller leads on this store: start `dropout controller`"
+            message = (
+                "steps are asked for, but no controller leads on this store: start `dropout controller` with the same "
+                "--store, or serve with --with-controller"
+            )
             yield {"rollout": steps, **Fault("controller_missing", message, field="spec.steps").as_dict()}
 
     def _read(self) -> None:

@@ -107,18 +107,34 @@ def test_before_the_first_answer_nothing_is_ready() -> None:
 @pytest.mark.parametrize(
     "answer",
     [
-        http(b"x", "503 Service Unavailable"),
-        http(b"no json"),
-        http(b"[]"),
-        http(b'{"cluster_statuses": [1]}'),
         lambda connection: connection.sendall(b"HTTP/1.1 200 OK\r\ncontent-length: 10\r\n\r\nx"),
         lambda connection: None,
     ],
-    ids=["an error", "no json", "a list", "no clusters", "half an answer", "no answer"],
+    ids=["half an answer", "no answer"],
 )
 def test_an_envoy_that_gives_no_answer_holds_back_and_says_so(answer: Callable[[socket.socket], None]) -> None:
     with serving(answer) as address, asking(address) as clusters:
         wait_for(lambda: clusters.unready("good").endswith("does not answer"), "a fault")
+
+
+@pytest.mark.parametrize(
+    ("answer", "said"),
+    [
+        (http(b"x", "404 Not Found"), "status 404"),
+        (http(b"<html>" * 10), "'<html><html><html><html><html><html><htm'..."),
+        (http(b""), "''"),
+        (http(b"[]"), "something else than was asked for"),
+        (http(b'{"cluster_statuses": [1]}'), "something else than was asked for"),
+        (lambda connection: connection.sendall(b"+PONG\r\n"), "something else than HTTP"),
+    ],
+    ids=["an error", "a page", "nothing", "a list", "no clusters", "another protocol"],
+)
+def test_what_is_no_envoy_holds_back_and_is_told_with_what_it_answered(
+    answer: Callable[[socket.socket], None], said: str
+) -> None:
+    with serving(answer) as address, asking(address) as clusters:
+        message = f"127.0.0.1:{address[1]} answers with {said}, as no admin endpoint of Envoy does"
+        wait_for(lambda: clusters.unready("good") == message, message)
 
 
 def test_an_answer_that_never_ends_is_given_up(monkeypatch: pytest.MonkeyPatch) -> None:

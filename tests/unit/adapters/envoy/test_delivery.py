@@ -4,11 +4,12 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from pathlib import Path
+from typing import Any
 
-import orjson
 import pytest
 
 from extproc.adapters.envoy import delivery as envoy_delivery
+from extproc.adapters.envoy.admin import ForeignAnswerError
 from extproc.adapters.envoy.delivery import BEHIND_SECONDS, SILENT_SECONDS, EnvoyDelivery
 from extproc.envoy.files import CLUSTERS_FILE, ROUTES_FILE
 from extproc.envoy.render import ROUTE_CONFIG_NAME
@@ -21,16 +22,17 @@ class Envoy:
 
     def __init__(self, folder: Path, patched: pytest.MonkeyPatch) -> None:
         self.versions: Sequence[str] | None = None
+        self.error: Exception = ConnectionRefusedError()
         self.now = 0.0
         self.delivery = EnvoyDelivery([("127.0.0.1", 9)], folder)
         patched.setattr(envoy_delivery, "fetch", self._fetch)
         patched.setattr(envoy_delivery.time, "monotonic", lambda: self.now)
 
-    def _fetch(self, _host: str, _port: int, path: str, _most: int) -> bytes:
+    def _fetch(self, _host: str, _port: int, path: str, _most: int) -> Any:
         if self.versions is None:
-            raise ConnectionRefusedError
+            raise self.error
         stats = zip(NAMES, self.versions, strict=True) if "version_text" in path else ()
-        return orjson.dumps({"stats": [{"name": name, "value": value} for name, value in stats]})
+        return {"stats": [{"name": name, "value": value} for name, value in stats]}
 
     def after(self, seconds: float, *versions: str) -> str | None:
         """Why it has not what was rendered, once it was asked so much later."""
@@ -64,6 +66,16 @@ def test_one_that_is_silent_may_be_starting_for_a_while_and_does_not_have_the_ro
         assert None not in envoy.delivery.faults().values()
         envoy.after(1, "0123456789abcdef", "0123456789abcdef")
         assert not envoy.delivery.awaited()
+
+
+def test_one_that_is_no_envoy_is_told_at_once_with_what_it_answered_and_not_awaited(envoy: Envoy) -> None:
+    envoy.error = ForeignAnswerError("status 404")
+    assert envoy.after(0) is None, "nobody knows whether an Envoy has the routes"
+    assert not envoy.delivery.awaited()
+    (fault,) = envoy.delivery.faults().values()
+    assert fault is not None
+    assert (fault.code, fault.field) == ("no_envoy", "--envoy-admin")
+    assert "127.0.0.1:9 answers with status 404, as no admin endpoint of Envoy does" in fault.message
 
 
 def test_one_that_answers_at_first_and_is_behind_is_not_told_of_before_it_had_the_time(envoy: Envoy) -> None:

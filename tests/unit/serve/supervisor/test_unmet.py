@@ -19,9 +19,13 @@ KEY = "payments/fraud-detector"
 BREAKER = {**CANARY, "breaker": {}}
 STEPS = {**CANARY, "steps": [{"setWeight": 5}]}
 NO_OBSERVER = (
-    f"rollout {KEY}: a breaker is asked for, but serve has no --access-log-listen: no version that fails is taken away"
+    f"rollout {KEY}: a breaker is asked for, but serve has no --access-log-listen: no version that fails is taken "
+    "away; start serve with, say, --access-log-listen unix:/run/dropout/observer.sock"
 )
-NO_CONTROLLER = f"rollout {KEY}: steps are asked for, but no controller leads on this store: start `dropout controller`"
+NO_CONTROLLER = (
+    f"rollout {KEY}: steps are asked for, but no controller leads on this store: start `dropout controller` with the "
+    "same --store, or serve with --with-controller"
+)
 
 
 LACKING = {"rollout": KEY, "code": "feature_store_missing", "message": "there is no store", "field": "spec.features"}
