@@ -12,7 +12,7 @@ from extproc.control.applied import Applied, in_row, record, who_applied
 from extproc.control.claims import Claims, entries_of, let_go
 from extproc.control.effect import Effect, Stand, both, effect, on_others
 from extproc.control.intent import Transition, intent_of
-from extproc.control.status_changes import other_stable_words
+from extproc.control.status_changes import other_stable
 from extproc.errors import InvalidInput
 from extproc.resources.analysis_template import AnalysisTemplate
 from extproc.resources.checks import find_conflicts
@@ -148,14 +148,21 @@ def deletion(row: StoredRollout, actor: str, now: float) -> Write:
     return Write(row.namespace, row.name, row.resource_version, status=status, delete=True, history=[entry])
 
 
-def what_was_kept(rollout: Rollout, row: StoredRollout, *, made: bool) -> str:
+def what_was_kept(
+    rollout: Rollout, row: StoredRollout, before: StoredRollout | UnreadableRollout | None, *, made: bool
+) -> str:
     """What of a document that was applied is not served, because of what happened before; ``made``: in an earlier life.
 
+    What a condition said ``before`` is told by its name.
     A version that was taken away gets no requests until somebody gives it back, whoever applies it again.
     """
     status = row.status
     kept = ["killed until restored"] if made and status.killed else []
-    kept += [stable] if (stable := other_stable_words(status)) else []
+    said = other_stable(before.status) if isinstance(before, StoredRollout) else None
+    if (stable := other_stable(status)) is not None:
+        kept.append(
+            f"{stable['type']}, as `dropout rollout get {row.key}` says" if stable == said else stable["message"]
+        )
     if status.canary in status.taken_away:
         how = "aborted" if status.canary in status.aborted else "tripped"
         kept.append(f"version {status.canary} was {how} and gets no requests until `dropout rollout retry`")

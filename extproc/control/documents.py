@@ -86,7 +86,7 @@ def apply(action: Apply, asked: Asked) -> Sequence[ActionResult | TemplateResult
         key = key_of(document.resource)
         row = after[key] if key in after else rows[key]
         made = result in ("created", "repaired")
-        results.append(ActionResult(row, result, what_was_kept(document.resource, row, made=made)))
+        results.append(ActionResult(row, result, what_was_kept(document.resource, row, known.get(key), made=made)))
     return [*results, *(ActionResult(row, "deleted") for row in removed), *of_templates]
 
 

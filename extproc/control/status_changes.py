@@ -223,9 +223,9 @@ def behind_message(status: Status) -> str:
     return "".join(one["message"] for one in status.conditions if one["type"] == SPEC_BEHIND)
 
 
-def other_stable_words(status: Status) -> str:
-    """That the document names another stable than there is, and the way out; empty if it does not."""
-    return "".join(one["message"] for one in status.conditions if one["type"] in (STABLE_DRIFT, SPEC_BEHIND))
+def other_stable(status: Status) -> Mapping[str, Any] | None:
+    """The condition that the document names another stable than there is; None if it does not."""
+    return next((one for one in status.conditions if one["type"] in (STABLE_DRIFT, SPEC_BEHIND)), None)
 
 
 def _behind(intent: Intent, status: Status) -> str:

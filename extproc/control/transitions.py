@@ -335,9 +335,8 @@ def promote_fully(
         message=message,
     )
     after = with_stable(intent, after)
-    if behind := behind_message(after):
+    if behind := behind_message(after):  # told once; from then on the condition says it
         message += f"; {behind}"
-        after = replace(after, message=message)
     after = with_epoch(intent, status, together(status, after, now), now)
     detail: dict[str, Any] = {"stable": canary, "before": status.stable}
     return Transition(after, message, {**detail, **({"without": list(without)} if without else {})})

@@ -48,8 +48,12 @@ class AsgiServer:
             await asyncio.sleep(_POLL_SECONDS)
 
     async def stop(self, grace: float) -> None:
-        """No new connections, no further request on the old ones, which get ``grace`` seconds."""
-        assert self._serving is not None
+        """No new connections, no further request on the old ones, which get ``grace`` seconds.
+
+        What was never started is stopped already.
+        """
+        if self._serving is None:
+            return
         self._uvicorn.should_exit = True
         await asyncio.wait({self._serving}, timeout=grace)
         self._connections.abort()

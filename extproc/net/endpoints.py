@@ -379,6 +379,37 @@ def bind_tcp(host: str, port: int) -> socket.socket:
     return bound
 
 
+def bind_unix(endpoint: UnixEndpoint) -> socket.socket:
+    """A socket of its owner's alone, bound at ``endpoint.temporary``; see ``take_place``.
+
+    Raises:
+        OSError: as bind does.
+    """
+    endpoint.temporary.unlink(missing_ok=True)
+    bound = socket.socket(socket.AF_UNIX)
+    try:
+        with private_sockets():
+            bound.bind(str(endpoint.temporary))
+    except OSError:
+        bound.close()
+        raise
+    return bound
+
+
+def take_place(endpoint: UnixEndpoint, flag: str) -> None:
+    """Have what is bound at ``endpoint.temporary`` be found at the path itself, instead of whatever was there.
+
+    Raises:
+        InvalidInput: ``address_invalid``; nothing is left at the temporary name.
+    """
+    try:
+        endpoint.temporary.rename(endpoint.path)
+    except OSError as error:
+        with contextlib.suppress(OSError):
+            endpoint.temporary.unlink()
+        raise InvalidInput([tcp_fault(error, endpoint.target, flag)]) from error
+
+
 def tcp_fault(error: OSError, target: str, flag: str) -> Fault:
     """Why an address cannot be bound, as a sentence."""
     if error.errno == errno.EADDRINUSE:

@@ -21,9 +21,10 @@ from extproc.net.endpoints import (
     UnixEndpoint,
     allow_descriptors,
     bind_tcp,
+    bind_unix,
     prepare_folder,
-    private_sockets,
     probe_unix,
+    take_place,
     tcp_fault,
 )
 from extproc.net.listening import Listening
@@ -149,17 +150,25 @@ class Listener:
     # -- accepting
 
     def _listen(self, bound: socket.socket) -> None:
-        """Accept at ``bound``; connections that were made before go on."""
+        """Accept at ``bound``; connections that were made before go on.
+
+        Raises:
+            InvalidInput: ``address_invalid``; it goes on as before.
+        """
         bound.listen(_BACKLOG)
         bound.setblocking(False)
+        endpoint = self.endpoint
+        if isinstance(endpoint, UnixEndpoint):
+            try:
+                take_place(endpoint, self._listening.flag)
+            except InvalidInput:
+                bound.close()
+                raise
+            self._watch.bound(endpoint)
         self._stop_accepting()
         self._socket = bound
         asyncio.get_running_loop().add_reader(bound, self._accept)
-        endpoint = self.endpoint
-        if isinstance(endpoint, UnixEndpoint):
-            endpoint.temporary.rename(endpoint.path)
-            self._watch.bound(endpoint)
-        else:
+        if isinstance(endpoint, TcpEndpoint):
             self.endpoint = TcpEndpoint(*bound.getsockname()[:2])
 
     def _stop_accepting(self) -> None:
@@ -259,11 +268,7 @@ def _bind(endpoint: UnixEndpoint | TcpEndpoint) -> socket.socket:
     """A socket bound to the endpoint, or to the name from which it is renamed. Raises ``OSError``."""
     if isinstance(endpoint, TcpEndpoint):
         return bind_tcp(endpoint.host, endpoint.port)
-    endpoint.temporary.unlink(missing_ok=True)
-    bound = socket.socket(socket.AF_UNIX)
-    with private_sockets():
-        bound.bind(str(endpoint.temporary))
-    return bound
+    return bind_unix(endpoint)
 
 
 def _notice_death(connection: socket.socket) -> None:

@@ -2,23 +2,33 @@
 
 from __future__ import annotations
 
+import asyncio
 import os
 import pwd
+import shutil
 import socket
+import tempfile
 from collections.abc import Callable, Iterator
 from contextlib import ExitStack, closing, suppress
 from itertools import product
 from pathlib import Path
+from typing import Any
 
 import pytest
 
-from extproc.errors import Refused
+from extproc.errors import InvalidInput, Refused
 from extproc.net import followed_files
-from extproc.net.endpoints import allow_descriptors
+from extproc.net.admin import AdminServer
+from extproc.net.endpoints import UnixEndpoint, allow_descriptors
 from extproc.net.guarded import STRANGERS
+from extproc.net.listening import Listening
+from extproc.serve.worker.grpc_server import GrpcServer
+from extproc.serve.worker.http_server import HttpServer
+from extproc.serve.worker_config import WorkerConfig
 from tests.support.certificates import identity
 from tests.support.listeners import ADDRESSES, AUTHORITY, SERVICES, TOKEN, Served
 from tests.support.process import wait_for
+from tests.support.stripping import Stripping
 
 EVERYWHERE = list(product(SERVICES, ADDRESSES))
 OVER_TCP = [(service, address) for service, address in EVERYWHERE if address != "unix"]
@@ -28,6 +38,14 @@ OVER_TCP = [(service, address) for service, address in EVERYWHERE if address != 
 def serve(tmp_path: Path) -> Iterator[Callable[..., Served]]:
     with ExitStack() as stack:
         yield lambda service, address, **how: stack.enter_context(Served(service, address, tmp_path, **how))
+
+
+@pytest.fixture
+def short_folder() -> Iterator[Path]:
+    """One in which a socket's path is no longer than it may be."""
+    folder = Path(tempfile.mkdtemp(prefix="dr-"))
+    yield folder
+    shutil.rmtree(folder)
 
 
 @pytest.fixture
@@ -153,6 +171,60 @@ def test_tokens_are_read_again_when_they_change_and_a_bad_file_is_not_used(
 
 
 # -- who is in the way
+
+
+class Pages:
+    """Those of ``--admin``, as a server of a worker is started and stopped."""
+
+    def __init__(self, path: Path) -> None:
+        self._listener = AdminServer(Listening(UnixEndpoint(path), "--admin"), {}).listener
+
+    async def start(self) -> None:
+        await self._listener.start(first=False)  # who is first sees beforehand that nothing is in the way
+
+    async def stop(self, grace: float) -> None:
+        await self._listener.end(grace)
+
+
+def names_in(folder: Path) -> list[str]:
+    return [path.name for path in folder.iterdir()]
+
+
+def put_in_the_way(path: Path) -> None:
+    (path / "something").mkdir(parents=True)
+
+
+def unix_sockets() -> str:
+    return Path("/proc/self/net/unix").read_text()
+
+
+SERVERS: dict[str, Callable[[Path], Any]] = {
+    "grpc": lambda path: GrpcServer(WorkerConfig(0, "", "", unix=str(path)), Stripping(), lambda fault: None),
+    "http": lambda path: HttpServer(WorkerConfig(0, "", "", unix=str(path)), Stripping(), lambda fault: None),
+    "pages": Pages,
+}
+
+
+@pytest.mark.parametrize("make", SERVERS.values(), ids=SERVERS)
+async def test_a_server_that_cannot_take_its_place_says_so_and_leaves_nothing_once_it_is_stopped(
+    make: Callable[[Path], Any], short_folder: Path
+) -> None:
+    """Its name was free when it was looked at, and is somebody else's when the server is bound and would take it."""
+    put_in_the_way(short_folder / "s")
+    tasks, server = asyncio.all_tasks(), make(short_folder / "s")
+    with pytest.raises(InvalidInput) as refused:
+        await server.start()
+    assert [fault.code for fault in refused.value.faults] == ["address_invalid"]
+    await server.stop(0)
+    assert names_in(short_folder) == ["s"]
+    assert asyncio.all_tasks() == tasks
+    assert str(short_folder) not in unix_sockets(), "nobody listens at its hidden name"
+
+
+@pytest.mark.parametrize("make", SERVERS.values(), ids=SERVERS)
+async def test_a_server_that_was_never_started_can_be_stopped(make: Callable[[Path], Any], short_folder: Path) -> None:
+    await make(short_folder / "s").stop(0)
+    assert names_in(short_folder) == []
 
 
 def crowd(served: Served, number: int, said: bytes, *, encrypted: bool) -> list[socket.socket]:

@@ -15,7 +15,7 @@ from grpc_health.v1 import health, health_pb2, health_pb2_grpc
 from extproc.datapath.transports.exchange import OnFault, RequestHandler
 from extproc.datapath.transports.grpc import SERVICE, ExtProcService, server_options
 from extproc.errors import Fault, InvalidInput
-from extproc.net.endpoints import UnixEndpoint, private_sockets
+from extproc.net.endpoints import UnixEndpoint, private_sockets, take_place
 from extproc.net.tls import Certificates
 from extproc.serve.worker_config import WorkerConfig
 
@@ -56,7 +56,7 @@ class GrpcServer:
         for name in HEALTH_SERVICES:
             await self._health.set(name, health_pb2.HealthCheckResponse.SERVING)
         if isinstance(endpoint, UnixEndpoint):
-            endpoint.temporary.rename(endpoint.path)
+            take_place(endpoint, "--listen")
 
     async def say_draining(self) -> None:
         """NOT_SERVING."""

@@ -8,7 +8,7 @@ from extproc.datapath.transports.exchange import FAULT_MALFORMED, FAULT_SILENT, 
 from extproc.datapath.transports.http import ExtProcApplication
 from extproc.errors import InvalidInput
 from extproc.net.asgi import AsgiServer
-from extproc.net.endpoints import UnixEndpoint, bind_tcp, private_sockets, tcp_fault
+from extproc.net.endpoints import UnixEndpoint, bind_tcp, bind_unix, take_place, tcp_fault
 from extproc.net.http_protocol import TOO_SLOW, Connections, HttpLimits
 from extproc.serve.worker_config import WorkerConfig
 
@@ -29,7 +29,7 @@ class HttpServer:
         endpoint = self._endpoint
         await self._server.start(self._bind())
         if isinstance(endpoint, UnixEndpoint):
-            endpoint.temporary.rename(endpoint.path)
+            take_place(endpoint, "--listen")
 
     async def say_draining(self) -> None:
         """503 to health checks; and every answer is the last on its connection, which Envoy then opens elsewhere."""
@@ -43,15 +43,11 @@ class HttpServer:
     def _bind(self) -> socket.socket:
         endpoint = self._endpoint
         try:
-            if not isinstance(endpoint, UnixEndpoint):
-                return bind_tcp(endpoint.host, endpoint.port)
-            endpoint.temporary.unlink(missing_ok=True)
-            listener = socket.socket(socket.AF_UNIX)
-            with private_sockets():
-                listener.bind(str(endpoint.temporary))
+            if isinstance(endpoint, UnixEndpoint):
+                return bind_unix(endpoint)
+            return bind_tcp(endpoint.host, endpoint.port)
         except OSError as error:
             raise InvalidInput([tcp_fault(error, endpoint.target, "--listen")]) from error
-        return listener
 
 
 def _fault(code: str) -> str:

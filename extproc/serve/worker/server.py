@@ -16,7 +16,8 @@ class Server(Protocol):
         """Bind, say that it serves, and serve.
 
         Raises:
-            InvalidInput: ``address_in_use`` or ``tls_invalid``.
+            InvalidInput: ``address_in_use``, ``address_invalid`` or ``tls_invalid``; it may serve at a part of its
+                endpoint until it is stopped.
         """
         ...
 
@@ -25,7 +26,7 @@ class Server(Protocol):
         ...
 
     async def stop(self, grace: float) -> None:
-        """Take no more requests, and give those in flight ``grace`` seconds."""
+        """Take no more requests, and give those in flight ``grace`` seconds; also where ``start`` failed."""
         ...
 
 

@@ -173,9 +173,13 @@ class Worker:
         app.watch_engine(lambda revision, fault: self._channel.send(EngineState(revision, fault)))
 
     async def _listen(self, app: Application, config: WorkerConfig) -> None:
-        """Be found at the endpoint. Raises ``DropoutError``."""
+        """Be found at the endpoint. Raises ``DropoutError``, and what was begun is over."""
         server = self._make_server(config, app.process, app.count_fault)
-        await server.start()
+        try:
+            await server.start()
+        except BaseException:
+            await server.stop(0)
+            raise
         self._servers.append(server)
 
     def _beat(self, turn: int) -> None:

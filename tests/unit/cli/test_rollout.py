@@ -178,11 +178,16 @@ def test_after_a_promotion_the_document_is_behind_until_what_is_served_is_applie
     said = dropout("rollout", "promote", KEY, "--full").out
     assert f"the document still names version 3 as stable; `dropout get rollout {KEY} --as-served`" in said
     assert "SpecBehind" in dropout("rollout", "list").out
+    behind = "the document still names version 3 as stable"
+    assert dropout("rollout", "get", KEY).out.count(behind) == 1
     again = dropout("apply", "-f", put("behind.yaml", {**ramp, "spec": {**ramp["spec"], "timeout": "9s"}})).out
-    assert f"configured: the document still names version 3 as stable; `dropout get rollout {KEY} --as-served`" in again
+    assert again == f"rollout {KEY} configured: SpecBehind, as `dropout rollout get {KEY}` says\n", (
+        "it was told in full"
+    )
     drifted = document({**CANARY, "stable": {"version": "7"}})
     said = dropout("apply", "-f", put("drifted.yaml", drifted)).out
     assert "configured: spec.stable is version 7 now; version 4 stays stable until `dropout rollout adopt" in said
+    assert "unchanged: StableDrift, as" in dropout("apply", "-f", "drifted.yaml").out
     assert dropout("apply", "-f", "ramp.yaml").exit_code == 0
 
     served = dropout("get", "rollout", KEY, "--as-served")

@@ -71,13 +71,16 @@ def test_another_stable_that_is_adopted_is_taken_over_by_all_workers_together() 
 
 
 def test_a_document_that_names_what_was_replaced_is_behind_and_one_that_names_another_is_a_drift() -> None:
-    promoted = done(transitions.promote_fully(INTENT, FRESH, 2, NOW))
+    promotion = transitions.promote_fully(INTENT, FRESH, 2, NOW)
+    assert promotion is not None
+    promoted = promotion.status
     behind = (
         "the document still names version 3 as stable; "
         "`dropout get rollout payments/fraud --as-served` prints it with version 4"
     )
     assert promoted.conditions == ({"type": "SpecBehind", "status": "True", "message": behind},)
-    assert promoted.message == f"version 4 is stable in place of 3: promoted by hand; {behind}"
+    assert promotion.message == f"version 4 is stable in place of 3: promoted by hand; {behind}"
+    assert promoted.message == "version 4 is stable in place of 3: promoted by hand", "the condition says the rest"
     assert transitions.configure(INTENT, promoted, NOW).status.conditions == promoted.conditions
     followed = transitions.configure(replace(INTENT, stable="4"), promoted, NOW).status
     assert (followed.conditions, followed.stable) == ((), "4")
