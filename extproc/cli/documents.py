@@ -15,16 +15,18 @@ from extproc.clock import SystemClock
 from extproc.control.access import this_user
 from extproc.control.acting import act
 from extproc.control.actions import Apply, Delete, DeleteTemplate
+from extproc.control.applying import conflicts_with_store
 from extproc.control.as_json import status_json
 from extproc.control.as_served import as_served
 from extproc.control.documents import load
 from extproc.control.result import ActionResult
 from extproc.control.status_changes import is_under_way
 from extproc.control.templates import TemplateResult, load_template
-from extproc.errors import Fault, InvalidInput
+from extproc.errors import Fault, InvalidInput, Unreachable
 from extproc.resources import analysis_template
+from extproc.resources.drafts import Draft
 from extproc.resources.kinds import KINDS
-from extproc.resources.loading import load_valid
+from extproc.resources.loading import load_together
 from extproc.resources.notes import notes
 from extproc.settings import settings
 from extproc.suggestions import did_you_mean, listed
@@ -66,7 +68,10 @@ def apply(paths: tuple[str, ...], repair: bool, store: str, output: str) -> None
     What is right and easily overlooked is noted on stderr.
     """
     files = ["/dev/stdin" if path == "-" else path for path in paths]
-    documents = load_valid(files, deadline=settings().decision_deadline)
+    loaded = load_together(files, deadline=settings().decision_deadline)
+    if loaded.faults:
+        raise InvalidInput([*loaded.faults, *_faults_with_store(store, loaded.meant)])
+    documents = loaded.documents
     with opened(store, create=True) as opened_store:
         results = act(opened_store, this_user(), Apply(documents, repair=repair), SystemClock(), direct_policy())
         unled = () if opened_store.led() else tuple(_without_controller(results))
@@ -76,6 +81,17 @@ def apply(paths: tuple[str, ...], repair: bool, store: str, output: str) -> None
         return
     _print_results(results)
     print_notes(noted)
+
+
+def _faults_with_store(store: str, meant: Sequence[Draft]) -> Sequence[Fault]:
+    """What else the next ``apply`` would say of documents that are wrong by themselves, if there is a store to ask."""
+    try:
+        with opened(store) as opened_store:
+            return conflicts_with_store(opened_store.documents(), meant)
+    except InvalidInput as error:
+        return error.faults
+    except Unreachable:
+        return ()
 
 
 def _without_controller(results: Sequence[ActionResult | TemplateResult]) -> Iterator[Fault]:

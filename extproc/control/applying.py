@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 from dataclasses import replace
 from typing import Any, NamedTuple, TypeVar
 
@@ -13,10 +13,11 @@ from extproc.control.claims import Claims, entries_of, let_go
 from extproc.control.effect import Effect, Stand, both, effect, on_others
 from extproc.control.intent import Transition, intent_of
 from extproc.control.status_changes import other_stable
-from extproc.errors import InvalidInput
+from extproc.errors import Fault, InvalidInput
 from extproc.resources.analysis_template import AnalysisTemplate
 from extproc.resources.checks import find_conflicts
 from extproc.resources.document import Resource
+from extproc.resources.drafts import Draft
 from extproc.resources.loaded import LoadedDocument, Placed
 from extproc.resources.loading import parse_known, parse_rollout, parse_template
 from extproc.resources.rollout import Rollout
@@ -25,6 +26,8 @@ from extproc.store.records import Documents, HistoryEntry, StoredRollout, Stored
 from extproc.store.status import Status
 
 R = TypeVar("R")
+
+_Identity = tuple[type[Resource], str]
 
 
 class Planned(NamedTuple):
@@ -180,23 +183,35 @@ def check_with_store(
     Raises:
         InvalidInput: with the faults between the documents, and between them and what stays in the store.
     """
-    replaced = {(type(document.resource), document.resource.key) for document in documents}
-    replaced |= {(Rollout, f"{namespace}/{name}") for namespace, name in removed}
-    replaced |= {(AnalysisTemplate, f"{namespace}/{name}") for namespace, name in removed_templates}
+    gone: set[_Identity] = {(Rollout, f"{namespace}/{name}") for namespace, name in removed}
+    gone |= {(AnalysisTemplate, f"{namespace}/{name}") for namespace, name in removed_templates}
+    if faults := list(_conflicts(before, [Draft(document) for document in documents], gone, with_each_other=True)):
+        raise InvalidInput(faults)
+
+
+def conflicts_with_store(before: Documents, meant: Sequence[Draft]) -> Sequence[Fault]:
+    """What is wrong between the store and documents that are not valid yet, as far as they say what they mean."""
+    return list(_conflicts(before, meant, set(), with_each_other=False))
+
+
+def _conflicts(
+    before: Documents, meant: Sequence[Draft], removed: Collection[_Identity], *, with_each_other: bool
+) -> Iterator[Fault]:
+    """What is wrong between ``meant`` and what stays in the store; and within ``meant``, if ``with_each_other``."""
+    replaced = {(type(one.document.resource), one.document.resource.key) for one in meant}.union(removed)
     staying: list[Resource] = [
         *_parsed(parse_rollout, [row for row in before.rollouts if (Rollout, row.key) not in replaced]),
         *_parsed(parse_template, [row for row in before.templates if (AnalysisTemplate, row.key) not in replaced]),
     ]
     placed: list[Placed] = [(resource, None, None) for resource in staying]
     offset = len(placed)
-    placed += [document.placed for document in documents]
-    faults = []
+    placed += [one.document.placed for one in meant]
     for conflict in find_conflicts(placed):
-        if conflict.second >= offset:
-            document = documents[conflict.second - offset]
-            faults.append(conflict.fault(document.line_at(conflict.path)))
-    if faults:
-        raise InvalidInput(faults)
+        if conflict.second < offset or (conflict.first >= offset and not with_each_other):
+            continue
+        second = meant[conflict.second - offset]
+        if second.says(conflict.path):
+            yield conflict.fault(second.line_at(conflict.path))
 
 
 def _parsed(

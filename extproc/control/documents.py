@@ -19,7 +19,7 @@ from extproc.control.policy import Asked
 from extproc.control.result import ActionResult
 from extproc.control.rise_to_come import wait_for_rise
 from extproc.control.templates import TemplateResult, plan_templates
-from extproc.errors import InvalidInput, Unreachable
+from extproc.errors import Fault, InvalidInput, Refused, Unreachable
 from extproc.resources.analysis_template import AnalysisTemplate
 from extproc.resources.loading import of_kind
 from extproc.resources.rollout import Rollout
@@ -47,7 +47,7 @@ def apply(action: Apply, asked: Asked) -> Sequence[ActionResult | TemplateResult
 
     Raises:
         InvalidInput: with the faults between documents, and between them and what is in the store.
-        Refused: when the policy forbids one of them, or somebody else wrote first.
+        Refused: with everything that the policy forbids, or when somebody else wrote first.
         RiseToComeError: when a rise has to come first.
         Unreachable: when the store cannot be used, or what it has of a rollout cannot be read.
     """
@@ -66,14 +66,18 @@ def apply(action: Apply, asked: Asked) -> Sequence[ActionResult | TemplateResult
         for document in documents
     ]
     removed = [rows[key] for key in action.remove if key in rows]
+    denied: list[Fault] = []
     for one in planned:
         row = known.get(key_of(one.document.resource))
         if isinstance(row, StoredRollout) and one.write is not None and one.write.status is not None:
             wait_for_rise(row.status, one.write.status, now)
         if one.asked:
-            asked.about("apply", row, partial(one.effect, store, row, asked.claims), document=one.document.body)
+            effect = partial(one.effect, store, row, asked.claims)
+            denied += asked.denials("apply", row, effect, document=one.document.body)
     for row in removed:
-        asked.about("delete", row, partial(effect_of_delete, row, asked.claims))
+        denied += asked.denials("delete", row, partial(effect_of_delete, row, asked.claims))
+    if denied:
+        raise Refused(denied)
     writes = [one.write for one in planned if one.write is not None]
     writes += [deletion(row, actor, now) for row in removed]
     templates, of_templates = plan_templates(

@@ -18,7 +18,7 @@ from extproc.control.applied import Applied, who_applied
 from extproc.control.as_json import status_json, timestamp
 from extproc.control.claims import Claims, entries_of
 from extproc.control.effect import Effect, effect_json
-from extproc.errors import Refused, Unreachable
+from extproc.errors import Fault, Refused, Unreachable
 from extproc.store.ports import WritableRollouts
 from extproc.store.records import HistoryEntry, StoredRollout, UnreadableRollout, Write
 
@@ -94,8 +94,21 @@ class Asked:
             Refused: ``control_denied``; it is written into the history of a rollout that can be read, if that can be
                 written: where it cannot, a denial is one all the same.
         """
+        if denied := self.denials(verb, row, effect, arguments=arguments, document=document):
+            raise Refused(denied)
+
+    def denials(
+        self,
+        verb: Verb,
+        row: StoredRollout | UnreadableRollout | None,
+        effect: Callable[[], Effect],
+        *,
+        arguments: Mapping[str, Any] | None = None,
+        document: Mapping[str, Any] | None = None,
+    ) -> Sequence[Fault]:
+        """As ``about``, where more than one action is asked about: what speaks against this one, if anything."""
         if self.policy is None:
-            return
+            return ()
         applied = who_applied(self.store, row) if row is not None else None
         comes_to = effect()
         body = document if document is not None else row.document if isinstance(row, StoredRollout) else {}
@@ -105,13 +118,13 @@ class Asked:
             asked["rollout"]["inPlaceOf"] = [_described(other) for other in others]
         refused = denial(self.policy, asked)
         if refused is None:
-            return
+            return ()
         if isinstance(row, StoredRollout):
             message = f"denied: {refused.faults[0].message}"
             entry = HistoryEntry(self.now, row.namespace, row.name, self.actor, verb, message, {"denied": True})
             with suppress(Unreachable):
                 self.store.write([Write(row.namespace, row.name, row.resource_version, history=[entry])])
-        raise refused
+        return refused.faults
 
 
 def question(

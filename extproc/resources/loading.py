@@ -92,14 +92,18 @@ def load_valid(paths: Iterable[str | os.PathLike[str]], *, deadline: float = inf
     Raises:
         InvalidInput: with every fault of every file.
     """
+    loaded = load_together(paths, deadline=deadline)
+    if loaded.faults:
+        raise InvalidInput(loaded.faults)
+    return loaded.documents
+
+
+def load_together(paths: Iterable[str | os.PathLike[str]], *, deadline: float = inf) -> Loaded:
+    """As ``load_paths``, with the faults between documents; ``deadline`` as in ``beyond_deadline``."""
     loaded = load_paths(paths)
-    documents = loaded.documents
-    faults = list(loaded.faults)
-    faults.extend(_between(loaded.meant))
-    faults.extend(beyond_deadline([one.document for one in loaded.meant], deadline))
-    if faults:
-        raise InvalidInput(faults)
-    return documents
+    loaded.faults.extend(_between(loaded.meant))
+    loaded.faults.extend(beyond_deadline([one.document for one in loaded.meant], deadline))
+    return loaded
 
 
 def _between(meant: Sequence[Draft]) -> Iterator[Fault]:

@@ -102,6 +102,25 @@ def test_apply_reads_standard_input(tmp_path: Path) -> None:
     assert (done.returncode, done.stdout) == (0, f"rollout {KEY} created\n"), done.stderr
 
 
+def test_what_the_store_says_against_documents_is_told_with_what_is_wrong_with_them(dropout: Dropout) -> None:
+    Path("rollouts").mkdir()
+    put("rollouts/a.yaml", document(CANARY, "a"))
+    put("rollouts/b.yaml", document({**CANARY, "steps": [{"setWeight": 200}]}, "b"))
+
+    def told() -> list[tuple[str, str, bool]]:
+        errors = dropout("apply", "-f", "rollouts", "-o", "json").json["errors"]
+        return sorted((fault["code"], Path(fault["file"]).name, "in the store" in fault["message"]) for fault in errors)
+
+    by_themselves = [("invalid_value", "b.yaml", False), ("match_collision", "b.yaml", False)]
+    assert told() == by_themselves
+    assert not Path("dropout.db").exists(), "there was no store to ask, and none is made"
+    assert dropout("apply", "-f", put("there.yaml", document(CANARY))).exit_code == 0
+    with_store = [("match_collision", file, True) for file in ("a.yaml", "b.yaml")]
+    assert told() == sorted(by_themselves + with_store)
+    errors = dropout("apply", "-f", "rollouts", "--store", "nowhere", "-o", "json").codes
+    assert sorted(errors) == ["invalid_value", "match_collision", "store_url"]
+
+
 def test_apply_of_a_folder_with_one_bad_document_writes_nothing(dropout: Dropout) -> None:
     Path("rollouts").mkdir()
     put("rollouts/a.yaml", document(CANARY, "a"))

@@ -110,6 +110,21 @@ def test_what_a_policy_forbids_is_refused_with_its_reason_and_recorded(applied: 
     assert after.status == before.status
 
 
+def test_all_that_a_policy_denies_of_several_documents_is_told_at_once_and_nothing_is_written(
+    store: MemoryStore, clock: FakeClock, tmp_path: Path
+) -> None:
+    for name in ("a", "b"):
+        (tmp_path / f"{name}.yaml").write_text(
+            yaml.safe_dump(document({**CANARY, "match": [{"path": {"value": f"/{name}"}}]}, name))
+        )
+    with pytest.raises(Refused) as refused:
+        act(store, "bob", Apply(load_paths([tmp_path]).documents), clock, Answers(NO))
+    assert [fault.message for fault in refused.value.faults] == [
+        f"bob may not apply payments/{name}: frozen over the holidays" for name in ("a", "b")
+    ]
+    assert not store.documents().rollouts
+
+
 @pytest.mark.parametrize("action", [Kill(*NAME), Abort(*NAME)])
 def test_a_policy_that_fails_does_not_keep_a_version_in_traffic(
     applied: MemoryStore, clock: FakeClock, action: Action
