@@ -61,6 +61,7 @@ class Reason(StrEnum):
     FEATURE_STALE = "feature_stale"
     FEATURE_TIMEOUT = "feature_timeout"
     ATTRIBUTES_TOO_LARGE = "attributes_too_large"
+    LOG_FULL = "log_full"
     NO_MATCH = "no_match"
 
 

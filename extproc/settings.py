@@ -61,6 +61,11 @@ class Settings:
         64 << 20, "bytes, about, of features that a worker remembers; what is over a 64th of it, is read every time"
     )
     verdict_cache_entries: int = _setting(4096, "verdicts of policies that a worker remembers; 0 asks every time")
+    decision_log_events: int = _setting(
+        10_000,
+        "events of the decision log that wait before each sink of a worker; what comes then, see `serve`",
+        least=1,
+    )
     log_format: str = _choice("text", "how `serve` and `controller` write their log", LOG_FORMATS)
     log_level: str = _choice("info", "the least that they write", LOG_LEVELS)
     drain_timeout: float = _setting(10.0, "seconds that streams in flight get after SIGTERM, without `--drain-timeout`")

@@ -32,6 +32,7 @@ COMMANDS = {
     "controller": ("extproc.cli.controller", "controller"),
     "explain": ("extproc.cli.explain", "explain"),
     "replay": ("extproc.cli.replay", "replay"),
+    "log": ("extproc.cli.log", "log"),
     "policy": ("extproc.cli.policy", "policy"),
     "backup": ("extproc.cli.backup", "backup"),
     "restore-backup": ("extproc.cli.backup", "restore_backup"),

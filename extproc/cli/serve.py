@@ -36,7 +36,7 @@ from extproc.run.processes import WORKER
 from extproc.run.serve_options import ServeOptions
 from extproc.serve.memory import LEAST_MEMORY
 from extproc.serve.supervisor.children import Child, spawn
-from extproc.serve.worker_config import GRPC, HTTP, TRANSPORTS
+from extproc.serve.worker_config import DROP, GRPC, HTTP, TRANSPORTS, WHEN_FULL
 from extproc.settings import settings
 from extproc.state import StateFolder
 
@@ -111,6 +111,13 @@ def _folder(*, exists: bool) -> click.Path:
     multiple=True,
     metavar="URL",
     help="Where the decision log goes, file:PATH for instance; several may be given.",
+)
+@click.option(
+    "--decision-log-full",
+    type=click.Choice(WHEN_FULL),
+    default=DROP,
+    show_default=True,
+    help="What becomes of decisions that find the log full: not logged, waiting for room, or stable.",
 )
 @click.option("--envoy-dir", type=_folder(exists=False), help="Where Envoy's routes and clusters are kept current.")
 @click.option(

@@ -115,6 +115,8 @@ def _narrow(narrowing: _Narrowing, compiled: CompiledRollout, overlay: Overlay, 
         narrowing.all_but_stable(Reason.KILL_SWITCH, excludes=False)
     if facts.too_large:
         narrowing.all_but_stable(Reason.ATTRIBUTES_TOO_LARGE)
+    if facts.log_full:
+        narrowing.all_but_stable(Reason.LOG_FULL)
     unit = facts.unit
     if unit.per_request:
         narrowing.excluded = True

@@ -42,6 +42,7 @@ REASONS: Final[Mapping[Reason, str]] = {
     Reason.FEATURE_STALE: "a feature is too old",
     Reason.FEATURE_TIMEOUT: "the features did not come in time",
     Reason.ATTRIBUTES_TOO_LARGE: "the request's headers are over the limits",
+    Reason.LOG_FULL: "the decision log is full, and what cannot be written down may not be exposed",
     Reason.NO_MATCH: "no rollout matches the request",
 }
 """Every reason as the end of a sentence."""
@@ -169,6 +170,8 @@ def _stages(
         yield f"Kill: {REASONS[Reason.KILL_SWITCH]}."
     if facts.too_large:
         yield f"Attributes: {REASONS[Reason.ATTRIBUTES_TOO_LARGE]}; only stable remains."
+    if facts.log_full:
+        yield f"Log: {REASONS[Reason.LOG_FULL]}; only stable remains."
     yield from _features(compiled, facts, shown)
     buckets = facts.buckets
     if compiled.holdout is not None and buckets.holdout is not None:

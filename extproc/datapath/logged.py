@@ -95,6 +95,7 @@ def facts_of(event: Mapping[str, Any], verdict: PolicyVerdict | None) -> Facts:
         verdict=verdict,
         policy_input=document,
         too_large=document["too_large"],
+        log_full=document.get("log_full", False),
     )
 
 
@@ -105,7 +106,7 @@ def shown_features(event: Mapping[str, Any]) -> set[str]:
 
 def verdict_of(event: Mapping[str, Any]) -> PolicyVerdict | None:
     """What the policy said then; None where none was asked."""
-    logged = event.get("policy")
+    logged = event.get("policy") or event["result"].get("policy")
     return None if logged is None else PolicyVerdict.from_json(logged)
 
 
@@ -113,6 +114,12 @@ def overlay_of(event: Mapping[str, Any]) -> Overlay:
     """What was taken away; which versions were probed is only there if any were."""
     logged = event["input"]["overlay"]
     return Overlay(logged["killed"], frozenset(logged["tripped"]), frozenset(logged.get("probing", ())))
+
+
+def reads_of(event: Mapping[str, Any]) -> list[str]:
+    """The parts of the input that the rule could read."""
+    reads: list[str] = event["custom"]["reads"] if "custom" in event else event["reads"]
+    return reads
 
 
 def reason_of(text: str | None) -> Reason | None:

@@ -110,7 +110,8 @@ class PolicyVerdict(NamedTuple):
 class Facts(NamedTuple):
     """All that gather found; the only input of ``decide`` beside the rollout. Recorded facts replay a decision.
 
-    ``policy_input`` is the document that the policy was evaluated on, None without a policy.
+    ``policy_input`` is the document that the policy was evaluated on, None without a policy. ``log_full`` says that the
+    decision cannot be written down, where what is not may not be exposed.
     """
 
     unit: Unit
@@ -119,6 +120,7 @@ class Facts(NamedTuple):
     verdict: PolicyVerdict | None = None
     policy_input: Mapping[str, Any] | None = None
     too_large: bool = False
+    log_full: bool = False
 
 
 class Denial(NamedTuple):

@@ -16,7 +16,7 @@ from extproc.datapath.decide import decide
 from extproc.datapath.gather import FeatureSource, Gatherer, PolicySource
 from extproc.datapath.model import Decision, Denial, Facts, Mutation, Request
 from extproc.datapath.mutation import TOO_FULL, mutation_for, without_room
-from extproc.datapath.ports import DecisionRecord, DecisionSink
+from extproc.datapath.ports import DecisionRecord, DecisionSink, LogRoom
 from extproc.datapath.streams import may_stream
 from extproc.datapath.unit import unit_of
 from extproc.decision_id import EXCLUDED_CODE, DecisionIds, Nonce, sealed_code
@@ -40,7 +40,8 @@ class CurrentPolicies(Protocol):
 class Pipeline:
     """Decides requests from whatever snapshot and policies are in force when they arrive, and tells ``sink``.
 
-    No decision waits longer than ``deadline`` seconds for what is not at hand.
+    No decision waits longer than ``deadline`` seconds for what is not at hand, nor for ``room`` in the decision log,
+    which None is not asked about.
     """
 
     def __init__(
@@ -52,6 +53,7 @@ class Pipeline:
         clock: Clock,
         sink: DecisionSink | None = None,
         deadline: float = inf,
+        room: LogRoom | None = None,
     ) -> None:
         self._holder = holder
         self._policies = policies
@@ -59,6 +61,8 @@ class Pipeline:
         self._clock = clock
         self._gatherer = Gatherer(features, clock, deadline)
         self._sink = sink
+        self._room = room
+        self._deadline = deadline
 
     async def process(self, request: Request) -> Mutation:
         """The reply to one request's headers. Waits only where ``gather`` does."""
@@ -81,10 +85,14 @@ class Pipeline:
         if compiled is None:
             decision = _no_match(snapshot.revision, TOO_FULL if request.full else None)
             decision.decision_id = self._ids.seal(nonce, 0, EXCLUDED_CODE, 0)
+            if self._room is not None:
+                await self._may_expose(self._room, start)
         else:
             compiled = compiled.at(self._clock)
             overlay = snapshot.overlay_of(compiled.key)
             facts = await self._gatherer.gather(compiled, request, nonce, engine, timings)
+            if self._room is not None and not await self._may_expose(self._room, start):
+                facts = facts._replace(log_full=True)
             gathered = perf_counter_ns()
             decision = decide(
                 compiled,
@@ -106,6 +114,10 @@ class Pipeline:
         timings["total"] = (perf_counter_ns() - start) / 1000
         decision.stage_us = timings
         return mutation, DecisionRecord(decision, request, facts, compiled, overlay)
+
+    async def _may_expose(self, room: LogRoom, start: int) -> bool:
+        """Whether the decision log has a word against anything but stable, asked last: nothing is waited for behind."""
+        return await room.may_expose(self._deadline - (perf_counter_ns() - start) / 1e9)
 
 
 def select(candidates: Sequence[CompiledRollout], request: Request, nonce: Nonce) -> CompiledRollout | None:

@@ -156,6 +156,14 @@ class DecisionSink(Protocol):
         ...
 
 
+class LogRoom(Protocol):
+    """What the decision log says before a decision is made, where it may say anything."""
+
+    async def may_expose(self, within: float) -> bool:
+        """Whether the decision may be more than stable; waits for room at most ``within`` seconds. Never raises."""
+        ...
+
+
 class EventSink(Protocol):
     """Takes the decision log away from a worker.
 

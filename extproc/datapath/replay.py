@@ -23,6 +23,7 @@ from extproc.datapath.logged import (
     left_out,
     overlay_of,
     path_of,
+    reads_of,
     rollout_of,
     shown_features,
     verdict_of,
@@ -43,7 +44,7 @@ COMPARED: Final = tuple(field for field in RECORD_FIELDS if field not in ("decis
 """What a replay has to reproduce: the record without its name and its durations."""
 
 _OURS: Final = frozenset(
-    ("rollout", "buckets", "unit_fault", "per_request", "feature_fault", "too_large", "overlay", "plan")
+    ("rollout", "buckets", "unit_fault", "per_request", "feature_fault", "too_large", "log_full", "overlay", "plan")
 )
 """What the log adds to the policy's own input."""
 
@@ -179,7 +180,7 @@ class Replay:
         if self._engine is None:
             self._check_same_question(compiled.policy, event)
             return logged
-        if logged.fault is Reason.POLICY_QUARANTINED or (logged.fault is not None and not event["reads"]):
+        if logged.fault is Reason.POLICY_QUARANTINED or (logged.fault is not None and not reads_of(event)):
             return logged
         self._check_reads(self._engine, compiled, event)
         document = {name: value for name, value in event["input"].items() if name not in _OURS}
@@ -203,7 +204,7 @@ class Replay:
             names = ", ".join(left_out(pointer, compiled) for pointer in lacking)
             raise NotReplayableError(f"the policy reads what was left out of the log: {names}")
         # The rollout is made from the plan, so it is there whatever was read.
-        known = InputPaths.parse([*event["reads"], "rollout"])
+        known = InputPaths.parse([*reads_of(event), "rollout"])
         for wanted in reads.raw_paths:
             if not known.include_whole(*wanted):
                 name = format_path(wanted) or "as a whole"

@@ -25,6 +25,7 @@ FALLBACKS: Final = frozenset(
         Reason.FEATURE_STALE,
         Reason.FEATURE_TIMEOUT,
         Reason.ATTRIBUTES_TOO_LARGE,
+        Reason.LOG_FULL,
     }
 )
 """Reasons that mean: something was not as it should be, so the user got stable."""

@@ -113,6 +113,7 @@ def _config(
         features=options.features,
         policy_engine=options.policy_engine,
         sinks=options.sinks,
+        log_full=options.decision_log_full,
         drain_timeout=options.drain_timeout,
         decision_deadline=options.decision_deadline,
         observed=options.access_log is not None,

@@ -26,6 +26,7 @@ class ServeOptions:
     features: str | None
     policy_engine: str | None
     sinks: tuple[str, ...]
+    decision_log_full: str
     envoy_dir: Path | None
     envoy_admin: Sequence[tuple[str, int]]
     access_log: Listening | None

@@ -12,20 +12,23 @@ import sys
 from collections.abc import Callable, Iterator, Sequence
 from functools import partial
 from typing import Any, Final, cast
+from uuid import uuid4
 
+import extproc
 from extproc.adapters.regorus.policy import RegorusEngine
 from extproc.adapters.stores import open_store
 from extproc.clock import Clock, SystemClock
 from extproc.datapath.features import FeatureReader
 from extproc.datapath.pipeline import Pipeline
 from extproc.datapath.policy_input import InputPaths, plain_input
-from extproc.datapath.ports import DecisionRecord, DecisionSink, EmbeddedEngine
+from extproc.datapath.ports import DecisionRecord, DecisionSink, EmbeddedEngine, LogRoom
 from extproc.datapath.pseudonym import load_or_create_key
 from extproc.datapath.remote_policies import RemotePolicies
 from extproc.datapath.sinks.batching_sink import BatchingSink
 from extproc.datapath.sinks.decision_event import EventEncoder
 from extproc.datapath.sinks.decision_log import DecisionLog
 from extproc.datapath.sinks.event_queue import EventQueue
+from extproc.datapath.sinks.log_room import StableIfFull, WaitIfFull
 from extproc.datapath.sinks.tally import DecisionTally, Tallied
 from extproc.datapath.transports.exchange import RequestHandler
 from extproc.datapath.verdict_cache import VerdictCache
@@ -57,7 +60,7 @@ from extproc.serve.logs import configure_logging
 from extproc.serve.worker.policy_slot import PolicySlot
 from extproc.serve.worker.server import server_maker
 from extproc.serve.worker.worker import run_worker
-from extproc.serve.worker_config import WorkerConfig
+from extproc.serve.worker_config import STABLE, WAIT, WorkerConfig
 from extproc.settings import settings
 from extproc.snapshot.holder import SnapshotHolder
 from extproc.snapshot.model import CompiledRollout, Overlay, Snapshot
@@ -102,6 +105,7 @@ class DecisionApplication:
         if self._log is not None:
             sinks.append(self._log)
         self._noted = BatchingSink(sinks)
+        queues = self._log.queues if self._log is not None else ()
         self._pipeline = Pipeline(
             self._holder,
             policies,
@@ -110,12 +114,16 @@ class DecisionApplication:
             clock,
             self._noted,
             config.decision_deadline,
+            _room(config.log_full, queues, lambda: self._noted.waiting) if queues else None,
         )
 
     def _open_log(self, config: WorkerConfig) -> DecisionLog:
-        queues = [EventQueue(scheme_of(url), open_adapter(SINK, url, "--sink")) for url in config.sinks]
+        most = settings().decision_log_events
+        queues = [
+            EventQueue(scheme_of(url), open_adapter(SINK, url, "--sink"), max_events=most) for url in config.sinks
+        ]
         key = load_or_create_key(StateFolder(config.state).pseudonyms)
-        labels = {"app": "dropout", "worker": str(config.index)}
+        labels = {"app": "dropout", "id": str(uuid4()), "version": extproc.__version__, "worker": str(config.index)}
         return DecisionLog(EventEncoder(labels, key, self._reads), queues, self._clock)
 
     def _reads(self, path: str) -> tuple[str, ...]:
@@ -344,6 +352,12 @@ def _open_features(url: str, clock: Clock, deadline: float) -> FeatureReader:
         max_age=tuning.feature_cache,
         deadline=deadline,
     )
+
+
+def _room(when_full: str, queues: Sequence[EventQueue], noted: Callable[[], int]) -> LogRoom | None:
+    if when_full == WAIT:
+        return WaitIfFull(queues, noted)
+    return StableIfFull(queues, noted) if when_full == STABLE else None
 
 
 class _Traffic:

@@ -16,12 +16,19 @@ HTTP: Final = "http"
 TRANSPORTS: Final = (GRPC, HTTP)
 """How Envoy may ask."""
 
+DROP: Final = "drop"
+WAIT: Final = "wait"
+STABLE: Final = "stable"
+WHEN_FULL: Final = (DROP, WAIT, STABLE)
+"""What may become of decisions that find the decision log full."""
+
 
 @dataclass(frozen=True, slots=True)
 class WorkerConfig:
     """What a worker is told to serve; travels as JSON. Paths are absolute or relative to the supervisor's folder.
 
-    ``state`` is the prefix of the ``StateFolder``; ``memory`` are the bytes that it may hold, 0 for no limit.
+    ``state`` is the prefix of the ``StateFolder``; ``log_full`` says what becomes of decisions for whose events there
+    is no room; ``memory`` are the bytes that it may hold, 0 for no limit.
     """
 
     index: int
@@ -34,6 +41,7 @@ class WorkerConfig:
     features: str | None = None
     policy_engine: str | None = None
     sinks: Sequence[str] = ()
+    log_full: str = DROP
     tls_certificate: str | None = None
     tls_key: str | None = None
     tls_client_ca: str | None = None

@@ -10,7 +10,9 @@ import socket
 import stat
 import threading
 from collections import Counter
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import ExitStack, contextmanager, suppress
 from pathlib import Path
 
 import grpc
@@ -589,6 +591,57 @@ def test_the_decision_log_goes_to_every_sink_and_sighup_opens_it_again() -> None
         first, second, *_ = map(orjson.loads, log.read_bytes().splitlines())
         assert (first["kind"], first["id"]) == ("plan", second["input"]["plan"])  # each file stands alone
         assert second["result"]["rollout"] == first["rollout"] == "payments/fraud-detector"
+
+
+def test_what_finds_the_decision_log_full_goes_to_stable_until_there_is_room() -> None:
+    with full_log("stable") as (server, pipe):
+        wait_for(lambda: server.ask()["x-model-arm"] == "excluded", "no room")
+        assert server.metric("dropout_decisions_total", reason="log_full") >= 1
+        with reading(pipe) as lines:
+            wait_for(lambda: lines() and server.ask()["x-model-arm"] == "control", "room")
+
+
+def test_what_finds_the_decision_log_full_waits_and_no_line_is_missing() -> None:
+    with full_log("wait") as (server, pipe), ThreadPoolExecutor() as asking:
+        asks = [asking.submit(server.ask) for _ in range(4)]
+        wait_for(lambda: sum(ask.done() for ask in asks) == 1, "the one that there is room for")
+        log: list[bytes] = []
+        with reading(pipe) as lines:
+            wait_for(lambda: log.extend(lines()) or len(decisions_in(b"".join(log))) == 5, "the log of all")
+        assert [event["req_id"] for event in decisions_in(b"".join(log))] == list(range(1, 6))
+        assert {ask.result()["x-model-arm"] for ask in asks} == {"control"}
+        assert server.metric("dropout_decision_log_drops_total", sink="file") == 0
+
+
+@contextmanager
+def full_log(when_full: str) -> Iterator[tuple[DropoutServer, Path]]:
+    """A server with room for two events, one of which a pipe that nobody reads does not take; and the pipe."""
+    server = fresh(workers=1, DROPOUT_DECISION_LOG_EVENTS="2")
+    pipe = server.folder / "log"
+    os.mkfifo(pipe)
+    server.options = ("--decision-log", str(pipe), "--decision-log-full", when_full, "--decision-deadline", "60")
+    with ExitStack() as started:
+        with reading(pipe):
+            started.enter_context(server)
+        server.ask()
+        wait_for(lambda: server.metric("dropout_decision_log_errors_total", sink="file") >= 1, "a sink that fails")
+        yield server, pipe
+
+
+@contextmanager
+def reading(pipe: Path) -> Iterator[Callable[[], list[bytes]]]:
+    """Somebody reads the pipe; a call gives what is there."""
+    reader = os.open(pipe, os.O_RDONLY | os.O_NONBLOCK)
+
+    def read() -> list[bytes]:
+        with suppress(BlockingIOError):
+            return [os.read(reader, 1 << 20)]
+        return []
+
+    try:
+        yield read
+    finally:
+        os.close(reader)
 
 
 def decided(file: Path) -> int:

@@ -82,6 +82,7 @@ STAGES = [
     "deny",
     "kill",
     "attributes",
+    "log",
     "unit",
     "policy",
     "feature",

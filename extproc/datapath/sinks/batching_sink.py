@@ -29,6 +29,11 @@ class BatchingSink:
         self._waiting: list[DecisionRecord] = []
         self._due: asyncio.Handle | None = None
 
+    @property
+    def waiting(self) -> int:
+        """Decisions that were not handed on yet."""
+        return len(self._waiting)
+
     def record(self, decided: DecisionRecord) -> None:
         """Take note of one decision, soon."""
         self._waiting.append(decided)

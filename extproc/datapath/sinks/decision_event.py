@@ -1,7 +1,9 @@
 """A decision as an event of the decision log, in the shape of OPA's.
 
 What is written is what the policy could read, as far as the rollout's ``log`` allows. The unit never is: its
-pseudonym is, and its buckets, from which ``replay`` decides again.
+pseudonym is, and its buckets, from which ``replay`` decides again. Every field is one of OPA's and has its type: who
+collects OPA's events collects these. What OPA has no field for is in ``result``, where masks reach it, and in
+``custom``, which is last (``with_custom``).
 """
 
 from __future__ import annotations
@@ -68,13 +70,15 @@ class EventEncoder:
         self._policy_revision = ""
         self._bundles_text: orjson.Fragment | None = None
 
-    def encode(self, at: float, decided: DecisionRecord) -> Event:
-        """The event of one decision, made ``at`` Unix seconds."""
+    def encode(self, at: float, decided: DecisionRecord, number: int) -> Event:
+        """The event of one decision, made ``at`` Unix seconds, the ``number``-th of this worker."""
         constants = None if decided.rollout is None else self._constants_of(decided.rollout)
         event = self._event(at, decided, constants)
+        event["req_id"] = number
         source = decided.request.attributes.get("source.address")
         if source is not None:
             event["requested_by"] = source
+        event["custom"] = {"reads": self._reads(constants)}
         try:
             body = orjson.dumps(event)
         except TypeError:
@@ -99,17 +103,20 @@ class EventEncoder:
             return event
         erased: list[str] = []
         event["input"] = _input(constants, facts, overlay, erased)
-        event["result"] = record_of(decision, unit, constants.features, constants.ranges)
-        event["reads"] = ()
+        result = event["result"] = record_of(decision, unit, constants.features, constants.ranges)
         if compiled.policy is not None:
             event["path"] = compiled.policy.path
-            event["reads"] = compiled.policy.reads or self._input_paths(compiled.policy.path)
         if facts.verdict is not None:
             saw_unit = not constants.unit_pointers.isdisjoint(erased)
-            event["policy"] = _verdict(facts.verdict, facts.unit.value if saw_unit else None, unit)
+            result["policy"] = _verdict(facts.verdict, facts.unit.value if saw_unit else None, unit)
         if erased:
             event["erased"] = erased
         return event
+
+    def _reads(self, constants: _Constants | None) -> Sequence[str]:
+        """The parts of the input that the rule can read."""
+        policy = constants.compiled.policy if constants is not None else None
+        return () if policy is None else policy.reads or self._input_paths(policy.path)
 
     def _bundles(self, policy_revision: str) -> orjson.Fragment:
         if policy_revision != self._policy_revision or self._bundles_text is None:
@@ -148,6 +155,11 @@ class EventEncoder:
         return f"{self._second_text}.{nanos:09d}Z"
 
 
+def with_custom(event: bytes, member: bytes) -> bytes:
+    """``event`` with one more member, ``b'"name":value'``, in its ``custom``, which is not empty and the last field."""
+    return b"%s,%s}}" % (event[:-2], member)
+
+
 def _name_of(compiled: CompiledRollout) -> str:
     """What events call its plan: 16 hexadecimal digits, the same for the same plan in every worker."""
     return blake2b(b"%s\n%s" % (compiled.key.encode(), compiled.plan), digest_size=8).hexdigest()
@@ -179,6 +191,8 @@ def _input(constants: _Constants, facts: Facts, overlay: Overlay, erased: list[s
     document["per_request"] = facts.unit.per_request
     document["feature_fault"] = facts.features.fault
     document["too_large"] = facts.too_large
+    if facts.log_full:
+        document["log_full"] = True
     document["overlay"] = _NO_OVERLAY if overlay is NO_OVERLAY else _overlay(overlay)
     document["plan"] = constants.plan
     return document

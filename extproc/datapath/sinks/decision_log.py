@@ -20,21 +20,26 @@ logger = logging.getLogger(__name__)
 
 
 class DecisionLog:
-    """Puts each decision's event, made once, into all ``queues``, each before a sink; a ``DecisionSink``."""
+    """Puts each decision's event, made once, into all ``queues``, each before a sink; a ``DecisionSink``.
+
+    Events are numbered from 1 on, those too that find no room: what is missing in a log is missing among the numbers.
+    """
 
     def __init__(self, encoder: EventEncoder, queues: Sequence[EventQueue], clock: Clock) -> None:
         self.queues = tuple(queues)
         self._encoder = encoder
         self._clock = clock
+        self._number = 0
         self._refused = False
 
     def record(self, decided: DecisionRecord) -> None:
         """Queue one decision, or drop it where the queue is full."""
         event: Event | None = None
+        self._number += 1
         for queue in self.queues:
             if queue.admit():
                 try:
-                    event = event or self._encoder.encode(self._clock.now(), decided)
+                    event = event or self._encoder.encode(self._clock.now(), decided, self._number)
                     queue.put(event)
                 except Exception:
                     self._refuse(queue)

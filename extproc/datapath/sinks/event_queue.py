@@ -52,7 +52,8 @@ class EventQueue:
     At most ``max_events`` wait, and none is added to ``max_bytes`` of them; beside them one batch is in the sink's
     hands. A batch that the sink failed to take is handed to it again after ``retry_seconds``, for as long as it takes.
     ``drops`` counts events that were left out, ``errors`` what the sink failed to do; neither reaches who puts events
-    in. ``admit``, ``put``, ``reopen`` and ``close`` belong to the event loop.
+    in. ``admit``, ``put``, ``reopen`` and ``close`` belong to the event loop. ``on_room`` is told, on the thread, that
+    there may be ``room`` again.
     """
 
     def __init__(
@@ -67,6 +68,7 @@ class EventQueue:
     ) -> None:
         self.name = name
         self.errors = 0
+        self.on_room: Callable[[], None] | None = None
         self._sink = sink
         self._max_events = max_events
         self._max_bytes = max_bytes
@@ -97,6 +99,13 @@ class EventQueue:
             return True
         self._turned_away += 1
         return False
+
+    @property
+    def room(self) -> int:
+        """For how many more events there is room, those counted in that the sink has in hand and may give back."""
+        if self._bytes_in - self._bytes_out >= self._max_bytes:
+            return 0
+        return self._max_events - len(self._queue) - len(self._taken)
 
     def put(self, event: Event) -> None:
         """Queue an event that was admitted."""
@@ -188,6 +197,8 @@ class EventQueue:
     def _write(self) -> None:
         self._lost += self._sink.write(self._batch)
         self._taken, self._batch = [], []
+        if self.on_room is not None:
+            self.on_room()
 
     def _attempt(self, call: Callable[[], None]) -> bool:
         """Whether the sink did it. Of failures in a row the first is told, with its own words, and their end."""

@@ -139,6 +139,8 @@ def test_a_decision_of_a_log_is_explained_from_what_the_log_holds(
     lines = log_of(rollout, FakeEngine(by_risk, ("features", "risk_score")), risk=0.95, units=3)
     event = json.loads(lines[1])
     answer = explained(capsys, "--decision", event["decision_id"], logged(tmp_path, *lines))
+    policy = event["result"].pop("policy")
+    assert policy["reason"] == "risk 0.95"
     assert {name: answer[name] for name in RECORD_FIELDS} == event["result"]
     said = answer["explanation"]
     assert said[0].startswith("payments/fraud-detector decided, at ")

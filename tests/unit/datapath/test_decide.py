@@ -104,6 +104,7 @@ def test_in_an_experiment_a_kill_leaves_the_last_variant() -> None:
     ("changes", "seen", "reason"),
     [
         ({}, {"too_large": True}, "attributes_too_large"),
+        ({}, {"log_full": True}, "log_full"),
         ({"policy": POLICY}, {"verdict": PolicyVerdict(versions=frozenset({"3"}))}, "policy_ineligible"),
         ({"policy": POLICY}, {"verdict": PolicyVerdict(versions=frozenset())}, "policy_ineligible"),
         ({"policy": POLICY}, {"verdict": PolicyVerdict(version="9")}, "policy_ineligible"),

@@ -9,6 +9,7 @@ from collections.abc import Callable, Mapping
 from dataclasses import fields, replace
 from types import SimpleNamespace
 from typing import Any
+from unittest.mock import AsyncMock
 
 import pytest
 from hypothesis import given, settings
@@ -89,22 +90,23 @@ def log_of(
     headers: Mapping[str, bytes] | None = None,
     path: str = "/v1/models/fraud-detector",
     units: int = 40,
+    may_expose: bool = True,
 ) -> list[bytes]:
     """The log of ``units`` users' requests through the real pipeline."""
     encoder = EventEncoder({}, KEY, lambda path: engine.reads(path).paths)
     lines: list[bytes] = []
 
     def record(decided: DecisionRecord) -> None:
-        event = encoder.encode(0.0, decided)
+        event = encoder.encode(0.0, decided, len(lines) + 1)
         if not lines and event.plan is not None:
             lines.append(event.plan + b"\n")
         lines.append(event.body + b"\n")
 
     log = SimpleNamespace(record=record)
     holder = SimpleNamespace(current=snapshot(rollout, overlay={rollout.key: overlay} if overlay else None))
-    pipeline = Pipeline(
-        holder, SimpleNamespace(current=Embedded(engine)), FakeFeatures(risk), make_ids(), FakeClock(), log
-    )
+    room = SimpleNamespace(may_expose=AsyncMock(return_value=may_expose))
+    policies = SimpleNamespace(current=Embedded(engine))
+    pipeline = Pipeline(holder, policies, FakeFeatures(risk), make_ids(), FakeClock(), log, room=room)
 
     async def send() -> None:
         for number in range(units):
@@ -185,6 +187,23 @@ RISK = FakeEngine(by_risk, ("features", "risk_score"))
 )  # fmt: skip
 def test_every_logged_decision_is_reproduced(rollout: CompiledRollout, options: Any) -> None:
     assert_reproduced(log_of(rollout, **options))
+
+
+def test_a_decision_that_one_of_two_sinks_had_no_room_for_is_reproduced_from_the_other() -> None:
+    lines = log_of(canary(10_000), may_expose=False, units=2)
+    assert {event["result"]["reason"] for event in decisions_in(b"".join(lines))} == {"log_full"}
+    assert_reproduced(lines)
+
+
+def test_a_log_of_before_is_read_with_what_its_rule_read_and_said_beside_the_result() -> None:
+    plan, *decided = log_of(canary(5000, policy=POLICY, features=FEATURES), by_method := FakeEngine(allow, ("time",)))
+    before = []
+    for line in decided:
+        event = json.loads(line)
+        event |= {"reads": event.pop("custom")["reads"], "policy": event["result"].pop("policy")}
+        before.append(json.dumps(event).encode() + b"\n")
+    assert_reproduced([plan, *before], by_method)
+    assert_reproduced([plan, *before], None)
 
 
 @pytest.mark.parametrize("risk", [0.2, 0.95, None], ids=["low", "high", "late"])
@@ -434,7 +453,7 @@ def test_a_rule_is_told_what_its_document_says_and_so_it_is_again() -> None:
         "features": {"risk_score": 0.2},
     }
     assert told == [expected]
-    assert decisions_in(b"".join(lines))[0]["reads"] == reads
+    assert decisions_in(b"".join(lines))[0]["custom"]["reads"] == reads
     no_features = FakeEngine(note, ("attributes", "request", "http"), ("rollout",))
     assert_reproduced(lines, no_features)
     assert told[1:] == [{**expected, "features": {}}]

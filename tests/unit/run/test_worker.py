@@ -115,7 +115,7 @@ async def test_a_decision_is_logged_by_what_the_policy_read_that_was_asked(tmp_p
     await app.close(5.0)
     page.close()
     (event,) = decisions_in(log.read_bytes())
-    assert event["reads"] == ["attributes.request.http.method"]
+    assert event["custom"]["reads"] == ["attributes.request.http.method"]
 
 
 async def test_what_a_rollout_asks_for_and_nobody_has_is_told(tmp_path: Path) -> None:

@@ -33,14 +33,14 @@ def encoder() -> EventEncoder:
 
 def logged(path: Path, **changes: Any) -> dict[str, Any]:
     """The event of one decision; ``path`` has its bytes."""
-    path.write_bytes(encoder().encode(AT, make_decided(**changes)).body)
+    path.write_bytes(encoder().encode(AT, make_decided(**changes), 17).body)
     event: dict[str, Any] = json.loads(path.read_bytes())
     return event
 
 
 def plan_of(rollout: CompiledRollout) -> dict[str, Any]:
     """The event of its plan."""
-    plan = encoder().encode(AT, make_decided(rollout=rollout)).plan
+    plan = encoder().encode(AT, make_decided(rollout=rollout), 1).plan
     assert plan is not None
     event: dict[str, Any] = orjson.loads(plan)
     assert event == {"kind": "plan", "id": event["id"], "rollout": rollout.key, "plan": orjson.loads(rollout.plan)}
@@ -70,14 +70,15 @@ def test_an_event_has_the_shape_of_an_opa_decision_log_event(path: Path) -> None
     assert event["bundles"] == {"policies": {"revision": "abc123"}}
     assert event["requested_by"] == "10.0.0.1:4242"
     assert event["metrics"] == {"timer_rego_query_eval_ns": 21_700, "timer_server_handler_ns": 44_000}
-    assert event["reads"] == list(READS)
+    assert event["req_id"] == 17
+    assert event["custom"] == {"reads": list(READS)}
     assert "erased" not in event
 
 
 def test_the_result_has_exactly_the_fields_of_the_record(path: Path) -> None:
     result = logged(path)["result"]
 
-    assert tuple(result) == RECORD_FIELDS
+    assert tuple(result) == (*RECORD_FIELDS, "policy")
     assert result["ranges"] == {"canary": [0, 500]}
     assert result["features"] == {"risk_score": {"value": 0.2, "age": 12.5, "source": "cache"}}
     assert result["reason"] == "weight"
@@ -92,7 +93,7 @@ def test_the_fields_of_an_event_are_those_of_its_page(path: Path) -> None:
         for field, meaning in table(page("reference/decision-log"), "field of an event", "what it is")
     }
     assert rows.keys() == event.keys()
-    assert tuple(code(rows["result"])) == RECORD_FIELDS
+    assert tuple(code(rows["result"])) == (*RECORD_FIELDS, "policy")
 
 
 def test_the_input_holds_the_facts_that_replay_needs(path: Path) -> None:
@@ -127,7 +128,7 @@ def test_a_policy_that_reads_the_unit_leaves_no_unit_in_the_log(path: Path) -> N
     event = logged(path, facts=facts)
 
     assert event["erased"] == ["/input/unit"]
-    assert event["policy"]["reason"] == f"{pseudonym(KEY, b'alice')} may not"
+    assert event["result"]["policy"]["reason"] == f"{pseudonym(KEY, b'alice')} may not"
     assert b"alice" not in path.read_bytes()
 
 
@@ -184,7 +185,7 @@ def test_a_policy_that_reads_the_units_header_leaves_no_unit_in_its_words(path: 
 
 def test_a_policy_that_does_not_see_the_unit_keeps_its_words(path: Path) -> None:
     event = logged(path, facts=make_facts(verdict=PolicyVerdict(reason="alice is a common name")))
-    assert event["policy"]["reason"] == "alice is a common name"
+    assert event["result"]["policy"]["reason"] == "alice is a common name"
 
 
 def test_envoys_attributes_that_may_hold_a_header_or_a_query_are_erased(path: Path) -> None:
@@ -228,7 +229,7 @@ def test_a_decision_without_a_rollout_is_logged_too(path: Path) -> None:
 
 def test_the_verdict_is_written_with_the_reason_in_the_policys_words(path: Path) -> None:
     verdict = PolicyVerdict(allow=False, versions=frozenset({"4", "3"}), reason="risk above 0.9", http_status=451)
-    written = logged(path, facts=make_facts(verdict=verdict))["policy"]
+    written = logged(path, facts=make_facts(verdict=verdict))["result"]["policy"]
 
     assert written["versions"] == ["3", "4"]
     assert (written["allow"], written["http_status"], written["reason"]) == (False, 451, "risk above 0.9")
