@@ -18,7 +18,9 @@ from extproc.errors import InvalidInput
 from extproc.run.given import checked_policies
 from extproc.run.opa import not_answering, run_opa
 from extproc.run.policy_checks import (
+    default_missing,
     invalid_answers,
+    missing_rules,
     misspelt_reads,
     opa_faults,
     trial_faults,
@@ -40,24 +42,34 @@ def policy() -> None:
 
 @policy.command(short_help="Say whether policies can be served, and what is wrong if not.")
 @_DIRECTORY
+@click.option(
+    "--rollouts",
+    type=click.Path(path_type=Path),
+    metavar="DIR",
+    help="Documents whose rules (policy.path) have to be there; by themselves, routing/decision is asked.",
+)
 @click.option("--opa", is_flag=True, help="Have the opa in PATH check them, too.")
 @output_option
-def check(directory: Path, opa: bool, output: str) -> None:
+def check(directory: Path, rollouts: Path | None, opa: bool, output: str) -> None:
     """Say whether the policies and data under DIR can be served, and what is wrong if not.
 
     All that is called decision is tried as before it is served, and what it reads is compared with the schema of its
     input. Rules that can deny are named: their errors are denials unless a document says onError: stable. What is
     right and easily overlooked is noted on stderr: a rule that no decision leads to, a default that never applies, a
-    decision without a value for a plain request, a file that looks like data and is not read.
+    decision without a value for a plain request, a file that looks like data and is not read, a folder without the rule
+    that is asked unless a document names another one. With documents it is wrong where one asks a rule that no file
+    gives.
     """
     sources = checked_policies(directory)
     engine = RegorusEngine(sources)
     faults = [*misspelt_reads(engine), *unknown_fields(engine), *trial_faults(sources, engine)]
+    faults += missing_rules(engine, rollouts) if rollouts is not None else []
     faults += opa_faults(directory) if opa else []
     faults = faults or [*invalid_answers(engine)]
     if faults:
         raise InvalidInput(faults)
     noted = [*engine.notes(), *undefined_answers(engine), *unread_files(directory, sources)]
+    noted += default_missing(engine) if rollouts is None else []
     can_deny = [path for path in engine.decisions() if path != RULE and engine.can_deny(path)]
     if output == "json":
         listed = sorted(sources.files)

@@ -22,9 +22,15 @@ from extproc.run.opa_tests import opa_outcomes
 @click.argument("directory", metavar="DIR", type=click.Path(path_type=Path))
 @click.option("-r", "--run", "wanted", metavar="REGEX", default="", help="Only tests in whose name this is found.")
 @click.option("--coverage", is_flag=True, help="Say which lines of the policies the tests evaluated.")
+@click.option(
+    "--threshold",
+    type=click.FloatRange(0, 100),
+    metavar="PERCENT",
+    help="Exit with 1 if the tests evaluated fewer of the lines; brings --coverage.",
+)
 @click.option("--opa", is_flag=True, help="Have the opa in PATH run them, too; exit with 1 if it finds otherwise.")
 @output_option
-def test(directory: Path, wanted: str, coverage: bool, opa: bool, output: str) -> int:
+def test(directory: Path, wanted: str, coverage: bool, threshold: float | None, opa: bool, output: str) -> int:
     """Run every rule under DIR whose name starts with test_; exit with 1 if one fails.
 
     Of a test that fails the condition is named that failed first, with the values of its parts. One that takes more
@@ -32,7 +38,7 @@ def test(directory: Path, wanted: str, coverage: bool, opa: bool, output: str) -
     policies may not, such as calling time.now_ns.
     """
     checked_policies(directory)
-    run = run_tests(read_sources(directory, tests=True), wanted=wanted, coverage=coverage)
+    run = run_tests(read_sources(directory, tests=True), wanted=wanted, coverage=coverage or threshold is not None)
     if not run.tests:
         missing = f"there is no rule test_... with {wanted!r} in its name" if wanted else "there is no rule test_..."
         raise InvalidInput.of("policy_tests_missing", missing, file=str(directory))
@@ -47,7 +53,16 @@ def test(directory: Path, wanted: str, coverage: bool, opa: bool, output: str) -
         tests = "1 test" if len(run.tests) == 1 else f"{len(run.tests)} tests"
         otherwise = f", {differ} of which opa finds otherwise" if differ else ""
         click.echo(f"{tests}, {failed or 'none'} failed{otherwise}")
-    return 1 if failed or differ else 0
+    enough = run.coverage is None or _is_enough(run.coverage.whole(), threshold)
+    return 1 if failed or differ or not enough else 0
+
+
+def _is_enough(coverage: LineCoverage, threshold: float | None) -> bool:
+    """Whether the coverage is at the threshold, if there is one; said on stderr where it is not."""
+    if threshold is None or coverage.reaches(threshold):
+        return True
+    click.echo(f"the tests evaluate {coverage.percent:g} % of the lines, and --threshold is {threshold:g} %", err=True)
+    return False
 
 
 def _as_json(run: CheckedTests, failed: int, theirs: Mapping[str, str], *, opa: bool) -> dict[str, Any]:

@@ -135,7 +135,8 @@ class Controller:
             return None
         policies = ControlPolicies(self._options.policies)
         parts.callback(policies.close)
-        if not policies.asked:
+        # Beside serve the folder is that of the policies on requests, which need none on control actions.
+        if not policies.asked and (self._options.pipe is None or policies.meant):
             self._warn("policies: there is no rule control/decision: every control action is allowed")
         return policies
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import json
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from functools import cache
 from pathlib import Path
 from typing import Any, Final
@@ -17,9 +17,11 @@ from extproc.names import Reason
 from extproc.resources.control_schema import CONTROL_INPUT_SCHEMA
 from extproc.resources.document import API_VERSION
 from extproc.resources.folders import list_folder
-from extproc.resources.loading import parse_rollout
+from extproc.resources.loading import load_valid, of_kind, parse_rollout
+from extproc.resources.marked_yaml import dotted
 from extproc.resources.policies import PolicySources
 from extproc.resources.policy_schema import POLICY_DECISION_SCHEMA, POLICY_INPUT_SCHEMA, misspelt
+from extproc.resources.rollout import PolicySpec, Rollout
 from extproc.run.opa import not_answering, run_opa
 from extproc.run.processes import POLICY_TRIAL
 from extproc.serve.supervisor.policy_trial import Sources, Trial
@@ -82,9 +84,44 @@ def unknown_fields(engine: RegorusEngine) -> Iterator[Fault]:
 
 def trial_faults(sources: PolicySources, engine: RegorusEngine) -> list[Fault]:
     """What the trial before they are served would refuse them for, on a plain input."""
-    inputs = {path: {} if path == RULE else _plain() for path in engine.decisions()}
+    faults = _tried(sources, engine.decisions())
+    slow = next((fault.field for fault in faults if fault.code == "policy_too_slow" and fault.field), None)
+    return _tried(sources, engine.asked_by(slow), slow) or faults if slow is not None else faults
+
+
+def _tried(sources: PolicySources, paths: Iterable[str], entry: str | None = None) -> list[Fault]:
+    """What a trial of each of the rules finds; by the input of the decision ``entry`` where they are asked by it."""
     trial = Trial(POLICY_TRIAL, settings().trial_limit)
+    inputs = {path: {} if RULE in (path, entry) else _plain() for path in paths}
     return asyncio.run(trial.run(Sources(sources.revision, sources.to_json()), inputs))
+
+
+def missing_rules(engine: RegorusEngine, rollouts: Path) -> Iterator[Fault]:
+    """The rules that the documents in ``rollouts``, a file or a folder, ask for and no file gives.
+
+    Code: ``policy_rule_missing``.
+
+    Raises:
+        InvalidInput: as ``load_valid``.
+    """
+    for document in of_kind(load_valid([rollouts]), Rollout):
+        policy = document.resource.spec.policy
+        if policy is not None and not engine.has(policy.path):
+            message = f"the rule {policy.path} is asked, but no file gives it{_meant(engine, policy.path)}"
+            at = ("spec", "policy", "path")
+            yield Fault("policy_rule_missing", message, document.file, document.line_at(at), dotted(at))
+
+
+def default_missing(engine: RegorusEngine) -> Iterator[Fault]:
+    """A note where no file gives the rule that is asked unless a document names another: ``policy_rule_missing``."""
+    asked = PolicySpec().path
+    if set(engine.decisions()) - {RULE} and not engine.has(asked):
+        message = f"no file gives {asked}, which is asked where a rollout does not name another rule (policy.path)"
+        yield Fault("policy_rule_missing", f"{message}{_meant(engine, asked)}")
+
+
+def _meant(engine: RegorusEngine, path: str) -> str:
+    return did_you_mean(path, {*engine.decisions(), *engine.rules()} - {RULE})
 
 
 def invalid_answers(engine: RegorusEngine) -> Iterator[Fault]:

@@ -8,9 +8,7 @@ from __future__ import annotations
 
 import os
 import sys
-from collections.abc import Callable, Mapping
 from contextlib import suppress
-from typing import Any
 
 from extproc.adapters.regorus.policy import RegorusEngine, check_here
 from extproc.errors import InvalidInput
@@ -19,13 +17,13 @@ from extproc.resources.policies import PolicySources
 from extproc.serve.supervisor.policy_trial import answer_trial
 
 
-def load(sources: str) -> Callable[[str, Mapping[str, Any]], object]:
+def load(sources: str) -> RegorusEngine:
     """What evaluates the policies. Raises ``InvalidInput``."""
     parsed = PolicySources.from_json(sources)
     faults = check_here(parsed)
     if faults:
         raise InvalidInput(faults)
-    return RegorusEngine(parsed).evaluate
+    return RegorusEngine(parsed)
 
 
 if __name__ == "__main__":

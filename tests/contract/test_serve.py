@@ -444,6 +444,7 @@ def test_a_folder_without_a_policy_is_served_until_there_is_one_and_not_emptied_
         assert server.ask()["x-model-arm"] == "excluded"
         wait_for(lambda: codes(server) == {"policy_rule_missing"}, "the rule that is asked for")
         wait_for(lambda: "controller: ready" in server.log(), "the controller")
+        assert "control/decision" not in server.log()  # nobody asked for it
         server.write_policy(PINNED)
         wait_for(lambda: server.ask()["x-model-version"] == "4", "the first policy")
         (server.policies / "decision.rego").unlink()

@@ -9,7 +9,7 @@ from __future__ import annotations
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from typing import Any, Final, NamedTuple
 
-from extproc.adapters.regorus.rego_ast import Module, Node, Path, resolve_call
+from extproc.adapters.regorus.rego_ast import OWN_NAMES, Module, Node, Path, resolve_call
 
 _STRINGS: Final = ("String", "RawString")
 _REFERENCES: Final = ("Var", "RefDot", "RefBrack")
@@ -289,18 +289,25 @@ def _names(node: Node) -> Iterator[str]:
 
 def _given(expression: Node) -> Iterator[str]:
     """Names that an expression may give a value: the sides of a unification, unbound indexes, a result."""
-    match expression:
+    match _without_comprehensions(expression):
         case {"AssignExpr": {"op": "ColEq", "lhs": left, "rhs": right}}:
             yield from _names([left])
             yield from _indexes(right)
         case {"AssignExpr": {"lhs": left, "rhs": right}}:
             yield from (name for side in (left, right) if not _all_calls(side) for name in _names([side]))
             yield from _indexes([left, right])
-        case {"Call": {"params": [*_, output]}} if any(kind in output for kind in ("Var", "Array")):
+        case {"Call": {"params": [*_, output]} as call} if any(kind in output for kind in ("Var", "Array")):
             yield from _names([output])
-            yield from _indexes(expression)
-        case _:
-            yield from _indexes(expression)
+            yield from _indexes(call)
+        case other:
+            yield from _indexes(other)
+
+
+def _without_comprehensions(node: Node) -> Node:
+    """An expression without what has names of its own."""
+    if isinstance(node, dict):
+        return {name: _without_comprehensions(child) for name, child in node.items() if name not in OWN_NAMES}
+    return [_without_comprehensions(child) for child in node] if isinstance(node, list) else node
 
 
 def _indexes(node: Node) -> Iterator[str]:

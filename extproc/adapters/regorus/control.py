@@ -50,6 +50,11 @@ class ControlPolicies:
         """Whether there is a rule that is asked."""
         return self._engine.has_rule
 
+    @property
+    def meant(self) -> bool:
+        """Whether the folder has anything of the package in which that rule would be."""
+        return self._engine.has_package
+
     def decide(self, question: Mapping[str, Any]) -> ActionVerdict:
         """See ``ControlPolicy``."""
         with self._lock:
@@ -93,7 +98,8 @@ class _Engine:
         self._failed = ("", float("-inf"))
         self.revision = sources.revision
         self.empty = not sources.files
-        self.has_rule = RegorusEngine(sources).has(RULE)
+        engine = RegorusEngine(sources)
+        self.has_rule, self.has_package = engine.has(RULE), engine.has(RULE.partition("/")[0])
         self.close = self._process.close
 
     def decide(self, question: Mapping[str, Any]) -> ActionVerdict:

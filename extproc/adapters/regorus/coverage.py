@@ -27,6 +27,10 @@ class LineCoverage:
         count = len(self.covered) + len(self.not_covered)
         return round(100 * len(self.covered) / count, 2) if count else 100.0
 
+    def reaches(self, percent: float) -> bool:
+        """Whether it is at least so much, whatever it is rounded to."""
+        return len(self.covered) * 100 >= percent * (len(self.covered) + len(self.not_covered))
+
 
 class Coverage:
     """The coverage of files; ``lines`` are those that count in each."""

@@ -14,8 +14,8 @@ from typing import Any, Final, TypeVar
 os.environ.setdefault("RUST_LIB_BACKTRACE", "0")
 import regorus
 
-from extproc.adapters.regorus.builtins.builtin import Builtin
-from extproc.adapters.regorus.hosting import register
+from extproc.adapters.regorus.builtins.builtin import TEMPLATE_STRING, Builtin
+from extproc.adapters.regorus.hosting import Site, register
 from extproc.adapters.regorus.syntax_hints import with_hint
 from extproc.errors import Fault
 from extproc.resources.policies import MAX_FILE_BYTES
@@ -28,6 +28,12 @@ _ERROR: Final = re.compile(r"^error: (?P<text>.+)", re.MULTILINE)
 PLACE: Final = re.compile(r"--> (?P<file>.+?):(?P<line>\d+):\d+")
 """Where an error of the engine says that it is."""
 
+NOT_SURE: Final = "cannot be sure to answer this as OPA does"
+"""What is said of a builtin of ours that ends the evaluation, as it does by dividing by zero."""
+
+TEMPLATE: Final = "a template string"
+_BUILTIN: Final = re.compile(r"<(?P<name>[^ ]+)(?: at \d+)?>")
+
 _Answer = TypeVar("_Answer")
 
 
@@ -35,11 +41,14 @@ class Engines:
     """The engine that has the policies as they are, and one with their second form, if anything in them can throw.
 
     Both belong to the thread that made them. ``wide``: there are characters beyond U+FFFF in the policies or their
-    data.
+    data. ``sites`` are where the policies call the builtins of ours, by the builtin's file.
     """
 
-    def __init__(self, first: Any, second: Any = None, *, wide: bool = False) -> None:
+    def __init__(
+        self, first: Any, second: Any = None, *, wide: bool = False, sites: Mapping[str, Site] | None = None
+    ) -> None:
         self.first, self.second = first, second
+        self._sites = sites or {}
         self._spares = (first.clone(), second and second.clone())
         self._wide = wide
 
@@ -50,7 +59,7 @@ class Engines:
         ``count`` of ours.
 
         Raises:
-            RuntimeError: it throws in both, or the engine panicked.
+            RuntimeError: it throws in both, or the engine panicked. Its place is the policy's own.
         """
         try:
             if self.second is not None and (self._wide or is_wide(document or "")):
@@ -62,7 +71,9 @@ class Engines:
                     raise
                 with suppress(RuntimeError):
                     return _ask(self.second, document, question)
-                raise  # the first one's, which has the policy's own line
+                raise  # the first one's, which most often has the policy's own line
+        except RuntimeError as error:
+            raise _of_the_policy(error, self._sites) from error
         except BaseException as error:
             if type(error).__name__ != "PanicException":  # a Rust panic, deliberately no Exception
                 raise
@@ -84,6 +95,20 @@ def _ask(engine: Any, document: str | None, question: Callable[[Any], _Answer]) 
     if document is not None:
         engine.set_input_json(document)
     return question(engine)
+
+
+def _of_the_policy(error: RuntimeError, sites: Mapping[str, Site]) -> RuntimeError:
+    """The error where the policy calls the builtin of ours that it is in, if it is in one."""
+    text = str(error)
+    place = PLACE.search(text)
+    ours = _BUILTIN.fullmatch(place["file"]) if place is not None else None
+    if ours is None:
+        return error
+    what = fault_of("", error).message
+    name = TEMPLATE if ours["name"] == TEMPLATE_STRING else ours["name"]
+    what = f"{name} {NOT_SURE}" if what == "divide by zero" else f"{name}: {what}"
+    site = sites.get(ours[0])
+    return RuntimeError((f"--> {site.file}:{site.line}:1\n" if site else "") + f"error: {what}")
 
 
 def is_wide(text: str) -> bool:

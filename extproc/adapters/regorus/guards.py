@@ -16,7 +16,7 @@ from extproc.adapters.regorus.builtins.builtin import Builtin
 from extproc.adapters.regorus.builtins.guarded import GUARDED
 from extproc.adapters.regorus.builtins.operators import OPERATORS
 from extproc.adapters.regorus.builtins.table import BUILTINS
-from extproc.adapters.regorus.hosting import Calls, Edit, builtins_of, calls_among, edits_of_calls, hosted
+from extproc.adapters.regorus.hosting import Edit, Site, at_sites, builtins_of, calls_among, edits_of_calls, hosted
 from extproc.adapters.regorus.rego_ast import Module
 
 Node = Any
@@ -33,16 +33,17 @@ class Form(NamedTuple):
 
     files: dict[str, str]
     builtins: list[Builtin]
+    sites: dict[str, Site]
 
 
 def first_form(files: Mapping[str, str], tree: Iterable[Mapping[str, Any]], modules: Sequence[Module]) -> Form:
     """With what is ours alone, and ``key, value in xs``, which OPA answers otherwise where it is one of a set."""
-    return _form(files, tree, calls_among(modules, BUILTINS), ("Membership",))
+    return _form(files, tree, modules, BUILTINS, ("Membership",))
 
 
 def second_form(files: Mapping[str, str], tree: Iterable[Mapping[str, Any]], modules: Sequence[Module]) -> Form:
     """With all that can throw in the place of what throws."""
-    return _form(files, tree, calls_among(modules, _KNOWN), ("ArithExpr", "BinExpr", "Membership"))
+    return _form(files, tree, modules, _KNOWN, ("ArithExpr", "BinExpr", "Membership"))
 
 
 def can_throw(second: Form) -> bool:
@@ -50,7 +51,14 @@ def can_throw(second: Form) -> bool:
     return any(builtin.name in GUARDED or builtin.package == ("operators",) for builtin in second.builtins)
 
 
-def _form(files: Mapping[str, str], tree: Iterable[Mapping[str, Any]], calls: Calls, kinds: Sequence[str]) -> Form:
+def _form(
+    files: Mapping[str, str],
+    tree: Iterable[Mapping[str, Any]],
+    modules: Sequence[Module],
+    builtins: Mapping[str, Builtin],
+    kinds: Sequence[str],
+) -> Form:
+    calls, sites = at_sites(calls_among(modules, builtins), modules, BUILTINS)
     edits: dict[str, list[Edit]] = defaultdict(list)
     used = builtins_of(calls)
     for file, name, found in _operations_of(tree, kinds):
@@ -58,7 +66,7 @@ def _form(files: Mapping[str, str], tree: Iterable[Mapping[str, Any]], calls: Ca
         edits[file] += found
     for file, of_file in calls.items():
         edits[file] += edits_of_calls(of_file)
-    return Form(*hosted(files, edits, used))
+    return Form(*hosted(files, edits, used), sites)
 
 
 def _operations_of(tree: Iterable[Mapping[str, Any]], kinds: Sequence[str]) -> Iterator[tuple[str, str, list[Edit]]]:

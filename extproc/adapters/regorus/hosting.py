@@ -8,11 +8,11 @@ call with the result as its last argument, ``io.jwt.decode(x, [_, claims, _])``,
 from __future__ import annotations
 
 from collections import defaultdict
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Container, Iterable, Iterator, Mapping, Sequence
 from importlib import import_module
-from typing import Any, NamedTuple
+from typing import Any, Final, NamedTuple
 
-from extproc.adapters.regorus.builtins.builtin import PACKAGE, Builtin
+from extproc.adapters.regorus.builtins.builtin import Builtin
 from extproc.adapters.regorus.builtins.table import BUILTINS
 from extproc.adapters.regorus.rego_ast import Call, Module, is_builtin
 from extproc.errors import Fault
@@ -30,6 +30,16 @@ class Edit(NamedTuple):
     text: str
     order: int = 0
 
+
+class Site(NamedTuple):
+    """Where a policy calls a builtin."""
+
+    file: str
+    line: int
+
+
+MAX_SITES: Final = 200
+"""Calls that have a copy each; those beyond have one together, and an error in it names no line."""
 
 Calls = Mapping[str, Sequence[tuple[Call, Builtin]]]
 """The calls in each file that has any."""
@@ -58,6 +68,25 @@ def calls_among(modules: Sequence[Module], builtins: Mapping[str, Builtin]) -> C
             if builtin is not None and is_builtin(module, call.name, functions):
                 found[module.file].append((call, builtin))
     return dict(found)
+
+
+def at_sites(calls: Calls, modules: Sequence[Module], names: Container[str]) -> tuple[Calls, dict[str, Site]]:
+    """The calls, those of the builtins ``names`` each with a copy of its own; and where each copy's file is called.
+
+    What a ``with`` replaces is replaced wherever it is called, and stays one.
+    """
+    replaced = {".".join(call.name) for module in modules for call in module.replaced}
+    found: dict[str, list[tuple[Call, Builtin]]] = {}
+    sites: dict[str, Site] = {}
+    for file, of_file in sorted(calls.items()):
+        found[file] = []
+        for call, builtin in of_file:
+            known = builtin
+            if builtin.name in names and builtin.name not in replaced and len(sites) < MAX_SITES:
+                known = builtin._replace(site=len(sites))
+                sites[known.file] = Site(file, call.line)
+            found[file].append((call, known))
+    return found, sites
 
 
 def not_installed(calls: Calls) -> Iterator[Fault]:
@@ -89,19 +118,14 @@ def hosted(
 ) -> tuple[dict[str, str], list[Builtin]]:
     """The files as ``edits`` change them, with those of the functions of ``builtins``; and these, sorted."""
     texts = {name: _rewritten(text, edits.get(name, ())) for name, text in files.items()}
-    used = sorted(set(builtins), key=lambda builtin: builtin.name)
-    packages: dict[tuple[str, ...], list[str]] = defaultdict(list)
-    for builtin in used:
-        packages[builtin.package].append(builtin.text())
-    for package, rules in packages.items():
-        name = ".".join((PACKAGE, *package))
-        texts[f"{name}.rego"] = "\n\n".join((f"package {name}", *rules))
+    used = sorted(set(builtins), key=lambda builtin: builtin.file)
+    texts |= {builtin.file: f"package {builtin.module}\n\n{builtin.text()}" for builtin in used}
     return texts, used
 
 
 def register(engine: Any, builtins: Iterable[Builtin]) -> None:
     """Have ``engine`` ask Python for ``builtins``."""
-    for builtin in builtins:
+    for builtin in {builtin.name: builtin for builtin in builtins}.values():
         if builtin.function is not None:
             engine.add_extension(f"host.{builtin.name}", builtin.host_arity, builtin.answer)
 

@@ -24,9 +24,19 @@ import orjson
 import regorus
 
 import extproc
+from extproc.adapters.regorus.builtins.guarded import GUARDED
 from extproc.adapters.regorus.builtins.table import BUILTINS
 from extproc.adapters.regorus.differences import DIFFERING, builtin_differs, differing
-from extproc.adapters.regorus.engines import PLACE, Engines, add_policies, engine_with, fault_of, is_wide
+from extproc.adapters.regorus.engines import (
+    NOT_SURE,
+    PLACE,
+    TEMPLATE,
+    Engines,
+    add_policies,
+    engine_with,
+    fault_of,
+    is_wide,
+)
 from extproc.adapters.regorus.guards import can_throw, first_form, second_form
 from extproc.adapters.regorus.hosting import calls_of_ours, not_installed
 from extproc.adapters.regorus.newer_syntax import in_older_syntax
@@ -45,7 +55,7 @@ from extproc.adapters.regorus.rego_ast import (
     resolve_call,
     unknown_names,
 )
-from extproc.adapters.regorus.unused import unused
+from extproc.adapters.regorus.unused import led_to, unused
 from extproc.datapath.model import PolicyVerdict
 from extproc.datapath.policy_input import InputPaths
 from extproc.datapath.verdict import check_verdict
@@ -53,6 +63,7 @@ from extproc.errors import Fault, InvalidInput
 from extproc.lifeline import Lifeline, hang_on
 from extproc.names import Reason
 from extproc.resources.policies import PolicySources
+from extproc.suggestions import did_you_mean
 
 CHECK_CPU_SECONDS: Final = 10
 MAX_TREE_BYTES: Final = 32 * 1_048_576
@@ -125,6 +136,18 @@ class RegorusEngine:
     def notes(self) -> Iterator[Fault]:
         """What is right and easily overlooked, as ``unused`` says."""
         return unused(self._modules)
+
+    def place(self, path: str) -> tuple[str | None, int | None]:
+        """The file and the line at which the rule at ``path``, or the first below it, begins; None for neither."""
+        entry = tuple(path.split("/"))
+        found = ((each.file, line) for each in self._modules for at, line in each.rules if at[: len(entry)] == entry)
+        return min(found, default=(None, None))
+
+    def asked_by(self, path: str) -> list[str]:
+        """The rules that the one at ``path`` leads to, itself among them: those before others that lead to fewer."""
+        rules = {tuple(rule.split("/")): rule for rule in self._rules}
+        led = {at: led_to([at], self._modules) & rules.keys() for at in led_to([tuple(path.split("/"))], self._modules)}
+        return [rules[at] for at in sorted(led, key=lambda at: (len(led[at]), at)) if at in rules]
 
     def places(self, path: str) -> Iterator[tuple[Path, str, int]]:
         """The input paths that the rule at ``path`` can read, each with a file and a line."""
@@ -278,13 +301,13 @@ def load(sources: PolicySources) -> tuple[Engines, list[Module], list[Fault]]:
     first, second = first_form(files, tree, modules), second_form(files, tree, modules)
     if first.builtins:
         engine = with_data.clone()
-        faults += add_policies(engine, *first)
+        faults += add_policies(engine, first.files, first.builtins)
     careful = None
     if can_throw(second):
         careful = with_data.clone()
-        faults += add_policies(careful, *second)
+        faults += add_policies(careful, second.files, second.builtins)
     wide = is_wide(json.dumps(sources.data, ensure_ascii=False)) or any(map(is_wide, sources.files.values()))
-    return Engines(engine, careful, wide=wide), modules, faults
+    return Engines(engine, careful, wide=wide, sites={**first.sites, **second.sites}), modules, faults
 
 
 def syntax_tree(files: Mapping[str, str]) -> list[dict[str, Any]]:
@@ -359,12 +382,26 @@ def _fault_of_call(module: Module, name: str, parts: Path, line: int, functions:
     elif resolve_call(module, parts) in functions:
         return
     elif not is_builtin(module, parts, functions):
-        yield Fault("policy_function_unknown", f"no policy defines the function {_shortened(name)}", module.file, line)
+        message = f"no policy defines the function {_shortened(name)}"
+        meant = did_you_mean(name, _called_here(module, functions))
+        yield Fault("policy_function_unknown", f"{message}{meant}", module.file, line)
     elif name in DIFFERING:
         yield builtin_differs(name, module.file, line)
     elif name not in BUILTINS and not engine_has(name):
+        meant = did_you_mean(name, _called_here(module, functions))
         message = f"there is no function {_shortened(name)}: no policy defines it, and the engine has no such builtin"
-        yield Fault("policy_builtin_missing", message, module.file, line)
+        yield Fault("policy_builtin_missing", f"{message}{meant}", module.file, line)
+
+
+def _called_here(module: Module, functions: Iterable[Path]) -> Iterator[str]:
+    """What may be called in a file, as it is written there."""
+    yield from (*BUILTINS, *GUARDED, *_PLAIN)
+    prefixes = [("", module.package), ("data.", ())]
+    prefixes += [(f"{name}.", path[1:]) for name, path in module.imports.items() if path[0] == "data"]
+    for function in functions:
+        for written, path in prefixes:
+            if function[: len(path)] == path and len(function) > len(path):
+                yield written + ".".join(function[len(path) :])
 
 
 def _forbidden(module: Module, name: str, line: int) -> Fault:
@@ -420,6 +457,12 @@ def _shortened(name: str) -> str:
 
 
 _UNDEFINED: Final = object()
+_PLAIN: Final = (
+    *(f"is_{kind}" for kind in ("array", "boolean", "null", "number", "object", "set", "string")),
+    "type_name",
+    "walk",
+)
+"""The engine's own builtins that are none of ``GUARDED``."""
 _LONGEST_NAME: Final = 200
 _IDENTIFIER: Final = re.compile(r"[A-Za-z_][A-Za-z0-9_]*")
 # The engine quotes values, and values are the clients' business: only what is known to hold none is passed on.
@@ -428,16 +471,18 @@ _SAFE: Final = re.compile(
     r"|recursion detected|could not find function [A-Za-z_.0-9]+|mismatch in number of arguments"
     r"|`[a-z_.0-9]+` (?:requires|expects) [a-z/ ]+(?:argument|collection)|var [A-Za-z_0-9]+ is unsafe"
     r"|could not parse string as number|could not deserialize json|not a valid json schema|not an? [fi]64"
+    rf"|(?:{TEMPLATE}|[a-z_.0-9]+) {NOT_SURE}"
     r"|decode fail(?:ed|ure)|Failed to parse datetime|invalid (?:duration|regex|semver|IP address)|the engine panicked"
 )
+_OF_BUILTIN: Final = re.compile(r"^error: (?P<name>[a-z_.0-9]+): ", re.MULTILINE)
 
 
 def _explain(error: Exception) -> str:
     """An evaluation's error as a sentence: the place and the kind, never a value of the input."""
     text = str(error).partition("Stack backtrace")[0]
     place = PLACE.search(text)
-    kind = _SAFE.search(text)
-    what = kind[0] if kind else "the evaluation failed"
+    kind, builtin = _SAFE.search(text), _OF_BUILTIN.search(text)
+    what = (f"{builtin['name']}: " if builtin else "") + (kind[0] if kind else "the evaluation failed")
     if isinstance(error, orjson.JSONEncodeError):
         what = "the input cannot be written as JSON"
     return f"{place['file']}:{place['line']}: {what}" if place else what

@@ -15,7 +15,7 @@ from typing import Any, Final
 import orjson
 
 from extproc.adapters.regorus.conditions import read_statements
-from extproc.adapters.regorus.engines import add_policies, engine_with
+from extproc.adapters.regorus.engines import Engines, add_policies, engine_with
 from extproc.adapters.regorus.guards import second_form
 from extproc.adapters.regorus.policy import check_here, load, said_of, syntax_tree
 from extproc.adapters.regorus.process import LimitedProcess, answer_questions
@@ -86,13 +86,18 @@ class PolicyQuery:
         files = {**self._sources.files, _FILE: f"{_HEAD}{self._query}{_TAIL}"}
         tree = syntax_tree(files)
         older = {entry["source"]["file"]: entry["source"]["contents"] for entry in tree}
-        texts, builtins = second_form(older, tree, read_modules(tree))
+        texts, builtins, sites = second_form(older, tree, read_modules(tree))
         text = texts.pop(_FILE)[len(_HEAD) : -len(_TAIL)]
         engine, _ = engine_with(self._sources.data)
         add_policies(engine, texts, builtins)
-        document = _input(question)
-        if document is not None:
-            engine.set_input_json(document)
+        found: list[dict[str, Any]] = Engines(engine, sites=sites).ask(
+            _input(question), lambda one: self._said(one, text)
+        )
+        for row in found:
+            row["expressions"][0]["text"] = self._statements[0].text
+        return found
+
+    def _said(self, engine: Any, text: str) -> list[dict[str, Any]]:
         # The engine takes a negation that fails for one that holds where it is a query and no rule's condition.
         if (
             self._query.lstrip().startswith("not ")
@@ -100,8 +105,6 @@ class PolicyQuery:
         ):
             return []
         found: list[dict[str, Any]] = orjson.loads(engine.eval_query_as_json(text)).get("result", [])
-        for row in found:
-            row["expressions"][0]["text"] = self._statements[0].text
         return found
 
     def _rows(self, question: Mapping[str, Any]) -> list[dict[str, Any]]:

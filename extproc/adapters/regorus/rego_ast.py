@@ -16,7 +16,7 @@ from typing import Any, NamedTuple
 
 Path = tuple[str, ...]
 Node = Any
-_OWN_NAMES = frozenset({"ArrayCompr", "SetCompr", "ObjectCompr"})
+OWN_NAMES = frozenset({"ArrayCompr", "SetCompr", "ObjectCompr"})
 """What has names of its own, which get their values within it."""
 
 
@@ -267,7 +267,7 @@ class _Walker:
         for child in _children(node):
             within = negated
             if isinstance(child, dict):
-                within = (negated or "NotExpr" in child) and not _OWN_NAMES & child.keys()
+                within = (negated or "NotExpr" in child) and not OWN_NAMES & child.keys()
                 self.module.bound.update(() if within else self._binds(child))
             self._collect_bound(child, negated=within)
 

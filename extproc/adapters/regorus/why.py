@@ -7,6 +7,7 @@ not hold names the condition. They are in packages of their own that import what
 
 from __future__ import annotations
 
+import re
 from collections import defaultdict
 from collections.abc import Callable, Container, Iterable, Iterator, Mapping, Sequence
 from contextlib import closing
@@ -28,6 +29,7 @@ MAX_CALLS: Final = 5
 """Calls of a function that are looked into."""
 
 WHY_SECONDS: Final = 5.0
+_OF_PROBES: Final = re.compile(rf"^{PROBES}\.m\d+\.rego:\d+: ")
 _MAX_PROBES_CHARACTERS: Final = 8 * 1_048_576
 
 
@@ -168,7 +170,7 @@ class Reasons:
                 if self._ask(self._probes.holds(index, number, step + 1), arguments):
                     continue
             except RuntimeError as failure:
-                error = said_of(failure)
+                error = _OF_PROBES.sub("", said_of(failure))
             values, undefined = self._values(index, number, step, arguments)
             body = self.definitions[index].bodies[number]
             is_value = condition is body.value and step == len(steps) - 1

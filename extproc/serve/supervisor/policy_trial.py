@@ -41,9 +41,11 @@ class TrialRequest(Message, frozen=True, tag="try"):
 
 
 class Evaluating(Message, frozen=True, tag="evaluating"):
-    """The rule at this path is evaluated from now on."""
+    """The rule at this path, which begins at this file and line, is evaluated from now on."""
 
     evaluating: str
+    file: str | None = None
+    line: int | None = None
 
 
 class Tried(Message, frozen=True, tag="tried"):
@@ -64,16 +66,26 @@ class ReadSources(Protocol):
         """Those of a folder, where there may be none only with ``empty``. Raises ``InvalidInput``."""
 
 
-def too_slow(path: str | None, limit: float) -> Fault:
-    """The refusal of policies that do not end."""
+class TriedEngine(Protocol):
+    """What policies are tried by."""
+
+    def evaluate(self, path: str, document: Mapping[str, Any]) -> object:
+        """Evaluate the rule at ``path`` on the input ``document``."""
+
+    def place(self, path: str) -> tuple[str | None, int | None]:
+        """The file and the line at which the rule at ``path`` begins, where that is known."""
+
+
+def too_slow(path: str | None, limit: float, file: str | None = None, line: int | None = None) -> Fault:
+    """The refusal of policies that do not end; ``file`` and ``line`` are where the rule at ``path`` begins."""
     what = "loading the policies" if path in (None, ANY_PATH) else f"an evaluation of the rule {path}"
-    return Fault("policy_too_slow", f"{what} took longer than {limit:g} s", field=path)
+    return Fault("policy_too_slow", f"{what} took longer than {limit:g} s", file, line, field=path)
 
 
-def crashed(path: str | None) -> Fault:
-    """The refusal of policies that bring the engine down."""
+def crashed(path: str | None, file: str | None = None, line: int | None = None) -> Fault:
+    """The refusal of policies that bring the engine down; the places are as for ``too_slow``."""
     what = "loading these policies" if path in (None, ANY_PATH) else f"an evaluation of the rule {path}"
-    return Fault("policy_too_complex", f"the policy engine does not survive {what}", field=path)
+    return Fault("policy_too_complex", f"the policy engine does not survive {what}", file, line, field=path)
 
 
 class Trial:
@@ -101,18 +113,19 @@ class Trial:
             raise Unreachable.of("policy_trial_failed", message) from error
 
     async def _hear(self, answers: asyncio.StreamReader) -> list[Fault]:
-        evaluating: str | None = None
+        rule: str | None = None
+        place: tuple[str | None, int | None] = (None, None)
         limit = _START_SECONDS
         while True:
             try:
                 answer = _read_answer(await asyncio.wait_for(answers.readline(), limit))
             except TimeoutError:
-                return [too_slow(evaluating, limit)]
+                return [too_slow(rule, limit, *place)]
             except UNREADABLE:  # a line that does not end; the end
-                return [crashed(evaluating)]
+                return [crashed(rule, *place)]
             match answer:
                 case Evaluating():
-                    evaluating, limit = answer.evaluating, self._limit
+                    rule, place, limit = answer.evaluating, (answer.file, answer.line), self._limit
                 case Tried():
                     return answer.faults
                 case _:
@@ -144,16 +157,16 @@ class Trial:
 
 def answer_trial(
     question: bytes,
-    check: Callable[[str], Callable[[str, Mapping[str, Any]], object]],
+    load: Callable[[str], TriedEngine],
     say: Callable[[bytes], object],
 ) -> None:
-    """The trial process' side: load by ``check``, which gives the evaluation, and evaluate every input."""
+    """The trial process' side: load by ``load``, and evaluate every input."""
     asked = _read_question(question)
     try:
-        evaluate = check(asked.sources)
+        engine = load(asked.sources)
         for path, document in asked.inputs.items():
-            say(_encode(Evaluating(path)) + b"\n")
-            evaluate(path, document)
+            say(_encode(Evaluating(path, *engine.place(path))) + b"\n")
+            engine.evaluate(path, document)
     except InvalidInput as error:
         say(_encode(Tried(faults_of(error))) + b"\n")
         return

@@ -11,6 +11,8 @@ import pytest
 from extproc.cli.main import main
 from tests.support.paths import POLICIES
 
+DOCUMENT = {"apiVersion": "dropout.dev/v1alpha1", "kind": "Rollout", "metadata": {"name": "m"}}
+SPEC = {"model": "m", "match": [{"path": {"value": "/m"}}], "unit": {"header": "x-user-id"}, "stable": {"version": "1"}}
 GOOD = 'package routing\n\ndecision := {"allow": true}\n'
 PASSING = "package routing_test\n\ntest_it if data.routing.decision.allow\n"
 FAILING = "package routing_test\n\ntest_never if {\n\tprint(1 + 1)\n\tfalse\n}\n"
@@ -148,6 +150,62 @@ def test_a_decision_that_is_misspelt_is_told_where_nothing_is_called_so(
     assert (code, "(policy.path); is routing/decison meant?" in out) == (0, True)
 
 
+@pytest.mark.parametrize(
+    ("package", "asked", "said"),
+    [
+        ("rooting", None, "no file gives routing/decision"),
+        ("rooting", "routing/decision", "the rule routing/decision is asked, but no file gives it"),
+        ("tenants", "tenant/decision", "the rule tenant/decision is asked, but no file gives it"),
+    ],
+)
+def test_the_rule_that_is_asked_is_told_where_no_file_gives_it(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str], package: str, asked: str | None, said: str
+) -> None:
+    folder, documents = tmp_path / "policies", tmp_path / "rollouts"
+    folder.mkdir(), documents.mkdir()
+    write(folder, a=f'package {package}\n\ndecision := {{"allow": true}}\n')
+    rollout = {"policy": {"path": asked}, **SPEC}
+    (documents / "a.json").write_text(json.dumps({**DOCUMENT, "spec": rollout}))
+    given = [] if asked is None else ["--rollouts", documents]
+    code, _, err = run(capsys, "policy", "check", folder, *given)
+    assert code == (0 if asked is None else 2)
+    assert (said in err, f"did you mean '{package}/decision'?" in err) == (True, True)
+    (documents / "a.json").write_text(
+        json.dumps({**DOCUMENT, "spec": {"policy": {"path": f"{package}/decision"}, **SPEC}})
+    )
+    assert run(capsys, "policy", "check", folder, "--rollouts", documents)[::2] == (0, "")
+
+
+def test_a_folder_of_policies_on_control_actions_alone_lacks_nothing(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    write(tmp_path, a='package control\n\ndecision := {"allow": true}\n')
+    assert run(capsys, "policy", "check", tmp_path)[2] == ""
+
+
+def test_a_function_that_is_misspelt_is_told_with_the_one_that_was_meant(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    calls = {
+        'startwith("a", "b")': "startswith",
+        "is_strng(1)": "is_string",
+        "io.jwt.decode_verfy(1, 2)": "io.jwt.decode_verify",
+        "frist(1)": "first",
+        "l.frist(1)": "l.first",
+        "data.lib.frist(1)": "data.lib.first",
+    }
+    rules = "\n".join(f"x{number} := {call}" for number, call in enumerate(calls))
+    write(
+        tmp_path,
+        a=f"package a\n\nimport data.lib as l\n\nfirst(x) := x\n\n{rules}\n",
+        lib="package lib\n\nfirst(x) := x\n",
+    )
+    code, _, err = run(capsys, "policy", "check", tmp_path)
+    assert code == 2
+    told = [line.partition("did you mean ")[2].partition("?")[0] for line in err.splitlines()]
+    assert told == [repr(meant) for meant in calls.values()]
+
+
 def test_a_field_that_is_misspelt_is_told_with_the_one_that_was_meant(
     tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
@@ -182,9 +240,13 @@ def test_check_refuses_what_the_trial_of_serve_refuses(
 ) -> None:
     monkeypatch.setenv("DROPOUT_TRIAL_LIMIT", "0.2")
     each = "in numbers.range(1, 100000)"
-    endless = f"decision := {{}} if {{\n\tsome a {each}\n\tsome b {each}\n\ta * b == -1\n}}"
-    code, out, _ = run(capsys, "policy", "check", write(tmp_path, a=f"package routing\n\n{endless}\n"), "-o", "json")
-    assert (code, [(e["code"], e["field"]) for e in errors(out)]) == (2, [("policy_too_slow", "routing/decision")])
+    endless = f"slow if {{\n\tsome a {each}\n\tsome b {each}\n\ta * b == -1\n}}"
+    policy = f"package routing\n\ndecision := {{}} if {{\n\tfast\n\tslow\n}}\n\nfast := 1\n\n{endless}\n"
+    code, out, _ = run(capsys, "policy", "check", write(tmp_path, a=policy), "-o", "json")
+    assert (code, [(e["code"], e["file"], e["line"], e["field"]) for e in errors(out)]) == (
+        2,
+        [("policy_too_slow", "a.rego", 10, "routing/slow")],
+    )
 
 
 @pytest.mark.parametrize("rule", ['decision contains "allow"', 'decision := {"allow": "yes"}', "decision := []"])
@@ -314,6 +376,14 @@ def test_the_coverage_is_a_table_or_as_opa_prints_it(tmp_path: Path, capsys: pyt
     )
     code, out, _ = run(capsys, "policy", "test", tmp_path, "--coverage", "-o", "json")
     assert (code, json.loads(out)["coverage"]["files"]["a.rego"]["not_covered_lines"]) == (0, 2)
+
+
+def test_too_little_coverage_is_exit_code_1(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    write(tmp_path, a=f"{GOOD}\nx if {{\n\tinput.y\n\tinput.z\n}}\n", a_test=PASSING)
+    assert run(capsys, "policy", "test", tmp_path, "--threshold", "33")[::2] == (0, "")
+    code, out, err = run(capsys, "policy", "test", tmp_path, "--threshold", "33.4", "-o", "json")
+    assert (code, json.loads(out)["coverage"]["coverage"]) == (1, 33.33)
+    assert err == "the tests evaluate 33.33 % of the lines, and --threshold is 33.4 %\n"
 
 
 def test_what_opa_finds_otherwise_is_exit_code_1(

@@ -349,3 +349,15 @@ def test_commands_on_the_store_ask_the_policies_that_the_environment_names(
         codes.append(ended.value.code)
     assert codes == [0, 1, 1]
     assert "only kills (control_denied)" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize(
+    ("policy", "meant"), [("package routing\n", False), ("package control\n\ndecison := {}\n", True)]
+)
+def test_a_rule_on_control_actions_is_missed_only_in_a_folder_that_has_its_package(
+    tmp_path: Path, policy: str, meant: bool
+) -> None:
+    (tmp_path / "a.rego").write_text(policy)
+    policies = ControlPolicies(tmp_path)
+    assert (policies.asked, policies.meant) == (False, meant)
+    policies.close()

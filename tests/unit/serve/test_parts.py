@@ -74,20 +74,32 @@ def test_a_lease_may_be_as_long_as_the_store_knows_them() -> None:
     assert read_settings({"DROPOUT_LEASE": f"{LONGEST_LEASE_SECONDS:g}"}).lease == LONGEST_LEASE_SECONDS
 
 
+class _Tried:
+    def evaluate(self, path: str, document: Any) -> None:
+        pass
+
+    def place(self, path: str) -> tuple[str, int]:
+        return f"{path}.rego", 3
+
+
 def trial(inputs: dict[str, Any], faulty: bool = False) -> Sequence[Evaluating | Tried]:
     said: list[bytes] = []
 
     def load(sources: str) -> Any:
         if faulty:
             raise InvalidInput.of("policy_syntax", "No.", file=sources, line=3)
-        return lambda path, document: None
+        return _Tried()
 
     answer_trial(msgspec.json.encode(TrialRequest("a.rego", inputs)), load, said.append)
     return [msgspec.json.decode(line, type=Evaluating | Tried) for line in said]
 
 
 def test_a_trial_says_what_it_evaluates_before_it_does() -> None:
-    assert trial({"a/b": {}, "c/d": {}}) == [Evaluating("a/b"), Evaluating("c/d"), Tried([])]
+    assert trial({"a/b": {}, "c/d": {}}) == [
+        Evaluating("a/b", "a/b.rego", 3),
+        Evaluating("c/d", "c/d.rego", 3),
+        Tried([]),
+    ]
 
 
 def test_a_trial_says_why_the_policies_are_refused() -> None:

@@ -7,7 +7,7 @@ from collections.abc import Mapping, Sequence
 from typing import Any, Final
 
 from extproc.adapters.regorus.builtins import printing
-from extproc.adapters.regorus.builtins.builtin import Builtin
+from extproc.adapters.regorus.builtins.builtin import TEMPLATE_STRING, Builtin
 
 
 def _split_n(text: str, separator: str, count: int) -> Sequence[str]:
@@ -92,7 +92,7 @@ template_value(x) := found[0 / count(found)] if {
 
 BUILTINS: Final = (
     Builtin("array.flatten", ("array",), None, _FLATTEN),
-    Builtin("internal.template_string", ("array",), printing.term, _TEMPLATE),
+    Builtin(TEMPLATE_STRING, ("array",), printing.term, _TEMPLATE),
     Builtin("strings.render_template", ("string", "object"), _render, _RENDER),
     Builtin("strings.split_n", ("string", "string", "number"), _split_n, _SPLIT_N),
 )

@@ -13,6 +13,9 @@ from typing import Any, Final, NamedTuple
 PACKAGE: Final = "dropout_builtins"
 """Where the functions in Rego are, below ``data``."""
 
+TEMPLATE_STRING: Final = "internal.template_string"
+"""What a text with expressions in it is a call of."""
+
 PARAMETERS: Final = ("a", "b", "c", "d", "e")
 
 
@@ -29,7 +32,8 @@ class Builtin(NamedTuple):
     ``clock``: it reads ``input.time``. ``needs`` is the module of ours that imports what comes with the extra ``rego``.
 
     ``rule`` is what the function in Rego is called where that cannot be the last part of the name: a rule ``count``
-    that calls ``count`` calls itself.
+    that calls ``count`` calls itself. ``site`` is the number of the call that alone has this copy of the function, so
+    that an error in it says which call it was.
     """
 
     name: str
@@ -40,6 +44,7 @@ class Builtin(NamedTuple):
     clock: bool = False
     needs: str = ""
     rule: str = ""
+    site: int | None = None
 
     @property
     def package(self) -> tuple[str, ...]:
@@ -47,9 +52,20 @@ class Builtin(NamedTuple):
         return tuple(self.name.split(".")[:-1])
 
     @property
+    def module(self) -> str:
+        """The package of the function in Rego."""
+        site = () if self.site is None else (f"at{self.site}",)
+        return ".".join((PACKAGE, *site, *self.package))
+
+    @property
+    def file(self) -> str:
+        """What errors in the function call its file, which no file of policies is called."""
+        return f"<{self.name}>" if self.site is None else f"<{self.name} at {self.site}>"
+
+    @property
     def called(self) -> str:
         """How the function in Rego is called from anywhere."""
-        return ".".join(("data", PACKAGE, *self.package, self.rule or self.name.rpartition(".")[2]))
+        return f"data.{self.module}.{self.rule or self.name.rpartition('.')[2]}"
 
     @property
     def host_arity(self) -> int:

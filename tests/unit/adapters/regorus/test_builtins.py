@@ -82,11 +82,11 @@ def test_a_policy_cannot_name_our_functions_by_where_they_are() -> None:
 def test_only_the_builtins_that_policies_use_are_given_to_the_engine(monkeypatch: pytest.MonkeyPatch) -> None:
     given = []
     register = "extproc.adapters.regorus.engines.register"
-    monkeypatch.setattr(register, lambda _, builtins: given.append([builtin.name for builtin in builtins]))
+    monkeypatch.setattr(register, lambda _, builtins: given.append({builtin.name for builtin in builtins}))
     engine_of("package routing\n\ndecision := input.x\n")
-    assert given == [[]]
+    assert given == [set()]
     engine_of('package routing\n\ndecision := [crypto.md5("a"), crypto.md5("b")]\n')
-    assert given[1:] == [[], ["crypto.md5"]]
+    assert given[1:] == [set(), {"crypto.md5"}]
 
 
 def test_a_policy_in_which_nothing_can_throw_has_one_engine_and_its_own_text() -> None:

@@ -6,6 +6,7 @@ from typing import Any
 
 import pytest
 
+from extproc.adapters.regorus.newer_syntax import in_older_syntax
 from extproc.adapters.regorus.querying import PolicyQuery, evaluate_query
 from extproc.errors import InvalidInput
 from tests.support.policies import sources_of
@@ -33,12 +34,15 @@ def rows(query: str, given: Any = None) -> list[dict[str, Any]]:
         ('io.jwt.decode("garbage")', []),
         ("count(data.a.x.v)\n", [2]),
         ("true # and nothing else", [True]),
+        ('$"{data.a.x.v[0]} of {count([v | some v in data.a.x.v])}"', ["3 of 2"]),
+        ("{n | some n in [1, 2]} & {2, 3}", [[2]]),
     ],
 )
 def test_an_expression_has_its_values(query: str, values: list[Any]) -> None:
     found = rows(query, {"unit": "u"})
     assert [[each["value"] for each in row["expressions"]] for row in found] == [[value] for value in values]
-    assert all(row["expressions"][0]["text"] == query.partition(" #")[0].strip() for row in found)
+    written = in_older_syntax(query.partition(" #")[0].strip())
+    assert all(row["expressions"][0]["text"] == written for row in found)
 
 
 @pytest.mark.parametrize(
@@ -50,6 +54,8 @@ def test_an_expression_has_its_values(query: str, values: list[Any]) -> None:
         ("x := 1; x == 2", []),
         ("[p, q] = [1, 2]", [{"p": 1, "q": 2}]),
         ("true; 1 == 1", [{}]),
+        ("x := [n | n := 1]", [{"x": [1]}]),
+        ("[n | n := 1] = x", [{"x": [1]}]),
         ('x := crypto.sha1("a")', [{"x": "86f7e437faa5a7fce15d1ddcb9eaeaea377667b8"}]),
     ],
 )

@@ -87,6 +87,40 @@ def test_what_is_not_sure_to_be_undefined_in_opa_ends_the_evaluation_at_the_poli
     assert (verdict.fault, verdict.message) == ("policy_error", "routing/decision.rego:3: divide by zero")
 
 
+@pytest.mark.parametrize(
+    ("expression", "said"),
+    [
+        ('sprintf("%q", [input.a])', "sprintf cannot be sure to answer this as OPA does"),
+        ('glob.match("{,a}[b]", null, input.a)', "glob.match cannot be sure to answer this as OPA does"),
+        ('$"{[1, 2][_]}"', "a template string cannot be sure to answer this as OPA does"),
+        ('regex.split("(?=b)", input.a)', "regex.split: invalid regex"),
+    ],
+)
+@pytest.mark.parametrize("wide", ["", "💡"])
+def test_an_error_in_a_function_of_ours_names_it_and_the_line_that_calls_it(
+    expression: str, said: str, wide: str
+) -> None:
+    rules = f'package lib\n\nx := sprintf("%d", [1])\n\ny := {expression}\n'
+    policy = {"lib.rego": rules, "routing.rego": 'package routing\n\ndecision := [data.lib.y, sprintf("%s", ["a"])]\n'}
+    verdict = engine_of(policy).evaluate("routing/decision", {"a": f"a{wide}"})
+    assert (verdict.fault, verdict.message) == ("policy_error", f"lib.rego:5: {said}")
+
+
+def test_a_function_of_ours_is_replaced_by_with_wherever_it_is_called() -> None:
+    rules = 'value := sprintf("%d", [1])\n\ntold if value == "x" with sprintf as mocked\n\nmocked(_, _) := "x"\n'
+    text = "package a_test\n\nimport data.a\n\ntest_it if a.told\n"
+    results = run_tests(sources_of({"a.rego": f"package a\n\n{rules}", "a_test.rego": text})).tests
+    assert [result.outcome for result in results] == ["pass"]
+
+
+def test_where_very_many_calls_are_the_function_is_named_without_the_line() -> None:
+    calls = "\n".join(f'x{number} := sprintf("%d", [1])' for number in range(200))
+    verdict = engine_of(f'package routing\n\n{calls}\n\ndecision := sprintf("%q", [1])\n').evaluate(
+        "routing/decision", {}
+    )
+    assert verdict.message == "sprintf cannot be sure to answer this as OPA does"
+
+
 def test_rules_that_contradict_each_other_end_the_evaluation_as_in_opa() -> None:
     verdict = engine_of("package routing\n\ndecision := 1 if not 1 / 0\n\ndecision := 2\n").evaluate(
         "routing/decision", {}
