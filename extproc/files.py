@@ -10,6 +10,20 @@ import errno
 import os
 import stat
 from pathlib import Path
+from typing import Final
+
+_LET = "give this user the right to it and to its folder, or name another path"
+
+_WAYS_OUT: Final = {
+    errno.EACCES: _LET,
+    errno.EPERM: _LET,
+    errno.EROFS: "name a path that can be written",
+    errno.ENOSPC: "make room on its disk",
+    errno.EDQUOT: "make room on its disk",
+    errno.EISDIR: "name a file in it",
+    errno.ENOTDIR: "name another path",
+}
+"""What helps, by the number of the system's error."""
 
 
 class NotRegular(OSError):
@@ -44,7 +58,9 @@ def read_head(path: Path, most: int) -> bytes:
 
 
 def why_not(error: OSError, path: Path) -> str:
-    """Why ``path`` cannot be made, opened or written, for people."""
-    if error.errno == errno.ENOENT and not path.parent.is_dir():
-        return "its folder is not there; make it first"
-    return error.strerror or str(error)
+    """Why ``path`` cannot be made, opened or written, and the way out, for people."""
+    if error.errno == errno.ENOENT:
+        missing = not os.path.isdir(path.parent)  # noqa: PTH112 - Path.is_dir raises where it may not be asked
+        return "its folder is not there; make it first" if missing else "there is no such file"
+    way_out = _WAYS_OUT.get(error.errno or 0)
+    return (error.strerror or str(error)) + (f"; {way_out}" if way_out else "")

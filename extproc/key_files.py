@@ -13,7 +13,7 @@ from pathlib import Path
 from typing import Final
 
 from extproc.errors import InvalidInput, Unreachable
-from extproc.files import read_regular
+from extproc.files import read_regular, why_not
 
 MOST_BYTES: Final = 1 << 20
 
@@ -35,7 +35,9 @@ def load_or_create(path: Path, make: Callable[[], bytes], what: str) -> bytes:
             if (why := why_untrusted(path)) is None:
                 return read_regular(path, MOST_BYTES)
     except OSError as error:
-        raise Unreachable.of("key_unreachable", f"{what} cannot be used: {error.strerror}", file=str(path)) from error
+        raise Unreachable.of(
+            "key_unreachable", f"{what} cannot be used: {why_not(error, path)}", file=str(path)
+        ) from error
     raise InvalidInput.of("key_untrusted", f"{what} may be somebody else's: {why}", file=str(path))
 
 

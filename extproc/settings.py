@@ -129,6 +129,13 @@ def variable(attribute: str) -> str:
     return f"{PREFIX}{attribute.upper()}"
 
 
+def in_help(attribute: str) -> str:
+    """What the help of an option says of the setting that is taken where the option is left out."""
+    (default,) = [each.default for each in fields(Settings) if each.name == attribute]
+    written = f"{default:g}" if isinstance(default, float) else str(default)
+    return f"[env var: {variable(attribute)}{f'; default: {written}' if written else ''}]"
+
+
 def misspelt(environment: Iterable[str]) -> Iterator[Fault]:
     """A note, ``setting_unknown``, for each variable that is like a setting and is none.
 

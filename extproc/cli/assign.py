@@ -11,7 +11,7 @@ from extproc.assignment import bucket_of
 from extproc.cli.output import output_option, print_json
 
 
-@click.command()
+@click.command(short_help="Print the bucket of each unit under a seed.")
 @click.option("--seed", required=True, help="The rollout's seed; by default namespace/name@canary-version.")
 @click.option("--unit", help="The unit. Without it units are read from standard input, one a line.")
 @click.option("--crlf", is_flag=True, help="Lines end in CR LF: take off both.")

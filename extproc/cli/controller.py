@@ -18,10 +18,10 @@ from extproc.cli.log_option import log_format_option
 from extproc.cli.metric_servers import metric_servers, metrics_option
 from extproc.cli.state_option import state_option
 from extproc.net.endpoints import parse_host_port
-from extproc.net.listening import ADMIN, CONTROL, FEEDBACK
+from extproc.net.listening import ADMIN, BESIDE_SERVE, CONTROL, FEEDBACK
 from extproc.run.controller_options import DEFAULT_LISTEN, ControllerOptions
 from extproc.serve.supervisor.children import GRPC_SETTINGS
-from extproc.settings import settings
+from extproc.settings import in_help, settings
 from extproc.state import StateFolder
 
 _GC_THRESHOLD: Final = (20_000, 20, 20)
@@ -29,7 +29,12 @@ _GC_THRESHOLD: Final = (20_000, 20, 20)
 
 
 @click.command(short_help="Move rollouts by their steps; one leader among many.")
-@click.option("--store", default=lambda: settings().store, metavar="URL", help="The store. [DROPOUT_STORE]")
+@click.option(
+    "--store",
+    default=lambda: settings().store,
+    metavar="URL",
+    help=f"Where rollouts are kept; made if it is not there.  {in_help('store')}",
+)
 @state_option()
 @click.option(
     "--listen",
@@ -95,7 +100,7 @@ def controller(
     options = ControllerOptions(
         store=store,
         state=kept,
-        listen=safe.listening(CONTROL, listen, tokens_file(control_tokens)),
+        listen=safe.listening(CONTROL if pipe is None else BESIDE_SERVE, listen, tokens_file(control_tokens)),
         envoys=[parse_host_port(address, "--envoy-admin") for address in envoy_admin],
         envoy_dir=envoy_dir,
         feedback=safe.listening(FEEDBACK, feedback_listen, kept.token) if feedback_listen else None,

@@ -8,7 +8,7 @@ from typing import Any
 
 import click
 
-from extproc.settings import LOG_FORMATS, variable
+from extproc.settings import LOG_FORMATS, in_help, variable
 
 
 def _hand_down(_context: click.Context, _parameter: click.Parameter, value: str | None) -> None:
@@ -22,5 +22,5 @@ log_format_option: Callable[[Any], Any] = click.option(
     type=click.Choice(LOG_FORMATS),
     callback=_hand_down,
     expose_value=False,
-    help="How the log on stderr is written. [DROPOUT_LOG_FORMAT]",
+    help=f"How the log on stderr is written.  {in_help('log_format')}",
 )

@@ -11,6 +11,7 @@ from pathlib import Path
 from typing import IO, Final, cast
 
 from extproc.errors import InvalidInput
+from extproc.files import why_not
 
 MAX_LINE_BYTES: Final = 64 * 1_048_576
 """Of a line that is read at all: a packed file of kilobytes can hold one of gigabytes."""
@@ -29,7 +30,9 @@ def lines_of(log: Path) -> Iterator[bytes]:
         with log.open("rb") as lines:
             yield from _unpacked(lines)
     except OSError as error:
-        raise InvalidInput.of("log_unreadable", f"the log cannot be read: {error.strerror}", file=str(log)) from error
+        raise InvalidInput.of(
+            "log_unreadable", f"the log cannot be read: {why_not(error, log)}", file=str(log)
+        ) from error
 
 
 def _unpacked(stream: IO[bytes]) -> Iterator[bytes]:

@@ -35,7 +35,7 @@ _DECISION = "decision"
 _DIRECTORY = click.argument("directory", metavar="DIR", type=click.Path(path_type=Path))
 
 
-@click.group()
+@click.group(short_help="Check, test and evaluate policies.")
 def policy() -> None:
     """Check and test policies with the engine that will evaluate them."""
 

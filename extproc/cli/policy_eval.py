@@ -19,6 +19,7 @@ from extproc.datapath.pipeline import select
 from extproc.datapath.policy_input import EVERYTHING, build_input
 from extproc.datapath.unit import unit_of
 from extproc.errors import InvalidInput, Refused
+from extproc.files import why_not
 from extproc.run.given import GivenFeatures, GivenTime, checked_policies, given_request
 
 _MAX_INPUT_BYTES: Final = 8 * 1_048_576
@@ -61,7 +62,7 @@ def _read(name: str) -> Any:
             raise InvalidInput.of("input_invalid", f"the input has more than {_MAX_INPUT_BYTES} bytes", field="--input")
         return orjson.loads(content)
     except OSError as error:
-        message = f"the input cannot be read: {error.strerror}"
+        message = f"the input cannot be read: {why_not(error, Path(name))}"
         raise InvalidInput.of("input_invalid", message, file=name, field="--input") from error
     except orjson.JSONDecodeError as error:
         message = f"the input is no JSON: {error.msg}"

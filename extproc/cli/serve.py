@@ -37,7 +37,7 @@ from extproc.run.serve_options import ServeOptions
 from extproc.serve.memory import LEAST_MEMORY
 from extproc.serve.supervisor.children import Child, spawn
 from extproc.serve.worker_config import DROP, GRPC, HTTP, TRANSPORTS, WHEN_FULL
-from extproc.settings import settings
+from extproc.settings import in_help, settings
 from extproc.state import StateFolder
 
 _SIZES: Final = {"": 0, "K": 10, "M": 20, "G": 30}
@@ -65,7 +65,12 @@ def _folder(*, exists: bool) -> click.Path:
 
 
 @click.command(short_help="Decide for Envoy until told to stop.")
-@click.option("--store", default=lambda: settings().store, metavar="URL", help="The store. [DROPOUT_STORE]")
+@click.option(
+    "--store",
+    default=lambda: settings().store,
+    metavar="URL",
+    help=f"Where rollouts are kept; made if it is not there.  {in_help('store')}",
+)
 @state_option()
 @click.option("--policies", type=_folder(exists=True), help="The folder of Rego policies; watched.")
 @click.option(
@@ -96,7 +101,7 @@ def _folder(*, exists: bool) -> click.Path:
     "--features",
     default=lambda: settings().features or None,
     metavar="URL",
-    help="The feature store, sqlite:PATH for instance. [DROPOUT_FEATURES]",
+    help=f"The feature store, sqlite:PATH for instance.  {in_help('features')}",
 )
 @click.option(
     "--policy-engine",
@@ -132,7 +137,7 @@ def _folder(*, exists: bool) -> click.Path:
     callback=_finite,
     default=lambda: settings().drain_timeout,
     metavar="SECONDS",
-    help="What streams in flight get after SIGTERM. [DROPOUT_DRAIN_TIMEOUT]",
+    help=f"What streams in flight get after SIGTERM.  {in_help('drain_timeout')}",
 )
 @click.option(
     "--decision-deadline",
@@ -140,7 +145,7 @@ def _folder(*, exists: bool) -> click.Path:
     callback=_finite,
     default=lambda: settings().decision_deadline,
     metavar="SECONDS",
-    help="What a decision may wait for others: 0.8 of Envoy's message_timeout. [DROPOUT_DECISION_DEADLINE]",
+    help=f"What a decision may wait for others: 0.8 of Envoy's message_timeout.  {in_help('decision_deadline')}",
 )
 @click.option(
     "--worker-memory",

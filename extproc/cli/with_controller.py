@@ -15,14 +15,12 @@ from extproc.cli.metric_servers import FLAG as METRICS_FLAG
 from extproc.cli.metric_servers import metric_servers, metrics_option
 from extproc.errors import InvalidInput
 from extproc.net.endpoints import parse_host_port
-from extproc.net.listening import CONTROL, FEEDBACK
+from extproc.net.listening import BESIDE_SERVE, FEEDBACK
 from extproc.net.tls import TlsFiles
 from extproc.run.controller_options import DEFAULT_LISTEN
 from extproc.run.processes import CONTROLLER
 from extproc.serve.supervisor.children import AuxiliaryCommand
 from extproc.state import StateFolder
-
-_CONTROL: Final = CONTROL._replace(flag="--control-listen")
 
 
 @dataclass(frozen=True, slots=True)
@@ -137,7 +135,7 @@ def _checked(
         InvalidInput: ``controller_flag_unused`` for flags without a controller, or what is wrong with an address.
     """
     if not given.wanted:
-        of_controller = (_CONTROL.flag, "--control-tokens", FEEDBACK.flag, METRICS_FLAG)
+        of_controller = (BESIDE_SERVE.flag, "--control-tokens", FEEDBACK.flag, METRICS_FLAG)
         for flag, value in zip(of_controller, given[1:], strict=True):
             if value:
                 message = "it is for a controller; add --with-controller"
@@ -145,7 +143,7 @@ def _checked(
         return None
     metric_servers(given.metrics)
     listen, tokens = given.listen or DEFAULT_LISTEN, tokens_file(given.tokens)
-    listeners = [secured.listening(_CONTROL, listen, tokens)]
+    listeners = [secured.listening(BESIDE_SERVE, listen, tokens)]
     if given.feedback:
         listeners.append(secured.listening(FEEDBACK, given.feedback, StateFolder.made(store, state).token))
     tls = secured.tls if any(each.tls for each in listeners) else None

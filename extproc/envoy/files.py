@@ -23,7 +23,7 @@ from extproc.envoy.render import (
     upstream_cluster,
 )
 from extproc.errors import Unreachable
-from extproc.files import NotRegular, read_head, read_regular
+from extproc.files import NotRegular, read_head, read_regular, why_not
 from extproc.snapshot.model import CompiledRollout
 
 ROUTES_FILE: Final = "rds.json"
@@ -70,7 +70,7 @@ def write_envoy_dir(
         _replace(clusters_file, _discovery([*clusters, *kept]), _FOR_ALL)
         _replace(routes_file, routes, _FOR_THE_GROUP)
     except OSError as error:
-        message = f"Envoy's files cannot be written to {directory}: {error.strerror or error}"
+        message = f"Envoy's files cannot be written there: {why_not(error, directory)}"
         raise Unreachable.of("envoy_dir_unwritable", message, file=str(directory)) from error
     return True
 

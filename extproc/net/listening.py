@@ -111,7 +111,10 @@ def _encrypted(service: Service, endpoint: TcpEndpoint) -> str:
 
 
 CONTROL: Final = Service("--listen", "--control-tokens", Asks.EVERYBODY)
-"""The control API, as ``dropout controller`` has it; ``serve`` calls its flag otherwise."""
+"""The control API, as ``dropout controller`` has it."""
+
+BESIDE_SERVE: Final = CONTROL._replace(flag="--control-listen")
+"""The same of a controller that ``serve`` starts, by the flag that somebody wrote."""
 
 FEEDBACK: Final = Service("--feedback-listen", None, Asks.EVERYBODY, pages=True)
 ADMIN: Final = Service("--admin", "--admin-tokens", Asks.OF_OTHER_MACHINES, pages=True)

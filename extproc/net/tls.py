@@ -13,7 +13,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Final, TypeVar
 
 from extproc.errors import Fault, InvalidInput
-from extproc.files import read_regular
+from extproc.files import read_regular, why_not
 from extproc.net.followed_files import FollowedFiles
 
 if TYPE_CHECKING:
@@ -44,7 +44,7 @@ class TlsFiles:
             try:
                 _read(path)
             except OSError as error:
-                raise _invalid(path, error.strerror or str(error)) from error
+                raise _invalid(path, f"{self._flag(path)} cannot be read: {why_not(error, path)}") from error
         try:
             context.load_cert_chain(self.certificate, self.key, password=_no_password)
         except (ssl.SSLError, ValueError) as error:
@@ -55,6 +55,11 @@ class TlsFiles:
             except ssl.SSLError as error:
                 raise _invalid(self.client_ca, "not a certificate of an authority") from error
         return context
+
+    def _flag(self, path: Path) -> str:
+        """The flag that names ``path``."""
+        named = {self.client_ca: "--tls-client-ca", self.key: "--tls-key", self.certificate: "--tls-cert"}
+        return named[path]
 
     def followed(self, read: Callable[[], _T]) -> FollowedFiles[_T]:
         """What ``read`` makes of them, as they are now. Raises as ``read``."""

@@ -13,6 +13,7 @@ from pathlib import Path
 from typing import Any, Final
 
 from extproc.errors import Fault, InvalidInput
+from extproc.files import why_not
 from extproc.resources.analysis_template import AnalysisTemplate
 from extproc.resources.checks import find_conflicts
 from extproc.resources.deadline import beyond_deadline
@@ -281,4 +282,5 @@ def _file_fault(number: int, name: str) -> Fault:
     """What keeps a file from being read, by the number of the system's error."""
     if number == errno.ENOENT and not os.path.islink(name):  # noqa: PTH114 - a text
         return Fault("file_not_found", "no such file or folder", name)
-    return Fault("file_unreadable", f"cannot be read: {os.strerror(number)}", name)
+    why = why_not(OSError(number, os.strerror(number)), Path(name))
+    return Fault("file_unreadable", f"cannot be read: {why}", name)

@@ -15,6 +15,7 @@ from pathlib import Path
 from typing import Any, Final, Self
 
 from extproc.errors import Fault, InvalidInput
+from extproc.files import why_not
 from extproc.resources.file_names import is_unicode
 from extproc.resources.folders import FolderListing, list_folder
 from extproc.resources.marked_yaml import DATA, read_documents
@@ -166,7 +167,7 @@ class _Reader:
             with path.open("rb") as file:
                 content = file.read(MAX_FILE_BYTES + 1)
         except OSError as error:
-            self.faults.append(Fault("policy_unreadable", error.strerror or str(error), file=str(path)))
+            self.faults.append(Fault("policy_unreadable", f"cannot be read: {why_not(error, path)}", file=str(path)))
             return None
         if len(content) > MAX_FILE_BYTES:
             self.faults.append(Fault("policies_too_large", f"more than {MAX_FILE_BYTES} bytes", file=str(path)))

@@ -16,6 +16,7 @@ import orjson
 from extproc.adapters.file.feature_cells import TYPES, BadCell, ValueColumn, check_id
 from extproc.adapters.sqlite.features import FeatureRecord
 from extproc.errors import Fault, InvalidInput
+from extproc.files import why_not
 
 REQUIRED: Final = ("entity", "view", "name", "value")
 COLUMNS: Final = frozenset((*REQUIRED, "event_time"))
@@ -117,7 +118,7 @@ def _rows(path: Path, faults: list[Fault]) -> _Table:
         text = path.read_bytes().decode("utf-8-sig")
     except OSError as error:
         raise InvalidInput.of(
-            "file_unreadable", f"the file cannot be read: {error.strerror}", file=str(path)
+            "file_unreadable", f"the file cannot be read: {why_not(error, path)}", file=str(path)
         ) from error
     except UnicodeDecodeError as error:
         line = error.object.count(b"\n", 0, error.start) + 1

@@ -12,6 +12,7 @@ from pathlib import Path
 from typing import Final
 
 from extproc.errors import InvalidInput, Unreachable
+from extproc.files import why_not
 from extproc.plugins import SINK, Plugin
 from extproc.urls import path_in
 
@@ -34,7 +35,7 @@ class FileSink:
         except OSError as error:
             raise Unreachable.of(
                 "decision_log_unwritable",
-                f"the decision log cannot be written: {error.strerror}",
+                f"the decision log cannot be written: {why_not(error, self._path)}",
                 file=str(self._path),
             ) from error
 

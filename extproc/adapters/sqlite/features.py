@@ -20,6 +20,7 @@ import orjson
 from extproc.datapath.blocking_features import ThreadedFeatures
 from extproc.datapath.ports import FeatureRow
 from extproc.errors import InvalidInput, Unreachable
+from extproc.files import why_not
 from extproc.plugins import FEATURES, Plugin
 from extproc.urls import path_in
 
@@ -164,7 +165,9 @@ class SqliteFeatureStore:
             ) from None
         except OSError as error:
             raise Unreachable.of(
-                "features_unreachable", f"the feature store cannot be reached: {error.strerror}", file=str(self.path)
+                "features_unreachable",
+                f"the feature store cannot be reached: {why_not(error, self.path)}",
+                file=str(self.path),
             ) from error
         except (sqlite3.Error, orjson.JSONDecodeError) as error:
             raise _unreachable(error, str(self.path)) from error

@@ -49,7 +49,7 @@ _SYSTEM_CODES: Final = {
 
 _MEANS: Final = {
     "locked": "another process has held it for too long",
-    "read_only": "it cannot be written",
+    "read_only": "this user may not write it",
     "full": "there is no room for it",
     "corrupt": "it is damaged, or was never made by Dropout",
     "recreated": "another file took its place",
@@ -173,7 +173,7 @@ class SqliteFile:
         try:
             found = os.stat(self.path)  # noqa: PTH116 - a third of the cost, ten times a second in every worker
         except OSError as error:
-            raise self.unreachable("unreachable", why_not(error, self.path)) from error
+            raise self._of_system("unreachable", error) from error
         if not stat.S_ISREG(found.st_mode):  # opening a pipe would wait for its other end
             raise self.unreachable("unreachable", "this is not a file")
         return FileIdentity(found.st_dev, found.st_ino)
@@ -191,9 +191,10 @@ class SqliteFile:
             code = _code(error)
             raise self.unreachable(code, f"{_MEANS[code]}: {error}") from error
         except OSError as error:
-            raise self.unreachable(
-                _SYSTEM_CODES.get(error.errno or 0, "unreachable"), why_not(error, self.path)
-            ) from error
+            raise self._of_system(_SYSTEM_CODES.get(error.errno or 0, "unreachable"), error) from error
+
+    def _of_system(self, code: str, error: OSError) -> Unreachable:
+        return self.unreachable(code, f"{_MEANS[code]}: {why_not(error, self.path)}")
 
 
 def is_empty(connection: sqlite3.Connection) -> bool:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Iterable, Mapping
 from typing import Any, Final
 
@@ -24,6 +25,8 @@ FAULTS_TRAILER: Final = "dropout-faults-bin"
 """The faults of a refusal, as JSON; ``-bin`` keeps gRPC from reading anything into the bytes."""
 
 MAX_FAULTS_BYTES: Final = 4096
+_NOBODY: Final = re.compile(r"(?P<address>(?:unix|ipv[46]):\S+): .*: (?P<why>[^:]+)$")
+"""What gRPC says where nobody listens: at which address, and at the end the system's own words."""
 """gRPC drops answers whose trailers exceed 8 KiB; what is longer is told by the status alone."""
 
 _AS_JSON: Final = ("conditions", "analysis", "lifted", "previous", "numbers", "applied")
@@ -214,6 +217,14 @@ def to_trailer(error: DropoutError) -> tuple[tuple[str, bytes], ...]:
     return ((FAULTS_TRAILER, body),) if len(body) <= MAX_FAULTS_BYTES else ()
 
 
+def _unreachable(details: str) -> Unreachable:
+    """Nobody listens: where and why, of what gRPC says about that."""
+    said = _NOBODY.search(details)
+    what = f"at {said['address']}: {said['why']}" if said is not None else f"there: {details}"
+    message = f"no controller answers {what}; start one there, or name the store itself by --store"
+    return Unreachable.of("control_unreachable", message, field="--control")
+
+
 def to_error(code: grpc.StatusCode, details: str, trailers: Iterable[tuple[str, Any]]) -> DropoutError:
     """The error that a call ended with.
 
@@ -225,7 +236,7 @@ def to_error(code: grpc.StatusCode, details: str, trailers: Iterable[tuple[str, 
         if name == FAULTS_TRAILER and code in _ERRORS:
             return _ERRORS[code]([Fault(**fault) for fault in orjson.loads(value)])
     if code == grpc.StatusCode.UNAVAILABLE:
-        return Unreachable.of("control_unreachable", f"no controller answers: {details}", field="--control")
+        return _unreachable(details)
     if code == grpc.StatusCode.DEADLINE_EXCEEDED:
         return Unreachable.of("control_timeout", "the controller did not answer in time", field="--control")
     if code == grpc.StatusCode.UNAUTHENTICATED:

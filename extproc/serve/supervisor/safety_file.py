@@ -23,6 +23,7 @@ from typing import Any, Final, NamedTuple
 import orjson
 
 from extproc.errors import Unreachable
+from extproc.files import why_not
 from extproc.key_files import belongs_here
 from extproc.snapshot.held import Held, HeldEntry, HeldKey, from_rows, joined, to_rows
 
@@ -171,7 +172,7 @@ class SafetyFile:
                     fcntl.flock(fd, fcntl.LOCK_UN)
         except OSError as error:
             self.close()
-            message = f"kills and trips of this host cannot be kept: {error.strerror}"
+            message = f"kills and trips of this host cannot be kept: {why_not(error, self.path)}"
             raise Unreachable.of("safety_file_unusable", message, file=str(self.path)) from error
 
     def _lock(self) -> int:

@@ -2,8 +2,14 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
+from dataclasses import fields
+
+import click
 import pytest
 
+from extproc.cli.main import cli
+from extproc.settings import Settings, in_help, variable
 from tests.unit.cli.test_validate import run
 
 SAID = {
@@ -39,6 +45,50 @@ def test_a_command_line_that_is_nearly_right_is_told_what_was_meant(
     line: str, capsys: pytest.CaptureFixture[str]
 ) -> None:
     assert run(capsys, *line.split()) == (2, "", SAID[line] + "\n")
+
+
+def commands() -> Iterator[tuple[str, click.Command]]:
+    """Every command there is, by what is typed to reach it."""
+    waiting: list[tuple[str, click.Command]] = [("dropout", cli)]
+    while waiting:
+        name, command = waiting.pop()
+        yield name, command
+        if isinstance(command, click.Group):
+            for each in command.list_commands(click.Context(command)):
+                below = command.get_command(click.Context(command), each)
+                assert below is not None
+                waiting.append((f"{name} {each}", below))
+
+
+def test_no_line_about_a_command_is_cut_short_in_the_list_of_commands() -> None:
+    groups = [(name, command) for name, command in commands() if isinstance(command, click.Group)]
+    lists = {name: group.get_help(click.Context(group)).partition("Commands:\n")[2] for name, group in groups}
+    cut = [line for listed in lists.values() for line in listed.splitlines() if line.endswith("...")]
+    assert cut == []
+
+
+def test_an_option_that_a_setting_stands_for_names_the_variable_and_its_default() -> None:
+    named = {
+        (name, option.opts[-1], attribute.name)
+        for name, command in commands()
+        for option in command.params
+        if isinstance(option, click.Option)
+        for attribute in fields(Settings)
+        if f"[env var: {variable(attribute.name)}" in (option.help or "")
+    }
+    assert {(option, attribute) for _, option, attribute in named} == {
+        ("--store", "store"),
+        ("--features", "features"),
+        ("--drain-timeout", "drain_timeout"),
+        ("--decision-deadline", "decision_deadline"),
+        ("--log-format", "log_format"),
+    }
+    assert in_help("drain_timeout") == "[env var: DROPOUT_DRAIN_TIMEOUT; default: 10]"
+    assert not [name for name, command in commands() for each in command.params if "[DROPOUT_" in _help(each)]
+
+
+def _help(parameter: click.Parameter) -> str:
+    return (parameter.help or "") if isinstance(parameter, click.Option) else ""
 
 
 def test_a_variable_that_is_nearly_a_setting_is_noted_and_anybody_elses_is_not(

@@ -292,7 +292,7 @@ def test_a_store_of_a_later_version_is_read_by_every_version_that_it_names(path:
 
 def test_a_missing_folder_a_folder_and_an_empty_file_are_unreachable(tmp_path: Path) -> None:
     assert code_of(lambda: SqliteStore(tmp_path / "none" / "a.db", create=True)) == "store_unreachable"
-    with pytest.raises(Unreachable, match=r"none/a\.db: its folder is not there; make it first"):
+    with pytest.raises(Unreachable, match=r"none/a\.db: it cannot be used: its folder is not there; make it first"):
         SqliteStore(tmp_path / "none" / "a.db", create=True)
     assert code_of(lambda: SqliteStore(tmp_path, create=True)) == "store_unreachable"
     (tmp_path / "empty.db").touch()

@@ -130,6 +130,28 @@ def test_a_list_carries_of_the_documents_what_it_shows() -> None:
         assert from_rollout(to_rollout(row, listed=True)).document == listed
 
 
+@pytest.mark.parametrize(
+    ("details", "told"),
+    [
+        (
+            "failed to connect to all addresses; last error: FAILED_PRECONDITION: unix:/run/c.sock: connect failed: "
+            "addr: unix:/run/c.sock error: No such file or directory",
+            "at unix:/run/c.sock: No such file or directory",
+        ),
+        (
+            "failed to connect to all addresses; last error: UNKNOWN: ipv4:127.0.0.1:9: Failed to connect to remote "
+            "host: Connection refused",
+            "at ipv4:127.0.0.1:9: Connection refused",
+        ),
+        ("something new", "there: something new"),
+    ],
+)
+def test_where_nobody_listens_it_is_told_where_why_and_what_to_do(details: str, told: str) -> None:
+    (fault,) = to_error(grpc.StatusCode.UNAVAILABLE, details, ()).faults
+    assert (fault.code, fault.field) == ("control_unreachable", "--control")
+    assert fault.message == f"no controller answers {told}; start one there, or name the store itself by --store"
+
+
 @pytest.mark.parametrize("kind", [InvalidInput, Refused, Unreachable])
 @pytest.mark.parametrize("code", ["not_aborted", "store_locked", "weight_invalid"])
 def test_an_error_comes_back_as_it_was(kind: type[DropoutError], code: str) -> None:
