@@ -80,6 +80,8 @@ _OURS: Final = {
     (METRICS.name, "prometheus+http"): _Ours("extproc.adapters.prometheus.metrics:PLUGIN", "prometheus"),
     (METRICS.name, "prometheus+https"): _Ours("extproc.adapters.prometheus.metrics:PLUGIN", "prometheus"),
     (SINK.name, "file"): _Ours("extproc.adapters.file.sink:PLUGIN"),
+    (SINK.name, "opa+http"): _Ours("extproc.adapters.opa.sink:PLUGIN", "opa"),
+    (SINK.name, "opa+https"): _Ours("extproc.adapters.opa.sink:PLUGIN", "opa"),
     (POLICY_ENGINE.name, "opa+http"): _Ours("extproc.adapters.opa.policy:PLUGIN", "opa"),
     (POLICY_ENGINE.name, "opa+https"): _Ours("extproc.adapters.opa.policy:PLUGIN", "opa"),
 }

@@ -115,7 +115,7 @@ def _folder(*, exists: bool) -> click.Path:
     "--sink",
     multiple=True,
     metavar="URL",
-    help="Where the decision log goes, file:PATH for instance; several may be given.",
+    help="Where the decision log goes, file:PATH or opa+http://HOST:PORT for instance; several may be given.",
 )
 @click.option(
     "--decision-log-full",

@@ -40,10 +40,17 @@ class LoggedEvents:
         if event.get("kind") == PLAN:
             self._plans[str(event["id"])] = event["plan"]
             return None
+        self._take_plan(event.get("custom"))
         document = event["input"]
         if isinstance(document, dict) and isinstance(document.get("plan"), str):
             document["plan"] = self._plans.get(document["plan"], document["plan"])
         return event
+
+    def _take_plan(self, custom: Any) -> None:
+        """Of an event that brings one along, as those do that were uploaded."""
+        told = custom.get("plan") if isinstance(custom, dict) else None
+        if isinstance(told, dict) and "plan" in told:
+            self._plans[str(told.get("id"))] = told["plan"]
 
 
 def is_plan(line: bytes) -> bool:

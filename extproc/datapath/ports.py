@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import AsyncGenerator, Mapping, Sequence
-from typing import Any, NamedTuple, Protocol
+from typing import Any, NamedTuple, Protocol, runtime_checkable
 
 from extproc.datapath.model import Decision, Facts, PolicyVerdict, Request
 from extproc.snapshot.model import CompiledRollout, FeatureView, Overlay
@@ -194,4 +194,22 @@ class EventSink(Protocol):
 
     def close(self) -> None:
         """Let go of everything. Nothing is left to be delivered; it may never have been asked for anything."""
+        ...
+
+
+@runtime_checkable
+class Pace(Protocol):
+    """What an ``EventSink`` has beside, if it wants to say when events are handed to it. Belongs to its thread."""
+
+    @property
+    def enough_bytes(self) -> int:
+        """Of events that are worth handing on at once."""
+        ...
+
+    def gather_seconds(self) -> float:
+        """For how long fewer than that are waited with. A queue that is half full waits for no more."""
+        ...
+
+    def retry_seconds(self, failures: int) -> float:
+        """How long to wait after the ``failures``-th failure in a row, of which the first is 1."""
         ...

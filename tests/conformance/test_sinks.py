@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
@@ -9,6 +10,7 @@ import pytest
 from extproc.datapath.ports import EventSink
 from extproc.plugins import SINK, open_adapter
 from extproc.testing.sink import EventSinkContract, MemorySink
+from tests.support.collector import Collector
 
 
 class TestMemory(EventSinkContract):
@@ -26,6 +28,26 @@ class TestMemory(EventSinkContract):
 
     def make_unreachable(self) -> None:
         """It is always there."""
+
+
+class TestOpaLogs(EventSinkContract):
+    """A service that takes what OPAs upload."""
+
+    @pytest.fixture(autouse=True)
+    def _with(self) -> Iterator[None]:
+        with Collector() as self.collector:
+            yield
+
+    def make(self) -> EventSink:
+        query = "min-delay-seconds=0&max-delay-seconds=0"
+        return open_adapter(SINK, f"opa+http://{self.collector.address}/base?{query}", "--sink")
+
+    def taken(self) -> list[bytes]:
+        return [text.encode() for text in self.collector.texts]
+
+    def make_unreachable(self) -> EventSink:
+        with Collector() as gone:
+            return open_adapter(SINK, f"opa+http://{gone.address}", "--sink")
 
 
 class TestFile(EventSinkContract):

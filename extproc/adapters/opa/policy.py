@@ -9,11 +9,10 @@ from __future__ import annotations
 
 import asyncio
 import json
-import ssl
 from collections.abc import Coroutine, Mapping
 from contextlib import suppress
 from time import monotonic
-from typing import Any, Final, NamedTuple
+from typing import Any, Final
 from urllib.parse import quote
 
 import orjson
@@ -29,13 +28,14 @@ from aiohttp import (
 )
 from opa_client.opa_async import AsyncOpaClient
 
+from extproc.adapters.opa.access import PARAMETERS, Access, check_ca, read_access
 from extproc.datapath.model import PolicyVerdict
 from extproc.datapath.policy_input import EVERYTHING, InputPaths
 from extproc.datapath.verdict import check_verdict
 from extproc.errors import InvalidInput
 from extproc.names import Reason
 from extproc.plugins import POLICY_ENGINE, Plugin
-from extproc.urls import AdapterUrl, read_named_file, read_token, read_url
+from extproc.urls import AdapterUrl, read_url
 
 MAX_ANSWER_BYTES: Final = 1 << 20
 
@@ -46,23 +46,14 @@ MAX_REVISION: Final = 256
 """Characters of a revision: bundles have any, and it is a label of a metric."""
 
 _PORT: Final = 8181
-_PARAMETERS: Final = ("token-file", "ca")
 _SHOWN: Final = 300
 _HEADERS: Final = {"Accept-Encoding": "identity", "Content-Type": "application/json"}
-
-
-class _Access(NamedTuple):
-    """What is in the files: who asks, and whom it believes. ``tls`` follows from ``ca``."""
-
-    token: str | None
-    ca: str | None
-    tls: ssl.SSLContext | None
 
 
 class _Client(AsyncOpaClient):  # type: ignore[misc] # it has no types
     """opa-python-client's, with connections as we want them, and the answer as it came."""
 
-    def __init__(self, host: str, port: int, access: _Access) -> None:
+    def __init__(self, host: str, port: int, access: Access) -> None:
         super().__init__(host, port, ssl=access.tls is not None, headers=dict(_HEADERS), token=access.token, retries=0)
         self._tls = access.tls
 
@@ -108,7 +99,7 @@ class OpaEngine:
         self._flag = flag
         self._host = address.bracketed_host
         self._port = address.port or _PORT
-        self._access = _read_access(address, flag)
+        self._access = read_access(address, flag)
         self._client = _Client(self._host, self._port, self._access)
         self._complete: str | None = None
         self._bundles: Any = None
@@ -158,9 +149,9 @@ class OpaEngine:
         Raises:
             InvalidInput: ``file_unreadable``; then all stays as it was.
         """
-        self._use(_read_access(self._address, self._flag))
+        self._use(read_access(self._address, self._flag))
 
-    def _use(self, access: _Access) -> None:
+    def _use(self, access: Access) -> None:
         """Ask with other files' contents from now on; what is asked already is answered."""
         if access[:2] == self._access[:2]:
             return
@@ -177,7 +168,7 @@ class OpaEngine:
 
     async def _read_again(self) -> None:
         with suppress(InvalidInput):  # a file that is being written: what it held is good until the server refuses it
-            self._use(await asyncio.to_thread(_read_access, self._address, self._flag))
+            self._use(await asyncio.to_thread(read_access, self._address, self._flag))
 
     def _begin(self, work: Coroutine[Any, Any, None]) -> None:
         task = asyncio.get_running_loop().create_task(work)
@@ -295,19 +286,6 @@ async def _close_later(client: _Client) -> None:
 _LAST_ANSWERS_SECONDS: Final = 5.0
 
 
-def _read_access(address: AdapterUrl, flag: str) -> _Access:
-    token, ca = read_token(address, flag), read_named_file(address, "ca", flag)
-    if address.scheme != "opa+https":
-        return _Access(token, ca, None)
-    try:
-        tls = ssl.create_default_context(cadata=ca)
-    except (ssl.SSLError, ValueError):
-        message = "the ca holds no certificates"
-        raise InvalidInput.of("file_unreadable", message, file=address.parameters["ca"], field=flag) from None
-    tls.minimum_version = ssl.TLSVersion.TLSv1_2
-    return _Access(token, ca, tls)
-
-
 def open_engine(url: str, flag: str) -> OpaEngine:
     """The server at ``opa+http://HOST[:PORT]`` or ``opa+https://``.
 
@@ -318,12 +296,11 @@ def open_engine(url: str, flag: str) -> OpaEngine:
         InvalidInput: what ``read_url`` raises, ``url_invalid`` for one with a path or without a host,
             ``file_unreadable`` for a file that cannot be read or is not what it should be.
     """
-    found = read_url(url, flag, _PARAMETERS)
+    found = read_url(url, flag, PARAMETERS)
     if not found.host or found.path.strip("/") or found.user:
         message = f"{flag}: an OPA is opa+http://HOST:PORT and nothing behind it"
         raise InvalidInput.of("url_invalid", message, field=flag)
-    if "ca" in found.parameters and found.scheme != "opa+https":
-        raise InvalidInput.of("url_invalid", f"{flag}: ca is for opa+https", field=flag)
+    check_ca(found, flag)
     return OpaEngine(found, flag)
 
 

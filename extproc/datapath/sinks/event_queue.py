@@ -8,13 +8,14 @@ from __future__ import annotations
 
 import logging
 import threading
+import time
 from collections import deque
 from collections.abc import Callable
-from typing import Final
+from typing import Final, NamedTuple
 
 import msgspec
 
-from extproc.datapath.ports import EventSink
+from extproc.datapath.ports import EventSink, Pace
 from extproc.trouble import Troubles
 
 logger = logging.getLogger(__name__)
@@ -31,6 +32,25 @@ MAX_PLANS: Final = 20_000
 
 GATHER_SECONDS: Final = 0.05
 RETRY_SECONDS: Final = 1.0
+
+_LOOK_SECONDS: Final = 0.1
+"""How often is looked whether there is enough to hand on, while events are gathered for longer."""
+
+
+class SteadyPace(NamedTuple):
+    """The ``Pace`` of a sink that has none of its own: little is gathered, and failures are as far apart."""
+
+    gather: float
+    retry: float
+    enough_bytes: int = MAX_BATCH_BYTES
+
+    def gather_seconds(self) -> float:
+        """Always the same."""
+        return self.gather
+
+    def retry_seconds(self, failures: int) -> float:
+        """Always the same."""
+        return self.retry
 
 
 class Event(msgspec.Struct, frozen=True, gc=False):
@@ -50,7 +70,8 @@ class EventQueue:
     between stands alone.
 
     At most ``max_events`` wait, and none is added to ``max_bytes`` of them; beside them one batch is in the sink's
-    hands. A batch that the sink failed to take is handed to it again after ``retry_seconds``, for as long as it takes.
+    hands. A batch that the sink failed to take is handed to it again after ``retry_seconds``, for as long as it takes,
+    or as long as ``close`` waits. A sink that is a ``Pace``, or ``pace``, says when instead.
     ``drops`` counts events that were left out, ``errors`` what the sink failed to do; neither reaches who puts events
     in. ``admit``, ``put``, ``reopen`` and ``close`` belong to the event loop. ``on_room`` is told, on the thread, that
     there may be ``room`` again.
@@ -65,6 +86,7 @@ class EventQueue:
         max_bytes: int = MAX_BYTES,
         gather_seconds: float = GATHER_SECONDS,
         retry_seconds: float = RETRY_SECONDS,
+        pace: Pace | None = None,
     ) -> None:
         self.name = name
         self.errors = 0
@@ -72,8 +94,9 @@ class EventQueue:
         self._sink = sink
         self._max_events = max_events
         self._max_bytes = max_bytes
-        self._gather_seconds = gather_seconds
-        self._retry_seconds = retry_seconds
+        self._pace = pace or (sink if isinstance(sink, Pace) else SteadyPace(gather_seconds, retry_seconds))
+        self._failures = 0
+        self._until = 0.0  # when closing has had its time
         self._queue: deque[Event] = deque()
         self._taken: list[Event] = []
         self._batch: list[bytes] = []  # of what is taken, with the plans
@@ -126,6 +149,7 @@ class EventQueue:
 
     def close(self, within: float) -> None:
         """Hand on what is queued and close the sink; wait for that at most ``within`` seconds, and drop the rest."""
+        self._until = time.monotonic() + within
         self._closing.set()
         self._wake.set()
         self._thread.join(within)
@@ -140,16 +164,17 @@ class EventQueue:
                 self._attempt(self._sink.reopen)
                 self._put_back()
             drained = self._drain()
-            if closing:
+            if closing and (drained or not self._pause_before_the_end()):
                 self._lost += len(self._taken) + len(self._queue)
                 self._attempt(self._sink.close)
                 return
-            self._sleep(drained=drained)
+            if not closing:
+                self._sleep(drained=drained)
 
     def _sleep(self, *, drained: bool) -> None:
         """Until there is a batch's worth to hand on; without a wake-up while there is nothing."""
         if not drained:
-            self._closing.wait(self._retry_seconds)
+            self._closing.wait(self._pace.retry_seconds(self._failures))
             return
         if not self._queue:
             self._wake.clear()
@@ -157,8 +182,28 @@ class EventQueue:
             if not self._queue and not self._closing.is_set() and not self._reopen:
                 self._wake.wait()
             self._idle = False
-        if not self._reopen:
-            self._closing.wait(self._gather_seconds)
+        self._gather()
+
+    def _gather(self) -> None:
+        """Wait for more, until there is enough, or half of the room is used up."""
+        now = time.monotonic()
+        until = now + self._pace.gather_seconds()
+        while now < until and not self._reopen and not self._has_enough():
+            if self._closing.wait(min(until - now, _LOOK_SECONDS)):
+                return
+            now = time.monotonic()
+
+    def _has_enough(self) -> bool:
+        waiting = self._bytes_in - self._bytes_out
+        return waiting >= min(self._pace.enough_bytes, self._max_bytes // 2) or 2 * len(self._queue) >= self._max_events
+
+    def _pause_before_the_end(self) -> bool:
+        """Wait to hand on once more what was not taken, unless the time is up before."""
+        pause = self._pace.retry_seconds(self._failures)
+        if time.monotonic() + pause >= self._until:
+            return False
+        time.sleep(pause)
+        return True
 
     def _drain(self) -> bool:
         """Hand on the batch left over and all that is queued; whether all of it was taken."""
@@ -206,9 +251,11 @@ class EventQueue:
             call()
         except Exception as error:  # somebody else's code, perhaps: whatever it raises, the thread lives on
             self.errors += 1
+            self._failures += 1
             if not self._troubles.subjects:
                 why = f"events wait, because they cannot be taken: {type(error).__name__}: {error}"
                 self._troubles.note(f"sink {self.name}", why)
             return False
+        self._failures = 0
         self._troubles.note(f"sink {self.name}")
         return True

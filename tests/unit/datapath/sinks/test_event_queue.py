@@ -195,3 +195,72 @@ def test_a_batch_has_a_megabyte_with_the_plans_that_are_told_in_it() -> None:
     sink.free.set()
     queue.close(5.0)
     assert max(sum(map(len, batch)) for batch in sink.asked) < 1.2 * MAX_BATCH_BYTES
+
+
+class Paced(Moody):
+    """A sink that would gather for ever, or until there are 100 bytes, and notes how often in a row it failed."""
+
+    enough_bytes = 100
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.failures: list[int] = []
+
+    def gather_seconds(self) -> float:
+        return 1e6
+
+    def retry_seconds(self, failures: int) -> float:
+        self.failures.append(failures)
+        return 0.001
+
+
+@pytest.mark.parametrize("events", [[b"x" * 100], [b"y"] * 5], ids=["enough bytes", "half of the room"])
+def test_a_sink_with_a_pace_of_its_own_gathers_until_there_is_enough_or_half_of_the_room_is_used(
+    events: list[bytes],
+) -> None:
+    sink = Paced()
+    queue = EventQueue("paced", sink, max_events=10)
+    put(queue, b"few", b"few")
+    assert sink.taken == []
+    put(queue, *events)
+    wait_for(lambda: len(sink.taken) == 2 + len(events))
+    put(queue, b"few")
+    queue.close(60.0)
+    assert sink.taken[-1] == b"few"
+    assert queue.drops == 0
+
+
+def test_a_sink_is_told_how_often_it_failed_in_a_row() -> None:
+    sink = Paced()
+    queue = EventQueue("paced", sink, max_events=2)
+    sink.away.set()
+    put(queue, b"a")
+    wait_for(lambda: len(sink.failures) >= 3)
+    sink.away.clear()
+    wait_for(lambda: sink.taken == [b"a"])
+    before = len(sink.failures)
+    sink.away.set()
+    put(queue, b"b")
+    wait_for(lambda: len(sink.failures) >= before + 3)
+    sink.away.clear()
+    queue.close(60.0)
+    assert sink.failures == [*range(1, before + 1), *range(1, len(sink.failures) - before + 1)]
+
+
+def test_at_the_end_a_sink_that_is_away_is_waited_for_as_long_as_there_is_time() -> None:
+    sink = Moody()
+    sink.away.set()
+    queue = queue_before(sink, retry_seconds=0.001)
+    put(queue, b"a", b"b")
+    ending = threading.Thread(target=queue.close, args=(60.0,))
+    ending.start()
+    wait_for(lambda: queue.errors > 3)
+    sink.away.clear()
+    ending.join()
+    assert (sink.taken, queue.drops) == ([b"a", b"b"], 0)
+
+    sink.away.set()
+    queue = queue_before(sink, retry_seconds=0.001)
+    put(queue, b"c")
+    queue.close(0.05)
+    assert queue.drops == 1
