@@ -76,3 +76,6 @@ POLICY_FAULT_REASONS = frozenset(
     }
 )
 """The policy gave no verdict."""
+
+POLICY_UNHEARD_REASONS = frozenset({Reason.POLICY_TIMEOUT, Reason.POLICY_UNAVAILABLE})
+"""Nobody answered who could say what the policy would."""

@@ -17,6 +17,7 @@ import click
 
 from extproc.cli.listeners import TOKENS_HELP, Security, check_text, needs, security_options, tokens_file
 from extproc.cli.log_option import log_format_option
+from extproc.cli.policy_shadow import policy_shadow
 from extproc.cli.state_option import state_option
 from extproc.cli.with_controller import ControllerFlags, controller_options
 from extproc.errors import InvalidInput
@@ -109,6 +110,17 @@ def _folder(*, exists: bool) -> click.Path:
     help="Ask an OPA about requests, opa+http://HOST:PORT, in place of the rules of --policies.",
 )
 @click.option(
+    "--policies-shadow",
+    type=click.Path(path_type=Path),
+    metavar="DIR",
+    help="A second folder of policies, which decide nothing: what they would change is counted and logged; watched.",
+)
+@click.option(
+    "--policies-shadow-share",
+    metavar="PERCENT",
+    help="The share of decisions that --policies-shadow is asked about, above 0 and up to 100.",
+)
+@click.option(
     "--decision-log", type=click.Path(dir_okay=False), help="Where decisions are written: the same as --sink file:PATH."
 )
 @click.option(
@@ -166,6 +178,8 @@ def serve(
     access_log_tokens: str | None,
     decision_log: str | None,
     sink: tuple[str, ...],
+    policies_shadow: Path | None,
+    policies_shadow_share: str | None,
     controller: ControllerFlags | None,
     secured: Security,
     **flags: Any,
@@ -179,6 +193,7 @@ def serve(
     check_text({**flags, "listen": listen, "controller": controller})
     check_text({"access_log_listen": access_log_listen, "access_log_tokens": access_log_tokens})
     check_text({"decision_log": decision_log, "sink": " ".join(sink)})
+    check_text({"policies_shadow": policies_shadow})
     needs("--access-log-tokens", access_log_tokens, ACCESS_LOG.flag, access_log_listen)
     tokens = tokens_file(access_log_tokens)
     state = StateFolder.made(flags["store"], flags.pop("state"))
@@ -188,6 +203,7 @@ def serve(
         access_log=secured.listening(ACCESS_LOG, access_log_listen, tokens) if access_log_listen else None,
         sinks=(*sink, *([f"file:{decision_log}"] if decision_log else ())),
         tls=secured.tls,
+        policy_shadow=policy_shadow(policies_shadow, policies_shadow_share),
         beside=[controller.command(flags["store"], flags["policies"], flags["envoy_dir"])] if controller else (),
         **flags,
     )
@@ -202,7 +218,8 @@ def serve(
     observer_lock = take_observer(options.access_log, endpoints) if options.access_log is not None else None
     children: list[Child] = []
     try:
-        children += [spawn(index, (*WORKER, options.transport)) for index in range(len(endpoints))]
+        shown = (options.policy_shadow.writing.fileno(),) if options.policy_shadow is not None else ()
+        children += [spawn(index, (*WORKER, options.transport), shown) for index in range(len(endpoints))]
         from extproc.run.serve import supervise
 
         supervise(options, endpoints, children, lock, observer_lock)

@@ -28,6 +28,10 @@ class DecidedAs(NamedTuple):
     http_status: int | None
 
 
+CHANGES: Final = ("denied", "allowed", "status", "version", "shadow", "reason")
+"""What the first thing is that a client, or a version, would notice of a change."""
+
+
 class PolicyChange(NamedTuple):
     """How a decision of ``rollout`` changes. ``text``: a denial has another reason or body."""
 
@@ -35,6 +39,16 @@ class PolicyChange(NamedTuple):
     before: DecidedAs
     after: DecidedAs
     text: bool
+
+    @property
+    def kind(self) -> str:
+        """One of ``CHANGES``; ``reason`` where nothing but the arm, the reason or a text changes."""
+        before, after = self.before, self.after
+        if before.http_status != after.http_status:
+            return "denied" if before.http_status is None else "allowed" if after.http_status is None else "status"
+        if before.version != after.version:
+            return "version"
+        return "shadow" if before.shadow != after.shadow else "reason"
 
 
 @dataclass(slots=True)
@@ -84,7 +98,7 @@ class PolicyComparison:
         except NotReplayableError as error:
             self.not_replayable.setdefault(str(error), Examples()).add(str(event["decision_id"]))
             return
-        change = None if before is None or after is None else _change(before, after)
+        change = None if before is None or after is None else change_between(before, after)
         if before is not None:
             self.of_rollout[str(before.rollout)] += 1
         if change is None:
@@ -93,7 +107,8 @@ class PolicyComparison:
             self.changed.setdefault(change, Examples()).add(str(event["decision_id"]))
 
 
-def _change(before: Decision, after: Decision) -> PolicyChange | None:
+def change_between(before: Decision, after: Decision) -> PolicyChange | None:
+    """How the one decision differs from the other, of the same request; None where it comes to the same."""
     was, now = _decided_as(before), _decided_as(after)
     text = _text(before.denial) != _text(after.denial)
     return PolicyChange(str(after.rollout), was, now, text) if text or was != now else None

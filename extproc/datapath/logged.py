@@ -10,7 +10,7 @@ import orjson
 
 from extproc.datapath.model import Buckets, Facts, Features, FeatureValue, PolicyVerdict, Unit
 from extproc.datapath.record import RECORD_FIELDS
-from extproc.datapath.sinks.decision_event import HEADERS_POINTER, HTTP_POINTER, PLAN
+from extproc.datapath.sinks.decision_event import HEADERS_POINTER, HTTP_POINTER, PLAN, POLICY_SHADOW
 from extproc.errors import InvalidInput
 from extproc.names import Reason
 from extproc.resources.loading import parse_rollout, rollout_body
@@ -33,6 +33,8 @@ class LoggedEvents:
     def read(self, line: bytes) -> dict[str, Any] | None:
         """The decision in a line, with its plan as far as that is known; None for a plan, which is known from then on.
 
+        None, too, for what a policy shadow would have decided: nobody was served by it.
+
         Raises:
             ValueError: it is neither; with what it lacks, as the end of a sentence.
         """
@@ -41,6 +43,8 @@ class LoggedEvents:
             self._plans[str(event["id"])] = event["plan"]
             return None
         self._take_plan(event.get("custom"))
+        if is_of_policy_shadow(event):
+            return None
         document = event["input"]
         if isinstance(document, dict) and isinstance(document.get("plan"), str):
             document["plan"] = self._plans.get(document["plan"], document["plan"])
@@ -51,6 +55,12 @@ class LoggedEvents:
         told = custom.get("plan") if isinstance(custom, dict) else None
         if isinstance(told, dict) and "plan" in told:
             self._plans[str(told.get("id"))] = told["plan"]
+
+
+def is_of_policy_shadow(event: Mapping[str, Any]) -> bool:
+    """Whether it says what other policies would have decided."""
+    custom = event.get("custom")
+    return isinstance(custom, dict) and POLICY_SHADOW in custom
 
 
 def is_plan(line: bytes) -> bool:
@@ -79,11 +89,16 @@ def rollout_of(event: Mapping[str, Any]) -> CompiledRollout:
     Raises:
         InvalidInput: also ``plan_missing``, when the log had none by the name that the event gives it.
     """
-    namespace, _, name = event["result"]["rollout"].partition("/")
     plan = event["input"]["plan"]
     if isinstance(plan, str):
         message = f"its plan, {plan}, is in no line before it; keep the plans with the decisions"
         raise InvalidInput.of(PLAN_MISSING, message)
+    return compile_plan(event["result"]["rollout"], plan)
+
+
+def compile_plan(key: str, plan: Mapping[str, Any]) -> CompiledRollout:
+    """The rollout ``key`` by its ``CompiledRollout.plan``. Raises as documents do, and what one that is none does."""
+    namespace, _, name = key.partition("/")
     body = rollout_body(namespace, name, plan["spec"])
     return compile_rollout(parse_rollout(body), Status.from_dict(plan["status"]), now=0.0)
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import ClassVar, Final, Literal
 
-from extproc.names import POLICY_FAULT_REASONS
+from extproc.names import POLICY_FAULT_REASONS, POLICY_UNHEARD_REASONS
 
 STAGE_BUCKETS: Final = (
     *(5e-6, 10e-6, 25e-6, 50e-6, 100e-6, 250e-6, 500e-6),
@@ -92,7 +92,7 @@ RELOADS_REFUSED: Final = Counter(
     "dropout_reloads_refused_total",
     "Reloads that were refused; the last good one stays in force.",
     ("what",),
-    values=("rollouts", "policies", "envoy"),
+    values=("rollouts", "policies", "policies_shadow", "envoy"),
 )
 DOCUMENTS_MISSING: Final = Gauge(
     "dropout_documents_missing", "Documents that left the rollouts' folder and are not deleted yet."
@@ -132,6 +132,46 @@ POLICY_REMEMBERED: Final = Counter(
 )
 POLICY_OPENINGS: Final = Counter(
     "dropout_policy_openings_total", "Times that the engine of `--policy-engine` was left alone for being late or away."
+)
+POLICY_SHADOW_UP: Final = Gauge(
+    "dropout_policy_shadow_up",
+    "1 while decisions are compared with the policies of `--policies-shadow`; absent without them.",
+    over="min",
+)
+POLICY_SHADOW_INFO: Final = Gauge(
+    "dropout_policy_shadow_info", "1 for the revision that decisions are compared with.", ("revision",)
+)
+POLICY_SHADOW_DECISIONS: Final = Counter(
+    "dropout_policy_shadow_decisions_total",
+    "Decisions that the policies of `--policies-shadow` were asked about, by what came of it.",
+    ("outcome",),
+    values=("same", "different", "incomparable"),
+)
+POLICY_SHADOW_DIFFERENCES: Final = Counter(
+    "dropout_policy_shadow_differences_total",
+    "Decisions that they would change, by what changes first: `denied`, `allowed`, `status`, `version`, `shadow`, "
+    "`reason`.",
+    ("rollout", "kind"),
+)
+POLICY_SHADOW_FAULTS: Final = Counter(
+    "dropout_policy_shadow_faults_total",
+    "Times that they gave no verdict, by why.",
+    ("reason",),
+    values=tuple(sorted(POLICY_FAULT_REASONS - POLICY_UNHEARD_REASONS)),
+)
+POLICY_SHADOW_DROPPED: Final = Counter(
+    "dropout_policy_shadow_dropped_total",
+    "Decisions of the share that were not compared: no room in the queue, no message that can be sent, nobody there, "
+    "a rollout that is not known there yet.",
+    ("why",),
+    values=("full", "unsendable", "gone", "unplanned"),
+)
+POLICY_SHADOW_UNLOGGED: Final = Counter(
+    "dropout_policy_shadow_unlogged_total",
+    "Differences that were counted and not logged: more than 10 in a second, or the log took them not.",
+)
+POLICY_SHADOW_REPLACED: Final = Counter(
+    "dropout_policy_shadow_replaced_total", "Processes of `--policies-shadow` that died or hung and were replaced."
 )
 FEATURE_ERRORS: Final = Counter("dropout_feature_read_errors_total", "Reads of the feature store that failed.")
 STREAM_ERRORS: Final = Counter(

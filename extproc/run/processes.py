@@ -16,5 +16,8 @@ OBSERVER: Final = (*_PYTHON, "extproc.run.observer")
 POLICY_TRIAL: Final = (*_PYTHON, "extproc.run.policy_trial")
 """What tries policies."""
 
+POLICY_SHADOW: Final = (*_PYTHON, "extproc.run.policy_shadow")
+"""What compares decisions with other policies."""
+
 CONTROLLER: Final = (*_PYTHON, "extproc.cli", "controller")
 """A controller beside the workers; its flags follow."""

@@ -8,7 +8,7 @@ import sys
 from collections.abc import Sequence
 from functools import partial
 from pathlib import Path
-from typing import NoReturn
+from typing import Final, NoReturn
 
 from extproc.adapters.envoy.admin import ask_clusters
 from extproc.adapters.stores import open_store
@@ -20,9 +20,9 @@ from extproc.net.endpoints import FolderLock, TcpEndpoint, UnixEndpoint
 from extproc.resources import policies
 from extproc.run.access_log import observer_config
 from extproc.run.envoy_files import RenderedEnvoyFiles, delivery
-from extproc.run.processes import OBSERVER, POLICY_TRIAL, WORKER
+from extproc.run.processes import OBSERVER, POLICY_SHADOW, POLICY_TRIAL, WORKER
 from extproc.run.safety import StoreRegister
-from extproc.run.serve_options import ServeOptions
+from extproc.run.serve_options import PolicyShadowOptions, ServeOptions
 from extproc.serve.logs import configure_logging, say, warn
 from extproc.serve.supervisor.children import Child
 from extproc.serve.supervisor.document_keeper import Folder
@@ -30,9 +30,21 @@ from extproc.serve.supervisor.plan import Parts, ServePlan
 from extproc.serve.supervisor.policy_trial import Sources
 from extproc.serve.supervisor.service_manager import ServiceManager
 from extproc.serve.supervisor.supervisor import Supervisor
-from extproc.serve.worker_config import ObserverPlan, SafetyPlan, WorkerConfig, as_config, of_tls
+from extproc.serve.worker_config import (
+    ObserverPlan,
+    PolicyShadowConfig,
+    PolicyShadowPlan,
+    SafetyPlan,
+    ShownShare,
+    WorkerConfig,
+    as_config,
+    of_tls,
+)
 from extproc.settings import settings
 from extproc.store.ports import ActionStore
+
+POLICY_SHADOW_MEMORY: Final = 2 << 30
+"""Bytes of data that the policy shadow may hold where workers may hold what they like."""
 
 
 def supervise(
@@ -82,7 +94,15 @@ def _plan(
         safety=SafetyPlan(options.state.safety, options.state.serving),
         state=options.state,
         observer=observer,
+        policy_shadow=_policy_shadow(options.policy_shadow, options) if options.policy_shadow is not None else None,
     )
+
+
+def _policy_shadow(shadow: PolicyShadowOptions, options: ServeOptions) -> PolicyShadowPlan:
+    """It may hold as much as a worker, and never without limit."""
+    memory = options.worker_memory or POLICY_SHADOW_MEMORY
+    config = PolicyShadowConfig(options.state.prefix, options.sinks, memory)
+    return PolicyShadowPlan(shadow.folder, shadow.share, shadow.reading.fileno(), config, POLICY_SHADOW)
 
 
 def _parts(options: ServeOptions) -> Parts:
@@ -105,6 +125,7 @@ def _parts(options: ServeOptions) -> Parts:
 def _config(
     index: int, endpoint: UnixEndpoint | TcpEndpoint, options: ServeOptions, lock: FolderLock | None
 ) -> WorkerConfig:
+    shadow = options.policy_shadow
     return WorkerConfig(
         index=index,
         store=options.store,
@@ -118,6 +139,7 @@ def _config(
         decision_deadline=options.decision_deadline,
         observed=options.access_log is not None,
         memory=options.worker_memory,
+        policy_shadow=ShownShare(shadow.writing.fileno(), shadow.share) if shadow is not None else None,
         **as_config(endpoint),
         **of_tls(options.tls if isinstance(endpoint, TcpEndpoint) else None),
     )

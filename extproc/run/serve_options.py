@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import socket
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -10,6 +11,16 @@ from extproc.net.listening import Listening
 from extproc.net.tls import TlsFiles
 from extproc.serve.supervisor.children import AuxiliaryCommand
 from extproc.state import StateFolder
+
+
+@dataclass(frozen=True, slots=True)
+class PolicyShadowOptions:
+    """The folder of ``--policies-shadow``, its share (hundredths of a percent), and where it is shown decisions."""
+
+    folder: Path
+    share: int
+    writing: socket.socket
+    reading: socket.socket
 
 
 @dataclass(frozen=True, slots=True)
@@ -35,3 +46,4 @@ class ServeOptions:
     decision_deadline: float
     worker_memory: int
     beside: Sequence[AuxiliaryCommand]
+    policy_shadow: PolicyShadowOptions | None = None

@@ -8,10 +8,11 @@ from __future__ import annotations
 
 import gc
 import logging
+import socket
 import sys
 from collections.abc import Callable, Iterator, Sequence
 from functools import partial
-from typing import Any, Final, cast
+from typing import TYPE_CHECKING, Any, Final, cast
 from uuid import uuid4
 
 import extproc
@@ -47,6 +48,7 @@ from extproc.metrics.catalogue import (
     POLICY_OPENINGS,
     POLICY_QUESTIONS,
     POLICY_REMEMBERED,
+    POLICY_SHADOW_DROPPED,
     STREAM_ERRORS,
     TASK_FAILURES,
     VERDICT_HITS,
@@ -60,12 +62,15 @@ from extproc.serve.logs import configure_logging
 from extproc.serve.worker.policy_slot import PolicySlot
 from extproc.serve.worker.server import server_maker
 from extproc.serve.worker.worker import run_worker
-from extproc.serve.worker_config import STABLE, WAIT, WorkerConfig
+from extproc.serve.worker_config import STABLE, WAIT, ShownShare, WorkerConfig
 from extproc.settings import settings
 from extproc.snapshot.holder import SnapshotHolder
 from extproc.snapshot.model import CompiledRollout, Overlay, Snapshot
 from extproc.snapshot.trips import LocalTrip
 from extproc.state import StateFolder
+
+if TYPE_CHECKING:
+    from extproc.datapath.policy_shadow.sampler import PolicyShadowSampler
 
 logger = logging.getLogger(__name__)
 
@@ -104,6 +109,9 @@ class DecisionApplication:
             sinks.append(self._tally)
         if self._log is not None:
             sinks.append(self._log)
+        self._sampler = self._sample(config.policy_shadow) if config.policy_shadow is not None else None
+        if self._sampler is not None:
+            sinks.append(self._sampler)
         self._noted = BatchingSink(sinks)
         queues = self._log.queues if self._log is not None else ()
         self._pipeline = Pipeline(
@@ -125,6 +133,14 @@ class DecisionApplication:
         key = load_or_create_key(StateFolder(config.state).pseudonyms)
         labels = {"app": "dropout", "id": str(uuid4()), "version": extproc.__version__, "worker": str(config.index)}
         return DecisionLog(EventEncoder(labels, key, self._reads), queues, self._clock)
+
+    def _sample(self, shown: ShownShare) -> PolicyShadowSampler:
+        from extproc.datapath.policy_shadow.sampler import PolicyShadowSampler  # most workers show nobody anything
+
+        sampler = PolicyShadowSampler(socket.socket(fileno=shown.fd), shown.share, self._clock)
+        for why in sampler.dropped:
+            self._metrics.watch(POLICY_SHADOW_DROPPED, partial(sampler.dropped.__getitem__, why), why)
+        return sampler
 
     def _reads(self, path: str) -> tuple[str, ...]:
         engine = self._policies.current
@@ -161,6 +177,8 @@ class DecisionApplication:
         self._metrics.retain(snapshot.rollouts.keys())
         if self._tally is not None:
             self._tally.retain(snapshot.rollouts)
+        if self._sampler is not None:
+            self._sampler.retain(snapshot.rollouts)
 
     def _freeze_many(self, _snapshot: Snapshot) -> None:
         """Keep full collections from walking ten thousand rollouts.
@@ -313,6 +331,11 @@ class DecisionApplication:
         """Tell of every unit again."""
         if self._tally is not None:
             self._tally.begin_anew()
+
+    def tell_plans(self) -> None:
+        """Tell of every rollout again."""
+        if self._sampler is not None:
+            self._sampler.tell_again()
 
     def take_decided(self) -> Tallied | None:
         """The tally since the last time."""

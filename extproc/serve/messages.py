@@ -14,7 +14,7 @@ from msgspec.json import Decoder
 from extproc.errors import Fault
 from extproc.metrics.counting import Dump
 from extproc.serve.channel import Message
-from extproc.serve.worker_config import ObserverConfig, WorkerConfig
+from extproc.serve.worker_config import ObserverConfig, PolicyShadowConfig, WorkerConfig
 from extproc.snapshot.trips import LocalTrip
 
 
@@ -87,6 +87,10 @@ class ObserverListens(Message, frozen=True, tag="listening"):
     """An observer began, which has heard of nothing yet."""
 
 
+class TellPlans(Message, frozen=True, tag="plans"):
+    """The policy shadow knows no rollout, or not all of them."""
+
+
 class Reload(Message, frozen=True, tag="reload"):
     """Open again what was opened by name: on SIGHUP."""
 
@@ -96,7 +100,7 @@ class Drain(Message, frozen=True, tag="drain"):
 
 
 QuestionToWorker = SwapPolicies | Quarantine | WantTrials | WantUnanswered | WantMetrics | WantDescription | ListenAgain
-ToWorker = StartWorker | QuestionToWorker | TakenAway | ObserverListens | Reload | Drain
+ToWorker = StartWorker | QuestionToWorker | TakenAway | ObserverListens | TellPlans | Reload | Drain
 
 
 # -- a worker to the supervisor
@@ -245,10 +249,47 @@ class Alive(Message, frozen=True, tag="alive"):
 
 FromObserver = ObserverReady | Failed | TripsInForce | Alive | Counted
 
+
+# -- the supervisor to the policy shadow, and back
+
+
+class StartPolicyShadow(Message, frozen=True, tag="start"):
+    """What to compare by. ``policies`` are JSON text, of which the rules at ``quarantined`` are not evaluated."""
+
+    config: PolicyShadowConfig
+    policies: str
+    quarantined: list[str]
+
+
+class RolloutsServed(Message, frozen=True, tag="rollouts"):
+    """The keys of all rollouts there are: of others nothing is to be kept."""
+
+    keys: list[str]
+
+
+ToPolicyShadow = StartPolicyShadow | SwapPolicies | RolloutsServed | Reload
+
+
+class PolicyShadowState(Message, frozen=True, tag="state"):
+    """How it is, several times a second. ``changes`` are a list of objects for /snapshot."""
+
+    policy_revision: str
+    dump: Dump
+    changes: msgspec.Raw
+
+
+class WantPlans(Message, frozen=True, tag="plans"):
+    """A worker showed a decision of a rollout that is not known."""
+
+
+FromPolicyShadow = PolicyShadowState | WantPlans | Failed
+
 # -- what else runs beside the workers tells what it counted, and is told nothing
 
 TO_WORKER: Final[Decoder[ToWorker]] = Decoder(ToWorker)
 FROM_WORKER: Final[Decoder[FromWorker]] = Decoder(FromWorker)
 TO_OBSERVER: Final[Decoder[ToObserver]] = Decoder(ToObserver)
 FROM_OBSERVER: Final[Decoder[FromObserver]] = Decoder(FromObserver)
+TO_POLICY_SHADOW: Final[Decoder[ToPolicyShadow]] = Decoder(ToPolicyShadow)
+FROM_POLICY_SHADOW: Final[Decoder[FromPolicyShadow]] = Decoder(FromPolicyShadow)
 FROM_BESIDE: Final[Decoder[Counted]] = Decoder(Counted)

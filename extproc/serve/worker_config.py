@@ -24,11 +24,20 @@ WHEN_FULL: Final = (DROP, WAIT, STABLE)
 
 
 @dataclass(frozen=True, slots=True)
+class ShownShare:
+    """The share of decisions, in hundredths of a percent, that a worker sends to the socket ``fd``, which it has."""
+
+    fd: int
+    share: int
+
+
+@dataclass(frozen=True, slots=True)
 class WorkerConfig:
     """What a worker is told to serve; travels as JSON. Paths are absolute or relative to the supervisor's folder.
 
     ``state`` is the prefix of the ``StateFolder``; ``log_full`` says what becomes of decisions for whose events there
     is no room; ``memory`` are the bytes that it may hold, 0 for no limit.
+    ``policy_shadow`` is what of its decisions it shows to other policies, None where there are none.
     """
 
     index: int
@@ -49,6 +58,12 @@ class WorkerConfig:
     decision_deadline: float = 4.0
     observed: bool = False
     memory: int = 0
+    policy_shadow: ShownShare | None = None
+
+    @property
+    def inherited(self) -> Sequence[int]:
+        """The descriptors that it has from the start."""
+        return () if self.policy_shadow is None else (self.policy_shadow.fd,)
 
     @property
     def endpoint(self) -> UnixEndpoint | TcpEndpoint:
@@ -94,12 +109,35 @@ class ObserverConfig:
 
 
 @dataclass(frozen=True, slots=True)
+class PolicyShadowConfig:
+    """What the policy shadow is told; travels as JSON. ``state``, ``sinks`` and ``memory`` as in ``WorkerConfig``."""
+
+    state: str
+    sinks: Sequence[str]
+    memory: int
+
+
+@dataclass(frozen=True, slots=True)
 class ObserverPlan:
     """What is to observe. ``lock`` is that of its socket, None for a port."""
 
     config: ObserverConfig
     command: Sequence[str]
     lock: FolderLock | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class PolicyShadowPlan:
+    """Which policies decisions are compared with, and for which ``share`` of them, in hundredths of a percent.
+
+    Decisions are read from the socket ``shown``.
+    """
+
+    folder: Path
+    share: int
+    shown: int
+    config: PolicyShadowConfig
+    command: Sequence[str]
 
 
 @dataclass(frozen=True, slots=True)

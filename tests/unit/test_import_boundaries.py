@@ -291,6 +291,14 @@ def test_outside_the_demo_only_what_pip_install_brings_is_imported() -> None:
     assert unknown == set()
 
 
+def test_a_worker_loads_nothing_of_a_policy_shadow_until_it_shows_decisions_to_one() -> None:
+    program = "import sys, extproc.run.worker; print('\\n'.join(sys.modules))"
+    loaded = subprocess.run([sys.executable, "-P", "-c", program], capture_output=True, text=True, check=True)
+    of_it = [*(module for module in modules() if "policy_shadow" in module), "extproc.datapath.comparing"]
+    assert len(of_it) > 5
+    assert set(of_it) & set(loaded.stdout.split()) == set()
+
+
 def test_serve_starts_its_workers_before_it_imports_what_reads_documents() -> None:
     """They import while it does: what it imports before delays every start, and whoever waits for it."""
     heavy = ("pydantic", "yaml", "msgspec", "uvloop", "asyncio", "grpc", "extproc.control", "extproc.resources")

@@ -30,6 +30,7 @@ ORDINARY = {
     "leads as {}",
     "policies: {} has no .rego file yet: no rule is asked",
     "policies: revision {}",
+    "policy shadow: {}",
     "ready: control API on {}",
     "ready: {}",
     "reloading",

@@ -27,6 +27,9 @@ from extproc.snapshot.model import NO_OVERLAY, CompiledRollout, Overlay
 PLAN: Final = "plan"
 """The kind of an event that is no decision."""
 
+POLICY_SHADOW: Final = "policy_shadow"
+"""What is in ``custom`` of an event that says what other policies would have decided."""
+
 _MAX_CONSTANTS: Final = 4096
 
 HTTP_POINTER: Final = "/input/attributes/request/http"
@@ -131,7 +134,7 @@ class EventEncoder:
         if len(self._constants) >= _MAX_CONSTANTS:
             self._constants.clear()
         headers, unit_pointers = _but_the_unit(compiled.log_headers, compiled.unit.header or "cookie")
-        name = _name_of(compiled)
+        name = plan_name(compiled)
         made = _Constants(
             compiled,
             orjson.Fragment(orjson.dumps(name)),
@@ -160,7 +163,7 @@ def with_custom(event: bytes, member: bytes) -> bytes:
     return b"%s,%s}}" % (event[:-2], member)
 
 
-def _name_of(compiled: CompiledRollout) -> str:
+def plan_name(compiled: CompiledRollout) -> str:
     """What events call its plan: 16 hexadecimal digits, the same for the same plan in every worker."""
     return blake2b(b"%s\n%s" % (compiled.key.encode(), compiled.plan), digest_size=8).hexdigest()
 

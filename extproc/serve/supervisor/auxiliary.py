@@ -1,7 +1,8 @@
 """A process that ``serve`` runs beside its workers: replaced when it ends, and never in the way of serving.
 
-It is started with the number of an inherited socket as its last argument. Both sides send messages over it
-(``channel.Channel``); when it closes, the other side is gone, and an auxiliary process ends.
+It is started with the number of an inherited socket as its last argument, behind those of what else it has from the
+start. Both sides send messages over it (``channel.Channel``); when it closes, the other side is gone, and an auxiliary
+process ends.
 """
 
 from __future__ import annotations
@@ -13,18 +14,25 @@ import subprocess
 import time
 from collections.abc import Callable
 from contextlib import suppress
-from typing import Final, Generic
+from typing import Final, Generic, NamedTuple
 
 from msgspec.json import Decoder
 
 from extproc.serve.channel import Channel, In, Out
 from extproc.serve.messages import Failed
-from extproc.serve.supervisor.children import AuxiliaryCommand, Backoff, start
+from extproc.serve.supervisor.children import AuxiliaryCommand, Backoff, reap, start
 from extproc.serve.tasks import Tasks
 from extproc.trouble import Troubles
 
 STOP_SECONDS: Final = 3.0
 """What it gets to end by itself after SIGTERM."""
+
+
+class ProcessEnd(NamedTuple):
+    """How a process ended, negative by a signal; and the bytes that it had in memory at most, 0 if nobody knows."""
+
+    status: int
+    peak: int
 
 
 class Auxiliary(Generic[Out, In]):
@@ -57,6 +65,8 @@ class Auxiliary(Generic[Out, In]):
         self._stopping = False
         self._gone = asyncio.Event()
         self._lives = Tasks(self._lost)
+        self.last_end: ProcessEnd | None = None
+        """How the life ended that did so last."""
 
     @property
     def pid(self) -> int | None:
@@ -110,7 +120,8 @@ class Auxiliary(Generic[Out, In]):
         ours, theirs = socket.socketpair()
         with theirs:
             try:
-                process = start([*self._what.command, str(theirs.fileno())], (theirs.fileno(),))
+                inherited = (*self._what.inherited, theirs.fileno())
+                process = start([*self._what.command, *map(str, inherited)], inherited)
             except OSError:
                 ours.close()
                 raise
@@ -135,8 +146,10 @@ class Auxiliary(Generic[Out, In]):
         await over.wait()
         loop.remove_reader(exit_fd)
         os.close(exit_fd)
-        status = process.wait()
+        peak = reap(process)
+        status = process.returncode
         channel.close()
+        self.last_end = ProcessEnd(status, peak)
         self._process = self._channel = None
         self._ended(life)
         self._gone.set()

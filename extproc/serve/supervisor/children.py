@@ -34,10 +34,22 @@ CRASHES: Final = frozenset({signal.SIGSEGV, signal.SIGABRT, signal.SIGBUS, signa
 
 @dataclass(frozen=True, slots=True)
 class AuxiliaryCommand:
-    """What to run beside the workers, and what it is called in messages."""
+    """What to run beside the workers, and what it is called in messages; the descriptors that it has from the start."""
 
     name: str
     command: Sequence[str]
+    inherited: Sequence[int] = ()
+
+
+def reap(process: subprocess.Popen[bytes]) -> int:
+    """Take note of how a process ended, once it has; the bytes that it had in memory at most, 0 if nobody knows."""
+    try:
+        _, status, used = os.wait4(process.pid, 0)
+    except ChildProcessError:  # whoever sent it a signal had to look whether it was still there
+        process.wait()
+        return 0
+    process.returncode = os.waitstatus_to_exitcode(status)
+    return used.ru_maxrss * 1024
 
 
 @dataclass(slots=True)
@@ -68,12 +80,7 @@ class Child:
 
     def reap(self) -> None:
         """Take note of how it ended, once it has."""
-        try:
-            _, status, used = os.wait4(self.pid, 0)
-        except ChildProcessError:  # whoever sent it a signal had to look whether it was still there
-            self.process.wait()
-        else:
-            self.process.returncode, self.peak = os.waitstatus_to_exitcode(status), used.ru_maxrss * 1024
+        self.peak = reap(self.process)
 
     def crashed(self) -> bool:
         """Whether it ended by its own doing."""
@@ -106,8 +113,10 @@ def start(command: Sequence[str], inherited: Sequence[int]) -> subprocess.Popen[
         signal.pthread_sigmask(signal.SIG_SETMASK, before)
 
 
-def spawn(index: int, command: Sequence[str]) -> Child:
+def spawn(index: int, command: Sequence[str], inherited: Sequence[int] = ()) -> Child:
     """Start worker ``index``; ``command`` gets the numbers of the two inherited descriptors as arguments.
+
+    It keeps those of ``inherited``, too.
 
     Raises:
         OSError: when the system has no process or no descriptor to give; nothing is left behind.
@@ -118,12 +127,26 @@ def spawn(index: int, command: Sequence[str]) -> Child:
         with theirs:
             page = HeartbeatPage.create()
             undo.callback(page.close)
-            process = start([*command, str(theirs.fileno()), str(page.fd)], (theirs.fileno(), page.fd))
+            process = start([*command, str(theirs.fileno()), str(page.fd)], (theirs.fileno(), page.fd, *inherited))
         undo.callback(process.wait)
         undo.callback(process.kill)
         child = Child(index, process, ours, page, os.pidfd_open(process.pid))
         undo.pop_all()
         return child
+
+
+QUEUE_BYTES: Final = 1 << 20
+"""Asked for; the system gives no more than net.core.wmem_max, some hundred kilobytes."""
+
+
+def message_pair() -> tuple[socket.socket, socket.socket]:
+    """Where messages are written and where they are read, each whole; the system bounds what is in between.
+
+    Both ends stay the caller's: whoever of its children is replaced finds the other one there.
+    """
+    writing, reading = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
+    writing.setsockopt(socket.SOL_SOCKET, socket.SO_SNDBUF, QUEUE_BYTES)
+    return writing, reading
 
 
 @dataclass(slots=True)

@@ -35,7 +35,6 @@ class CountKeeper:
         await self._workers.ask(self._workers.serving, WantMetrics(), _ANSWER_SECONDS)
         if self._protection is not None:
             await self._protection.gather_metrics()
-        serving = self._workers.serving
-        if serving:
-            self._totals.retain(frozenset().union(*(slot.rollouts for slot in serving)))
+        if self._workers.serving:
+            self._totals.retain(self._workers.rollouts)
         self._totals.update("supervisor", self._own.dump())

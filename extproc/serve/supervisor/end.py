@@ -18,6 +18,8 @@ async def stop(keepers: Keepers, hurry: asyncio.Event) -> None:
         keepers.protection.release()
     keepers.tasks.cancel()
     ending = [asyncio.ensure_future(auxiliary.stop()) for auxiliary in keepers.beside]
+    if keepers.policy_shadow is not None:
+        ending.append(asyncio.ensure_future(keepers.policy_shadow.stop()))
     keepers.workers.drain()
     until = time.monotonic() + keepers.plan.drain_timeout + keepers.settings.lame_duck + 2.0
     while (

@@ -44,6 +44,7 @@ from extproc.serve.messages import (
     StartWorker,
     Swapped,
     SwapPolicies,
+    TellPlans,
     Trials,
     Unanswered,
     WorkerCounted,
@@ -60,6 +61,7 @@ from extproc.serve.supervisor.host_socket import HostSocket
 from extproc.serve.supervisor.pages import Pages
 from extproc.serve.supervisor.plan import Parts, ServePlan
 from extproc.serve.supervisor.policy_keeper import PolicyKeeper
+from extproc.serve.supervisor.policy_shadow import NAME, PolicyShadowFaults, PolicyShadowKeeper
 from extproc.serve.supervisor.policy_trial import Trial
 from extproc.serve.supervisor.protection import Protection
 from extproc.serve.supervisor.questions import Questions
@@ -73,7 +75,7 @@ from extproc.serve.supervisor.state_keeper import StateKeeper
 from extproc.serve.supervisor.unmet import UnmetEntry, UnmetKeeper
 from extproc.serve.supervisor.workers import Workers, WorkerSlot
 from extproc.serve.tasks import Tasks
-from extproc.serve.worker_config import ObserverPlan, SafetyPlan, WorkerConfig
+from extproc.serve.worker_config import ObserverPlan, PolicyShadowPlan, SafetyPlan, WorkerConfig
 from extproc.settings import Settings
 
 
@@ -111,12 +113,16 @@ class Keepers:
         self._questions = Questions(self.workers)
         self._of_documents, self._of_policies = self._refusals("rollouts"), self._refusals("policies")
         self._of_envoy = self._refusals("envoy")
+        self._of_policy_shadow = PolicyShadowFaults(
+            NAME, refused=lambda: self.metrics.count(RELOADS_REFUSED, "policies_shadow"), warn=self.warn
+        )
         self._of_state = FolderFaults("state", refused=lambda: None, warn=self.warn)
         self.state = StateKeeper(plan.state, self._of_state)
         self.envoy = self._keep_envoy(parts.envoy_files) if parts.envoy_files is not None else None
         self.documents = DocumentKeeper(parts.open_folder, tuning.rollouts_poll, self._of_documents)
         self.metrics.gauge(DOCUMENTS_MISSING, lambda: self.documents.missing)
         self.policies = self._keep_policies(plan.policies) if plan.policies is not None else None
+        self.policy_shadow = self._compare_policies(plan.policy_shadow) if plan.policy_shadow is not None else None
         self.hangs = HangKeeper(self.workers, self.policies, tuning, self.warn)
         self.safety = self._be_safe(plan.safety)
         self.safety_store = SafetyStoreKeeper(self.safety, parts.register)
@@ -143,7 +149,8 @@ class Keepers:
             Pages(
                 self.workers,
                 self.policies,
-                (self._of_documents, self._of_policies, self._of_envoy, self._of_state),
+                (self._of_documents, self._of_policies, self._of_policy_shadow, self._of_envoy, self._of_state),
+                self.policy_shadow,
                 self.protection,
                 self.safety,
                 self.envoy,
@@ -170,6 +177,22 @@ class Keepers:
             self._of_policies,
             inputs=self._questions.trials,
             swap=self._questions.swap_policies,
+            say=self.say,
+            warn=self.warn,
+        )
+
+    def _compare_policies(self, plan: PolicyShadowPlan) -> PolicyShadowKeeper:
+        return PolicyShadowKeeper(
+            plan,
+            self.parts.read_sources,
+            Trial(self.plan.trial_command, self.settings.trial_limit),
+            self.settings,
+            self.metrics,
+            self.totals,
+            self._of_policy_shadow,
+            inputs=self._questions.trials,
+            rollouts=lambda: self.workers.rollouts,
+            want_plans=lambda: self.workers.tell(self.workers.deciding, TellPlans()),
             say=self.say,
             warn=self.warn,
         )

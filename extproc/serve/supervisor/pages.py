@@ -17,6 +17,7 @@ from extproc.serve.messages import Description, WantDescription
 from extproc.serve.supervisor.envoy_keeper import EnvoyKeeper
 from extproc.serve.supervisor.folder_faults import FolderFaults
 from extproc.serve.supervisor.policy_keeper import PolicyKeeper
+from extproc.serve.supervisor.policy_shadow import PolicyShadowKeeper
 from extproc.serve.supervisor.protection import Protection
 from extproc.serve.supervisor.safety import HostSafety
 from extproc.serve.supervisor.unmet import UnmetKeeper
@@ -43,6 +44,7 @@ class Pages:
         workers: Workers,
         policies: PolicyKeeper | None,
         refusals: Sequence[FolderFaults],
+        policy_shadow: PolicyShadowKeeper | None,
         protection: Protection | None,
         safety: HostSafety,
         envoy: EnvoyKeeper | None,
@@ -53,6 +55,7 @@ class Pages:
         self._workers = workers
         self._policies = policies
         self._refusals = refusals
+        self._policy_shadow = policy_shadow
         self._protection = protection
         self._safety = safety
         self._envoy = envoy
@@ -105,6 +108,7 @@ class Pages:
             "revision": newest.revision if newest is not None else None,
             "policy_revision": policies.revision if policies is not None else asked,
             "quarantined": policies.quarantined if policies is not None else (),
+            "policy_shadow": self._policy_shadow.described() if self._policy_shadow is not None else None,
             "rollouts": orjson.Fragment(bytes(newest.rollouts)) if newest is not None else [],
             "errors": _each_once(
                 *(newest.errors if newest is not None else ()),

@@ -15,7 +15,7 @@ from extproc.serve.supervisor.safety import Register
 from extproc.serve.supervisor.service_manager import ServiceManager
 from extproc.serve.supervisor.stable_clusters import AskEnvoys
 from extproc.serve.supervisor.unmet import WatchedStore
-from extproc.serve.worker_config import ObserverPlan, SafetyPlan, WorkerConfig
+from extproc.serve.worker_config import ObserverPlan, PolicyShadowPlan, SafetyPlan, WorkerConfig
 from extproc.state import StateFolder
 
 
@@ -33,6 +33,7 @@ class ServePlan:
     state: StateFolder
     beside: Sequence[AuxiliaryCommand] = ()
     observer: ObserverPlan | None = None
+    policy_shadow: PolicyShadowPlan | None = None
 
 
 @dataclass(frozen=True, slots=True)

@@ -55,6 +55,8 @@ class Supervisor:
             keepers.workers.kill()
             for auxiliary in keepers.beside:
                 auxiliary.kill()
+            if keepers.policy_shadow is not None:
+                keepers.policy_shadow.kill()
             if keepers.protection is not None:
                 keepers.protection.kill()
         return 0
@@ -85,6 +87,9 @@ class Supervisor:
         keepers.tasks.keep("rollouts", keepers.documents.run)
         if keepers.policies is not None:
             keepers.tasks.keep("policies", keepers.policies.run)
+        if keepers.policy_shadow is not None:
+            keepers.tasks.keep("policy shadow", keepers.policy_shadow.run)
+            keepers.tasks.keep("policy shadow's folder", keepers.policy_shadow.follow)
         await self._stopping.wait()
 
     async def _follow_signals(self) -> None:
@@ -98,4 +103,6 @@ class Supervisor:
             await keepers.documents.sync(force=True)
             if keepers.policies is not None:
                 await keepers.policies.sync()
+            if keepers.policy_shadow is not None:
+                await keepers.policy_shadow.sync()
             keepers.parts.manager.ready(keepers.serving)

@@ -153,6 +153,11 @@ class Workers:
         """Those that serve, and those that drain and answer what still comes."""
         return [slot for slot in self.slots if slot.state in ("serving", "draining")]
 
+    @property
+    def rollouts(self) -> frozenset[str]:
+        """The keys of all rollouts that those know that take requests."""
+        return frozenset().union(*(slot.rollouts for slot in self.serving))
+
     # -- what is said
 
     @staticmethod
@@ -256,7 +261,7 @@ class Workers:
         if self.phase != "kept":
             return
         try:
-            slot.child = spawn(slot.config.index, self._command)
+            slot.child = spawn(slot.config.index, self._command, slot.config.inherited)
         except OSError as error:
             wait = slot.backoff.after(0.0)
             why = f"it cannot be started: {error.strerror}"

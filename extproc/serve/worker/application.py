@@ -91,6 +91,10 @@ class Application(Protocol):
         """Somebody listens to ``take_decided`` who has heard of nothing yet."""
         ...
 
+    def tell_plans(self) -> None:
+        """The policy shadow is told of every rollout again, as it is decided."""
+        ...
+
     def take_decided(self) -> Tallied | None:
         """What was decided since this was last asked; None when nothing was."""
         ...

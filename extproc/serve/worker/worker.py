@@ -48,6 +48,7 @@ from extproc.serve.messages import (
     Swapped,
     SwapPolicies,
     TakenAway,
+    TellPlans,
     ToWorker,
     Trials,
     Unanswered,
@@ -223,6 +224,8 @@ class Worker:
                 app.hold(message.trips, message.killed)
             case ObserverListens():
                 app.listening()
+            case TellPlans():
+                app.tell_plans()
             case Reload():
                 app.reload()
             case _:

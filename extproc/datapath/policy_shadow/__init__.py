@@ -1,0 +1,1 @@
+"""A second set of policies beside the one that decides: which decisions it is shown, and what it would make of them."""
