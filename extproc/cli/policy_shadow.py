@@ -50,7 +50,9 @@ def _check_folder(folder: Path) -> None:
     try:
         os.listdir(folder)  # noqa: PTH208 - nothing is done with them
     except (FileNotFoundError, NotADirectoryError) as error:
-        raise InvalidInput.of("policies_missing", f"there is no folder {folder}", field=FOLDER) from error
+        raise InvalidInput.of(
+            "policies_missing", "there is no such folder; name one with .rego files", field=FOLDER
+        ) from error
     except OSError as error:
         message = f"{folder} cannot be read: {error.strerror}"
         raise InvalidInput.of("policy_unreadable", message, field=FOLDER) from error

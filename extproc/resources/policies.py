@@ -96,7 +96,7 @@ def read_what_can_be_read(
     """
     root = Path(directory)
     if not os.path.isdir(root):  # noqa: PTH112 - Path.is_dir raises where a parent may not be entered
-        raise InvalidInput.of("policies_missing", f"there is no folder {root}", file=str(root))
+        raise InvalidInput.of("policies_missing", "there is no such folder; name one with .rego files", file=str(root))
     reader = _Reader(root)
     listing = list_policies(root, tests=tests)
     for place, why in listing.unreadable.items():

@@ -138,7 +138,7 @@ def why_unanswered(address: str, error: Exception) -> str:
         what = "something else than HTTP"
     else:
         what = str(error) if isinstance(error, ForeignAnswerError) else "something else than was asked for"
-    return f"{address} answers with {what}, as no admin endpoint of Envoy does"
+    return f"Envoy at {address} is none: it answers with {what}, as no admin endpoint of Envoy does"
 
 
 def fetch(host: str, port: int, path: str, most: int = MAX_BYTES) -> Any:

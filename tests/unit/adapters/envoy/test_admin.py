@@ -133,7 +133,7 @@ def test_what_is_no_envoy_holds_back_and_is_told_with_what_it_answered(
     answer: Callable[[socket.socket], None], said: str
 ) -> None:
     with serving(answer) as address, asking(address) as clusters:
-        message = f"127.0.0.1:{address[1]} answers with {said}, as no admin endpoint of Envoy does"
+        message = f"Envoy at 127.0.0.1:{address[1]} is none: it answers with {said}, as no admin endpoint of Envoy does"
         wait_for(lambda: clusters.unready("good") == message, message)
 
 

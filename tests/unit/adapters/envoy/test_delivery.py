@@ -75,7 +75,9 @@ def test_one_that_is_no_envoy_is_told_at_once_with_what_it_answered_and_not_awai
     (fault,) = envoy.delivery.faults().values()
     assert fault is not None
     assert (fault.code, fault.field) == ("no_envoy", "--envoy-admin")
-    assert "127.0.0.1:9 answers with status 404, as no admin endpoint of Envoy does" in fault.message
+    assert (
+        "Envoy at 127.0.0.1:9 is none: it answers with status 404, as no admin endpoint of Envoy does" in fault.message
+    )
 
 
 def test_one_that_answers_at_first_and_is_behind_is_not_told_of_before_it_had_the_time(envoy: Envoy) -> None:
