@@ -1,6 +1,6 @@
 """The policy shadow of ``dropout serve``: what it compares by, and where it writes what would change.
 
-Started as ``python -m extproc.run.policy_shadow FD FD FD``, see ``serve.policy_shadow``; nobody types it.
+Started as ``python -m extproc.run.policy_shadow FD FD FD FD``, see ``serve.policy_shadow``; nobody types it.
 """
 
 from __future__ import annotations
@@ -24,6 +24,7 @@ from extproc.datapath.ports import EmbeddedEngine
 from extproc.datapath.pseudonym import load_or_create_key
 from extproc.datapath.sinks.decision_event import POLICY_SHADOW, EventEncoder, with_custom
 from extproc.datapath.sinks.event_queue import Event, EventQueue
+from extproc.lifeline import hang_on
 from extproc.metrics.catalogue import (
     LOG_ERRORS,
     POLICY_SHADOW_DECISIONS,
@@ -212,9 +213,10 @@ def _decided(decided: DecidedAs) -> str:
 
 
 def main(arguments: list[str]) -> int:
-    """Compare; ``arguments`` are the descriptors of what is shown, of the heartbeat's page, and of the pipe."""
+    """Compare; ``arguments`` are the descriptors of the lifeline, what is shown, the heartbeat's page, and the pipe."""
+    lifeline, shown, page, pipe = map(int, arguments)
+    hang_on(lifeline)
     configure_logging("policy-shadow")
-    shown, page, pipe = map(int, arguments)
     return run_policy_shadow(shown, page, pipe, PolicyShadowComparer, settings().evaluation_limit)
 
 

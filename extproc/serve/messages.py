@@ -88,7 +88,7 @@ class ObserverListens(Message, frozen=True, tag="listening"):
 
 
 class TellPlans(Message, frozen=True, tag="plans"):
-    """The policy shadow knows no rollout, or not all of them."""
+    """The policy shadow is there, and knows no rollout, or not all of them."""
 
 
 class Reload(Message, frozen=True, tag="reload"):
@@ -279,7 +279,7 @@ class PolicyShadowState(Message, frozen=True, tag="state"):
 
 
 class WantPlans(Message, frozen=True, tag="plans"):
-    """A worker showed a decision of a rollout that is not known."""
+    """It is there, or a worker showed a decision of a rollout that is not known."""
 
 
 FromPolicyShadow = PolicyShadowState | WantPlans | Failed

@@ -166,6 +166,7 @@ class PolicyShadowProcess:
         for message in self._early:
             self._received(message)
         self._shown.setblocking(False)
+        self._channel.send(WantPlans())
         self._beat(0)
         loop.add_reader(self._shown, self._take_some, app)
         await self._stopped.wait()

@@ -91,6 +91,8 @@ async def measure(folder: Path, writing: socket.socket) -> dict[str, float]:
         name: application(folder, None if share is None else ShownShare(os.dup(writing.fileno()), share))
         for name, share in SHARES.items()
     }
+    for app in apps.values():
+        app.tell_plans()
     exchanges = {name: Exchange(http_codec, app.process, on_fault=_fail) for name, app in apps.items()}
     messages = [message(f"/v1/models/m0:predict?user={user}", user) for user in range(WARM_UP)]
     seconds: dict[str, list[float]] = {name: [] for name in SHARES}

@@ -38,7 +38,7 @@ class PolicyShadowSampler:
     """Sends ``share`` (hundredths of a percent) of the decisions for which a rule was asked; a ``DecisionSink``.
 
     ``to`` is one end of a pair of sockets that keep messages apart. What it has no room for is dropped and counted in
-    ``dropped``, by the words of ``DROPS``.
+    ``dropped``, by the words of ``DROPS``. Nothing is sent before somebody is there: ``tell_again`` says so.
     """
 
     def __init__(self, to: socket.socket, share: int, clock: Clock) -> None:
@@ -46,45 +46,48 @@ class PolicyShadowSampler:
         self._to = to
         self._share = share
         self._clock = clock
-        self._told: dict[str, tuple[CompiledRollout, str]] = {}
+        self._told: dict[str, tuple[CompiledRollout, str]] | None = None
         self._full_until = 0.0
         self.dropped = dict.fromkeys(DROPS, 0)
 
     def record(self, decided: DecisionRecord) -> None:
         """Show the decision, if it is one of the share."""
         facts = decided.facts
-        if facts is not None and facts.verdict is not None and is_chosen(decided.decision.decision_id, self._share):
-            why_not = self._show(decided)
+        if self._told is None or facts is None or facts.verdict is None:
+            return
+        if is_chosen(decided.decision.decision_id, self._share):
+            why_not = self._show(decided, self._told)
             if why_not is not None:
                 self.dropped[why_not] += 1
 
     def tell_again(self) -> None:
-        """Somebody else is shown them now, who knows no rollout."""
-        self._told.clear()
+        """Somebody is there, or another one, who knows no rollout."""
+        self._told = {}
 
     def retain(self, rollouts: Container[str]) -> None:
         """Forget what was told of rollouts that are not among ``rollouts``."""
-        self._told = {key: told for key, told in self._told.items() if key in rollouts}
+        if self._told is not None:
+            self._told = {key: told for key, told in self._told.items() if key in rollouts}
 
-    def _show(self, decided: DecisionRecord) -> str | None:
+    def _show(self, decided: DecisionRecord, known: dict[str, tuple[CompiledRollout, str]]) -> str | None:
         """Why it could not be."""
         if self._full_until and self._clock.monotonic() < self._full_until:
             return "full"
         try:
             compiled = decided.rollout
             assert compiled is not None
-            told = self._told.get(compiled.key)
+            told = known.get(compiled.key)
             if told is None or told[0] is not compiled:
                 name = plan_name(compiled)
                 self._to.send(encode_shown(ShownPlan(name, compiled.key, compiled.plan)))
-                self._told[compiled.key] = told = compiled, name
+                known[compiled.key] = told = compiled, name
             self._to.send(encode_shown(self._shown(decided, told[1])))
         except BlockingIOError:
             self._full_until = self._clock.monotonic() + FULL_SECONDS
             return "full"
         except OSError as error:
             return "unsendable" if error.errno == errno.EMSGSIZE else "gone"
-        except (TypeError, ValueError, OverflowError, RecursionError):  # a number over 64 bits, a lone surrogate
+        except Exception:  # a number over 64 bits, a lone surrogate, a bug: nothing of it is the worker's trouble
             return "unsendable"
         self._full_until = 0.0
         return None

@@ -286,6 +286,8 @@ class Keepers:
     def _catch_up(self, slot: WorkerSlot) -> None:
         """A worker that was starting while policies, trips or kills changed was told the old ones."""
         slot.send(self.safety.in_force)
+        if self.policy_shadow is not None and self.policy_shadow.up:
+            slot.send(TellPlans())
         policies = self.policies
         if policies is not None and policies.body is not None and slot.policy_revision != policies.revision:
             slot.send(SwapPolicies(policies.body))

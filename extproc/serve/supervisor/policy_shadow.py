@@ -16,6 +16,7 @@ import msgspec
 import orjson
 
 from extproc.errors import Fault
+from extproc.lifeline import Lifeline
 from extproc.metrics.catalogue import (
     POLICY_SHADOW_DECISIONS,
     POLICY_SHADOW_DROPPED,
@@ -97,6 +98,7 @@ class PolicyShadowKeeper:
         self._want_plans = want_plans
         self._warn = warn
         self._page = HeartbeatPage.create()
+        self._lifeline = Lifeline()
         self._policies = PolicyKeeper(
             plan.folder,
             read,
@@ -108,7 +110,7 @@ class PolicyShadowKeeper:
             say=lambda line: say(f"policy shadow: {line}"),
             warn=lambda line: warn(f"{NAME}: {line}"),
         )
-        command = AuxiliaryCommand(NAME, plan.command, (plan.shown, self._page.fd))
+        command = AuxiliaryCommand(NAME, plan.command, (self._lifeline.fd, plan.shown, self._page.fd))
         self._process = Auxiliary[ToPolicyShadow, FromPolicyShadow](
             command, warn, FROM_POLICY_SHADOW, self._received, self._ended, self._began
         )
@@ -118,7 +120,12 @@ class PolicyShadowKeeper:
         self._changes = msgspec.Raw(b"[]")
         self._revision: str | None = None
         self._last_fault: Fault | None = None
-        metrics.gauge(POLICY_SHADOW_UP, lambda: float(self._revision is not None))
+        metrics.gauge(POLICY_SHADOW_UP, lambda: float(self.up))
+
+    @property
+    def up(self) -> bool:
+        """Whether decisions are compared."""
+        return self._revision is not None
 
     # -- its life
 

@@ -74,6 +74,13 @@ def shown_one(**changes: Any) -> DecisionRecord:
     return make_decided(**{"facts": facts(), "rollout": ROLLOUT, **changes})
 
 
+def sampling(pair: Pair, clock: FakeClock, share: int = EVERY) -> PolicyShadowSampler:
+    """One that was told that somebody is there."""
+    shows = PolicyShadowSampler(pair.writing, share, clock)
+    shows.tell_again()
+    return shows
+
+
 def says(answer: Mapping[str, Any] | PolicyVerdict, *paths: tuple[str, ...]) -> FakeEngine:
     return FakeEngine(lambda _document: answer, *paths)
 
@@ -115,7 +122,7 @@ def compared(
     """What the shadow makes of requests that ``live`` decided. The live decisions are made again as they were."""
     rollout = rollout or canary(EVERY, policy=POLICY, features=FEATURES)
     clock = FakeClock()
-    records = decided(live, [PolicyShadowSampler(pair.writing, EVERY, clock)], rollout, clock, **headers)
+    records = decided(live, [sampling(pair, clock)], rollout, clock, **headers)
     found = []
     for shown in pair.read():
         if isinstance(shown, ShownPlan):
@@ -142,7 +149,7 @@ def test_a_decision_is_chosen_by_its_id_and_a_larger_share_only_adds_to_those() 
 
 
 def test_the_share_of_decisions_for_which_a_rule_was_asked_is_shown_and_no_other(pair: Pair) -> None:
-    shows = PolicyShadowSampler(pair.writing, 1_000, FakeClock())
+    shows = sampling(pair, FakeClock(), 1_000)
     given = [shown_one() for _ in range(300)]
     for number, one in enumerate(given):
         one.decision.decision_id = f"decision-{number}"
@@ -155,12 +162,20 @@ def test_the_share_of_decisions_for_which_a_rule_was_asked_is_shown_and_no_other
     assert [one.decision_id for one in shown if isinstance(one, ShownDecision)] == wanted != []
 
 
+def test_before_somebody_is_there_nothing_is_shown_and_nothing_counts_as_dropped(pair: Pair) -> None:
+    shows = PolicyShadowSampler(pair.writing, EVERY, FakeClock())
+    shows.record(shown_one())
+    shows.retain(())
+    shows.record(shown_one())
+    assert (pair.read(), sum(shows.dropped.values())) == ([], 0)
+
+
 # -- nobody waits
 
 
 def test_what_the_queue_has_no_room_for_is_dropped_and_counted_and_soon_tried_again(pair: Pair) -> None:
     clock = FakeClock()
-    shows = PolicyShadowSampler(pair.writing, EVERY, clock)
+    shows = sampling(pair, clock)
     large = shown_one(request=make_request(headers={"x-large": b"x" * 10_000}))
     for _ in range(1_000):
         shows.record(large)
@@ -185,7 +200,7 @@ def test_what_the_queue_has_no_room_for_is_dropped_and_counted_and_soon_tried_ag
 def test_what_no_message_can_hold_is_dropped_and_the_next_decision_is_shown(
     pair: Pair, why: str, one: DecisionRecord
 ) -> None:
-    shows = PolicyShadowSampler(pair.writing, EVERY, FakeClock())
+    shows = sampling(pair, FakeClock())
     shows.record(one)
     assert shows.dropped == {"full": 0, "unsendable": 0, "gone": 0, why: 1}
     shows.record(shown_one())
@@ -193,7 +208,7 @@ def test_what_no_message_can_hold_is_dropped_and_the_next_decision_is_shown(
 
 
 def test_nobody_at_the_other_end_is_no_trouble(pair: Pair) -> None:
-    shows = PolicyShadowSampler(pair.writing, EVERY, FakeClock())
+    shows = sampling(pair, FakeClock())
     pair.reading.close()
     shows.record(shown_one())
     assert shows.dropped == {"full": 0, "unsendable": 0, "gone": 1}
@@ -285,7 +300,7 @@ def test_a_rule_that_fails_is_compared_by_what_becomes_of_its_requests(pair: Pai
 
 def test_a_rollout_is_told_once_and_again_when_it_is_another_one_or_the_shadow_knows_none(pair: Pair) -> None:
     clock, live = FakeClock(), says({"allow": True})
-    shows = PolicyShadowSampler(pair.writing, EVERY, clock)
+    shows = sampling(pair, clock)
     at_full, at_half = (canary(weight, policy=POLICY, features=FEATURES) for weight in (EVERY, 5_000))
 
     def plans() -> int:
@@ -306,7 +321,7 @@ def test_a_rollout_is_told_once_and_again_when_it_is_another_one_or_the_shadow_k
 def test_a_decision_of_a_rollout_that_is_not_known_is_not_compared(pair: Pair, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(comparison, "MAX_PLANS", 1)
     clock = FakeClock()
-    decided(says(DENY), [PolicyShadowSampler(pair.writing, EVERY, clock)], canary(policy=POLICY), clock)
+    decided(says(DENY), [sampling(pair, clock)], canary(policy=POLICY), clock)
     plan, decision, *_ = pair.read()
     assert isinstance(plan, ShownPlan)
     assert isinstance(decision, ShownDecision)

@@ -11,7 +11,6 @@ import orjson
 import pytest
 
 from extproc.datapath.policy_shadow import comparison
-from extproc.datapath.policy_shadow.sampler import PolicyShadowSampler
 from extproc.datapath.policy_shadow.shown import encode_shown
 from extproc.run import policy_shadow
 from extproc.run.policy_shadow import PolicyShadowComparer
@@ -19,7 +18,7 @@ from extproc.serve.worker_config import PolicyShadowConfig
 from tests.support.clock import FakeClock
 from tests.support.policies import sources_of
 from tests.support.rollouts import canary
-from tests.unit.datapath.test_policy_shadow import EVERY, Pair, decided, pair, says
+from tests.unit.datapath.test_policy_shadow import EVERY, Pair, decided, pair, sampling, says
 from tests.unit.datapath.test_replay import FEATURES, POLICY
 
 __all__ = ["pair"]
@@ -52,7 +51,7 @@ def shown(pair: Pair) -> list[memoryview]:
     """A rollout, and decisions of four users that allow everything, as they come out of the socket."""
     clock = FakeClock()
     rollout = canary(EVERY, policy=POLICY, features=FEATURES)
-    decided(says({"allow": True}), [PolicyShadowSampler(pair.writing, EVERY, clock)], rollout, clock)
+    decided(says({"allow": True}), [sampling(pair, clock)], rollout, clock)
     return [memoryview(encode_shown(one)) for one in pair.read()]
 
 
