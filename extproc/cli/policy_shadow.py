@@ -51,7 +51,7 @@ def _check_folder(folder: Path) -> None:
         os.listdir(folder)  # noqa: PTH208 - nothing is done with them
     except (FileNotFoundError, NotADirectoryError) as error:
         raise InvalidInput.of(
-            "policies_missing", "there is no such folder; name one with .rego files", field=FOLDER
+            "policies_missing", "there is no such folder; name one with .rego files", file=str(folder), field=FOLDER
         ) from error
     except OSError as error:
         message = f"{folder} cannot be read: {error.strerror}"
