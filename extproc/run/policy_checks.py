@@ -28,7 +28,7 @@ from extproc.serve.supervisor.policy_trial import Sources, Trial
 from extproc.settings import settings
 from extproc.snapshot.compile import compile_rollout
 from extproc.store.status import Status
-from extproc.suggestions import did_you_mean
+from extproc.suggestions import close_to, did_you_mean
 
 CONTROL_DECISION_FIELDS: Final = ("allow", "reason")
 """What a decision on a control action has."""
@@ -121,7 +121,13 @@ def default_missing(engine: RegorusEngine) -> Iterator[Fault]:
 
 
 def _meant(engine: RegorusEngine, path: str) -> str:
-    return did_you_mean(path, {*engine.decisions(), *engine.rules()} - {RULE})
+    """The rule of that name in a package of nearly that name, or of nearly that name in that package."""
+    package, _, name = path.rpartition("/")
+    there = [known.rpartition("/") for known in sorted({*engine.decisions(), *engine.rules()} - {RULE})]
+    other = close_to(package, [of for of, _, known in there if known == name])
+    if other is not None:
+        return f"; did you mean {f'{other}/{name}'!r}?"
+    return did_you_mean(path, [f"{of}/{known}" for of, _, known in there if of == package])
 
 
 def invalid_answers(engine: RegorusEngine) -> Iterator[Fault]:

@@ -131,10 +131,23 @@ def _within(node: Node, file: str, bound: set[str]) -> Iterator[Fault]:
         case {"Call": {"fcn": {"Var": {"value": "walk"}}, "params": [_]}}:
             way_out = "write walk(x, [path, value])"
             yield _fault("policy_construct_differs", "walk(x) has another value in OPA", way_out, file, _line(node))
+        case {"AssignExpr": {"op": "ColEq", "lhs": left}} if not _is_pattern(left):
+            message = "OPA assigns by := to names alone, and here stands a value"
+            yield _fault("policy_construct_differs", message, "write =", file, _line(node))
         case {"stmts": list(statements)}:
             yield from _negations(statements, file, bound)
     for child in node.values():
         yield from _within(child, file, bound)
+
+
+def _is_pattern(left: Node) -> bool:
+    """Whether OPA assigns to it: a name, or arrays and values of objects that are such."""
+    match left:
+        case {"Array": {"items": items}}:
+            return all(map(_is_pattern, items))
+        case {"Object": {"fields": fields}}:
+            return all(_is_pattern(value) for _, _, value in fields)
+    return "Var" in left
 
 
 def _negations(statements: list[Node], file: str, bound: set[str]) -> Iterator[Fault]:

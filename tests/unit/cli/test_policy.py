@@ -156,6 +156,7 @@ def test_a_decision_that_is_misspelt_is_told_where_nothing_is_called_so(
         ("rooting", None, "no file gives routing/decision"),
         ("rooting", "routing/decision", "the rule routing/decision is asked, but no file gives it"),
         ("tenants", "tenant/decision", "the rule tenant/decision is asked, but no file gives it"),
+        ("tenants", "tenants/decison", "the rule tenants/decison is asked, but no file gives it"),
     ],
 )
 def test_the_rule_that_is_asked_is_told_where_no_file_gives_it(

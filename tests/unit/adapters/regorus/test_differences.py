@@ -24,6 +24,8 @@ from tests.support.policies import engine_of, sources_of
         ('p := json.unmarshal("[1e400]")', "policy_construct_differs", "three digits"),
         ("default p.q.f(x) := 1", "policy_construct_differs", "write it as a function"),
         ("import future.keywords.not\n\np if not input.x", "policy_construct_differs", "the keyword not"),
+        ("p if { [true, x] := input.xs; x }", "policy_construct_differs", "write ="),
+        ('p if { {"a": [x, 1]} := input.xs; x }', "policy_construct_differs", "write ="),
         ("import rego.v2\n\np if not { input.x }", "policy_construct_differs", "rego.v2"),
     ],
 )
@@ -38,6 +40,7 @@ def test_what_opa_answers_otherwise_is_refused(rule: str, code: str, says: str) 
     "condition",
     [
         "walk(input, [_, 1])",
+        '{"a": [x, _], "b": y} := input.xs; x == y',
         '"a" in input.xs',
         "not input.x = 2",
         "a = 1; not a = 2",

@@ -26,7 +26,7 @@ HEAD = 'package routing\n\ndefault decision := {"allow": false}\n\n'
 GUARD = (
     HEAD
     + """decision := {"allow": true, "reason": claims.sub} if {
-	[true, _, claims] := io.jwt.decode_verify(input.token, {"cert": data.keys, "alg": "RS256", "iss": "me", "aud": "x"})
+	[true, _, claims] = io.jwt.decode_verify(input.token, {"cert": data.keys, "alg": "RS256", "iss": "me", "aud": "x"})
 }
 """
 )
