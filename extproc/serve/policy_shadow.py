@@ -40,7 +40,10 @@ from extproc.serve.messages import (
 from extproc.serve.watchdog import WatchedEngine
 from extproc.serve.worker_config import PolicyShadowConfig
 
-STATE_SECONDS: Final = 0.25
+LOOK_SECONDS: Final = 0.01
+"""Between two looks at what is shown: to wake who waits for it would cost a worker more than all else about it."""
+
+STATE_SECONDS: Final = 0.5
 WANT_SECONDS: Final = 1.0
 """Between two times that workers are asked to tell their rollouts again."""
 
@@ -168,9 +171,8 @@ class PolicyShadowProcess:
         self._shown.setblocking(False)
         self._channel.send(WantPlans())
         self._beat(0)
-        loop.add_reader(self._shown, self._take_some, app)
+        self._take_some(app)
         await self._stopped.wait()
-        loop.remove_reader(self._shown)
         app.close()
         return 0
 
@@ -189,18 +191,21 @@ class PolicyShadowProcess:
         asyncio.get_running_loop().call_later(BEAT_SECONDS, self._beat, turn + 1)
 
     def _take_some(self, app: PolicyShadowApplication) -> None:
-        """Take some of what workers showed."""
+        """Take some of what workers showed, and look again: at once if there may be more."""
         view = memoryview(self._buffer)
+        wait = 0.0
         for _ in range(_MANY):
             try:
                 size = self._shown.recv_into(view)
             except OSError:
-                return
+                wait = LOOK_SECONDS
+                break
             if not size:  # no worker is left, nor who could start one
                 self._stop()
                 return
             if not app.take(view[:size]):
                 self._want_plans()
+        asyncio.get_running_loop().call_later(wait, self._take_some, app)
 
     def _want_plans(self) -> None:
         now = asyncio.get_running_loop().time()

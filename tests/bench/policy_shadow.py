@@ -33,6 +33,7 @@ from extproc.resources.loading import load_valid
 from extproc.resources.policies import read_sources
 from extproc.run.worker import DecisionApplication
 from extproc.serve.heartbeat import HeartbeatPage
+from extproc.serve.policy_shadow import LOOK_SECONDS
 from extproc.serve.supervisor.children import message_pair
 from extproc.serve.worker.policy_slot import PolicySlot
 from extproc.serve.worker_config import ShownShare, WorkerConfig
@@ -50,12 +51,15 @@ SHARES = {"without": None, "share_10": 1_000, "share_100": 10_000}
 
 @contextmanager
 def read_elsewhere(reading: socket.socket) -> Iterator[None]:
-    """A process takes what is shown, and does nothing with it."""
+    """A process takes what is shown as the real one does, and does nothing with it."""
     pid = os.fork()
     if pid == 0:
-        while reading.recv(MAX_MESSAGE_BYTES):
-            pass
-        os._exit(0)
+        reading.setblocking(False)
+        while True:
+            try:
+                reading.recv(MAX_MESSAGE_BYTES)
+            except BlockingIOError:
+                time.sleep(LOOK_SECONDS)
     try:
         yield
     finally:

@@ -53,8 +53,8 @@ class PolicyShadowSampler:
     def record(self, decided: DecisionRecord) -> None:
         """Show the decision, if it is one of the share."""
         facts = decided.facts
-        if self._told is None or facts is None or facts.verdict is None:
-            return
+        if self._told is None or facts is None or facts.verdict is None or decided.request.full:
+            return  # what has no room for headers goes to stable whatever a policy says
         if is_chosen(decided.decision.decision_id, self._share):
             why_not = self._show(decided, self._told)
             if why_not is not None:
