@@ -221,7 +221,7 @@ def parse_data(text: str, suffix: str) -> dict[str, Any]:
     except (TypeError, ValueError) as error:
         raise DataError(str(error)) from None
     if not isinstance(document, dict):
-        raise DataError("a data file holds one object")
+        raise DataError('a data file holds one object: give what is in it a name, {"name": ...}', 1)
     return document
 
 

@@ -77,13 +77,28 @@ def still_decides(environment: Environment) -> None:
     assert environment.ask(PATH, x_user_id="u").status == 200
 
 
-def test_a_rule_that_asks_for_more_than_a_worker_may_hold_is_quarantined() -> None:
+def large(environment: Environment) -> bool:
+    """Whether requests are decided by the rule that was mended."""
+    before = environment.dropout.metric("dropout_decisions_total", reason="policy_quarantined")
+    answers = [environment.ask(PATH, x_bomb="1", x_user_id=str(number)) for number in range(8)]
+    assert {answer.status for answer in answers} == {200}
+    return environment.dropout.metric("dropout_decisions_total", reason="policy_quarantined") == before
+
+
+def test_a_rule_that_asks_for_more_than_a_worker_may_hold_is_quarantined_until_it_is_mended() -> None:
     with running("320M") as environment:
         assert environment.ask(PATH, x_bomb="1").status == 200
         wait_for(lambda: environment.dropout.snapshot()["quarantined"] == ["routing/decision"], "a quarantine")
         assert "ended in routing/decision, which " in environment.dropout.log()
         assert environment.dropout.metric("dropout_workers_replaced_total") <= 2
         still_decides(environment)
+        assert environment.ask(PATH, x_bomb="1").upstream == "fraud-detector-v3"
+        assert environment.dropout.metric("dropout_decisions_total", reason="policy_quarantined") >= 1
+        environment.dropout.write_policy(
+            RULES.replace("numbers.range(1, 1000)]", "numbers.range(1, 2)]").replace(SLOW, "true")
+        )
+        wait_for(lambda: environment.dropout.snapshot()["quarantined"] == [], "the mended rule")
+        wait_for(lambda: large(environment), "what the mended rule says, by either worker")
 
 
 def test_a_rule_that_a_worker_had_grown_in_when_it_was_killed_is_quarantined_and_a_harmless_one_is_not() -> None:

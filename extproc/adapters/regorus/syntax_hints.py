@@ -16,7 +16,12 @@ class _Hint(NamedTuple):
 
 _ANY: Final = re.compile("")
 _HINTS: Final = (
-    _Hint("keyword is required before rule body", _ANY, "this is Rego v1, where a set's rule has `contains` before it"),
+    _Hint(
+        "keyword is required before rule body",
+        _ANY,
+        "this is Rego v1, where a set's rule has `contains` before it: "
+        "`opa fmt --v0-v1 --write` rewrites what is older",
+    ),
     _Hint("unexpected keyword `package`", _ANY, "a file holds one package"),
     _Hint("unexpected keyword `not`", re.compile(r"\bnot\s+in\b"), "write `not x in xs`"),
     _Hint("shadows previous import", _ANY, "`import rego.v1` brings the keywords along, so leave the others out"),

@@ -112,7 +112,7 @@ def test_all_faults_come_in_one_go(tmp_path: Path) -> None:
     assert faults_of(tmp_path) == [
         ("policy_encoding", "latin.rego", 2),
         ("policy_data_invalid", "data.json", 2),
-        ("policy_data_invalid", "data.json", None),
+        ("policy_data_invalid", "data.json", 1),
         ("policy_data_invalid", "data.yaml", 3),
     ]
 
@@ -171,8 +171,8 @@ def test_a_file_that_cannot_be_read_is_named(tmp_path: Path) -> None:
         (".yaml", "a: 1\nb: !!bool 3\n", "this is no bool", 2),
         (".yaml", "a: !!int ''\n", "this is no int", 1),
         (".yaml", "a: \x00", "control characters", 1),
-        (".yaml", "", "one object", None),
-        (".yml", "- 1\n", "one object", None),
+        (".yaml", "", "one object", 1),
+        (".yml", "- 1\n", "one object: give", 1),
     ],
 )
 def test_data_that_json_has_no_word_for_is_refused(suffix: str, text: str, message: str, line: int | None) -> None:

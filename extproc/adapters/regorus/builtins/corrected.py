@@ -12,7 +12,7 @@ from typing import Final
 
 from extproc.adapters.regorus.builtins.builtin import Builtin
 
-_NUMBER: Final = r"[+-]?([0-9]+[.]?[0-9]*|[.][0-9]+)([eE][+-]?[0-9]{1,6})?"
+_NUMBER: Final = r"[+-]?([0-9]+([.][0-9]*)?|[.][0-9]+)([eE][+-]?[0-9]{1,6})?"
 
 
 def _count(text: str, part: str) -> int:

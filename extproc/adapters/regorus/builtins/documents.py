@@ -8,6 +8,7 @@ from collections.abc import Iterable, Mapping
 from typing import Any, Final, NoReturn
 
 import yaml
+from yaml.events import CollectionEndEvent, CollectionStartEvent
 from yaml.scanner import ScannerError
 
 from extproc.adapters.regorus.builtins.builtin import Builtin
@@ -41,12 +42,19 @@ def _small(text: str) -> float:
 
 def _may_be_yaml(text: str) -> bool:
     """Whether OPA may read it; raises where it does not for sure."""
+    depth = 0
     try:
-        for _ in yaml.parse(text, yaml.SafeLoader):
-            pass
+        for event in yaml.parse(text, yaml.SafeLoader):
+            depth += isinstance(event, CollectionStartEvent) - isinstance(event, CollectionEndEvent)
+            if depth > _DEEPEST_YAML:
+                return True
     except ScannerError:
         return True
     return True
+
+
+_DEEPEST_YAML: Final = 128
+"""The engine reads no more, and the time of this goes by the square."""
 
 
 Paths = Mapping[Any, Any]

@@ -20,13 +20,12 @@ _LAYOUTS: Final = {"RFC3339": _RFC3339, "RFC3339Nano": "2006-01-02T15:04:05.9999
 _WITH_ZONES: Final = frozenset({"UnixDate", "RFC822", "RFC850", "RFC1123", "RFC3339Nano"})
 """Layouts with what the engine writes otherwise: a zone's name, or as many digits as there are."""
 
-_PIECE: Final = re.compile(r"2006|01|02|15|04|05(?:[.,][09]+)?|Z07:00|-07:00|[-/:T .,]")
+_PIECE: Final = re.compile(r"2006|01|02|15|04|05(?:[.,][09]+)?|Z07:00|-07:00| +|[-/:T.,]")
 _ANY_PIECE: Final = re.compile(r"[0-9]|Jan|Mon|MST|PM|pm|Z07")
 _PATTERNS: Final = {
     "2006": "(?P<year>[0-9]{4})",
     "01": "(?P<month>[0-9]{2})",
     "02": "(?P<day>[0-9]{2})",
-    " ": " +",
     "15": "(?P<hour>[0-9]{1,2})",
     "04": "(?P<minute>[0-9]{2})",
     "Z07:00": "(?:Z|(?P<zone>[-+][0-9]{2}:[0-9]{2}))",
@@ -34,7 +33,7 @@ _PATTERNS: Final = {
 }
 _LEAST_PARTS: Final = {"year": 2000, "month": 1, "day": 1, "hour": 0, "minute": 0, "second": 0}
 _SECONDS: Final = "(?P<second>[0-9]{2})(?:[.,](?P<fraction>[0-9]+))?"
-_DURATION: Final = re.compile(r"[-+]?(?:0|(?:(?:[0-9]+\.?[0-9]*|\.[0-9]+)(?:ns|us|µs|μs|ms|s|m|h))+)")
+_DURATION: Final = re.compile(r"[-+]?(?:0|(?:(?:[0-9]+(?:\.[0-9]*)?|\.[0-9]+)(?:ns|us|µs|μs|ms|s|m|h))+)")
 _CENTURIES: Final = 2_000_000
 """Hours that are no duration of 64 bits, however they are written."""
 
@@ -77,7 +76,7 @@ def _may_parse(layout: str, text: str) -> bool:
         raise ValueError("no part of a time")
     if "".join(pieces) != layout:
         return True
-    pattern = "".join(_SECONDS if each[:2] == "05" else _PATTERNS.get(each, re.escape(each)) for each in pieces)
+    pattern = "".join(map(_pattern, pieces))
     read = re.fullmatch(pattern, text)
     if read is None:
         raise ValueError("not as the layout has it")
@@ -90,6 +89,12 @@ def _may_parse(layout: str, text: str) -> bool:
     if "year" not in given:
         raise OverflowError("the year 0")
     return True
+
+
+def _pattern(piece: str) -> str:
+    if piece[0] == " ":
+        return " +"  # one for all of them: several in a row would try every way to share out a text's
+    return _SECONDS if piece[:2] == "05" else _PATTERNS.get(piece, re.escape(piece))
 
 
 def _may_parse_rfc3339(text: str) -> bool:

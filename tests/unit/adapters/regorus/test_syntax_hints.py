@@ -9,7 +9,10 @@ from extproc.resources.policies import PolicySources
 
 MISTAKES = {
     "a body without if": ("decision := true {\n\ttrue\n}", "this is Rego v1"),
-    "a partial set of Rego v0": ('deny[msg] {\n\tmsg := "no"\n}', "a set's rule has `contains` before it"),
+    "a partial set of Rego v0": (
+        'deny[msg] {\n\tmsg := "no"\n}',
+        "a set's rule has `contains` before it: `opa fmt --v0-v1",
+    ),
     "two packages": ("package other", "a file holds one package"),
     "not in": ('decision := true if input.unit not in ["a"]', "write `not x in xs`"),
     "and": ("decision := true if input.draw < 10 and input.draw > 2", "stand on lines of their own"),
