@@ -86,13 +86,19 @@ def test_beside_an_opa_decisions_are_compared_whatever_was_in_the_folder_at_the_
     assert "Traceback" not in server.log()
 
 
-def test_a_folder_that_is_empty_costs_nothing_and_a_log_that_is_rotated_is_followed(server: DropoutServer) -> None:
+def test_a_folder_that_is_empty_costs_nothing_and_workers_and_logs_that_are_replaced_are_followed(
+    server: DropoutServer,
+) -> None:
     server.write_policy('package routing\n\ndecision := {"allow": true, "version": "4"}\n')
     server.start()
     assert server.ask()["x-model-version"] == "4"
     assert (said(server)["pid"], said(server)["dropped"]["full"]) == (None, 0)
     shadow(server, TO_STABLE)
     wait_for(lambda: said(server)["policy_revision"], "policies to compare with")
+    differ(server, "4")
+    (worker,) = server.worker_pids()
+    os.kill(worker, signal.SIGKILL)
+    wait_for(lambda: server.worker_pids() != [worker] and server.health() == "SERVING", "another worker")
     differ(server, "4")
     log = server.folder / "log.jsonl"
     wait_for(lambda: differences(log), "a line of the log")

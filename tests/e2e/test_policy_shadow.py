@@ -42,7 +42,7 @@ GARBAGE = "package routing\n\ndecision := {"
 @pytest.fixture
 def environment() -> Iterator[Environment]:
     """Two workers whose policy pins version 4, and a shadow that is shown all of it and would leave some to stable."""
-    environment = Environment(PINS, {"policy": {"path": "routing/decision", "onError": "stable"}}, transport="http")
+    environment = Environment(PINS, {"policy": {"path": "routing/decision", "onError": "stable"}})
     (environment.folder / "shadow").mkdir()
     shadow(environment, ODD_TO_STABLE)
     environment.dropout.options += ("--worker-memory", "320M", "--policies-shadow", str(environment.folder / "shadow"))
@@ -112,6 +112,7 @@ def test_whatever_becomes_of_a_policy_shadow_no_request_is_changed_late_or_faile
         wait_for(compares(environment), "the last good ones, which compare")
         assert said(environment)["policy_revision"] == good["policy_revision"]
         load.go_on(50)
+        assert said(environment)["dropped"]["unsendable"] == 0
     assert load.failed() == []
     assert {orjson.loads(answer.body)["upstream"] for answer in load.answered} == {"fraud-detector-v4"}
     assert environment.failed_open() == 0
