@@ -25,7 +25,15 @@ from extproc.datapath.decide import decide
 from extproc.datapath.embedded_policy import Embedded
 from extproc.datapath.explanation import explain as in_words
 from extproc.datapath.explanation import explain_logged
-from extproc.datapath.logged import LoggedEvents, facts_of, is_plan, overlay_of, rollout_of, verdict_of
+from extproc.datapath.logged import (
+    LoggedEvents,
+    facts_of,
+    is_of_policy_shadow,
+    is_plan,
+    overlay_of,
+    rollout_of,
+    verdict_of,
+)
 from extproc.datapath.model import Mutation, Request
 from extproc.datapath.pipeline import Pipeline
 from extproc.datapath.ports import DecisionRecord
@@ -48,6 +56,8 @@ from extproc.store.records import Tombstone
 from extproc.store.status import Status
 
 _FOLDER: Final = click.Path(path_type=Path)
+
+NOBODY_SERVED: Final = "Nobody was served by this: it is what other policies, in --policies-shadow, would have decided."
 
 
 _REQUEST: Final = (
@@ -198,7 +208,8 @@ def _of_log(decision_id: str, log: Path) -> _Explained:
         facts = facts_of(event, verdict_of(event))
         revisions = {"revision": result["revision"], "policy_revision": result["policy_revision"]}
         again = decide(rollout, overlay, facts, **revisions)
-        return result, explain_logged(event, again, facts, rollout)
+        before = [NOBODY_SERVED] if is_of_policy_shadow(event) else []
+        return result, [*before, *explain_logged(event, again, facts, rollout)]
     except (KeyError, TypeError, ValueError, AttributeError) as error:
         message = f"the event lacks what a decision is made from: {error!r}"
         raise InvalidInput.of("bad_line", message, file=str(log), line=number) from error
@@ -206,7 +217,7 @@ def _of_log(decision_id: str, log: Path) -> _Explained:
 
 def _found(decision_id: str, log: Path) -> tuple[int, dict[str, Any]]:
     """The number of the line that a decision has in a log, and its event."""
-    wanted, events = os.fsencode(decision_id), LoggedEvents()
+    wanted, events = os.fsencode(decision_id), LoggedEvents(with_shadow=True)
     for number, line in enumerate(lines_of(log), start=1):
         if wanted in line or is_plan(line):
             with suppress(ValueError):

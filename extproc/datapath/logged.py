@@ -25,15 +25,17 @@ _FEATURES_POINTER: Final = "/input/features"
 
 
 class LoggedEvents:
-    """The events of a log that is read line by line. The plans that decisions name are in lines before them."""
+    """The events of a log that is read line by line. The plans that decisions name are in lines before them.
 
-    def __init__(self) -> None:
+    What a policy shadow would have decided is passed over, because nobody was served by it, unless ``with_shadow``.
+    """
+
+    def __init__(self, *, with_shadow: bool = False) -> None:
         self._plans: dict[str, Any] = {}
+        self._with_shadow = with_shadow
 
     def read(self, line: bytes) -> dict[str, Any] | None:
         """The decision in a line, with its plan as far as that is known; None for a plan, which is known from then on.
-
-        None, too, for what a policy shadow would have decided: nobody was served by it.
 
         Raises:
             ValueError: it is neither; with what it lacks, as the end of a sentence.
@@ -43,7 +45,7 @@ class LoggedEvents:
             self._plans[str(event["id"])] = event["plan"]
             return None
         self._take_plan(event.get("custom"))
-        if is_of_policy_shadow(event):
+        if is_of_policy_shadow(event) and not self._with_shadow:
             return None
         document = event["input"]
         if isinstance(document, dict) and isinstance(document.get("plan"), str):

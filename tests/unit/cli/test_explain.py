@@ -148,6 +148,11 @@ def test_a_decision_of_a_log_is_explained_from_what_the_log_holds(
     assert "Feature risk_score was found (cache, 2 s old)." in said
     assert "version 4 is taken away, because: risk 0.95." in words(answer)
     assert said[-1] == "Not in the log: /input/features/risk_score (add risk_score to spec.log.features)."
+    shadow = {**json.loads(lines[1]), "decision_id": "x.policy-shadow", "custom": {"reads": [], "policy_shadow": {}}}
+    log = logged(tmp_path, *lines, json.dumps(shadow).encode())
+    nobody, *said_of_it = explained(capsys, "--decision", "x.policy-shadow", log)["explanation"]
+    assert nobody.startswith("Nobody was served by this")
+    assert said_of_it == said
 
 
 @pytest.mark.parametrize(
