@@ -22,6 +22,8 @@ PLAN_MISSING: Final = "plan_missing"
 
 _HEAD_BYTES: Final = 32
 _FEATURES_POINTER: Final = "/input/features"
+_OF_THE_LOG: Final = (f"{_FEATURES_POINTER}/", "/input/attributes/", "/input/unit", "/input/parsed_query")
+"""Where ``spec.log`` has a word, or nothing is ever written."""
 
 
 class LoggedEvents:
@@ -76,13 +78,20 @@ def _event_of(line: bytes) -> dict[str, Any]:
         if event.get("kind") == PLAN:
             _, _ = event["id"], event["plan"]
             return event
+        out = taken_out(event)
+        event |= {root: {} for root in ("input", "result") if f"/{root}" in out}
         result, _, _ = event["result"], event["decision_id"], event["input"]
-        missing = [name for name in RECORD_FIELDS if name not in result]
+        missing = [name for name in RECORD_FIELDS if name not in result and not {"/result", f"/result/{name}"} & out]
     except (ValueError, KeyError, TypeError, AttributeError, RecursionError) as error:
         raise ValueError("the line is no decision-log event") from error
     if missing:
         raise ValueError(f"the result lacks {', '.join(missing)}")
     return event
+
+
+def taken_out(event: Mapping[str, Any]) -> set[str]:
+    """The pointers of what was removed from an event, or put in the place of what was there."""
+    return {str(pointer) for name in ("erased", "masked") for pointer in event.get(name) or ()}
 
 
 def rollout_of(event: Mapping[str, Any]) -> CompiledRollout:
@@ -158,11 +167,14 @@ def path_of(pointer: str) -> tuple[str, ...]:
 
 def left_out(pointer: str, compiled: CompiledRollout) -> str:
     """What was left out at ``pointer``, and what to write in the document so that it is in the log from then on."""
-    return f"{pointer} ({_way_into_the_log(pointer, compiled.unit.header or 'cookie')})"
+    *_, name = path_of(pointer) or ("",)
+    written = compiled.log_features if pointer.startswith(f"{_FEATURES_POINTER}/") else compiled.log_headers
+    if name in written or not pointer.startswith(_OF_THE_LOG):
+        return f"{pointer} (a mask took it out)"
+    return f"{pointer} ({_way_into_the_log(pointer, name, compiled.unit.header or 'cookie')})"
 
 
-def _way_into_the_log(pointer: str, unit_header: str) -> str:
-    *_, name = path_of(pointer)
+def _way_into_the_log(pointer: str, name: str, unit_header: str) -> str:
     if pointer.startswith(f"{_FEATURES_POINTER}/"):
         return f"add {name} to spec.log.features"
     if pointer == f"{HTTP_POINTER}/id":

@@ -26,6 +26,7 @@ from extproc.datapath.logged import (
     reads_of,
     rollout_of,
     shown_features,
+    taken_out,
     verdict_of,
 )
 from extproc.datapath.model import Decision, PolicyVerdict
@@ -47,6 +48,14 @@ _OURS: Final = frozenset(
     ("rollout", "buckets", "unit_fault", "per_request", "feature_fault", "too_large", "log_full", "overlay", "plan")
 )
 """What the log adds to the policy's own input."""
+
+_NEEDED: Final = (
+    *(("input", name) for name in sorted(_OURS - {"rollout"})),
+    *(("result", name) for name in COMPARED),
+    *(("result", "policy", name) for name in ("versions", "fault")),
+)
+_NEEDED_OF_A_VERDICT: Final = tuple(("result", "policy", name) for name in ("allow", "version", "shadow"))
+"""Where nobody is asked again."""
 
 _MAX_COMPILED: Final = 1024
 
@@ -134,6 +143,9 @@ class Replay:
 
     def _decide(self, event: Mapping[str, Any]) -> Decision | None:
         result = event["result"]
+        lacking = sorted(pointer for pointer in taken_out(event) if self._is_made_from(pointer))
+        if lacking:
+            raise NotReplayableError(f"what it is made from was taken out of the log: {', '.join(lacking)}")
         if result["rollout"] is None:
             if self._rollouts is not None:
                 raise NotReplayableError("no rollout matched, and what other rollouts would match is not in the log")
@@ -146,6 +158,12 @@ class Replay:
             revision=result["revision"],
             policy_revision=result["policy_revision"],
         )
+
+    def _is_made_from(self, pointer: str) -> bool:
+        """Whether a decision is made from what is at, above or below ``pointer``, or compared with it."""
+        parts = tuple(pointer.split("/")[1:])
+        needed = _NEEDED if self._engine is not None else (*_NEEDED, *_NEEDED_OF_A_VERDICT)
+        return any(parts[: len(place)] == place[: len(parts)] for place in needed)
 
     def _plan(self, event: Mapping[str, Any]) -> CompiledRollout:
         """The rollout to decide with: the logged one, or the one that takes its place."""
@@ -199,7 +217,8 @@ class Replay:
         """Every part of the input that the policy reads now has to be in the log."""
         assert compiled.policy is not None
         reads = _reads(engine, compiled.policy)
-        lacking = [pointer for pointer in event.get("erased", ()) if reads.include(*path_of(pointer))]
+        out = (pointer for pointer in sorted(taken_out(event)) if pointer.startswith("/input"))
+        lacking = [pointer for pointer in out if reads.include(*path_of(pointer))]
         if lacking:
             names = ", ".join(left_out(pointer, compiled) for pointer in lacking)
             raise NotReplayableError(f"the policy reads what was left out of the log: {names}")

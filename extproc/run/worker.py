@@ -16,13 +16,14 @@ from typing import TYPE_CHECKING, Any, Final, cast
 from uuid import uuid4
 
 import extproc
+from extproc.adapters.regorus.log_policies import LogPolicies
 from extproc.adapters.regorus.policy import RegorusEngine
 from extproc.adapters.stores import open_store
 from extproc.clock import Clock, SystemClock
 from extproc.datapath.features import FeatureReader
 from extproc.datapath.pipeline import Pipeline
 from extproc.datapath.policy_input import InputPaths, plain_input
-from extproc.datapath.ports import DecisionRecord, DecisionSink, EmbeddedEngine, LogRoom
+from extproc.datapath.ports import DecisionRecord, DecisionSink, EmbeddedEngine, LogRoom, Pace
 from extproc.datapath.pseudonym import load_or_create_key
 from extproc.datapath.remote_policies import RemotePolicies
 from extproc.datapath.sinks.batching_sink import BatchingSink
@@ -30,6 +31,8 @@ from extproc.datapath.sinks.decision_event import EventEncoder
 from extproc.datapath.sinks.decision_log import DecisionLog
 from extproc.datapath.sinks.event_queue import EventQueue
 from extproc.datapath.sinks.log_room import StableIfFull, WaitIfFull
+from extproc.datapath.sinks.masked_sink import MaskedSink
+from extproc.datapath.sinks.masking import LOG_RULES
 from extproc.datapath.sinks.tally import DecisionTally, Tallied
 from extproc.datapath.transports.exchange import RequestHandler
 from extproc.datapath.verdict_cache import VerdictCache
@@ -97,6 +100,7 @@ class DecisionApplication:
         self._traffic = _Traffic()
         self._verdicts = VerdictCache(settings().verdict_cache_entries)
         self._features = _open_features(config.features, clock, config.decision_deadline) if config.features else None
+        self._log_policies = LogPolicies(settings().evaluation_limit)
         self._log = self._open_log(config) if config.sinks else None
         self._unanswered_of: tuple[object, object] = (None, None)
         self._unanswered: list[dict[str, Any]] = []
@@ -127,9 +131,11 @@ class DecisionApplication:
 
     def _open_log(self, config: WorkerConfig) -> DecisionLog:
         most = settings().decision_log_events
-        queues = [
-            EventQueue(scheme_of(url), open_adapter(SINK, url, "--sink"), max_events=most) for url in config.sinks
-        ]
+        queues = []
+        for url in config.sinks:
+            name, sink = scheme_of(url), open_adapter(SINK, url, "--sink")
+            pace = sink if isinstance(sink, Pace) else None
+            queues.append(EventQueue(name, MaskedSink(name, sink, self._log_policies), max_events=most, pace=pace))
         key = load_or_create_key(StateFolder(config.state).pseudonyms)
         labels = {"app": "dropout", "id": str(uuid4()), "version": extproc.__version__, "worker": str(config.index)}
         return DecisionLog(EventEncoder(labels, key, self._reads), queues, self._clock)
@@ -204,7 +210,10 @@ class DecisionApplication:
     def engine(self, sources: str) -> EmbeddedEngine:
         """An engine of ``sources``, to be put in force at once."""
         self._noted.flush()  # what is logged of a policy's input is what the policy reads that was asked
-        return self._verdicts.before(RegorusEngine(PolicySources.from_json(sources)))
+        parsed = PolicySources.from_json(sources)
+        engine = RegorusEngine(parsed)
+        self._log_policies.use(parsed if any(map(engine.has, LOG_RULES)) else None)
+        return self._verdicts.before(engine)
 
     def load(self) -> None:
         """The first snapshot."""
@@ -359,6 +368,7 @@ class DecisionApplication:
         self._noted.flush()
         if self._log is not None:
             await self._log.close(within)
+        self._log_policies.close()
         if self._features is not None:
             await self._features.close()
         if self._remote is not None:

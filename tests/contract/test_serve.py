@@ -32,6 +32,14 @@ PINNED = """package routing
 
 decision := {"allow": true, "version": "4"}
 """
+MASK = """package system.log
+
+mask contains "/input/attributes/request/http/headers/x-secret\""""
+ENDLESS = "count([1 | some _ in numbers.range(1, 9000); some _ in numbers.range(1, 9000)]) > 0"
+READS_SECRET = """package routing
+
+decision := {"allow": input.attributes.request.http.headers["x-secret"] != ""}
+"""
 POLICY = {"path": "routing/decision", "onError": "stable"}
 
 
@@ -614,6 +622,29 @@ def test_what_finds_the_decision_log_full_waits_and_no_line_is_missing() -> None
         assert server.metric("dropout_decision_log_drops_total", sink="file") == 0
 
 
+def test_a_mask_without_an_end_costs_its_events_and_no_worker_and_a_mended_one_holds_from_then_on() -> None:
+    server = fresh(workers=1)
+    log = server.folder / "decisions.jsonl"
+    server.options = ("--decision-log", str(log))
+    server.write_policy(READS_SECRET)
+    server.write_rollout(policy={"path": "routing/decision"}, log={"headers": ["x-secret"]})
+    server.write_policy(f"{MASK} if {ENDLESS}\n", "log.rego")
+    with server:
+        pids = server.worker_pids()
+        for _ in range(5):
+            assert server.ask({"x-secret": "geheim"})["x-model-arm"] == "control"
+        wait_for(lambda: server.metric("dropout_decision_log_drops_total", sink="file") == 5, "events that are dropped")
+        assert decided(log) == 0
+        assert "they cannot be masked: the evaluation took more than 0.3 s" in server.log()
+        server.write_policy(f"{MASK}\n", "log.rego")
+        wait_for(lambda: server.ask({"x-secret": "geheim"}) and decided(log), "an event")
+        assert "sink file, masks: well again" in server.log()
+        assert server.worker_pids() == pids
+        assert b"geheim" not in log.read_bytes()
+        (event, *_) = decisions_in(log.read_bytes())
+        assert "/input/attributes/request/http/headers/x-secret" in event["erased"]
+
+
 @contextmanager
 def full_log(when_full: str) -> Iterator[tuple[DropoutServer, Path]]:
     """A server with room for two events, one of which a pipe that nobody reads does not take; and the pipe."""
@@ -621,6 +652,7 @@ def full_log(when_full: str) -> Iterator[tuple[DropoutServer, Path]]:
     pipe = server.folder / "log"
     os.mkfifo(pipe)
     server.options = ("--decision-log", str(pipe), "--decision-log-full", when_full, "--decision-deadline", "60")
+    server.options += ("--drain-timeout", "0")
     with ExitStack() as started:
         with reading(pipe):
             started.enter_context(server)

@@ -19,7 +19,7 @@ import orjson
 from aiohttp import ClientError, ClientResponse, ClientSession, ClientTimeout, DummyCookieJar, TCPConnector
 
 from extproc.adapters.opa.access import PARAMETERS, check_ca, read_access
-from extproc.datapath.sinks.decision_event import PLAN, with_custom
+from extproc.datapath.sinks.decision_event import is_plan_event, with_custom
 from extproc.errors import InvalidInput
 from extproc.plugins import SINK, Plugin
 from extproc.trouble import Troubles
@@ -53,7 +53,6 @@ REFUSED_TRIES: Final = 3
 _SIZES: Final = "upload-size-limit-bytes"
 _SHORTEST, _LONGEST = "min-delay-seconds", "max-delay-seconds"
 _PARTITION: Final = "partition-name"
-_PLAN_HEAD: Final = b'{"kind":"%s"' % PLAN.encode()
 _TOO_LARGE: Final = 413
 _OF_THE_EVENTS: Final = (400, _TOO_LARGE, 422)
 """Answers that some of the events may be the reason of: fewer are sent, until it is known which."""
@@ -176,7 +175,7 @@ class OpaLogSink:
         """The decisions among ``events``, each with the plans that were told for it."""
         decisions = []
         for event in events:
-            if event.startswith(_PLAN_HEAD):
+            if is_plan_event(event):
                 if len(self._plans) >= MAX_PLANS:
                     del self._plans[next(iter(self._plans))]
                 self._plans[b'"plan":"%s"' % orjson.loads(event)["id"].encode()] = event

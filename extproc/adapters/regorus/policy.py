@@ -165,7 +165,7 @@ class RegorusEngine:
     def evaluate(self, path: str, document: Mapping[str, Any]) -> PolicyVerdict:
         """The verdict that ``data.<path>`` is for the input ``document``, as OPA would have it. Never raises.
 
-        What throws is ``POLICY_ERROR``, what has no value ``POLICY_UNDEFINED``, a value of the wrong shape
+        What throws is ``POLICY_ERROR``, what has no value ``POLICYUNDEFINED``, a value of the wrong shape
         ``POLICY_INVALID``; the message says where and what, without any value of the input.
         """
         if not self.has(path):
@@ -174,13 +174,13 @@ class RegorusEngine:
             value = self._value(path, document)
         except Exception as error:
             allow = not self.can_deny(path)
-            return PolicyVerdict(allow=allow, fault=Reason.POLICY_ERROR, message=_explain(error))
-        if value is _UNDEFINED:
+            return PolicyVerdict(allow=allow, fault=Reason.POLICY_ERROR, message=explain_error(error))
+        if value is UNDEFINED:
             return PolicyVerdict(fault=Reason.POLICY_UNDEFINED, message=f"{path} has no value for this input")
         return check_verdict(value)
 
     def _value(self, path: str, document: Mapping[str, Any]) -> Any:
-        """``data.<path>``, or ``_UNDEFINED``. Most often that is one rule, which costs half as much as a query."""
+        """``data.<path>``, or ``UNDEFINED``. Most often that is one rule, which costs half as much as a query."""
         try:
             # As JSON: a lone surrogate in a Python string kills the process, orjson refuses it.
             text = orjson.dumps(document).decode()
@@ -188,6 +188,19 @@ class RegorusEngine:
             if rule is not None:
                 return self._engines.ask(text, partial(_of_rule, rule))
             return self._engines.ask(text, partial(_of_query, engine_path(tuple(path.split("/")))))
+        finally:
+            if self._prints:
+                self._engines.take_prints()
+
+    def json_values(self, paths: Sequence[str], document: str) -> list[Any]:
+        """What each of ``data.<path>`` is for an input that is JSON: as JSON, a set in its order; or ``UNDEFINED``.
+
+        Raises:
+            RuntimeError: one of them fails; ``explain_error`` says it without any value of the input.
+        """
+        rules = [(engine_path(tuple(path.split("/"))), path in self._rules) for path in paths]
+        try:
+            return self._engines.ask(document, partial(_as_json, rules))
         finally:
             if self._prints:
                 self._engines.take_prints()
@@ -323,12 +336,25 @@ def syntax_tree(files: Mapping[str, str]) -> list[dict[str, Any]]:
 def _of_rule(rule: str, engine: Any) -> Any:
     value = engine.eval_rule(rule)
     # Null is a value, and the engine says None to both.
-    return value if value is not None or engine.eval_rule_as_json(rule) == "null" else _UNDEFINED
+    return value if value is not None or engine.eval_rule_as_json(rule) == "null" else UNDEFINED
 
 
 def _of_query(query: str, engine: Any) -> Any:
     found = engine.eval_query(query)["result"]
-    return found[0]["expressions"][0]["value"] if found else _UNDEFINED
+    return found[0]["expressions"][0]["value"] if found else UNDEFINED
+
+
+def _as_json(rules: Sequence[tuple[str, bool]], engine: Any) -> list[Any]:
+    """As text, because Python's sets have no order, and hold no objects; a rule costs half as much as a query."""
+    found = []
+    for name, is_rule in rules:
+        if is_rule:
+            text = engine.eval_rule_as_json(name)
+            found.append(UNDEFINED if text == _NO_VALUE else json.loads(text))
+        else:
+            result = json.loads(engine.eval_query_as_json(name)).get("result")
+            found.append(result[0]["expressions"][0]["value"] if result else UNDEFINED)
+    return found
 
 
 def _rules(modules: Sequence[Module]) -> dict[str, str]:
@@ -456,7 +482,9 @@ def _shortened(name: str) -> str:
     return name if len(name) <= _LONGEST_NAME else f"{name[:_LONGEST_NAME]}..."
 
 
-_UNDEFINED: Final = object()
+_NO_VALUE: Final = '"<undefined>"'
+UNDEFINED: Final = object()
+"""What a rule without a value has."""
 _PLAIN: Final = (
     *(f"is_{kind}" for kind in ("array", "boolean", "null", "number", "object", "set", "string")),
     "type_name",
@@ -477,7 +505,7 @@ _SAFE: Final = re.compile(
 _OF_BUILTIN: Final = re.compile(r"^error: (?P<name>[a-z_.0-9]+): ", re.MULTILINE)
 
 
-def _explain(error: Exception) -> str:
+def explain_error(error: Exception) -> str:
     """An evaluation's error as a sentence: the place and the kind, never a value of the input."""
     text = str(error).partition("Stack backtrace")[0]
     place = PLACE.search(text)

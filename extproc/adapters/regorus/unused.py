@@ -7,6 +7,7 @@ from collections.abc import Iterable, Iterator, Mapping, Sequence
 from operator import itemgetter
 
 from extproc.adapters.regorus.rego_ast import Module, Path, decisions
+from extproc.datapath.sinks.masking import LOG_RULES
 from extproc.errors import Fault
 
 
@@ -29,7 +30,7 @@ def unused(modules: Sequence[Module]) -> Iterator[Fault]:
 
 def _rules(modules: Sequence[Module]) -> Iterator[tuple[Module, Path, int]]:
     """Rules and functions that no decision leads to. Where nothing is called so, any may be the one that is asked."""
-    asked = decisions(modules)
+    asked = [*decisions(modules), *(tuple(path.split("/")) for path in LOG_RULES)] if decisions(modules) else ()
     told = led_to(asked, modules) if asked else {path for module in modules for path, _ in _all(module)}
     for module in modules:
         for path, line in sorted(_all(module), key=itemgetter(1)):

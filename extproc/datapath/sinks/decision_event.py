@@ -30,6 +30,8 @@ PLAN: Final = "plan"
 POLICY_SHADOW: Final = "policy_shadow"
 """What is in ``custom`` of an event that says what other policies would have decided."""
 
+_PLAN_HEAD: Final = b'{"kind":"%s"' % PLAN.encode()
+
 _MAX_CONSTANTS: Final = 4096
 
 HTTP_POINTER: Final = "/input/attributes/request/http"
@@ -156,6 +158,11 @@ class EventEncoder:
             self._second = second
             self._second_text = time.strftime("%Y-%m-%dT%H:%M:%S", time.gmtime(second))
         return f"{self._second_text}.{nanos:09d}Z"
+
+
+def is_plan_event(event: bytes) -> bool:
+    """Whether an event of ours is a plan, and no decision."""
+    return event.startswith(_PLAN_HEAD)
 
 
 def with_custom(event: bytes, member: bytes) -> bytes:

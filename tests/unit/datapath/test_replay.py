@@ -24,6 +24,7 @@ from extproc.datapath.policy_input import REPEATABLE, InputPaths
 from extproc.datapath.ports import DecisionRecord
 from extproc.datapath.replay import Replay, Replayed
 from extproc.datapath.sinks.decision_event import EventEncoder
+from extproc.datapath.sinks.masking import mask, mask_rules
 from extproc.datapath.verdict import check_verdict
 from extproc.names import Reason
 from extproc.resources.loading import parse_rollout
@@ -187,6 +188,39 @@ RISK = FakeEngine(by_risk, ("features", "risk_score"))
 )  # fmt: skip
 def test_every_logged_decision_is_reproduced(rollout: CompiledRollout, options: Any) -> None:
     assert_reproduced(log_of(rollout, **options))
+
+
+@pytest.mark.parametrize(
+    ("pointers", "lacks"),
+    [
+        (["/result/policy/reason", "/result/stage_us", "/result/decision_id", "/input/rollout"], None),
+        (["/result/unit"], "/result/unit"),
+        (["/input/overlay/killed", "/input/buckets"], "/input/buckets, /input/overlay/killed"),
+        (["/input"], "/input"),
+        (["/result"], "/result"),
+        (["/result/policy"], "/result/policy"),
+        (["/result/policy/fault"], "/result/policy/fault"),
+        (["/input/features/risk_score"], "the policy reads what was left out of the log: /input/features/risk_score"),
+        (["/input/features"], "the policy reads what was left out of the log: /input/features (a mask took it out)"),
+    ],
+)
+@pytest.mark.parametrize("op", ["remove", "upsert"])
+def test_what_a_mask_took_out_is_named_where_the_decision_is_made_from_it(
+    op: str, pointers: list[str], lacks: str | None
+) -> None:
+    rollout = canary(5000, policy=POLICY, features=FEATURES, log={"features": ["risk_score"]})
+    plan, *decided = log_of(rollout, RISK, units=2)
+    masked = []
+    for line in decided:
+        event = json.loads(line)
+        assert mask(event, mask_rules([{"op": op, "path": pointer, "value": "***"} for pointer in pointers]))
+        masked.append(json.dumps(event).encode() + b"\n")
+    for answer in replayed([plan, *masked], RISK):
+        assert answer.fault is None
+        if lacks is None:
+            assert (answer.not_replayable, answer.differences) == (None, ())
+        else:
+            assert lacks in str(answer.not_replayable)
 
 
 def test_a_decision_that_one_of_two_sinks_had_no_room_for_is_reproduced_from_the_other() -> None:

@@ -1,0 +1,155 @@
+"""Masks and drops of the decision log, asked in a process of its own.
+
+An evaluation holds the interpreter: in the worker it would hold up requests, and one without an end would end the
+worker. Here it ends its process, and costs the event.
+"""
+
+from __future__ import annotations
+
+import json
+import re
+import threading
+from collections.abc import Callable, Sequence
+from typing import Any, Final
+
+import orjson
+
+from extproc.adapters.regorus.policy import UNDEFINED, RegorusEngine, explain_error
+from extproc.adapters.regorus.process import LimitedProcess, answer_questions
+from extproc.datapath.sinks.masking import LOG_RULES, MaskError, MaskRule, mask, mask_rules
+from extproc.resources.policies import PolicySources
+
+TOGETHER: Final = 16
+"""Events in a question: to write it and to read the answer holds the worker's interpreter for as long."""
+
+MOST_ENDED: Final = 3
+"""Questions in a row that may cost the process; then nobody asks until there are other policies."""
+
+_LEFT: Final = True
+_LONG_NUMBER: Final = re.compile("[0-9]{18}")
+_FAULT: Final = "fault"
+
+
+class LogPolicies:
+    """``EventPolicies`` of the policies that are served. ``limit`` are seconds of a processor for a question."""
+
+    def __init__(self, limit: float) -> None:
+        self._limit = limit
+        self._sources: PolicySources | None = None
+        self._in_use: PolicySources | None = None
+        self._process: LimitedProcess | None = None
+        self._ended = 0
+        self._lock = threading.Lock()
+
+    @property
+    def asked(self) -> bool:
+        """Whether there is a mask or a drop."""
+        return self._sources is not None
+
+    def use(self, sources: PolicySources | None) -> None:
+        """Ask these from the next events on; None where they have neither. On whatever thread, and at once."""
+        self._sources = sources
+
+    def judge(self, events: Sequence[bytes]) -> list[bytes | MaskError | None]:
+        """As ``EventPolicies``."""
+        judged: list[bytes | MaskError | None] = []
+        with self._lock:
+            for start in range(0, len(events), TOGETHER):
+                judged += self._judge(events[start : start + TOGETHER])
+        return judged
+
+    def close(self) -> None:
+        """End the process, whoever waits for it."""
+        if self._process is not None:
+            self._process.close()
+
+    def _judge(self, events: Sequence[bytes]) -> list[bytes | MaskError | None]:
+        """What becomes of a few; where one of them costs the process, of each for itself."""
+        process = self._of_those_in_force()
+        if process is None:
+            return list(events)
+        if self._ended >= MOST_ENDED:
+            why = "the policies are in quarantine: they did not end, or ended their process, several times in a row"
+            return [MaskError(why)] * len(events)
+        _start(process)
+        try:
+            answers = process.ask([event.decode() for event in events])
+        except (TimeoutError, EOFError) as error:
+            if len(events) > 1:
+                return [judged for event in events for judged in self._judge([event])]
+            self._ended += 1
+            took = f"took more than {self._limit:g} s" if isinstance(error, TimeoutError) else "ended its process"
+            return [MaskError(f"the evaluation {took}")]
+        self._ended = 0
+        return [_read(event, answer) for event, answer in zip(events, answers, strict=True)]
+
+    def _of_those_in_force(self) -> LimitedProcess | None:
+        """The process that has the policies in force; None where there are none."""
+        sources = self._sources
+        if sources is not self._in_use:
+            if self._process is not None:
+                self._process.close()
+            self._process = None if sources is None else LimitedProcess(__name__, sources, self._limit)
+            self._in_use, self._ended = sources, 0
+        return self._process
+
+
+def _start(process: LimitedProcess) -> None:
+    """Raises ``OSError`` where it cannot be had now: that says nothing of the events."""
+    try:
+        process.start()
+    except (EOFError, TimeoutError) as error:
+        raise OSError("the process that masks events cannot be started") from error
+
+
+def _read(event: bytes, answer: Any) -> bytes | MaskError | None:
+    if answer is _LEFT:
+        return event
+    if isinstance(answer, dict):
+        return MaskError(answer[_FAULT])
+    return None if answer is None else answer.encode()
+
+
+def _judging(sources: PolicySources) -> Callable[[Any], Any]:
+    """The side of the process: of each event itself, as it may be written, None, True as it is, or a fault."""
+    engine = RegorusEngine(sources)
+    return lambda events: [judged(engine, event) for event in events]
+
+
+def judged(engine: RegorusEngine, event: str) -> Any:
+    """What the process answers about one event, which is JSON."""
+    try:
+        event = _unicode(event)
+        said, dropped = engine.json_values(LOG_RULES, event)
+        if dropped is True:
+            return None
+        rules = [] if said is UNDEFINED else mask_rules(said)
+        return _masked(event, rules) if rules else _LEFT
+    except MaskError as error:
+        return {_FAULT: str(error)}
+    except (RuntimeError, ValueError, RecursionError) as error:
+        return {_FAULT: explain_error(error)}
+
+
+def _masked(event: str, rules: Sequence[MaskRule]) -> Any:
+    # Integers of any size stay what they are; the faster parser makes the largest floats.
+    exact = _LONG_NUMBER.search(event) is not None
+    document = json.loads(event) if exact else orjson.loads(event)
+    if not mask(document, rules):
+        return _LEFT
+    return _dumped(document) if exact else orjson.dumps(document).decode()
+
+
+def _dumped(document: Any) -> str:
+    return json.dumps(document, ensure_ascii=False, separators=(",", ":"))
+
+
+def _unicode(event: str) -> str:
+    """``event`` without halves of characters, which no text has, in whose place OPA reads the sign for none, too."""
+    if "\\ud" not in event:
+        return event
+    return _dumped(json.loads(event)).encode("utf-16", "surrogatepass").decode("utf-16", "replace")
+
+
+if __name__ == "__main__":
+    answer_questions(_judging)
