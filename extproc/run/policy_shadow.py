@@ -14,6 +14,7 @@ from typing import Any, Final, cast
 import orjson
 
 import extproc
+from extproc.adapters.regorus.log_policies import LogPolicies, log_policies_of
 from extproc.adapters.regorus.policy import RegorusEngine
 from extproc.clock import SystemClock
 from extproc.datapath.comparing import DecidedAs, PolicyChange
@@ -23,7 +24,7 @@ from extproc.datapath.policy_shadow.shown import ShownPlan, decode_shown
 from extproc.datapath.ports import EmbeddedEngine
 from extproc.datapath.pseudonym import load_or_create_key
 from extproc.datapath.sinks.decision_event import POLICY_SHADOW, EventEncoder, with_custom
-from extproc.datapath.sinks.event_queue import Event, EventQueue
+from extproc.datapath.sinks.event_queue import Event
 from extproc.lifeline import hang_on
 from extproc.metrics.catalogue import (
     LOG_ERRORS,
@@ -36,8 +37,8 @@ from extproc.metrics.catalogue import (
     TASK_FAILURES,
 )
 from extproc.metrics.counting import Dump, Metrics, Row
-from extproc.plugins import SINK, open_adapter, scheme_of
 from extproc.resources.policies import PolicySources
+from extproc.run.log_queues import masked_queue
 from extproc.serve.channel import UNREADABLE
 from extproc.serve.logs import configure_logging, say
 from extproc.serve.policy_shadow import run_policy_shadow
@@ -65,7 +66,8 @@ class PolicyShadowComparer:
         self._clock = SystemClock()
         self._metrics = Metrics(self._clock)
         self._shadow: PolicyShadow | None = None
-        self._queues = [EventQueue(scheme_of(url), open_adapter(SINK, url, "--sink")) for url in config.sinks]
+        self._masks = LogPolicies(settings().evaluation_limit)
+        self._queues = [masked_queue(url, self._masks) for url in config.sinks]
         key = load_or_create_key(StateFolder(config.state).pseudonyms)
         labels = {"app": "dropout", "version": extproc.__version__, "process": "policy-shadow"}
         self._encoder = EventEncoder(labels, key, self._reads)
@@ -150,6 +152,10 @@ class PolicyShadowComparer:
         }
         return Event(with_custom(event.body, b'"%s":%s' % (POLICY_SHADOW.encode(), orjson.dumps(said))), event.plan)
 
+    def mask_by(self, policies: str | None) -> None:
+        """The masks of what is served hold here, too, and not those of the policies that are compared."""
+        self._masks.use(log_policies_of(policies))
+
     def retain(self, rollouts: Sequence[str]) -> None:
         """Forget what is known of others."""
         assert self._shadow is not None
@@ -183,6 +189,7 @@ class PolicyShadowComparer:
         """Hand the rest of what was logged to its sinks."""
         for queue in self._queues:
             queue.close(CLOSE_SECONDS)
+        self._masks.close()
 
     def _reads(self, path: str) -> tuple[str, ...]:
         assert self._shadow is not None

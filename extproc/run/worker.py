@@ -23,7 +23,7 @@ from extproc.clock import Clock, SystemClock
 from extproc.datapath.features import FeatureReader
 from extproc.datapath.pipeline import Pipeline
 from extproc.datapath.policy_input import InputPaths, plain_input
-from extproc.datapath.ports import DecisionRecord, DecisionSink, EmbeddedEngine, LogRoom, Pace
+from extproc.datapath.ports import DecisionRecord, DecisionSink, EmbeddedEngine, LogRoom
 from extproc.datapath.pseudonym import load_or_create_key
 from extproc.datapath.remote_policies import RemotePolicies
 from extproc.datapath.sinks.batching_sink import BatchingSink
@@ -31,7 +31,6 @@ from extproc.datapath.sinks.decision_event import EventEncoder
 from extproc.datapath.sinks.decision_log import DecisionLog
 from extproc.datapath.sinks.event_queue import EventQueue
 from extproc.datapath.sinks.log_room import StableIfFull, WaitIfFull
-from extproc.datapath.sinks.masked_sink import MaskedSink
 from extproc.datapath.sinks.masking import LOG_RULES
 from extproc.datapath.sinks.tally import DecisionTally, Tallied
 from extproc.datapath.transports.exchange import RequestHandler
@@ -58,9 +57,10 @@ from extproc.metrics.catalogue import (
     VERDICT_MISSES,
 )
 from extproc.metrics.counting import Metrics
-from extproc.plugins import FEATURES, POLICY_ENGINE, SINK, open_adapter, scheme_of
+from extproc.plugins import FEATURES, POLICY_ENGINE, open_adapter
 from extproc.resources.deadline import late
 from extproc.resources.policies import PolicySources
+from extproc.run.log_queues import masked_queue
 from extproc.serve.logs import configure_logging
 from extproc.serve.worker.policy_slot import PolicySlot
 from extproc.serve.worker.server import server_maker
@@ -130,12 +130,7 @@ class DecisionApplication:
         )
 
     def _open_log(self, config: WorkerConfig) -> DecisionLog:
-        most = settings().decision_log_events
-        queues = []
-        for url in config.sinks:
-            name, sink = scheme_of(url), open_adapter(SINK, url, "--sink")
-            pace = sink if isinstance(sink, Pace) else None
-            queues.append(EventQueue(name, MaskedSink(name, sink, self._log_policies), max_events=most, pace=pace))
+        queues = [masked_queue(url, self._log_policies) for url in config.sinks]
         key = load_or_create_key(StateFolder(config.state).pseudonyms)
         labels = {"app": "dropout", "id": str(uuid4()), "version": extproc.__version__, "worker": str(config.index)}
         return DecisionLog(EventEncoder(labels, key, self._reads), queues, self._clock)

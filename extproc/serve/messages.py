@@ -267,7 +267,13 @@ class RolloutsServed(Message, frozen=True, tag="rollouts"):
     keys: list[str]
 
 
-ToPolicyShadow = StartPolicyShadow | SwapPolicies | RolloutsServed | Reload
+class MaskByPolicies(Message, frozen=True, tag="masks"):
+    """The policies that are served, as JSON text, whose masks hold for what it logs; None where there are none."""
+
+    policies: str | None
+
+
+ToPolicyShadow = StartPolicyShadow | SwapPolicies | MaskByPolicies | RolloutsServed | Reload
 
 
 class PolicyShadowState(Message, frozen=True, tag="state"):

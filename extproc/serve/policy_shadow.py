@@ -29,6 +29,7 @@ from extproc.serve.messages import (
     TO_POLICY_SHADOW,
     Failed,
     FromPolicyShadow,
+    MaskByPolicies,
     PolicyShadowState,
     Reload,
     RolloutsServed,
@@ -77,6 +78,10 @@ class PolicyShadowApplication(Protocol):
 
     def state(self) -> tuple[str, Dump, list[Mapping[str, Any]]]:
         """The revision of the policies, what was counted, and the ways in which decisions change."""
+        ...
+
+    def mask_by(self, policies: str | None) -> None:
+        """Have the masks of these, which are JSON text, hold for what is logged from now on."""
         ...
 
     def reopen(self) -> None:
@@ -223,6 +228,8 @@ class PolicyShadowProcess:
                 self._early.append(message)
             case SwapPolicies():
                 self._swap(app, message)
+            case MaskByPolicies():
+                app.mask_by(message.policies)
             case RolloutsServed():
                 app.retain(message.keys)
             case Reload():

@@ -16,7 +16,7 @@ import orjson
 
 from extproc.adapters.regorus.policy import UNDEFINED, RegorusEngine, explain_error
 from extproc.adapters.regorus.process import LimitedProcess, answer_questions
-from extproc.datapath.sinks.masking import LOG_RULES, MaskError, MaskRule, mask, mask_rules
+from extproc.datapath.sinks.masking import LOG_RULES, MASK_RULE, MaskError, MaskRule, mask, mask_rules
 from extproc.resources.policies import PolicySources
 
 TOGETHER: Final = 16
@@ -24,6 +24,9 @@ TOGETHER: Final = 16
 
 MOST_ENDED: Final = 3
 """Questions in a row that may cost the process; then nobody asks until there are other policies."""
+
+_PACKAGE: Final = MASK_RULE.partition("/")[0]
+"""Whatever has such a rule has this word in it."""
 
 _LEFT: Final = True
 _LONG_NUMBER: Final = re.compile("[0-9]{18}")
@@ -92,6 +95,13 @@ class LogPolicies:
             self._process = None if sources is None else LimitedProcess(__name__, sources, self._limit)
             self._in_use, self._ended = sources, 0
         return self._process
+
+
+def log_policies_of(policies: str | None) -> PolicySources | None:
+    """Policies, which are JSON text, if they may have a mask or a drop: what asks them finds out for certain."""
+    if policies is None or _PACKAGE not in policies:
+        return None
+    return PolicySources.from_json(policies)
 
 
 def _start(process: LimitedProcess) -> None:

@@ -191,6 +191,7 @@ class Keepers:
             self.totals,
             self._of_policy_shadow,
             inputs=self._questions.trials,
+            served=lambda: self.policies.body if self.policies is not None else None,
             rollouts=lambda: self.workers.rollouts,
             want_plans=lambda: self.workers.tell(self.workers.deciding, TellPlans()),
             say=self.say,

@@ -33,6 +33,7 @@ from extproc.serve.messages import (
     FROM_POLICY_SHADOW,
     Failed,
     FromPolicyShadow,
+    MaskByPolicies,
     PolicyShadowState,
     Reload,
     RolloutsServed,
@@ -70,8 +71,8 @@ class PolicyShadowFaults(FolderFaults):
 class PolicyShadowKeeper:
     """The policy shadow of one run. Belongs to one event loop.
 
-    ``inputs`` are what changed policies are tried on, ``rollouts`` the keys of all that are served, and ``want_plans``
-    has workers tell of their rollouts again.
+    ``inputs`` are what changed policies are tried on, ``served`` the policies that decide, whose masks hold for what is
+    logged, ``rollouts`` the keys of all that are served, and ``want_plans`` has workers tell of their rollouts again.
     """
 
     def __init__(
@@ -85,6 +86,7 @@ class PolicyShadowKeeper:
         refusals: FolderFaults,
         *,
         inputs: Callable[[], Awaitable[Mapping[str, Any]]],
+        served: Callable[[], str | None],
         rollouts: Callable[[], Collection[str]],
         want_plans: Callable[[], None],
         say: Callable[[str], None],
@@ -94,6 +96,8 @@ class PolicyShadowKeeper:
         self._settings = tuning
         self._metrics = metrics
         self._totals = totals
+        self._served = served
+        self._masked_by: str | None = None
         self._rollouts = rollouts
         self._want_plans = want_plans
         self._warn = warn
@@ -153,9 +157,15 @@ class PolicyShadowKeeper:
             self._heard_at = time.monotonic()
             self._warn(f"the {NAME} hangs: it is replaced")
             self._process.replace()
+        self._tell_masks()
         rollouts = self._rollouts()
         if rollouts and rollouts != self._known and self._process.send(RolloutsServed(list(rollouts))):
             self._known = rollouts
+
+    def _tell_masks(self) -> None:
+        served = self._served()
+        if served is not self._masked_by and self._process.send(MaskByPolicies(served)):
+            self._masked_by = served
 
     def _patience(self, pid: int) -> float:
         """Seconds of silence that it is given: it stands behind the workers in the queue, unless it was stopped."""
@@ -184,6 +194,8 @@ class PolicyShadowKeeper:
         self._heard_at, self._known = time.monotonic(), None
         assert self._policies.body is not None
         self._process.send(StartPolicyShadow(self._plan.config, self._policies.body, self._policies.quarantined))
+        self._masked_by = None
+        self._tell_masks()
 
     def _received(self, life: str, message: FromPolicyShadow) -> None:
         self._heard_at = time.monotonic()

@@ -87,6 +87,22 @@ def test_what_would_change_is_counted_told_and_written_into_the_decision_log(
     assert "person-1" not in str(line)
 
 
+def test_a_difference_is_masked_by_the_policies_that_decide(
+    make: Make, shown: list[memoryview], tmp_path: Path
+) -> None:
+    comparer = make()
+    rules = ('mask contains "/result/policy"', 'drop if input.custom.policy_shadow.change != "denied"')
+    mask = "\n\n".join(("package system.log", *rules))
+    comparer.mask_by(sources_of({"log.rego": mask}).to_json())
+    for one in shown:
+        comparer.take(one)
+    comparer.close()
+    _, line = lines(tmp_path)
+    assert line["custom"]["policy_shadow"]["change"] == "denied"
+    assert "policy" not in line["result"]
+    assert "/result/policy" in line["erased"]
+
+
 def test_without_a_decision_log_the_line_is_one_of_the_process_and_names_codes_and_versions_alone(
     make: Make, shown: list[memoryview], caplog: pytest.LogCaptureFixture
 ) -> None:
