@@ -13,6 +13,7 @@ import json
 import re
 import sys
 from collections.abc import Callable, Iterable, Iterator
+from functools import partial
 from itertools import groupby
 from pathlib import Path
 from typing import Any, Final
@@ -21,13 +22,19 @@ import click
 from error_codes import EXIT_CODES, Package, Said
 
 import extproc
+from extproc.adapters.regorus.policy import RegorusEngine
 from extproc.cli.main import cli
 from extproc.control.feedback.records import MESSAGES
+from extproc.datapath.policy_input import NEW_EVERY_TIME
 from extproc.metrics.catalogue import METRICS
+from extproc.resources.policies import read_sources
 from extproc.settings import described
 
 ROOT: Final = Path(__file__).resolve().parents[1]
 PAGES: Final = ROOT / "docs" / "pages"
+GUIDE: Final = ROOT / "policies" / "README.md"
+RECIPES: Final = ROOT / "recipes"
+COSTS: Final = ROOT / "tests" / "bench" / "recipes.json"
 OPA_CASES: Final = ROOT / "tests" / "conformance" / "opa" / "regorus.json"
 
 _MADE: Final = re.compile(r"(<!-- made of the code: (\w+) -->\n).*?(<!-- end -->\n)", re.DOTALL)
@@ -140,6 +147,39 @@ def _opa_cases() -> Iterator[str]:
     yield from _table(["how it goes", "cases"], ((outcome, str(count)) for outcome, count in rows))
 
 
+def _rego(file: Path) -> Iterator[str]:
+    """A file without the comment that it begins with, which the page has in words of its own."""
+    yield from ("```rego", re.sub(r"\A(?:#.*\n)+", "", file.read_text()).rstrip("\n"), "```", "")
+    tests = file.with_name(f"{file.stem}_test.rego")
+    if tests.exists():
+        yield from (f"Its [tests](../{tests.relative_to(ROOT)}).", "")
+
+
+def _recipe_costs() -> Iterator[str]:
+    costs = json.loads(COSTS.read_text())["over_the_least"]
+    rows = (
+        (_as_code(name), _remembered(name), *map(_ratio, (of["time"], of["instructions"])))
+        for name, of in costs.items()
+    )
+    yield from _table(["policy", "remembered", "processor's time", "instructions"], rows)
+
+
+def _as_code(name: str) -> str:
+    return f"`{name}`" if (RECIPES / name).is_dir() else name
+
+
+def _ratio(value: float | None) -> str:
+    return "-" if value is None else f"{value:,.1f}" if value < 100 else f"{value:,.0f}"
+
+
+def _remembered(name: str) -> str:
+    """Whether a verdict of a recipe may be given again: the others read nothing that is new in every request."""
+    if not (RECIPES / name).is_dir():
+        return "yes"
+    reads = RegorusEngine(read_sources(RECIPES)).reads(f"{name}/decision")
+    return "no" if any(reads.include(*part) for part in NEW_EVERY_TIME) else "yes"
+
+
 _PARTS: Final[dict[str, Callable[[], Iterator[str]]]] = {
     "commands": _commands,
     "errors": _errors,
@@ -147,13 +187,17 @@ _PARTS: Final[dict[str, Callable[[], Iterator[str]]]] = {
     "metrics": _metrics,
     "names": _names,
     "opa_cases": _opa_cases,
+    "recipe_costs": _recipe_costs,
+    "recipe_lib": partial(_rego, RECIPES / "lib" / "people.rego"),
+    "tests_tenants": partial(_rego, RECIPES / "tenants" / "decision_test.rego"),
     "settings": _settings,
+    **{f"recipe_{file.parent.name}": partial(_rego, file) for file in RECIPES.glob("*/decision.rego")},
 }
 
 
 def main() -> int:
     """Write the pages, or say which differ."""
-    pages = {page: page.read_text() for page in sorted(PAGES.rglob("*.md"))}
+    pages = {page: page.read_text() for page in (*sorted(PAGES.rglob("*.md")), GUIDE)}
     stale = {page: text for page, before in pages.items() if (text := filled(before)) != before}
     if "--check" not in sys.argv:
         for page, text in stale.items():

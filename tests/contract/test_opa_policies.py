@@ -1,35 +1,24 @@
-"""OPA and the embedded engine agree on the policies that are shipped and shown."""
+"""OPA and the embedded engine agree on the policies that are shipped, and on the recipes of the guide."""
 
 from __future__ import annotations
 
 import json
+import shutil
 from pathlib import Path
 
 import pytest
 
 from extproc.adapters.regorus.rego_tests import run_tests
+from extproc.cli.main import main
 from extproc.resources.control_schema import CONTROL_INPUT_SCHEMA
 from extproc.resources.policies import read_sources
 from extproc.resources.policy_schema import POLICY_INPUT_SCHEMA
 from extproc.run.opa_tests import opa_outcomes
-from tests.support.paths import POLICIES
-from tests.support.policies import examples, shown_tests
+from tests.support.paths import POLICIES, RECIPES
+from tests.support.policies import recipe, recipes
+from tests.support.rollouts import CANARY
+from tests.support.rollouts import document as rollout
 from tests.systems.opa import opa, opa_binary
-
-NAMES = [example.package for example in examples()]
-
-
-@pytest.fixture(scope="module")
-def shown(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """The README's examples as a folder of policies, each with its cases as tests."""
-    folder = tmp_path_factory.mktemp("examples")
-    for example in examples():
-        (folder / example.package).mkdir()
-        (folder / example.package / "decision.rego").write_text(example.text)
-        (folder / example.package / "cases_test.rego").write_text(example.tests())
-    for package, text in shown_tests().items():
-        (folder / package / "decision_test.rego").write_text(text)
-    return folder
 
 
 @pytest.fixture(scope="module")
@@ -43,18 +32,8 @@ def modules(folder: Path) -> list[Path]:
     return [path for path in sorted(folder.rglob("*.rego")) if not path.name.endswith("_test.rego")]
 
 
-def test_there_are_six_examples() -> None:
-    assert len(NAMES) == 6
-    assert all(len(example.cases) >= 2 for example in examples())
-
-
 def test_shipped_policies_are_formatted_as_opa_would() -> None:
     done = opa("fmt", "--list", POLICIES)
-    assert (done.returncode, done.stdout) == (0, ""), done.stdout
-
-
-def test_shown_policies_are_formatted_as_opa_would(shown: Path) -> None:
-    done = opa("fmt", "--diff", *modules(shown), *shown.rglob("decision_test.rego"))
     assert (done.returncode, done.stdout) == (0, ""), done.stdout
 
 
@@ -71,11 +50,6 @@ def test_the_shipped_policy_on_control_passes_the_strict_check_against_its_input
     (tmp_path / "p.rego").write_text("package p\n\nx if input.rollout.applied_by == input.actor\n")
     misspelt = opa("check", "--schema", schema, tmp_path / "p.rego")
     assert "undefined ref" in misspelt.stderr
-
-
-def test_shown_policies_pass_the_strict_check_against_the_input_schema(shown: Path, schema: Path) -> None:
-    done = opa("check", "--strict", "--schema", schema, *modules(shown))
-    assert done.returncode == 0, done.stderr
 
 
 @pytest.mark.parametrize(
@@ -120,14 +94,32 @@ def test_opa_and_the_engine_pass_the_shipped_tests() -> None:
     assert f"{len(results)}/{len(results)}" in done.stdout
 
 
-def test_opa_and_the_engine_give_every_example_the_decision_that_is_shown(shown: Path) -> None:
-    done = opa("test", shown)
-    assert done.returncode == 0, done.stdout
-    results = run_tests(read_sources(shown, tests=True)).tests
-    assert [result for result in results if result.outcome != "pass"] == []
-    of_tests = sum(text.count("\ntest_") for text in shown_tests().values())
-    assert len(results) == sum(len(example.cases) for example in examples()) + of_tests
-    assert of_tests
+@pytest.mark.parametrize("name", recipes())
+def test_a_recipe_is_as_every_tool_would_have_it(
+    name: str, tmp_path: Path, schema: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """In a folder of its own, as an author takes it, with the library if it imports that."""
+    monkeypatch.setenv("PATH", f"{opa_binary().parent}:/bin:/usr/bin")
+    for folder in {file.partition("/")[0] for file in recipe(name).files}:
+        shutil.copytree(RECIPES / folder, tmp_path / "mine" / folder)
+    mine, document = tmp_path / "mine", tmp_path / "rollout.json"
+    document.write_text(json.dumps(rollout({**CANARY, "policy": {"path": f"{name}/decision", "onError": "stable"}})))
+    formatted = opa("fmt", "--list", mine)
+    assert (formatted.returncode, formatted.stdout) == (0, "")
+    strict = opa("check", "--strict", "--schema", schema, *modules(mine))
+    assert strict.returncode == 0, strict.stderr
+    tested = opa("test", mine)
+    assert tested.returncode == 0, tested.stdout
+    for command in (
+        ("check", str(mine), "--rollouts", str(document), "--opa"),
+        ("test", str(mine), "--threshold", "100", "--opa"),
+    ):
+        with pytest.raises(SystemExit) as ended:
+            main(["policy", *command])
+        said = capsys.readouterr()
+        # Not everything in a library is for everybody.
+        noted = [line for line in said.err.splitlines() if not line.startswith("lib/")]
+        assert (ended.value.code, noted) == (0, []), said.out
 
 
 def test_opa_mounts_data_files_where_dropout_does(tmp_path: Path) -> None:

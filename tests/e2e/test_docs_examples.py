@@ -33,7 +33,8 @@ def folder() -> Iterator[Path]:
     """A folder as the project's looks to the examples; short, because it holds Unix sockets."""
     with tempfile.TemporaryDirectory(prefix="dr-") as name:
         place = Path(name)
-        (place / "policies").symlink_to(ROOT / "policies")
+        for name in ("policies", "recipes"):
+            (place / name).symlink_to(ROOT / name)
         (place / ".venv").mkdir()
         (place / ".venv" / "bin").symlink_to(Path(sys.executable).parent)
         tools = place / ".tools"
@@ -107,6 +108,11 @@ def test_the_examples_of_the_readme_work_as_they_are_written(folder: Path) -> No
 @pytest.mark.e2e
 def test_the_examples_of_the_pages_work_as_they_are_written(folder: Path) -> None:
     check(folder, *pages())
+
+
+@pytest.mark.e2e
+def test_the_examples_of_the_guide_for_authors_work_as_they_are_written(folder: Path) -> None:
+    check(folder, ROOT / "policies" / "README.md")
 
 
 def test_output_that_differs_is_seen() -> None:

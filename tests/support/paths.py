@@ -8,6 +8,7 @@ from typing import Any
 
 ROOT = Path(__file__).resolve().parents[2]
 POLICIES = ROOT / "policies"
+RECIPES = ROOT / "recipes"
 
 
 def vectors(name: str) -> list[dict[str, Any]]:

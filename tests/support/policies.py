@@ -1,18 +1,16 @@
-"""Policies for tests: sources from text, the examples of the authors' README."""
+"""Policies for tests: sources from text, the recipes of the guide for authors."""
 
 from __future__ import annotations
 
-import json
-import re
 from collections.abc import Mapping
-from typing import Any, NamedTuple
+from typing import Any
 
 from extproc.adapters.regorus.policy import RegorusEngine
 from extproc.datapath.embedded_policy import EngineWrapper
 from extproc.datapath.model import PolicyVerdict
 from extproc.datapath.ports import EmbeddedEngine
-from extproc.resources.policies import PolicySources
-from tests.support.paths import POLICIES
+from extproc.resources.policies import PolicySources, read_sources
+from tests.support.paths import RECIPES
 
 
 def sources_of(text: str | Mapping[str, str], data: Mapping[str, Any] | None = None) -> PolicySources:
@@ -39,37 +37,14 @@ class RecordingEngine(EngineWrapper):
         return self._engine.evaluate(path, document)
 
 
-class Example(NamedTuple):
-    """A worked example of the README: its package, its text, and inputs with the decisions they lead to."""
-
-    package: str
-    text: str
-    cases: tuple[tuple[dict[str, Any], dict[str, Any]], ...]
-
-    def tests(self) -> str:
-        """The cases as Rego tests, for any engine."""
-        rules = [
-            f"test_{number} if {{\n\tdata.{self.package}.decision == {json.dumps(decision)} "
-            f"with input as {json.dumps(given)}\n}}\n"
-            for number, (given, decision) in enumerate(self.cases)
-        ]
-        return f"package {self.package}_test\n\n" + "\n".join(rules)
+def recipes() -> list[str]:
+    """The recipes of the guide for authors, by their packages, which are asked for a ``decision`` each."""
+    return sorted(file.parent.name for file in RECIPES.glob("*/decision.rego"))
 
 
-def shown_tests() -> dict[str, str]:
-    """The Rego tests that ``policies/README.md`` shows, by the package that they test."""
-    text = (POLICIES / "README.md").read_text()
-    blocks = re.findall(r"```rego\n(package (\w+)_test\n.*?)```", text, re.DOTALL)
-    return {package: block for block, package in blocks}
-
-
-def examples() -> list[Example]:
-    """Every example in ``policies/README.md``."""
-    text = (POLICIES / "README.md").read_text()
-    found = []
-    for policy, cases in re.findall(r"```rego\n((?:(?!```).)*)```\n```jsonl\n(.*?)```", text, re.DOTALL):
-        package = re.match(r"package (\w+)\n", policy)
-        assert package is not None
-        lines = [json.loads(line) for line in cases.splitlines()]
-        found.append(Example(package[1], policy, tuple((line["input"], line["decision"]) for line in lines)))
-    return found
+def recipe(name: str) -> PolicySources:
+    """The policies and data of one recipe, as in a folder of its own, with the library if it imports that."""
+    every = read_sources(RECIPES)
+    folders = {name, "lib"} if "import data.lib" in every.files[f"{name}/decision.rego"] else {name}
+    files = {file: text for file, text in every.files.items() if file.partition("/")[0] in folders}
+    return PolicySources(files, {name: every.data[name]} if name in every.data else {}, every.revision)

@@ -18,7 +18,7 @@ from extproc.errors import Fault, InvalidInput
 from extproc.names import Reason
 from extproc.resources.policies import PolicySources, read_sources
 from tests.support.paths import POLICIES, ROOT
-from tests.support.policies import engine_of, examples, sources_of
+from tests.support.policies import engine_of, recipe, recipes, sources_of
 
 PATH = "routing/decision"
 
@@ -55,13 +55,11 @@ def test_the_shipped_policy_reads_two_values(shipped: RegorusEngine) -> None:
     assert shipped.reads(PATH).paths == ("features.risk_score", "rollout.stable")
 
 
-@pytest.mark.parametrize("example", examples(), ids=lambda example: example.package)
-def test_every_example_can_be_served_and_its_decisions_are_valid(example: Any) -> None:
-    sources = sources_of({f"{example.package}/decision.rego": example.text})
-    assert check_here(sources) == []
-    engine = RegorusEngine(sources)
-    for given_input, _ in example.cases:
-        assert engine.evaluate(f"{example.package}/decision", given_input).fault is None
+@pytest.mark.parametrize("name", recipes())
+def test_every_recipe_can_be_served_in_a_folder_of_its_own_and_has_an_answer_to_anything(name: str) -> None:
+    engine = RegorusEngine(recipe(name))
+    for document in ({}, {"rollout": {"stable": "3", "versions": ["3"], "canary": None}, "unit": None}):
+        assert engine.evaluate(f"{name}/decision", document).fault in (None, Reason.POLICY_UNDEFINED)
 
 
 def test_a_set_is_as_good_as_an_array() -> None:

@@ -14,7 +14,8 @@ from extproc.datapath.policy_input import EVERYTHING, build_input
 from extproc.errors import InvalidInput
 from extproc.resources.policies import read_sources
 from tests.support.decisions import make_rollout
-from tests.support.policies import POLICIES, engine_of, examples
+from tests.support.paths import POLICIES
+from tests.support.policies import engine_of, recipe, recipes
 
 PATH = "routing/decision"
 HTTP = "input.attributes.request.http"
@@ -246,5 +247,5 @@ def test_the_shipped_and_shown_policies_cannot_tell_what_was_left_out(
 
 SERVED = [
     (RegorusEngine(read_sources(POLICIES)), PATH),
-    *((engine_of({"decision.rego": example.text}), f"{example.package}/decision") for example in examples()),
+    *((RegorusEngine(recipe(name)), f"{name}/decision") for name in recipes()),
 ]

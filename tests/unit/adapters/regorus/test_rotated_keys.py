@@ -1,16 +1,14 @@
-"""The guide's policy on tokens: the old key and the new one hold until the old one is gone."""
+"""The recipe for tokens: the old key and the new one hold until the old one is gone."""
 
 from __future__ import annotations
 
 import json
-import re
 
 import jwt
 from cryptography.hazmat.primitives.asymmetric import rsa
 
 from extproc.adapters.regorus.policy import RegorusEngine
-from tests.support.paths import POLICIES
-from tests.support.policies import engine_of
+from tests.support.policies import engine_of, recipe
 
 NOW = 1_700_000_000
 KEYS = {kid: rsa.generate_private_key(public_exponent=65537, key_size=2048) for kid in ("old", "new")}
@@ -18,18 +16,20 @@ KEYS = {kid: rsa.generate_private_key(public_exponent=65537, key_size=2048) for 
 
 def engine(*kids: str) -> RegorusEngine:
     """The policy with these keys, as one load has them."""
-    found = re.search(r"```rego\n(package members\n.*?)```", (POLICIES / "README.md").read_text(), re.DOTALL)
-    assert found is not None
     keys = [{**jwt.algorithms.RSAAlgorithm.to_jwk(KEYS[kid].public_key(), as_dict=True), "kid": kid} for kid in kids]
-    return engine_of({"members.rego": found[1]}, {"issuer": {"keys": json.dumps({"keys": keys})}})
+    return engine_of(recipe("claims").files, {"claims": {"keys": json.dumps({"keys": keys})}})
 
 
 def allows(asked: RegorusEngine, kid: str, now: float = NOW) -> bool:
     claims = {"sub": "ann", "iss": "https://issuer.example", "aud": "models", "exp": NOW + 60}
     token = jwt.encode(claims, KEYS[kid], "RS256", headers={"kid": kid})
     headers = {"authorization": f"Bearer {token}"}
-    document = {"time": int(now * 10**9), "attributes": {"request": {"http": {"headers": headers}}}}
-    return asked.evaluate("members/decision", document).allow
+    document = {
+        "rollout": {"stable": "3"},
+        "time": int(now * 10**9),
+        "attributes": {"request": {"http": {"headers": headers}}},
+    }
+    return asked.evaluate("claims/decision", document).allow
 
 
 def test_a_rotated_key_holds_from_the_load_that_brings_it_and_both_hold_in_the_meantime() -> None:
