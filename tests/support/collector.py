@@ -78,7 +78,8 @@ class Collector(LocalHttpServer):
                 for name, value in {"content-length": "2", **headers}.items():
                     self.send_header(name, value)
                 self.end_headers()
-                self.wfile.write(b"{}")
+                if headers.get("content-length") != "0":
+                    self.wfile.write(b"{}")
 
         super().__init__(Handler, port=port, tls=tls)
 

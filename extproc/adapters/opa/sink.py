@@ -144,7 +144,9 @@ class OpaLogSink:
             chunk = self._packing.pack(self._events[self._next : self._next + most])
             count = chunk.events
             if chunk.body is None:
-                self._refuse("too_large", f"an event has more than {self._options.limit} bytes when it is packed")
+                self._refuse(
+                    "too_large", f"an event has more than {self._options.limit} bytes when it is packed, see {_SIZES}"
+                )
                 return 0
             status = self._run(self._post(chunk.body))
             if 200 <= status < 300:

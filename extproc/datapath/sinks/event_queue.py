@@ -102,8 +102,9 @@ class EventQueue:
         self._batch: list[bytes] = []  # of what is taken, with the plans
         self._told: set[bytes] = set()
         self._bytes_in = self._bytes_out = 0  # each counted by one thread alone, so without a lock
-        self._turned_away = self._lost = 0  # the same
-        self._troubles = Troubles(logger.warning)
+        self._turned_away = self._unmade = self._lost = 0  # the same
+        self._told_drops = 0
+        self._troubles, self._full = Troubles(logger.warning), Troubles(logger.warning)
         self._idle = False
         self._wake = threading.Event()
         self._closing = threading.Event()
@@ -114,7 +115,7 @@ class EventQueue:
     @property
     def drops(self) -> int:
         """Events that were left out."""
-        return self._turned_away + self._lost
+        return self._turned_away + self._unmade + self._lost
 
     def admit(self) -> bool:
         """Whether there is room for one more event; if there is none, one more is dropped."""
@@ -140,7 +141,7 @@ class EventQueue:
 
     def drop(self) -> None:
         """Count an event that was admitted and cannot be made."""
-        self._turned_away += 1
+        self._unmade += 1
 
     def reopen(self) -> None:
         """Have the sink open again what it opened by name, before it takes what comes now."""
@@ -164,6 +165,7 @@ class EventQueue:
                 self._attempt(self._sink.reopen)
                 self._put_back()
             drained = self._drain()
+            self._tell_drops()
             if closing and (drained or not self._pause_before_the_end()):
                 self._lost += len(self._taken) + len(self._queue)
                 self._attempt(self._sink.close)
@@ -213,6 +215,13 @@ class EventQueue:
             if not self._attempt(self._write):
                 return False
         return True
+
+    def _tell_drops(self) -> None:
+        """That decisions found no room since it was last looked, and that they do again."""
+        drops = self._turned_away
+        found = (f"decisions are dropped: more than {self._max_events} events or {self._max_bytes} bytes wait",)
+        self._full.note(f"sink {self.name}, room", *(found if drops > self._told_drops else ()))
+        self._told_drops = drops
 
     def _take(self) -> None:
         size = 0

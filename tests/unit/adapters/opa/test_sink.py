@@ -80,7 +80,7 @@ def test_no_upload_is_over_the_limit_and_all_events_arrive_in_their_order(caplog
         assert numbers(collector)[-2:] == ids(1, 4)
         assert sink.write([event(5)]) == 0
     told, over = caplog.messages
-    assert told.endswith("an event has more than 4096 bytes when it is packed; it is dropped, and others like it")
+    assert "an event has more than 4096 bytes when it is packed, see upload-size-limit-bytes; it is dropped" in told
     assert "well again" in over
 
 
@@ -130,6 +130,16 @@ def test_what_was_taken_before_a_failure_is_not_sent_again(status: int) -> None:
         assert sink.write(events) == 0
         assert sink.write([event(9)]) == 0
     assert numbers(collector) == ids(0, 1, 2, 9)
+
+
+@pytest.mark.parametrize("status", [200, 201, 202, 204])
+def test_whatever_says_well_done_is_well_done(status: int) -> None:
+    with opened(
+        collector := Collector(lambda upload: (status, {"content-length": "0"} if status == 204 else {}))
+    ) as sink:
+        assert sink.write([event(1)]) == 0
+        assert sink.write([event(2)]) == 0
+    assert numbers(collector) == ids(1, 2)
 
 
 def test_what_was_not_answered_for_is_sent_again() -> None:

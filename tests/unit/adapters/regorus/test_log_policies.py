@@ -19,7 +19,7 @@ MASKS = """package system.log
 
 mask contains "/input/secret"
 
-mask contains {"op": "upsert", "path": "/input/name", "value": upper(input.input.name)} if input.input.name
+mask contains {"op": "upsert", "path": "/input/name", "value": data.shown.name} if input.input.name
 
 drop := input.input.drop
 
@@ -30,6 +30,8 @@ twice := 1 if input.input.twice
 twice := 2 if input.input.twice
 mask contains sprintf("/input/%d", [twice])
 """
+
+BOTH = {"log.rego": MASKS, "shown.rego": "package shown\n\nname := upper(input.input.name)\n"}
 
 
 @pytest.fixture
@@ -52,7 +54,7 @@ def test_events_are_masked_dropped_or_as_they_were_and_other_policies_hold_from_
 ) -> None:
     assert not policies.asked
     assert policies.judge([event(secret=1)]) == [event(secret=1)]
-    policies.use(sources_of({"log.rego": MASKS}))
+    policies.use(sources_of(BOTH))
     assert policies.asked
     events = [event(a=10**30), event(secret=1, big=10**30), event(drop=True), event(name="ü"), event(drop="yes")]
     kept, erased, dropped, masked, odd = policies.judge(events * 10)[-5:]
@@ -93,7 +95,7 @@ def test_the_masks_of_the_guide_do_what_it_says(policies: LogPolicies) -> None:
 
 
 def test_an_event_that_cannot_be_judged_is_not_written_and_says_nothing_of_itself(policies: LogPolicies) -> None:
-    policies.use(sources_of({"log.rego": MASKS}))
+    policies.use(sources_of(BOTH))
     failed, well = policies.judge([event(twice="geheim", secret="geheim"), event(secret=1)])
     assert isinstance(failed, MaskError)
     assert "geheim" not in str(failed)
@@ -101,7 +103,7 @@ def test_an_event_that_cannot_be_judged_is_not_written_and_says_nothing_of_itsel
 
 
 def test_halves_of_characters_are_what_opa_makes_of_them(policies: LogPolicies) -> None:
-    policies.use(sources_of({"log.rego": MASKS}))
+    policies.use(sources_of(BOTH))
     odd = b'{"input":{"secret":1,"a":"\\ud800","b":"\\ud83d\\ude00"},"custom":{}}'
     assert of(policies.judge([odd])[0])["input"] == {"a": "\ufffd", "b": "\U0001f600"}
 
@@ -109,21 +111,21 @@ def test_halves_of_characters_are_what_opa_makes_of_them(policies: LogPolicies) 
 def test_an_evaluation_without_an_end_costs_its_event_and_after_some_the_policies_are_not_asked(
     policies: LogPolicies, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    policies.use(sources_of({"log.rego": MASKS}))
+    policies.use(sources_of(BOTH))
     first, hung, last = policies.judge([event(secret=1), event(hang=True), event(secret=2)])
     assert of(hung) == f"the evaluation took more than {LIMIT} s"
     assert of(first)["erased"] == of(last)["erased"] == ["/input/secret"]
     monkeypatch.setattr(log_policies, "MOST_ENDED", 1)
     assert of(policies.judge([event(hang=True)])[0]) == f"the evaluation took more than {LIMIT} s"
     assert str(policies.judge([event(secret=1)])[0]).startswith("the policies are in quarantine")
-    policies.use(sources_of({"log.rego": MASKS}))
+    policies.use(sources_of(BOTH))
     assert of(policies.judge([event(secret=1)])[0])["erased"] == ["/input/secret"]
 
 
 def test_a_process_that_cannot_be_started_is_nobodys_fault(
     policies: LogPolicies, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    policies.use(sources_of({"log.rego": MASKS}))
+    policies.use(sources_of(BOTH))
     monkeypatch.setattr(log_policies.LimitedProcess, "start", lambda self: (_ for _ in ()).throw(EOFError))
     with pytest.raises(OSError, match="cannot be started"):
         policies.judge([event(secret=1)])

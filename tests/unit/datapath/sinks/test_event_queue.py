@@ -96,6 +96,22 @@ def test_a_full_queue_drops_and_counts() -> None:
     assert queue.drops == 26
 
 
+def test_drops_are_told_once_and_so_is_their_end(caplog: pytest.LogCaptureFixture) -> None:
+    sink = Moody()
+    sink.free.clear()
+    queue = queue_before(sink, max_events=2)
+    put(queue, b"in its hands")
+    wait_for(lambda: sink.asked)
+    put(queue, *[b"x"] * 5)
+    sink.free.set()
+    wait_for(lambda: len(caplog.messages) == 1)
+    put(queue, b"y")
+    queue.close(60.0)
+    told, over = caplog.messages
+    assert told.startswith("sink moody, room: decisions are dropped: more than 2 events or ")
+    assert over.startswith("sink moody, room: well again after ")
+
+
 def test_a_queue_is_full_of_a_few_large_events_too() -> None:
     sink = Moody()
     sink.away.set()
