@@ -1,4 +1,4 @@
-"""Reading a file that is there to be read: what is no regular file is none.
+"""Files that are whole: what is read is a regular file, what is written appears at once.
 
 A pipe in its place would be read until somebody writes, and a device may do anything; the process that waits then is
 one that others depend on. Files that a user names on a command line may be pipes, and are read without this.
@@ -9,6 +9,8 @@ from __future__ import annotations
 import errno
 import os
 import stat
+import tempfile
+from contextlib import suppress
 from pathlib import Path
 from typing import Final
 
@@ -64,3 +66,30 @@ def why_not(error: OSError, path: Path) -> str:
         return "its folder is not there; make it first" if missing else "there is no such file"
     way_out = _WAYS_OUT.get(error.errno or 0)
     return (error.strerror or str(error)) + (f"; {way_out}" if way_out else "")
+
+
+def write_whole(file: Path, content: bytes, mode: int = 0o644) -> None:
+    """Put a file in the place of what is there in one rename: nobody, and no crash, sees a part of it.
+
+    Its bits are those of ``mode`` that the one before has too, and its group is the same. Raises ``OSError``.
+    """
+    group = None
+    with suppress(FileNotFoundError):
+        before = file.stat()
+        if stat.S_ISREG(before.st_mode):
+            mode &= before.st_mode
+            group = before.st_gid
+    descriptor, name = tempfile.mkstemp(dir=file.parent, prefix=f".{file.name}.")
+    try:
+        with os.fdopen(descriptor, "wb") as stream:
+            stream.write(content)
+            stream.flush()
+            os.fsync(stream.fileno())
+            if group is not None:
+                with suppress(PermissionError):  # a group that we are not in; it then reads nothing
+                    os.fchown(stream.fileno(), -1, group)
+            os.fchmod(stream.fileno(), mode)
+        Path(name).replace(file)
+    except BaseException:
+        Path(name).unlink(missing_ok=True)
+        raise

@@ -11,6 +11,7 @@ import orjson
 from extproc.adapters.regorus.capabilities import offered
 from extproc.adapters.regorus.policy import RegorusEngine
 from extproc.cli.output import output_option, print_json, print_notes
+from extproc.cli.policy_build import build
 from extproc.cli.policy_eval import evaluate
 from extproc.cli.policy_tests import test
 from extproc.control.policy import RULE
@@ -111,5 +112,6 @@ def capabilities(output: str) -> None:
         click.echo(orjson.dumps(found, option=orjson.OPT_INDENT_2))
 
 
+policy.add_command(build)
 policy.add_command(test)
 policy.add_command(evaluate)

@@ -3,10 +3,7 @@
 from __future__ import annotations
 
 import hashlib
-import os
 import re
-import stat
-import tempfile
 from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
 from contextlib import suppress
 from pathlib import Path
@@ -23,7 +20,7 @@ from extproc.envoy.render import (
     upstream_cluster,
 )
 from extproc.errors import Unreachable
-from extproc.files import NotRegular, read_head, read_regular, why_not
+from extproc.files import NotRegular, read_head, read_regular, why_not, write_whole
 from extproc.snapshot.model import CompiledRollout
 
 ROUTES_FILE: Final = "rds.json"
@@ -67,8 +64,8 @@ def write_envoy_dir(
         if before == routes and clusters_before and all(known.get(each["name"]) == each for each in clusters):
             return False
         kept = _still_named(told, _parse(before), {cluster["name"] for cluster in clusters})
-        _replace(clusters_file, _discovery([*clusters, *kept]), _FOR_ALL)
-        _replace(routes_file, routes, _FOR_THE_GROUP)
+        write_whole(clusters_file, _discovery([*clusters, *kept]), _FOR_ALL)
+        write_whole(routes_file, routes, _FOR_THE_GROUP)
     except OSError as error:
         message = f"Envoy's files cannot be written there: {why_not(error, directory)}"
         raise Unreachable.of("envoy_dir_unwritable", message, file=str(directory)) from error
@@ -162,29 +159,3 @@ def _clusters_named(document: Any) -> Iterator[str]:
             unseen.extend(node.values())
         elif isinstance(node, list):
             unseen.extend(node)
-
-
-def _replace(file: Path, content: bytes, mode: int) -> None:
-    """Swap the file in one rename, which is what Envoy watches for.
-
-    Its bits are those of ``mode`` that the one before has too, and its group is the same.
-    """
-    group = None
-    with suppress(FileNotFoundError):
-        before = file.stat()
-        if stat.S_ISREG(before.st_mode):
-            mode &= before.st_mode
-            group = before.st_gid
-    descriptor, name = tempfile.mkstemp(dir=file.parent, prefix=f".{file.name}.")
-    try:
-        with os.fdopen(descriptor, "wb") as stream:
-            stream.write(content)
-            stream.flush()
-            if group is not None:
-                with suppress(PermissionError):  # a group that we are not in; it then reads nothing
-                    os.fchown(stream.fileno(), -1, group)
-            os.fchmod(stream.fileno(), mode)
-        Path(name).replace(file)
-    except BaseException:
-        Path(name).unlink(missing_ok=True)
-        raise

@@ -1,7 +1,8 @@
-"""A folder of policies as it is read from disk: Rego text and data, small enough to travel by pipe to the workers.
+"""Policies as they are read from disk: Rego text and data, small enough to travel by pipe to the workers.
 
-The layout is that of an OPA bundle: every ``*.rego`` is a module, every ``data.json``, ``data.yaml`` or ``data.yml``
-is mounted under ``data`` at the path of its folder. ``*_test.rego`` is left out: tests are run, not served.
+They are in a folder or in an OPA bundle, which is such a folder in one file. Every ``*.rego`` is a module, every
+``data.json``, ``data.yaml`` or ``data.yml`` is mounted under ``data`` at the path of its folder. ``*_test.rego`` is
+left out: tests are run, not served.
 """
 
 from __future__ import annotations
@@ -9,20 +10,32 @@ from __future__ import annotations
 import hashlib
 import json
 import os
-from collections.abc import Mapping
-from dataclasses import dataclass, field
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field, replace
 from pathlib import Path
-from typing import Any, Final, Self
+from typing import Any, Final, Protocol, Self
 
 from extproc.errors import Fault, InvalidInput
-from extproc.files import why_not
+from extproc.files import read_regular, why_not
+from extproc.resources.bundles import (
+    MANIFEST,
+    SIGNATURES,
+    Manifest,
+    check_kind,
+    outside,
+    overlap,
+    read_manifest,
+    unpack,
+)
 from extproc.resources.file_names import is_unicode
-from extproc.resources.folders import FolderListing, list_folder
-from extproc.resources.marked_yaml import DATA, read_documents
+from extproc.resources.folders import FolderListing, Stamp, list_folder
+from extproc.resources.policy_data import merge, parse_data
 
 MAX_FILES: Final = 1_000
 MAX_FILE_BYTES: Final = 1_048_576
 MAX_TOTAL_BYTES: Final = 8 * MAX_FILE_BYTES
+
+_NOTHING: Final = "there is no such folder or bundle; name a folder with .rego files, or a bundle.tar.gz"
 
 TEST_SUFFIX: Final = "_test.rego"
 _DATA_FILES: Final = frozenset({"data.json", "data.yaml", "data.yml"})
@@ -59,63 +72,212 @@ class PolicySources:
         return cls(document["files"], document["data"], document["revision"], origins)
 
 
-def list_policies(directory: str | Path, *, tests: bool = False) -> FolderListing:
-    """The policy and data files of ``directory``; with ``tests`` the ``*_test.rego`` files too."""
+class Trust(Protocol):
+    """Whose signatures are believed."""
 
-    def wanted(name: str) -> bool:
-        return name in _DATA_FILES or (name.endswith(".rego") and (tests or not name.endswith(TEST_SUFFIX)))
-
-    return list_folder(directory, wanted)
+    def check(self, contents: Mapping[str, bytes], where: str) -> None:
+        """See that the files of the bundle at ``where`` are those that were signed. Raises ``InvalidInput``."""
 
 
-def read_sources(directory: str | Path, *, tests: bool = False, empty: bool = False) -> PolicySources:
-    """Read every policy and data file under ``directory``; with ``tests`` the ``*_test.rego`` files too.
+def list_policies(place: str | Path, *, tests: bool = False) -> FolderListing:
+    """The policy and data files of a folder, with ``tests`` the ``*_test.rego`` files too; or the file of a bundle."""
+    root = Path(place)
 
-    With ``empty`` a folder may have no policy: one that nobody has put a rule into yet.
+    beside = {root} if _is_file(root) else {root / MANIFEST, root / SIGNATURES}
+    stamps = {str(path): _stamp(path) for path in sorted(beside) if _is_file(path)}
+    if root in beside:
+        return FolderListing(stamps, {}, {})
+    listing = list_folder(root, lambda name: _wanted(name, tests))
+    return replace(listing, files={**listing.files, **stamps})
+
+
+def read_sources(
+    place: str | Path, *, tests: bool = False, empty: bool = False, trust: Trust | None = None
+) -> PolicySources:
+    """Read every policy and data file of a folder or a bundle; with ``tests`` the ``*_test.rego`` files too.
+
+    With ``empty`` there may be no policy: a folder that nobody has put a rule into yet. With ``trust`` it has to be
+    signed, or not, as that says; without it signatures are not looked at.
 
     Which files there are is for ``list_folder`` to say, as it is for documents.
 
     Raises:
-        InvalidInput: with all faults at once: ``policies_missing`` (no such folder), ``policies_empty`` (no module in
+        InvalidInput: with all faults at once: ``policies_missing`` (there is nothing), ``policies_empty`` (no module in
             it), ``policies_too_large``, ``policy_unreadable``, ``policy_encoding``, ``policy_data_invalid``,
-            ``policy_data_conflict``, ``file_name`` (one that is not UTF-8).
+            ``policy_data_conflict``, ``file_name`` (one that is not UTF-8); of a bundle ``bundle_roots``, and what
+            ``unpack`` and ``trust`` raise.
     """
-    sources, faults = read_what_can_be_read(directory, tests=tests, empty=empty)
+    sources, faults = read_what_can_be_read(place, tests=tests, empty=empty, trust=trust)
     if faults:
         raise InvalidInput(faults)
     return sources
 
 
 def read_what_can_be_read(
-    directory: str | Path, *, tests: bool = False, empty: bool = False
+    place: str | Path, *, tests: bool = False, empty: bool = False, trust: Trust | None = None
 ) -> tuple[PolicySources, list[Fault]]:
     """As ``read_sources``, but what is wrong beside what could be read, which can then be checked, too.
 
     Raises:
-        InvalidInput: ``policies_missing``.
+        InvalidInput: ``policies_missing``, and what is wrong with a bundle as a whole.
     """
-    root = Path(directory)
-    if not os.path.isdir(root):  # noqa: PTH112 - Path.is_dir raises where a parent may not be entered
-        raise InvalidInput.of("policies_missing", "there is no such folder; name one with .rego files", file=str(root))
+    part = _read_part(Path(place), tests=tests, trust=trust)
+    return part.sources, part.faults if empty else [*part.faults, *part.missing(str(place))]
+
+
+def read_contents(place: Path) -> dict[str, bytes]:
+    """The policy and data files of a folder or a bundle as they are, without tests. Raises as ``read_sources``."""
+    if _is_file(place):
+        return {name: content for name, content in unpack(place).contents.items() if _wanted(_base(name), False)}
+    listing = list_folder(place, lambda name: _wanted(name, False))
+    return {Path(file).relative_to(place).as_posix(): _content(Path(file)) for file in listing.files}
+
+
+def read_several(places: Sequence[Path], *, empty: bool = False, trust: Trust | None = None) -> PolicySources:
+    """The policies and data of several folders and bundles as one; each file is called by its place, too.
+
+    Raises:
+        InvalidInput: as ``read_sources``; ``bundle_roots_overlap`` where two of them give the same;
+            ``bundle_name_taken``.
+    """
+    if len(places) == 1:
+        return read_sources(places[0], empty=empty, trust=trust)
+    parts = {name_of(place): _read_part(place, tests=False, trust=trust) for place in places}
+    if len(parts) != len(places):
+        raise InvalidInput.of("bundle_name_taken", "two of them are called alike; rename one", field="--policies")
+    faults = [
+        replace(fault, file=fault.file and f"{name}/{fault.file}")
+        for name, part in parts.items()
+        for fault in part.faults
+    ]
+    clash = overlap([root for part in parts.values() for root in part.manifest.owned])
+    if clash is not None:
+        names = dict.fromkeys(name for name, part in parts.items() if {*part.manifest.owned} & {*clash})
+        message = (
+            f"{' and '.join(names)} both give data.{clash[1].replace('/', '.')}".rstrip(".")
+            + f"; name in the {MANIFEST} of each the roots that are its own"
+        )
+        faults.append(Fault("bundle_roots_overlap", message))
+    data: dict[str, Any] = {}
+    for part in parts.values():
+        clashes = merge(data, (), part.sources.data)
+        assert clash is not None or clashes is None or part.faults
+    if not (empty or faults or any(part.sources.files for part in parts.values())):
+        faults.append(Fault("policies_empty", "there is no .rego file in any of them", file=", ".join(parts)))
+    if faults:
+        raise InvalidInput(faults)
+    return PolicySources(
+        {f"{name}/{file}": text for name, part in parts.items() for file, text in part.sources.files.items()},
+        data,
+        ",".join(f"{name}={part.sources.revision}" for name, part in parts.items()),
+        {path: f"{name}/{file}" for name, part in parts.items() for path, file in part.sources.data_files.items()},
+    )
+
+
+def name_of(place: Path) -> str:
+    """What a folder or a bundle is called beside others."""
+    return place.name.removesuffix(".gz").removesuffix(".tar").removesuffix(".tgz")
+
+
+@dataclass(frozen=True, slots=True)
+class _Part:
+    """What one place gives."""
+
+    sources: PolicySources
+    manifest: Manifest
+    faults: list[Fault]
+
+    def missing(self, where: str) -> list[Fault]:
+        if self.sources.files or self.faults:
+            return []
+        return [Fault("policies_empty", "it has no .rego file", file=where)]
+
+
+def _read_part(root: Path, *, tests: bool, trust: Trust | None) -> _Part:
+    if not (_is_file(root) or os.path.isdir(root)):  # noqa: PTH112 - Path.is_dir raises where a parent may not be entered
+        raise InvalidInput.of("policies_missing", _NOTHING, file=str(root))
     reader = _Reader(root)
+    manifest = _read_archive(reader, tests, trust) if _is_file(root) else _read_folder(reader, root, tests, trust)
+    sources = PolicySources(reader.files, reader.data, reader.revision(), reader.data_files)
+    if manifest is None:
+        return _Part(sources, Manifest(), reader.faults)
+    strays = outside(sources.files, sources.data, manifest.owned)
+    named = replace(sources, revision=manifest.revision or sources.revision)
+    return _Part(named, manifest, [*reader.faults, *strays])
+
+
+def _read_archive(reader: _Reader, tests: bool, trust: Trust | None) -> Manifest:
+    bundle = unpack(reader.root)
+    if trust is not None:
+        trust.check(bundle.contents, str(reader.root))
+    for name, content in sorted(bundle.contents.items()):
+        if _wanted(_base(name), tests):
+            reader.take(name, content)
+        if reader.full:
+            break
+    return bundle.manifest
+
+
+def _read_folder(reader: _Reader, root: Path, tests: bool, trust: Trust | None) -> Manifest | None:
+    """What is read of a folder; its manifest, if that makes it a bundle that is unpacked."""
     listing = list_policies(root, tests=tests)
     for place, why in listing.unreadable.items():
         reader.faults.append(Fault("policy_unreadable", str(why), file=place))
     for file in listing.files:
         path = Path(file)
-        reader.take(path.relative_to(root).as_posix(), path)
+        if path.name not in (MANIFEST, SIGNATURES):
+            reader.read(path.relative_to(root).as_posix(), path)
         if reader.full:
             break
-    if not (reader.files or reader.faults or empty):
-        reader.faults.append(Fault("policies_empty", "the folder has no .rego file", file=str(root)))
-    return PolicySources(reader.files, reader.data, reader.revision(), reader.data_files), reader.faults
+    if trust is not None:
+        trust.check(_all_files(root), str(root))
+    if not _is_file(root / MANIFEST):
+        return None
+    manifest = read_manifest(_content(root / MANIFEST), str(root))
+    check_kind([path.name for path in root.iterdir()] + list(reader.files), manifest, str(root))
+    return manifest
+
+
+def _all_files(root: Path) -> dict[str, bytes]:
+    """Every file of an unpacked bundle, of which a signature tells."""
+    listed = [Path(file) for file in list_folder(root, lambda name: True).files]
+    listed += [path for path in (root / MANIFEST, root / SIGNATURES) if _is_file(path)]
+    return {path.relative_to(root).as_posix(): _content(path) for path in listed}
+
+
+def _content(path: Path) -> bytes:
+    try:
+        return read_regular(path, MAX_TOTAL_BYTES)
+    except OSError as error:
+        message = f"cannot be read: {why_not(error, path)}"
+        raise InvalidInput.of("policy_unreadable", message, file=str(path)) from None
+
+
+def _base(name: str) -> str:
+    return name.rpartition("/")[2]
+
+
+def _wanted(name: str, tests: bool) -> bool:
+    return name in _DATA_FILES or (name.endswith(".rego") and (tests or not name.endswith(TEST_SUFFIX)))
+
+
+def _is_file(path: Path) -> bool:
+    return os.path.isfile(path)  # noqa: PTH113 - Path.is_file raises where a parent may not be entered
+
+
+def _stamp(path: Path) -> Stamp:
+    try:
+        found = path.stat()
+    except OSError:  # gone in between
+        return Stamp(str(path), 0, 0, 0, 0)
+    return Stamp(os.path.realpath(path), found.st_ino, found.st_mtime_ns, found.st_ctime_ns, found.st_size)
 
 
 class _Reader:
     """Collects files, data and faults."""
 
     def __init__(self, root: Path) -> None:
-        self._root = root
+        self.root = root
         self._contents: dict[str, bytes] = {}
         self._bytes = 0
         self.files: dict[str, str] = {}
@@ -124,25 +286,38 @@ class _Reader:
         self.faults: list[Fault] = []
         self.full = False
 
-    def take(self, name: str, path: Path) -> None:
-        """Read one file."""
+    def read(self, name: str, path: Path) -> None:
+        """Take a file from disk."""
         if not is_unicode(name):
             self.faults.append(Fault("file_name", "the name of the file is not UTF-8", file=str(path)))
             return
-        text = self._read(name, path)
+        try:
+            with path.open("rb") as file:
+                content = file.read(MAX_FILE_BYTES + 1)
+        except OSError as error:
+            self.faults.append(Fault("policy_unreadable", f"cannot be read: {why_not(error, path)}", file=str(path)))
+            return
+        self.take(name, content)
+
+    def take(self, name: str, content: bytes) -> None:
+        """Take a file by its content."""
+        if not is_unicode(name):
+            self.faults.append(Fault("file_name", f"the name {name!r} is not UTF-8", file=str(self.root)))
+            return
+        text = self._text(name, content)
         if text is None:
             return
-        if path.name not in _DATA_FILES:
+        where, base = tuple(name.split("/")[:-1]), _base(name)
+        if base not in _DATA_FILES:
             self.files[name] = text
             return
-        where = tuple(Path(name).parts[:-1])
         try:
-            document = parse_data(text, path.suffix)
+            document = parse_data(text, Path(base).suffix)
         except ValueError as error:
             line = getattr(error, "line", None)
             self.faults.append(Fault("policy_data_invalid", str(error), file=name, line=line))
             return
-        clash = _merge(self.data, where, document)
+        clash = merge(self.data, where, document)
         if clash is not None:
             dotted = ".".join(clash) or "data"
             self.faults.append(
@@ -159,18 +334,12 @@ class _Reader:
             digest.update(content)
         return digest.hexdigest()[:12]
 
-    def _read(self, name: str, path: Path) -> str | None:
+    def _text(self, name: str, content: bytes) -> str | None:
         if len(self._contents) >= MAX_FILES:
             self._stop(f"more than {MAX_FILES} policy files")
             return None
-        try:
-            with path.open("rb") as file:
-                content = file.read(MAX_FILE_BYTES + 1)
-        except OSError as error:
-            self.faults.append(Fault("policy_unreadable", f"cannot be read: {why_not(error, path)}", file=str(path)))
-            return None
         if len(content) > MAX_FILE_BYTES:
-            self.faults.append(Fault("policies_too_large", f"more than {MAX_FILE_BYTES} bytes", file=str(path)))
+            self.faults.append(Fault("policies_too_large", f"more than {MAX_FILE_BYTES} bytes", file=name))
             return None
         self._bytes += len(content)
         if self._bytes > MAX_TOTAL_BYTES:
@@ -186,81 +355,5 @@ class _Reader:
         return text.removeprefix("\ufeff")
 
     def _stop(self, message: str) -> None:
-        self.faults.append(Fault("policies_too_large", message, file=str(self._root)))
+        self.faults.append(Fault("policies_too_large", message, file=str(self.root)))
         self.full = True
-
-
-class DataError(ValueError):
-    """A data file that is not JSON data; ``line`` counts from 1."""
-
-    def __init__(self, message: str, line: int | None = None) -> None:
-        super().__init__(message)
-        self.line = line
-
-
-def parse_data(text: str, suffix: str) -> dict[str, Any]:
-    """The object in a data file. ``suffix`` is ``.json``, ``.yaml`` or ``.yml``.
-
-    Raises:
-        DataError: it does not parse, is no object, names a key twice, or holds what JSON has no word for. What OPA
-            refuses is refused, and what it reads is read as it does (but for keys that come twice, second documents,
-            and tags of other types than JSON's, which it takes without a word).
-    """
-    try:
-        document = _parse_json(text) if suffix == ".json" else _parse_yaml(text)
-        # What JSON cannot say (a NaN, a lone surrogate) would come to grief in the engine.
-        json.dumps(document, allow_nan=False, ensure_ascii=False).encode()
-    except json.JSONDecodeError as error:
-        raise DataError(f"not JSON: {error.msg}", error.lineno) from None
-    except UnicodeEncodeError as error:
-        raise DataError(f"not text: {str(error).splitlines()[0]}") from None
-    except RecursionError:
-        raise DataError("nested too deeply") from None
-    except DataError:
-        raise
-    except (TypeError, ValueError) as error:
-        raise DataError(str(error)) from None
-    if not isinstance(document, dict):
-        raise DataError('a data file holds one object: give what is in it a name, {"name": ...}', 1)
-    return document
-
-
-def _parse_json(text: str) -> Any:
-    def unique(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
-        found: dict[str, Any] = {}
-        for key, value in pairs:
-            if key in found:
-                raise DataError(f"the key {key!r} comes twice")
-            found[key] = value
-        return found
-
-    return json.loads(text, object_pairs_hook=unique)
-
-
-def _parse_yaml(text: str) -> Any:
-    documents, ending = read_documents(text, dialect=DATA)
-    faults = [*(fault for document in documents for fault in document.faults), *ending]
-    if faults:
-        raise DataError(faults[0].message, faults[0].line)
-    if len(documents) > 1:
-        raise DataError("a data file holds one document", documents[1].node.line)
-    return documents[0].node.value if documents else None
-
-
-def _merge(data: dict[str, Any], where: tuple[str, ...], document: Mapping[str, Any]) -> tuple[str, ...] | None:
-    """Mount ``document`` at ``where``; the first path that two files give, or None."""
-    target = data
-    for depth, part in enumerate(where):
-        target = target.setdefault(part, {})
-        if not isinstance(target, dict):
-            return where[: depth + 1]
-    for key, value in document.items():
-        if key not in target:
-            target[key] = value
-        elif isinstance(value, dict) and isinstance(target[key], dict):
-            clash = _merge(target[key], (), value)
-            if clash is not None:
-                return (*where, key, *clash)
-        else:
-            return (*where, key)
-    return None

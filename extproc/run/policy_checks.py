@@ -151,6 +151,8 @@ def undefined_answers(engine: RegorusEngine) -> Iterator[Fault]:
 
 def unread_files(directory: Path, sources: PolicySources) -> Iterator[Fault]:
     """Notes on files that look like data and are not read: ``policy_data_unread``."""
+    if directory.is_file():
+        return
     listing = list_folder(directory, lambda name: name.endswith((".json", ".yaml", ".yml")))
     read = set(sources.data_files.values())
     for file in listing.files:
@@ -166,7 +168,9 @@ def opa_faults(directory: Path) -> list[Fault]:
     Raises:
         Unreachable: ``opa_missing``, there is none in PATH, or it does not answer.
     """
-    done = run_opa(["check", "--format", "json", directory], field="--opa")
+    done = run_opa(
+        ["check", "--format", "json", *(["--bundle"] if directory.is_file() else []), directory], field="--opa"
+    )
     try:
         found = json.loads(done.stderr or done.stdout or b"{}").get("errors", []) if done.returncode else []
     except ValueError as error:

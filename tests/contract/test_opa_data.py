@@ -9,7 +9,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from extproc.resources.policies import DataError, parse_data
+from extproc.resources.policy_data import DataError, parse_data
 from tests.systems.opa import opa
 
 PLAIN = """

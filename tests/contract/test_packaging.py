@@ -108,7 +108,7 @@ NEEDS_AN_EXTRA = (
     "extproc/adapters/opa/",
     "extproc/adapters/prometheus/metrics.py",  # and not what documents say to it, which every process reads
     "extproc/adapters/redis/",
-    "extproc/adapters/regorus/builtins/jose.py",  # which is imported by a policy that asks for it
+    "extproc/adapters/rego/",  # which is imported by a policy or a bundle that asks for it
 )
 
 

@@ -74,13 +74,8 @@ def distributions(module: str) -> set[str]:
 
 
 PACKAGE = ROOT / "extproc"
-SYSTEMS = {extra: f"adapters/{extra}" for extra in sorted(EXTRAS) if (PACKAGE / "adapters" / extra).is_dir()} | {
-    "rego": "adapters/regorus/builtins/jose.py"
-}
-"""Whose adapters import what comes with the extra of their folder's name; those of the others do with the base.
-
-A module of its own has what needs an extra of an adapter that needs none otherwise.
-"""
+SYSTEMS = {extra: f"adapters/{extra}" for extra in sorted(EXTRAS) if (PACKAGE / "adapters" / extra).is_dir()}
+"""Whose adapters import what comes with the extra of their folder's name; those of the others do with the base."""
 
 
 def code(place: str) -> list[Path]:

@@ -251,16 +251,11 @@ def test_nobody_listens_for_others_but_the_one_listener() -> None:
     assert {module for module in found if not within(module, *ours("net"))} == set(MAY_LISTEN)
 
 
-PLACES_OF_EXTRAS = {"rego": "adapters.regorus.builtins.jose"}
-"""Extras that are for a module of an adapter whose system needs none, in place of the folder of their name."""
-
-
 def brought(module: str) -> set[str]:
     """The packages that ``module`` may import: the base's, in a system's folder of adapters its extra's too."""
     project = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]
     extras = project["optional-dependencies"]
-    places = {extra: PLACES_OF_EXTRAS.get(extra, f"adapters.{extra}") for extra in extras}
-    system = next((extra for extra, place in places.items() if within(module, *ours(place))), None)
+    system = next((extra for extra in extras if within(module, *ours(f"adapters.{extra}"))), None)
     requirements = [*project["dependencies"], *(extras[system] if system else [])]
     return {re.split(r"[<>=~!\[]", requirement)[0] for requirement in requirements}
 

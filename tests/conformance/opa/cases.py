@@ -11,7 +11,7 @@ from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any, Final, NamedTuple
 
-from extproc.resources.policies import parse_data
+from extproc.resources.policy_data import parse_data
 from tests.support.paths import ROOT
 from tests.support.process import found
 

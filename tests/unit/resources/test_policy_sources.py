@@ -14,7 +14,8 @@ from hypothesis import strategies as st
 
 from extproc.errors import InvalidInput
 from extproc.resources import policies
-from extproc.resources.policies import DataError, PolicySources, parse_data, read_sources
+from extproc.resources.policies import PolicySources, read_sources
+from extproc.resources.policy_data import DataError, parse_data
 
 RULE = "package routing\n\ndecision := {}\n"
 

@@ -22,7 +22,7 @@ MAX_CHARACTERS: Final = 262_144
 MAX_DEPTH: Final = 100
 """Of what nests in a token. The engine reads 128."""
 
-JOSE: Final = "extproc.adapters.regorus.builtins.jose"
+JOSE: Final = "extproc.adapters.rego.jose"
 
 _LONE_SURROGATE: Final = re.compile("[\ud800-\udfff]")
 _BASE64: Final = re.compile(r"[A-Za-z0-9_-]*={0,2}")

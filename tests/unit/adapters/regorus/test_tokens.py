@@ -13,7 +13,7 @@ import pytest
 from cryptography.hazmat.primitives.asymmetric import rsa
 from cryptography.hazmat.primitives.serialization import Encoding, PublicFormat
 
-from extproc.adapters.regorus.builtins import jose
+from extproc.adapters.rego import jose
 from extproc.adapters.regorus.policy import RegorusEngine, check_here
 from extproc.datapath.verdict_cache import VerdictCache
 from tests.support.policies import engine_of, sources_of

@@ -1,0 +1,1 @@
+"""What policies need of the extra ``rego``: keys, signatures and certificates."""
