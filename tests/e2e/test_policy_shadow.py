@@ -17,7 +17,7 @@ from tests.support.process import wait_for
 
 pytestmark = pytest.mark.e2e
 
-RATE = 100.0
+RATE = 50.0
 PINS = 'package routing\n\ndefault decision := {"allow": true, "version": "4"}\n'
 ODD_TO_STABLE = f"""{PINS}
 decision := {{"allow": true, "version": "3"}} if endswith(input.attributes.request.http.headers["x-user-id"], "1")

@@ -120,6 +120,7 @@ class PolicyShadowKeeper:
         )
         self._running = False
         self._heard_at = time.monotonic()
+        self._had_waited = 0.0
         self._known: Collection[str] | None = None
         self._changes = msgspec.Raw(b"[]")
         self._revision: str | None = None
@@ -148,13 +149,14 @@ class PolicyShadowKeeper:
             asleep = time.monotonic()
             await asyncio.sleep(CHECK_SECONDS)
             if time.monotonic() - asleep > 4 * CHECK_SECONDS:
-                self._heard_at = time.monotonic()  # it is this process that was held up: what was said is still unread
-            self._check()
+                self._hear()  # it is this process that was held up: what was said is still unread
+            self.check()
 
-    def _check(self) -> None:
-        pid, silent = self._process.pid, time.monotonic() - self._heard_at
-        if pid is not None and silent > self._settings.hang_limit and silent > self._patience(pid):
-            self._heard_at = time.monotonic()
+    def check(self) -> None:
+        """Replace it if it hangs, and tell it what is another now."""
+        pid = self._process.pid
+        if pid is not None and self._hangs(pid):
+            self._hear()
             self._warn(f"the {NAME} hangs: it is replaced")
             self._process.replace()
         self._tell_masks()
@@ -167,11 +169,20 @@ class PolicyShadowKeeper:
         if served is not self._masked_by and self._process.send(MaskByPolicies(served)):
             self._masked_by = served
 
-    def _patience(self, pid: int) -> float:
-        """Seconds of silence that it is given: it stands behind the workers in the queue, unless it was stopped."""
-        if self._revision is None:
-            return self._settings.start_timeout
-        return 0.0 if process_state(pid).stopped else PATIENCE * self._settings.hang_limit
+    def _hear(self) -> None:
+        """Something was heard of it: its silence begins anew."""
+        pid = self._process.pid
+        self._heard_at = time.monotonic()
+        self._had_waited = process_state(pid).waited_seconds if pid is not None else 0.0
+
+    def _hangs(self, pid: int) -> bool:
+        """Whether it was silent for too long. In the queue for a processor, behind all workers, it says nothing."""
+        limit = self._settings.hang_limit if self.up else self._settings.start_timeout
+        silent = time.monotonic() - self._heard_at
+        if silent <= limit:
+            return False
+        state = process_state(pid)
+        return state.stopped or silent - (state.waited_seconds - self._had_waited) > PATIENCE * limit
 
     async def stop(self) -> None:
         """End it: gently, and then not."""
@@ -191,14 +202,15 @@ class PolicyShadowKeeper:
             self._process.send(SwapPolicies(sources.body))
 
     def _began(self) -> None:
-        self._heard_at, self._known = time.monotonic(), None
+        self._hear()
+        self._known = None
         assert self._policies.body is not None
         self._process.send(StartPolicyShadow(self._plan.config, self._policies.body, self._policies.quarantined))
         self._masked_by = None
         self._tell_masks()
 
     def _received(self, life: str, message: FromPolicyShadow) -> None:
-        self._heard_at = time.monotonic()
+        self._hear()
         match message:
             case PolicyShadowState():
                 self._revision, self._changes = message.policy_revision, message.changes
