@@ -21,6 +21,7 @@ from extproc.run.opa import not_answering, run_opa
 from extproc.run.policy_checks import (
     default_missing,
     invalid_answers,
+    missing_features,
     missing_rules,
     misspelt_reads,
     opa_faults,
@@ -57,9 +58,9 @@ def check(directory: Path, rollouts: Path | None, opa: bool, output: str) -> Non
     All that is called decision is tried as before it is served, and what it reads is compared with the schema of its
     input. Rules that can deny are named: their errors are denials unless a document says onError: stable. What is
     right and easily overlooked is noted on stderr: a rule that no decision leads to, a default that never applies, a
-    decision without a value for a plain request, a file that looks like data and is not read, a folder without the rule
-    that is asked unless a document names another one. With documents it is wrong where one asks a rule that no file
-    gives.
+    decision without a value for a plain request, a file that looks like data and is not read, data that nothing gives,
+    a folder without the rule that is asked unless a document names another one. With documents it is wrong where one
+    asks a rule that no file gives, and noted where its policy reads a feature that it does not ask for.
     """
     sources = checked_policies(directory)
     engine = RegorusEngine(sources)
@@ -70,7 +71,7 @@ def check(directory: Path, rollouts: Path | None, opa: bool, output: str) -> Non
     if faults:
         raise InvalidInput(faults)
     noted = [*engine.notes(), *undefined_answers(engine), *unread_files(directory, sources)]
-    noted += default_missing(engine) if rollouts is None else []
+    noted += default_missing(engine) if rollouts is None else missing_features(engine, rollouts)
     can_deny = [path for path in engine.decisions() if path != RULE and engine.can_deny(path)]
     if output == "json":
         listed = sorted(sources.files)

@@ -112,6 +112,22 @@ def missing_rules(engine: RegorusEngine, rollouts: Path) -> Iterator[Fault]:
             yield Fault("policy_rule_missing", message, document.file, document.line_at(at), dotted(at))
 
 
+def missing_features(engine: RegorusEngine, rollouts: Path) -> Iterator[Fault]:
+    """Notes on features that a rule reads and that a document which asks it does not: ``policy_feature_missing``.
+
+    Raises:
+        InvalidInput: as ``load_valid``.
+    """
+    for document in of_kind(load_valid([rollouts]), Rollout):
+        policy, features = document.resource.spec.policy, document.resource.spec.features
+        asked = features.names if features is not None else ()
+        for read, file, line in engine.places(policy.path) if policy is not None else ():
+            if read[:1] == ("features",) and len(read) > 1 and read[1] not in asked:
+                key = document.resource.key
+                message = f"{key} asks for no feature {read[1]} (spec.features), so that it never is there"
+                yield Fault("policy_feature_missing", f"{message}{did_you_mean(read[1], asked)}", file, line)
+
+
 def default_missing(engine: RegorusEngine) -> Iterator[Fault]:
     """A note where no file gives the rule that is asked unless a document names another: ``policy_rule_missing``."""
     asked = PolicySpec().path

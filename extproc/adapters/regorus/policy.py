@@ -17,6 +17,7 @@ import sys
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import suppress
 from functools import lru_cache, partial
+from itertools import chain
 from pathlib import Path as FilePath
 from typing import Any, Final
 
@@ -24,7 +25,6 @@ import orjson
 import regorus
 
 import extproc
-from extproc.adapters.regorus.builtins.guarded import GUARDED
 from extproc.adapters.regorus.builtins.table import BUILTINS
 from extproc.adapters.regorus.differences import DIFFERING, builtin_differs, differing
 from extproc.adapters.regorus.engines import (
@@ -40,6 +40,7 @@ from extproc.adapters.regorus.engines import (
 from extproc.adapters.regorus.guards import can_throw, first_form, second_form
 from extproc.adapters.regorus.hosting import calls_of_ours, not_installed
 from extproc.adapters.regorus.newer_syntax import in_older_syntax
+from extproc.adapters.regorus.references import ARGUMENTS, missing_data, wrong_arguments
 from extproc.adapters.regorus.rego_ast import (
     Module,
     Path,
@@ -134,8 +135,8 @@ class RegorusEngine:
             yield name, module.file, line
 
     def notes(self) -> Iterator[Fault]:
-        """What is right and easily overlooked, as ``unused`` says."""
-        return unused(self._modules)
+        """What is right and easily overlooked, as ``unused`` and ``missing_data`` say."""
+        return chain(unused(self._modules), missing_data(self._modules, self._data))
 
     def place(self, path: str) -> tuple[str | None, int | None]:
         """The file and the line at which the rule at ``path``, or the first below it, begins; None for neither."""
@@ -213,8 +214,9 @@ def check_sources(sources: PolicySources, cpu_seconds: int = CHECK_CPU_SECONDS) 
 
     Codes: ``policy_syntax``, ``policy_compile``, ``policy_builtin_missing``, ``policy_builtin_forbidden``,
     ``policy_builtin_differs``, ``policy_construct_differs``, ``policy_function_unknown``, ``policy_name_unknown``,
-    ``policy_recursion``, ``policy_data_conflict``, ``policy_rule_conflict``, ``policy_default``; and
-    ``policy_too_slow`` when that took over ``cpu_seconds``, ``policy_too_complex`` when the engine did not survive.
+    ``policy_arguments``, ``policy_recursion``, ``policy_data_conflict``, ``policy_rule_conflict``,
+    ``policy_default``; and ``policy_too_slow`` when that took over ``cpu_seconds``, ``policy_too_complex`` when the
+    engine did not survive.
     """
     root = str(FilePath(extproc.__file__).resolve().parent.parent)
     search_path = os.pathsep.join(part for part in (root, os.environ.get("PYTHONPATH")) if part)
@@ -260,6 +262,7 @@ def _examine(sources: PolicySources) -> tuple[Engines, list[Module], list[Fault]
         return engines, [], _by_place([*faults, *_of_other_files(sources, faults)])
     faults = [
         *_faults_of_calls(modules),
+        *wrong_arguments(modules),
         *_faults_of_names(modules),
         *_recursions(modules),
         *_conflicts(modules, sources.data),
@@ -421,7 +424,7 @@ def _fault_of_call(module: Module, name: str, parts: Path, line: int, functions:
 
 def _called_here(module: Module, functions: Iterable[Path]) -> Iterator[str]:
     """What may be called in a file, as it is written there."""
-    yield from (*BUILTINS, *GUARDED, *_PLAIN)
+    yield from ARGUMENTS
     prefixes = [("", module.package), ("data.", ())]
     prefixes += [(f"{name}.", path[1:]) for name, path in module.imports.items() if path[0] == "data"]
     for function in functions:
@@ -485,12 +488,6 @@ def _shortened(name: str) -> str:
 _NO_VALUE: Final = '"<undefined>"'
 UNDEFINED: Final = object()
 """What a rule without a value has."""
-_PLAIN: Final = (
-    *(f"is_{kind}" for kind in ("array", "boolean", "null", "number", "object", "set", "string")),
-    "type_name",
-    "walk",
-)
-"""The engine's own builtins that are none of ``GUARDED``."""
 _LONGEST_NAME: Final = 200
 _IDENTIFIER: Final = re.compile(r"[A-Za-z_][A-Za-z0-9_]*")
 # The engine quotes values, and values are the clients' business: only what is known to hold none is passed on.

@@ -32,7 +32,8 @@ class Reference(NamedTuple):
 class Call(NamedTuple):
     """A call of ``name`` by the function or rule ``caller`` (a path below ``data``).
 
-    The name stands in the file from byte ``start`` to before byte ``end``.
+    The name stands in the file from byte ``start`` to before byte ``end``. ``given`` counts the arguments, None where
+    it is named and not called. ``alone``: the call is a condition by itself, whose last argument may be the result.
     """
 
     name: Path
@@ -40,6 +41,8 @@ class Call(NamedTuple):
     caller: Path
     start: int
     end: int
+    given: int | None = None
+    alone: bool = False
 
 
 class RuleValue(NamedTuple):
@@ -61,7 +64,8 @@ class Module:
     """One file's package, imports, rules and references; ``bound`` names can have a value from within the file.
 
     ``complete`` are the rules that give their whole value, with their first line; others add to an object or a set.
-    ``reads`` are paths of the input, with a line of each; ``open_defaults`` lines of defaults that are not constant.
+    ``reads`` are paths of the input, and ``data`` those below data, with a line of each; ``parameters`` how many each
+    function has; ``open_defaults`` lines of defaults that are not constant.
     ``uses`` are what each rule or function may refer to, as (its path, a path below data). ``defaults`` and ``certain``
     have the lines of rules by their path: of their default, and of a definition that gives them a value in any case.
     """
@@ -77,7 +81,8 @@ class Module:
     replaced: list[Call] = field(default_factory=list)
     reads: dict[Path, int] = field(default_factory=dict)
     open_defaults: list[int] = field(default_factory=list)
-    data: set[Path] = field(default_factory=set)
+    data: dict[Path, int] = field(default_factory=dict)
+    parameters: dict[Path, int] = field(default_factory=dict)
     uses: set[tuple[Path, Path]] = field(default_factory=set)
     defaults: dict[Path, int] = field(default_factory=dict)
     certain: dict[Path, int] = field(default_factory=dict)
@@ -242,6 +247,7 @@ class _Walker:
         assert package is not None
         self._aliases: dict[str, set[Path]] = defaultdict(set)
         self._used: set[str] = set()
+        self._alone: set[int] = set()
         self._caller: Path = ()
         self._text = source["contents"].encode()
         self._imports = dict(self._imported(tree["imports"]))
@@ -315,6 +321,8 @@ class _Walker:
         path = (*self.module.package, reference.root, *reference.parts)
         is_function = bool(content.get("args")) if kind == "Default" else "Func" in content["head"]
         (self.module.functions if is_function else self.module.rules).append((path, reference.line))
+        if is_function:
+            self.module.parameters[path] = len(head.get("args") or ())
         if kind == "Default" and not _is_constant(content["value"]):
             self.module.open_defaults.append(reference.line)
         if not is_function and reference.exact and "Set" not in content.get("head", {}):
@@ -339,9 +347,11 @@ class _Walker:
         for child in _children(node):
             if not isinstance(child, dict):
                 self._walk(child)
-            elif (alias := _alias(child)) is not None and self._input_path(alias[1]) is not None:
                 continue
-            elif "Call" in child and isinstance(child["Call"], dict):
+            self._alone.update(_calls_alone(child))
+            if (alias := _alias(child)) is not None and self._input_path(alias[1]) is not None:
+                continue
+            if "Call" in child and isinstance(child["Call"], dict):
                 self._call(child["Call"])
             elif "with_mods" in child:
                 self._with(child)
@@ -359,7 +369,8 @@ class _Walker:
         flat = _flatten(call["fcn"])
         if flat is not None:
             name = (flat[0].root, *flat[0].parts)
-            self.module.calls.append(self._call_of(flat[0], call["fcn"]))
+            found = self._call_of(flat[0], call["fcn"])
+            self.module.calls.append(found._replace(given=len(call["params"]), alone=id(call) in self._alone))
             self.module.uses.add((self._caller, resolve_call(self.module, name)))
             self._note_data(flat[0])
             if name == ("object", "get") and self._object_get(call["params"]):
@@ -409,10 +420,10 @@ class _Walker:
 
     def _note_data(self, reference: Reference) -> None:
         if reference.root == "data":
-            self.module.data.add(reference.parts)
+            self.module.data.setdefault(reference.parts, reference.line)
         imported = self._imports.get(reference.root)
         if imported is not None and imported[0] == "data":
-            self.module.data.add((*imported[1:], *reference.parts))
+            self.module.data.setdefault((*imported[1:], *reference.parts), reference.line)
 
 
 def _values(kind: str, rule: Mapping[str, Any], head: Mapping[str, Any]) -> Iterator[tuple[Node | None, bool]]:
@@ -456,6 +467,14 @@ def _is_constant(node: Node) -> bool:
         if any(name in node for name in ("Var", "RefDot", "RefBrack", "Call")):
             return False
     return all(_is_constant(child) for child in _children(node))
+
+
+def _calls_alone(literal: Node) -> Iterator[int]:
+    """The call that a condition is, if it is one, as its identity in the tree."""
+    for kind in ("Expr", "NotExpr"):
+        expression = literal[kind].get("expr") if isinstance(literal.get(kind), dict) else None
+        if isinstance(expression, dict) and isinstance(expression.get("Call"), dict):
+            yield id(expression["Call"])
 
 
 def _children(node: Node) -> Iterable[Node]:

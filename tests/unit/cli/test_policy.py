@@ -85,7 +85,7 @@ def test_a_data_file_that_is_none_hides_nothing_of_the_policies(
     code, out, _ = run(capsys, "policy", "check", tmp_path, "-o", "json")
     assert (code, [(e["code"], e["file"], e["line"]) for e in errors(out)]) == (
         2,
-        [("policy_data_invalid", "data.json", None), ("policy_builtin_forbidden", "a.rego", 3)],
+        [("policy_data_invalid", "data.json", 1), ("policy_builtin_forbidden", "a.rego", 3)],
     )
 
 
@@ -97,7 +97,7 @@ def test_check_notes_a_decision_without_a_value_and_a_file_that_is_not_read(
     code, out, _ = run(capsys, "policy", "check", tmp_path, "-o", "json")
     assert (code, [(note["code"], note["file"]) for note in json.loads(out)["notes"]]) == (
         0,
-        [("policy_undefined", None), ("policy_data_unread", "tenants.json")],
+        [("policy_data_missing", "a.rego"), ("policy_undefined", None), ("policy_data_unread", "tenants.json")],
     )
 
 
@@ -175,6 +175,50 @@ def test_the_rule_that_is_asked_is_told_where_no_file_gives_it(
         json.dumps({**DOCUMENT, "spec": {"policy": {"path": f"{package}/decision"}, **SPEC}})
     )
     assert run(capsys, "policy", "check", folder, "--rollouts", documents)[::2] == (0, "")
+
+
+def test_a_feature_that_a_document_does_not_ask_for_is_noted(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    folder, documents = tmp_path / "policies", tmp_path / "rollout.json"
+    folder.mkdir()
+    write(folder, a='package routing\n\ndecision := {"allow": true, "shadow": input.features.risk == 1}\n')
+    features = {"entity": {"header": "x-user-id"}, "view": "users", "names": ["risks"]}
+    for asked, told in (({}, False), ({"features": features}, True)):
+        documents.write_text(json.dumps({**DOCUMENT, "spec": {**SPEC, "policy": {}, **asked}}))
+        code, _, err = run(capsys, "policy", "check", folder, "--rollouts", documents)
+        said = "a.rego:3: note: default/m asks for no feature risk (spec.features), so that it never is there"
+        assert (code, said in err, "did you mean 'risks'?" in err) == (0, True, told)
+    features["names"] = ["risk"]
+    documents.write_text(json.dumps({**DOCUMENT, "spec": {**SPEC, "policy": {}, "features": features}}))
+    assert "feature" not in run(capsys, "policy", "check", folder, "--rollouts", documents)[2]
+
+
+def test_data_that_nothing_gives_is_noted_with_what_was_meant(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    rules = (
+        "import data.lib.people",
+        'decision := {"allow": true, "shadow": sees}',
+        "default sees := false",
+        "sees if people.employee",
+        "sees if data.tenants.erly[input.unit]",
+        "sees if data.tenants.early.acme.below",
+        "sees if data.routing.sees with input.unit as data.tenants",
+    )
+    write(tmp_path, a="package routing\n\n" + "\n\n".join(rules) + "\n")
+    (tmp_path / "data.json").write_text('{"tenants": {"early": {"acme": true}}}')
+    code, out, _ = run(capsys, "policy", "check", tmp_path, "-o", "json")
+    assert (code, [(note["code"], note["line"], note["message"]) for note in json.loads(out)["notes"]]) == (
+        0,
+        [
+            ("policy_data_missing", 9, "no rule and no data file gives data.lib"),
+            ("policy_data_missing", 11, "no rule and no data file gives data.tenants.erly; did you mean 'early'?"),
+        ],
+    )
+    (tmp_path / "lib.rego").write_text("package lib.people\n\nemployee if input.unit\n")
+    notes = json.loads(run(capsys, "policy", "check", tmp_path, "-o", "json")[1])["notes"]
+    assert [note["line"] for note in notes] == [11]
 
 
 def test_a_folder_of_policies_on_control_actions_alone_lacks_nothing(

@@ -362,6 +362,36 @@ default own(_) := 0
     assert refusals({"routing/decision.rego": text, "lib.rego": lib}) == []
 
 
+@pytest.mark.parametrize(
+    "call",
+    [
+        "x := f(1, 2)",
+        "x := data.lib.g(1)",
+        "f()",
+        "f(1, 2, 3)",
+        "x := count([], 1)",
+        'time.clock(1, "Europe/Berlin")[0] > 8',
+        "y := [1 | io.jwt.decode(1, 2, 3)]",
+        "is_string(1, 2) == true",
+        "walk(1, 2, 3)",
+    ],
+)
+def test_a_call_with_more_or_fewer_arguments_than_there_are_is_refused(call: str) -> None:
+    policy = {
+        "a.rego": f"package a\n\nf(x) := x\n\nr if {{\n\t{call}\n}}\n",
+        "lib.rego": "package lib\n\ng(x, y) := x + y\n",
+    }
+    assert refusals(policy) == [("policy_arguments", "a.rego", 6)]
+
+
+@pytest.mark.parametrize(
+    "call",
+    ["f(1, 1)", "not f(1, 2)", "walk(input, [_, 1])", "count([], n)", "f(1) with input as 1", "print()", "print(1, 2)"],
+)
+def test_a_condition_that_is_a_call_may_have_the_result_as_its_last_argument(call: str) -> None:
+    assert refusals(f"package a\n\nf(x) := x\n\nr if {{\n\t{call}\n}}\n") == []
+
+
 def test_a_function_that_no_policy_defines_is_named() -> None:
     text = "package routing\n\nimport data.lib\n\nx := lib.f(1)\n\ny := data.routing.g(1)\n"
     faults = check_here(sources_of({"a.rego": text, "lib.rego": "package lib\n\nf := 1\n"}))
