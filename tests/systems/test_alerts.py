@@ -44,6 +44,7 @@ FIRST: Final[dict[str, tuple[str, str]]] = {
     "DropoutObserverDown": ('dropout_observer_up{instance="a"}', LOWERED),
     "DropoutObserverSurplus": (f"dropout_observer_surplus_total{{{OF_A_VERSION}}}", ONCE),
     "DropoutWorkerReplaced": ('dropout_workers_replaced_total{instance="a"}', ONCE),
+    "DropoutPolicyShadowReplaced": ('dropout_policy_shadow_replaced_total{instance="a"}', ONCE),
     "DropoutSilent": ('dropout_snapshot_age_seconds{instance="other"}', "0x10 stale"),
     "DropoutNobodyLeads": ("dropout_controller_leads", LOWERED),
 }
@@ -108,7 +109,7 @@ def test_a_first_trip_a_first_refusal_and_a_first_undecided_request_are_alerts_i
             return {labels["alertname"]: labels.get("rollout", labels.get("what", "")) for labels, _ in alerts}
 
         counted = "dropout_trips_total or dropout_reloads_refused_total or envoy_http_ext_proc_failure_mode_allowed"
-        wait_for(lambda: len(prometheus.query(counted)) == 5, "every counter at 0")
+        wait_for(lambda: len(prometheus.query(counted)) == 6, "every counter at 0")
         assert {value for _, value in prometheus.query(counted)} == {0.0}
         assert firing() == {}
         environment.dropout.write_policy("nonsense")
