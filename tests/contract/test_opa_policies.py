@@ -20,6 +20,8 @@ from tests.support.rollouts import CANARY
 from tests.support.rollouts import document as rollout
 from tests.systems.opa import opa, opa_binary
 
+FEATURES = {"entity": {"header": "x-user-id"}, "view": "user_risk", "names": ["risk_score"]}
+
 
 @pytest.fixture(scope="module")
 def schema(tmp_path_factory: pytest.TempPathFactory) -> Path:
@@ -103,7 +105,8 @@ def test_a_recipe_is_as_every_tool_would_have_it(
     for folder in {file.partition("/")[0] for file in recipe(name).files}:
         shutil.copytree(RECIPES / folder, tmp_path / "mine" / folder)
     mine, document = tmp_path / "mine", tmp_path / "rollout.json"
-    document.write_text(json.dumps(rollout({**CANARY, "policy": {"path": f"{name}/decision", "onError": "stable"}})))
+    asks = {"policy": {"path": f"{name}/decision", "onError": "stable"}, "features": FEATURES}
+    document.write_text(json.dumps(rollout({**CANARY, **asks})))
     formatted = opa("fmt", "--list", mine)
     assert (formatted.returncode, formatted.stdout) == (0, "")
     strict = opa("check", "--strict", "--schema", schema, *modules(mine))
