@@ -38,7 +38,7 @@ from extproc.metrics.catalogue import (
 )
 from extproc.metrics.counting import Dump, Metrics, Row
 from extproc.resources.policies import PolicySources
-from extproc.run.log_queues import masked_queue
+from extproc.run.log_queues import masked_queues
 from extproc.serve.channel import UNREADABLE
 from extproc.serve.logs import configure_logging, say
 from extproc.serve.policy_shadow import run_policy_shadow
@@ -67,7 +67,7 @@ class PolicyShadowComparer:
         self._metrics = Metrics(self._clock)
         self._shadow: PolicyShadow | None = None
         self._masks = LogPolicies(settings().evaluation_limit)
-        self._queues = [masked_queue(url, self._masks) for url in config.sinks]
+        self._queues = masked_queues(config.sinks, self._masks, config.policy_engine)
         key = load_or_create_key(StateFolder(config.state).pseudonyms)
         labels = {"app": "dropout", "version": extproc.__version__, "process": "policy-shadow"}
         self._encoder = EventEncoder(labels, key, self._reads)
@@ -189,7 +189,6 @@ class PolicyShadowComparer:
         """Hand the rest of what was logged to its sinks."""
         for queue in self._queues:
             queue.close(CLOSE_SECONDS)
-        self._masks.close()
 
     def _reads(self, path: str) -> tuple[str, ...]:
         assert self._shadow is not None

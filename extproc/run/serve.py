@@ -101,7 +101,7 @@ def _plan(
 def _policy_shadow(shadow: PolicyShadowOptions, options: ServeOptions) -> PolicyShadowPlan:
     """It may hold as much as a worker, and never without limit."""
     memory = options.worker_memory or POLICY_SHADOW_MEMORY
-    config = PolicyShadowConfig(options.state.prefix, options.sinks, memory)
+    config = PolicyShadowConfig(options.state.prefix, options.sinks, memory, options.policy_engine)
     return PolicyShadowPlan(shadow.folder, shadow.share, shadow.reading.fileno(), config, POLICY_SHADOW)
 
 

@@ -60,7 +60,7 @@ from extproc.metrics.counting import Metrics
 from extproc.plugins import FEATURES, POLICY_ENGINE, open_adapter
 from extproc.resources.deadline import late
 from extproc.resources.policies import PolicySources
-from extproc.run.log_queues import masked_queue
+from extproc.run.log_queues import masked_queues
 from extproc.serve.logs import configure_logging
 from extproc.serve.worker.policy_slot import PolicySlot
 from extproc.serve.worker.server import server_maker
@@ -130,7 +130,7 @@ class DecisionApplication:
         )
 
     def _open_log(self, config: WorkerConfig) -> DecisionLog:
-        queues = [masked_queue(url, self._log_policies) for url in config.sinks]
+        queues = masked_queues(config.sinks, self._log_policies, config.policy_engine)
         key = load_or_create_key(StateFolder(config.state).pseudonyms)
         labels = {"app": "dropout", "id": str(uuid4()), "version": extproc.__version__, "worker": str(config.index)}
         return DecisionLog(EventEncoder(labels, key, self._reads), queues, self._clock)
@@ -363,7 +363,6 @@ class DecisionApplication:
         self._noted.flush()
         if self._log is not None:
             await self._log.close(within)
-        self._log_policies.close()
         if self._features is not None:
             await self._features.close()
         if self._remote is not None:

@@ -115,6 +115,7 @@ class PolicyShadowConfig:
     state: str
     sinks: Sequence[str]
     memory: int
+    policy_engine: str | None = None
 
 
 @dataclass(frozen=True, slots=True)

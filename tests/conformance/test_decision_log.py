@@ -12,15 +12,21 @@ from typing import Any
 
 import pytest
 
+from extproc.adapters.opa.log_policies import NONE_SECONDS, OpaLogPolicies
 from extproc.adapters.regorus import log_policies
 from extproc.adapters.regorus.policy import RegorusEngine
+from extproc.datapath.sinks.masking import MaskError
+from extproc.urls import read_url
+from tests.conformance.test_opa import Waiting
+from tests.support.clock import FakeClock
 from tests.support.collector import Collector, Upload
 from tests.support.decisions import decisions_in
 from tests.support.dropout import DropoutServer
 from tests.support.http import ask
 from tests.support.policies import sources_of
+from tests.support.pretender import Pretender
 from tests.support.process import wait_for
-from tests.systems.opa import BundledOpa
+from tests.systems.opa import BundledOpa, Opa
 
 Start = Callable[[AbstractContextManager[Any]], Any]
 
@@ -270,3 +276,78 @@ def judged(engine: RegorusEngine, event: str) -> Any:
     if said is True:
         return json.loads(event)
     return json.loads(said) if isinstance(said, str) else None
+
+
+def test_an_opa_that_decides_is_asked_for_the_masks_of_its_own_log(collector: Collector, start: Start) -> None:
+    opa = start(LoggingOpa(collector, MASKS_OF_THE_INPUT))
+    clock = FakeClock()
+    policies = OpaLogPolicies(read_url(f"opa+{opa.url}", "--policy-engine"), "--policy-engine", clock.monotonic)
+    try:
+        events = [asked_for(rules=["/input/secret"]), asked_for(drop=True), asked_for(rules=[]), asked_for(rules=["x"])]
+        masked, dropped, as_it_was, bad = policies.judge(events * 10)[:4]
+        assert json.loads(bytes(masked))["input"] == {"rules": ["/input/secret"], "as_set": False}
+        assert json.loads(bytes(masked))["erased"] == ["/input/secret"]
+        assert (dropped, as_it_was) == (None, events[2])
+        assert isinstance(bad, MaskError)
+        assert policies.asked
+        opa.stop()
+        with pytest.raises(OSError, match="the masks cannot be asked"):
+            policies.judge(events)
+        opa.start()
+        assert json.loads(bytes(policies.judge(events[:1])[0]))["erased"] == ["/input/secret"]
+    finally:
+        policies.close()
+
+
+def test_an_opa_without_masks_is_asked_again_after_a_while_and_one_that_fails_spoils_the_event(
+    start: Start,
+) -> None:
+    opa = start(Opa())
+    clock = FakeClock()
+    policies = OpaLogPolicies(read_url(f"opa+{opa.url}", "--policy-engine"), "--policy-engine", clock.monotonic)
+    try:
+        events = [asked_for(rules=[])]
+        assert policies.judge(events) == events
+        assert not policies.asked
+        clock.advance(NONE_SECONDS)
+        assert policies.asked
+        opa.stop()
+        assert policies.judge(events) == events  # it had none when it was last asked
+        unasked = OpaLogPolicies(read_url(f"opa+{opa.url}", "--policy-engine"), "--policy-engine", clock.monotonic)
+        with pytest.raises(OSError, match="cannot be told"):
+            unasked.judge(events)
+        unasked.close()
+        opa.start()
+        conflict = "package system.log\n\nhelper := 1 if input.input.secret\n\nhelper := 2 if input.input.secret\n"
+        opa.put_policy("log", conflict)
+        assert policies.judge(events) == events  # another rule of the package fails, and no mask
+        opa.put_policy("log", conflict.replace("helper", "mask"))
+        (failed,) = policies.judge(events)
+        assert isinstance(failed, MaskError)
+        assert "geheim" not in str(failed)
+    finally:
+        policies.close()
+
+
+@pytest.mark.parametrize(
+    ("status", "body"), [(200, b"{}"), (200, b"no"), (404, b"{}"), (500, b"<html>"), (401, b'{"code":"unauthorized"}')]
+)
+def test_who_is_no_opa_or_does_not_answer_as_one_has_no_say_about_masks(status: int, body: bytes, start: Start) -> None:
+    server = start(Pretender(body, status))
+    policies = OpaLogPolicies(read_url(f"opa+http://{server.address}", "--policy-engine"), "--policy-engine")
+    with pytest.raises(OSError, match="the masks cannot be asked"):
+        policies.judge([asked_for(rules=[])])
+    policies.close()
+
+
+def test_an_opa_that_waits_for_its_bundles_is_not_believed_to_have_no_masks(start: Start) -> None:
+    opa = start(Waiting())
+    policies = OpaLogPolicies(read_url(f"opa+{opa.url}", "--policy-engine"), "--policy-engine")
+    with pytest.raises(OSError, match="has not activated all of its bundles"):
+        policies.judge([asked_for(rules=[])])
+    policies.close()
+
+
+def asked_for(**given: Any) -> bytes:
+    document = {"input": {"secret": "geheim", "as_set": False, **given}, "custom": {"reads": []}}
+    return json.dumps(document, separators=(",", ":")).encode()

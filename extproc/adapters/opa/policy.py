@@ -45,7 +45,7 @@ REREAD_SECONDS: Final = 30.0
 MAX_REVISION: Final = 256
 """Characters of a revision: bundles have any, and it is a label of a metric."""
 
-_PORT: Final = 8181
+OPA_PORT: Final = 8181
 _SHOWN: Final = 300
 _HEADERS: Final = {"Accept-Encoding": "identity", "Content-Type": "application/json"}
 
@@ -98,7 +98,7 @@ class OpaEngine:
         self._address = address
         self._flag = flag
         self._host = address.bracketed_host
-        self._port = address.port or _PORT
+        self._port = address.port or OPA_PORT
         self._access = read_access(address, flag)
         self._client = _Client(self._host, self._port, self._access)
         self._complete: str | None = None
@@ -220,12 +220,10 @@ class OpaEngine:
 
     def _refusal(self, status: int, answer: Mapping[str, Any]) -> PolicyVerdict:
         """An error: of this input, which another one may not have, or of the server, which no input gets past."""
-        errors = answer.get("errors")
-        codes = [each.get("code") for each in errors if isinstance(each, dict)] if isinstance(errors, list) else []
-        is_of_input = status == 400 or any(code in _OF_THE_INPUT for code in codes)
+        codes = _codes(answer)
         said = ": ".join(str(each) for each in (answer.get("message"), *codes) if each)
         message = f"{self.revision} answers {status}: {_shown(said)}"
-        return _fault(Reason.POLICY_ERROR if is_of_input else Reason.POLICY_UNAVAILABLE, message)
+        return _fault(Reason.POLICY_ERROR if is_of_the_input(status, answer) else Reason.POLICY_UNAVAILABLE, message)
 
 
 _OF_THE_INPUT: Final = (
@@ -236,6 +234,16 @@ _OF_THE_INPUT: Final = (
     "eval_with_merge_error",
 )
 """What ends one evaluation. One that was cancelled (``eval_cancel_error``) is the server's doing."""
+
+
+def is_of_the_input(status: int, answer: Mapping[str, Any]) -> bool:
+    """Whether an error is of this input, which another one may not have."""
+    return status == 400 or any(code in _OF_THE_INPUT for code in _codes(answer))
+
+
+def _codes(answer: Mapping[str, Any]) -> list[Any]:
+    errors = answer.get("errors")
+    return [each.get("code") for each in errors if isinstance(each, dict)] if isinstance(errors, list) else []
 
 
 def _question(document: Mapping[str, Any]) -> bytes:

@@ -6,19 +6,18 @@ array is a decision. Delivery is at least once: what was taken and not answered 
 
 from __future__ import annotations
 
-import asyncio
 import gzip
 import logging
 import random
-from collections.abc import Callable, Coroutine, Sequence
+from collections.abc import Callable, Sequence
 from contextlib import suppress
-from typing import Any, Final, NamedTuple, TypeVar
+from typing import Final, NamedTuple, TypeVar
 from urllib.parse import quote
 
 import orjson
-from aiohttp import ClientError, ClientResponse, ClientSession, ClientTimeout, DummyCookieJar, TCPConnector
 
-from extproc.adapters.opa.access import PARAMETERS, check_ca, read_access
+from extproc.adapters.opa.access import PARAMETERS, check_ca
+from extproc.adapters.opa.connection import NoAnswerError, ThreadConnection
 from extproc.datapath.sinks.decision_event import is_plan_event, with_custom
 from extproc.errors import InvalidInput
 from extproc.plugins import SINK, Plugin
@@ -58,7 +57,7 @@ _OF_THE_EVENTS: Final = (400, _TOO_LARGE, 422)
 """Answers that some of the events may be the reason of: fewer are sent, until it is known which."""
 _LATER: Final = (429, 503)
 _PASSED_OVER: Final = 65_536
-_PASSED_OVER_SECONDS: Final = 1.0
+"""Bytes of an answer that are read, so that the connection is good for more."""
 
 _Answer = TypeVar("_Answer")
 
@@ -88,11 +87,11 @@ class OpaLogSink:
         partition = address.parameters.get(_PARTITION, "")
         path = f"{address.path.rstrip('/')}/logs" + (f"/{partition}" if partition else "")
         self._url = f"{scheme}://{self._where}{quote(path)}"
-        self._access = read_access(address, flag)
+        service, headers = f"the log service at {self._where}", {"Content-Type": "application/json"}
+        headers["Content-Encoding"] = "gzip"
+        self._connection = ThreadConnection(address, flag, service, ANSWER_SECONDS, headers)
         self._packing = _Packing(options.limit)
         self._plans: dict[bytes, bytes] = {}
-        self._runner: asyncio.Runner | None = None
-        self._session: ClientSession | None = None
         self._batch: Sequence[bytes] | None = None  # what is delivered in parts: where it begins with the next
         self._events: list[bytes] = []
         self._next = self._refused = self._tries = 0
@@ -148,7 +147,7 @@ class OpaLogSink:
                     "too_large", f"an event has more than {self._options.limit} bytes when it is packed, see {_SIZES}"
                 )
                 return 0
-            status = self._run(self._post(chunk.body))
+            status = self._connection.run(self._post(chunk.body))
             if 200 <= status < 300:
                 self._next += count
                 self._tries = 0
@@ -186,55 +185,17 @@ class OpaLogSink:
             decisions.append(event if named is None else with_custom(event, b'"plan":%s' % self._plans.pop(named)))
         return decisions
 
-    # -- the connection
-
     async def _post(self, body: bytes) -> int:
         """The status that is answered. Raises ``UploadError`` where nothing is."""
-        await self._look_again()
         self._later = 0.0
-        session = await self._connected()
-        headers = {"Authorization": f"Bearer {self._access.token}"} if self._access.token is not None else None
+        await self._connection.look_again()
         try:
-            async with session.post(self._url, data=body, headers=headers, allow_redirects=False) as answer:
-                if answer.status in _LATER:
-                    self._later = min(_seconds(answer.headers.get("Retry-After")), self._options.max_delay)
-                await _pass_over(answer)
-                return answer.status
-        except TimeoutError:
-            message = f"the log service at {self._where} did not answer within {ANSWER_SECONDS:g} s"
-            raise UploadError(message) from None
-        except (ClientError, OSError, ValueError) as error:
-            why = str(error) or type(error).__name__
-            raise UploadError(f"the log service at {self._where} cannot be told: {why[:200]}") from None
-
-    async def _connected(self) -> ClientSession:
-        if self._session is None:
-            self._session = ClientSession(
-                connector=TCPConnector(ssl=self._access.tls or True),
-                cookie_jar=DummyCookieJar(),
-                headers={"Content-Type": "application/json", "Content-Encoding": "gzip"},
-                timeout=ClientTimeout(total=ANSWER_SECONDS),
-                auto_decompress=False,
-            )
-        return self._session
-
-    async def _look_again(self) -> None:
-        """Show the token and believe the certificates that the files hold now: a renewed one is told by nobody."""
-        with suppress(InvalidInput):  # a file that is being written: what it held is good until the server refuses it
-            access = read_access(self._address, self._flag, self._access)
-            if access.tls is not self._access.tls:
-                await self._let_go()
-            self._access = access
-
-    async def _let_go(self) -> None:
-        session, self._session = self._session, None
-        if session is not None:
-            await session.close()
-
-    def _run(self, work: Coroutine[Any, Any, _Answer]) -> _Answer:
-        if self._runner is None:
-            self._runner = asyncio.Runner()
-        return self._runner.run(work)
+            answer = await self._connection.post(self._url, body, _PASSED_OVER)
+        except NoAnswerError as error:
+            raise UploadError(str(error)) from None
+        if answer.status in _LATER:
+            self._later = min(_seconds(answer.headers.get("Retry-After")), self._options.max_delay)
+        return answer.status
 
     def reopen(self) -> None:
         """Forget what was found out about the server, which may be another one now."""
@@ -242,10 +203,7 @@ class OpaLogSink:
 
     def close(self) -> None:
         """Close the connection."""
-        runner, self._runner = self._runner, None
-        if runner is not None:
-            with runner:
-                runner.run(self._let_go())
+        self._connection.close()
 
 
 class _Chunk(NamedTuple):
@@ -293,14 +251,6 @@ class _Packing:
             if size > most:
                 return max(1, count)
         return len(events)
-
-
-async def _pass_over(answer: ClientResponse) -> None:
-    """Read what is of no use, so that the connection is good for more; one that is read no further is closed."""
-    if answer.content_length is not None and answer.content_length <= _PASSED_OVER:
-        with suppress(ClientError, OSError, TimeoutError):  # the events are taken, whatever becomes of this
-            async with asyncio.timeout(_PASSED_OVER_SECONDS):
-                await answer.read()
 
 
 def _hint(status: int) -> str:

@@ -7,16 +7,13 @@ worker. Here it ends its process, and costs the event.
 from __future__ import annotations
 
 import json
-import re
 import threading
 from collections.abc import Callable, Sequence
 from typing import Any, Final
 
-import orjson
-
 from extproc.adapters.regorus.policy import UNDEFINED, RegorusEngine, explain_error
 from extproc.adapters.regorus.process import LimitedProcess, answer_questions
-from extproc.datapath.sinks.masking import LOG_RULES, MASK_RULE, MaskError, MaskRule, mask, mask_rules
+from extproc.datapath.sinks.masking import LOG_RULES, MASK_RULE, MaskError, mask_rules, masked_text
 from extproc.resources.policies import PolicySources
 
 TOGETHER: Final = 16
@@ -29,7 +26,6 @@ _PACKAGE: Final = MASK_RULE.partition("/")[0]
 """Whatever has such a rule has this word in it."""
 
 _LEFT: Final = True
-_LONG_NUMBER: Final = re.compile("[0-9]{18}")
 _FAULT: Final = "fault"
 
 
@@ -62,9 +58,10 @@ class LogPolicies:
         return judged
 
     def close(self) -> None:
-        """End the process, whoever waits for it."""
-        if self._process is not None:
-            self._process.close()
+        """End the process; it is started again for a thread that still asks."""
+        with self._lock:
+            if self._process is not None:
+                self._process.close()
 
     def _judge(self, events: Sequence[bytes]) -> list[bytes | MaskError | None]:
         """What becomes of a few; where one of them costs the process, of each for itself."""
@@ -133,32 +130,20 @@ def judged(engine: RegorusEngine, event: str) -> Any:
         said, dropped = engine.json_values(LOG_RULES, event)
         if dropped is True:
             return None
-        rules = [] if said is UNDEFINED else mask_rules(said)
-        return _masked(event, rules) if rules else _LEFT
+        masked = None if said is UNDEFINED else masked_text(event, mask_rules(said))
+        return _LEFT if masked is None else masked
     except MaskError as error:
         return {_FAULT: str(error)}
     except (RuntimeError, ValueError, RecursionError) as error:
         return {_FAULT: explain_error(error)}
 
 
-def _masked(event: str, rules: Sequence[MaskRule]) -> Any:
-    # Integers of any size stay what they are; the faster parser makes the largest floats.
-    exact = _LONG_NUMBER.search(event) is not None
-    document = json.loads(event) if exact else orjson.loads(event)
-    if not mask(document, rules):
-        return _LEFT
-    return _dumped(document) if exact else orjson.dumps(document).decode()
-
-
-def _dumped(document: Any) -> str:
-    return json.dumps(document, ensure_ascii=False, separators=(",", ":"))
-
-
 def _unicode(event: str) -> str:
     """``event`` without halves of characters, which no text has, in whose place OPA reads the sign for none, too."""
     if "\\ud" not in event:
         return event
-    return _dumped(json.loads(event)).encode("utf-16", "surrogatepass").decode("utf-16", "replace")
+    whole = json.dumps(json.loads(event), ensure_ascii=False, separators=(",", ":"))
+    return whole.encode("utf-16", "surrogatepass").decode("utf-16", "replace")
 
 
 if __name__ == "__main__":

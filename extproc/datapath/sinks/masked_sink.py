@@ -34,6 +34,10 @@ class EventPolicies(Protocol):
         """
         ...
 
+    def close(self) -> None:
+        """One of the sinks is closed: let go of what asks. Another's thread may go on to ask."""
+        ...
+
 
 class MaskedSink:
     """An ``EventSink`` before ``sink``, which ``name`` is what the log calls.
@@ -70,7 +74,8 @@ class MaskedSink:
         self._sink.reopen()
 
     def close(self) -> None:
-        """As the sink's."""
+        """The sink, and what asks for it."""
+        self._policies.close()
         self._sink.close()
 
     def _judge(self, events: Sequence[bytes]) -> None:

@@ -37,6 +37,9 @@ class Judge:
         self.seen += numbers
         return [self.becomes.get(number, event) for number, event in zip(numbers, events, strict=True)]
 
+    def close(self) -> None:
+        """Nothing to let go of."""
+
 
 def event(number: int) -> bytes:
     return encoder().encode(AT, make_decided(), number).body
