@@ -400,3 +400,17 @@ def test_signatures_by_keys_are_verified_as_by_opa(tmp_path: Path, signers: dict
     calls = [f"[[i, j, v] | {pairs}; v := io.jwt.verify_{alg.lower()}(token, key)]" for alg in signers]
     calls.append(f'[[i, j, v] | {pairs}; v := io.jwt.decode_verify(token, {{"cert": key}})]')
     assert differences(calls, tmp_path, document) == []
+
+
+def test_globs_meet_as_for_opa(tmp_path: Path) -> None:
+    chance = random.Random(11)
+    parts = ("a", "b", ".", "[a-b]", "[b-d]", "[]", "[x\\]]", "\\.", "é")
+    globs = ["", "a", "a*", "]", "[", "*a", "a\\", "[a-", "[-a]", "[b-a]", "[a--]", "[a-b-c]", "[a\\-c]", "a**", "[a-]"]
+    globs += [
+        "".join(chance.choice(parts) + chance.choice(("", "", "*", "+")) for _ in range(chance.randrange(1, 6)))
+        for _ in range(300)
+    ]
+    pairs = [(chance.randrange(len(globs)), chance.randrange(len(globs))) for _ in range(700)]
+    pairs += [(one, other) for one in range(15) for other in range(15)]
+    calls = [f"regex.globs_match(input[{one}], input[{other}])" for one, other in pairs]
+    assert differences(calls, tmp_path, globs) == []

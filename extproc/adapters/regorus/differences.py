@@ -4,10 +4,12 @@ from __future__ import annotations
 
 import re
 from collections import Counter
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from typing import Any, Final
 
+from extproc.adapters.regorus.builtins import x509
 from extproc.adapters.regorus.builtins.added import PLAIN_TEMPLATE
+from extproc.adapters.regorus.builtins.x509 import LARGE_FIELDS
 from extproc.errors import Fault
 
 Node = Any
@@ -29,13 +31,16 @@ def builtin_differs(name: str, file: str, line: int) -> Fault:
     return _fault("policy_builtin_differs", f"{name} is answered otherwise by OPA", DIFFERING[name], file, line)
 
 
-def differing(tree: Iterable[Mapping[str, Any]]) -> Iterator[Fault]:
+def differing(tree: Sequence[Mapping[str, Any]]) -> Iterator[Fault]:
     """What else has another answer in OPA, in the engine's syntax tree. Codes as ``check_sources`` says."""
+    reads_certificates = _reads_certificates(tree)
     for entry in tree:
         file, module = entry["source"]["file"], entry["ast"]
         yield from _keywords(module, file)
         yield from _heads(module["rules"], file)
         yield from _templates(module["rules"], file)
+        if reads_certificates:
+            yield from _large_fields(module["rules"], file)
         yield from _numbers(module["rules"], file, entry["source"]["contents"].encode())
         known = {"input", "data", *(str(_head(rule)[0]) for rule in module["rules"])}
         known |= {_fields(imported["refr"])[-1] for imported in module["imports"]}
@@ -104,6 +109,27 @@ def _templates(rules: Node, file: str) -> Iterator[Fault]:
             if "span" in node and isinstance(text, str) and "{{" in text and not PLAIN_TEMPLATE.fullmatch(text):
                 message = "strings.render_template knows no actions but names here"
                 yield _fault("policy_construct_differs", message, "write sprintf", file, _line(node))
+
+
+def _large_fields(rules: Node, file: str) -> Iterator[Fault]:
+    """Fields with numbers over 64 bits of what may be a certificate. ``SerialNumber`` of a name is a text."""
+    for node in _nodes(rules):
+        match node:
+            case {"refr": owner, "field": [_, str(field)]} | {"refr": owner, "index": {"String": {"value": field}}}:
+                names = _fields(owner)
+                if field in LARGE_FIELDS and names[-1] not in ("Subject", "Issuer") and names[0] != "input":
+                    message = f"{field} of a certificate or a key is a number that the engine does not have"
+                    way_out = "compare crypto.sha256 of its field Raw"
+                    yield _fault("policy_construct_differs", message, way_out, file, _line(node))
+
+
+def _reads_certificates(tree: Sequence[Mapping[str, Any]]) -> bool:
+    """Whether certificates or keys are taken apart anywhere."""
+    nodes = (node for entry in tree for node in _nodes(entry["ast"]["rules"]))
+    return any(node.get("field", [None, ""])[1] in _CERTIFICATES for node in nodes)
+
+
+_CERTIFICATES: Final = frozenset(builtin.name.rpartition(".")[2] for builtin in x509.BUILTINS)
 
 
 def _nodes(node: Node) -> Iterator[Mapping[str, Any]]:
@@ -193,14 +219,14 @@ def _head(rule: Node) -> list[str | None]:
 
 
 def _fields(node: Node) -> list[Any]:
-    """The parts of a reference; None for one that is not written out."""
+    """The parts of a reference; None for one that is not written out, and for what a call and the like give."""
     found: list[Any] = []
-    while "Var" not in node:
+    while "RefDot" in node or "RefBrack" in node:
         kind, content = next((kind, node[kind]) for kind in ("RefDot", "RefBrack") if kind in node)
         index = content.get("index", {})
         found.append(content["field"][1] if kind == "RefDot" else index.get("String", {}).get("value"))
         node = content["refr"]
-    return [node["Var"]["value"], *reversed(found)]
+    return [node.get("Var", {}).get("value"), *reversed(found)]
 
 
 def _line(node: Node) -> int | None:

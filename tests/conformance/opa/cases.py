@@ -25,6 +25,7 @@ NOW: Final = 1_795_000_000_000_000_000
 
 _QUERY: Final = re.compile(r"data\.([\w.]+) = ((?!input)[a-z_]\w*)")
 _INPUT: Final = re.compile(r"\binput\b")
+_CLOCK: Final = re.compile(r"decode_verify|parse_and_verify_certificates")
 
 
 class Case(NamedTuple):
@@ -97,6 +98,6 @@ def _case(raw: Mapping[str, Any]) -> Case | None:
         wanted = UNDEFINED if raw.get("strict_error") else REFUSED
     else:
         wanted = results[0][query[2]] if results else UNDEFINED
-    if isinstance(given, dict) and any("decode_verify" in text for text in files.values()):
+    if isinstance(given, dict) and any(map(_CLOCK.search, files.values())):
         given = {"time": NOW, **given}
     return Case(raw["note"], query[1], files, raw.get("data") or {}, given, wanted, bool(raw.get("sort_bindings")))

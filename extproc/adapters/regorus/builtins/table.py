@@ -11,16 +11,18 @@ from extproc.adapters.regorus.builtins import (
     cidr,
     corrected,
     documents,
+    globs,
     hashing,
     printing,
     regexes,
     times,
     tokens,
     urls,
+    x509,
 )
 from extproc.adapters.regorus.builtins.builtin import Builtin
 
-_FAMILIES: Final = (added, cidr, corrected, documents, hashing, printing, regexes, times, tokens, urls)
+_FAMILIES: Final = (added, cidr, corrected, documents, globs, hashing, printing, regexes, times, tokens, urls, x509)
 
 BUILTINS: Final[Mapping[str, Builtin]] = {
     builtin.name: builtin for builtin in chain.from_iterable(family.BUILTINS for family in _FAMILIES)

@@ -104,7 +104,7 @@ def _depth(value: Any) -> int:
     return 0 if inner is None else 1 + max(map(_depth, inner), default=0)
 
 
-def _json(value: Any) -> str:
+def as_json(value: Any) -> str:
     """As the engine reads it: half a surrogate pair in a string would end the process."""
     return _LONE_SURROGATE.sub("\ufffd", json.dumps(value, ensure_ascii=False))
 
@@ -119,7 +119,7 @@ def _decode(text: str) -> str:
         if not isinstance(kind, str):
             raise TypeError("cty is a text")
         if kind != "JWT":
-            return _json([header, _object(payload), _bytes(token.signature).hex()])
+            return as_json([header, _object(payload), _bytes(token.signature).hex()])
         text = payload.strip("\"'")
 
 
@@ -195,15 +195,15 @@ def _decode_verify(text: str, constraints: str, now: list[Any]) -> str:
         plain = token.decoded_header()
         header = _Header.of(plain)
         if not header.alg or not header.known or wanted.get("alg", "") not in ("", header.alg):
-            return _json(_UNVERIFIED)
+            return as_json(_UNVERIFIED)
         if not _holds(wanted, header, token):
-            return _json(_UNVERIFIED)
+            return as_json(_UNVERIFIED)
         payload = text_of(token.payload)
         if header.cty.upper() != "JWT":
             break
         text = payload
     claims = _object(payload)
-    return _json((True, plain, claims) if _fits(claims, wanted, time) else _UNVERIFIED)
+    return as_json((True, plain, claims) if _fits(claims, wanted, time) else _UNVERIFIED)
 
 
 def _holds(wanted: Mapping[str, Any], header: _Header, token: _Token) -> bool:

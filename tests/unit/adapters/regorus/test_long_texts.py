@@ -55,3 +55,11 @@ def test_no_regular_expression_explodes(pattern: str) -> None:
         for number, text in product(range(len(names)), ("a" * LONG, "a" * LONG + "!", "ab" * LONG)):
             verdict = process.evaluate(f"routing/x{number}", {"text": text})
             assert verdict.fault in (Reason.POLICY_INVALID, Reason.POLICY_ERROR)
+
+
+def test_no_pair_of_globs_explodes() -> None:
+    globs = (".*[a]*" * 50, ".+a*" * 50, "a*b*" * 50, "[ab]+.*" * 50, ".*a" * 50 + "b", ".*" * 101 + "a")
+    text = "package routing\n\nmet := regex.globs_match(input.a, input.b)\n"
+    with closing(PolicyProcess(sources_of(text), SECONDS)) as process:
+        for one, other in product(globs, globs):
+            assert process.evaluate("routing/met", {"a": one, "b": other}).fault is not None
