@@ -213,6 +213,9 @@ def serve(
     if options.policies is not None and options.policy_engine is not None:
         message = "requests are decided by --policies or by --policy-engine: leave one of them out"
         raise InvalidInput.of("policies_twice", message, field="--policy-engine")
+    if options.decision_log_full != DROP and not options.sinks:
+        message = "it is about the decision log, which goes nowhere: give --decision-log or --sink"
+        raise InvalidInput.of("sink_missing", message, field="--decision-log-full")
     _check_sinks(options.sinks)
     lock = _take(endpoints, listen, options, secured, with_tls=controller is not None and controller.tls is not None)
     observer_lock = take_observer(options.access_log, endpoints) if options.access_log is not None else None

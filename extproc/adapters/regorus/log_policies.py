@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import json
 import threading
+import time
 from collections.abc import Callable, Sequence
 from typing import Any, Final
 
@@ -20,7 +21,10 @@ TOGETHER: Final = 16
 """Events in a question: to write it and to read the answer holds the worker's interpreter for as long."""
 
 MOST_ENDED: Final = 3
-"""Questions in a row that may cost the process; then nobody asks until there are other policies."""
+"""Questions in a row that may cost the process; then nobody asks for a while, or until there are other policies."""
+
+QUARANTINE_SECONDS: Final = 10.0
+"""That long and no longer: whoever can send what the masks do not survive must not end the log for good."""
 
 _PACKAGE: Final = MASK_RULE.partition("/")[0]
 """Whatever has such a rule has this word in it."""
@@ -30,10 +34,15 @@ _FAULT: Final = "fault"
 
 
 class LogPolicies:
-    """``EventPolicies`` of the policies that are served. ``limit`` are seconds of a processor for a question."""
+    """``EventPolicies`` of the policies that are served. ``limit`` are seconds of a processor for a question.
 
-    def __init__(self, limit: float) -> None:
+    ``monotonic`` gives seconds.
+    """
+
+    def __init__(self, limit: float, monotonic: Callable[[], float] = time.monotonic) -> None:
         self._limit = limit
+        self._monotonic = monotonic
+        self._quarantined_until = -1.0
         self._sources: PolicySources | None = None
         self._in_use: PolicySources | None = None
         self._process: LimitedProcess | None = None
@@ -68,7 +77,7 @@ class LogPolicies:
         process = self._of_those_in_force()
         if process is None:
             return list(events)
-        if self._ended >= MOST_ENDED:
+        if self._monotonic() < self._quarantined_until:
             why = "the policies are in quarantine: they did not end, or ended their process, several times in a row"
             return [MaskError(why)] * len(events)
         _start(process)
@@ -78,6 +87,8 @@ class LogPolicies:
             if len(events) > 1:
                 return [judged for event in events for judged in self._judge([event])]
             self._ended += 1
+            if self._ended >= MOST_ENDED:
+                self._quarantined_until = self._monotonic() + QUARANTINE_SECONDS
             took = f"took more than {self._limit:g} s" if isinstance(error, TimeoutError) else "ended its process"
             return [MaskError(f"the evaluation {took}")]
         self._ended = 0
@@ -90,7 +101,7 @@ class LogPolicies:
             if self._process is not None:
                 self._process.close()
             self._process = None if sources is None else LimitedProcess(__name__, sources, self._limit)
-            self._in_use, self._ended = sources, 0
+            self._in_use, self._ended, self._quarantined_until = sources, 0, -1.0
         return self._process
 
 

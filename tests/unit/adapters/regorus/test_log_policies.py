@@ -9,8 +9,9 @@ from typing import Any
 import pytest
 
 from extproc.adapters.regorus import log_policies
-from extproc.adapters.regorus.log_policies import LogPolicies
+from extproc.adapters.regorus.log_policies import QUARANTINE_SECONDS, LogPolicies
 from extproc.datapath.sinks.masking import MaskError
+from tests.support.clock import FakeClock
 from tests.support.pages import blocks, page
 from tests.support.policies import sources_of
 
@@ -35,8 +36,13 @@ BOTH = {"log.rego": MASKS, "shown.rego": "package shown\n\nname := upper(input.i
 
 
 @pytest.fixture
-def policies() -> Iterator[LogPolicies]:
-    made = LogPolicies(LIMIT)
+def clock() -> FakeClock:
+    return FakeClock()
+
+
+@pytest.fixture
+def policies(clock: FakeClock) -> Iterator[LogPolicies]:
+    made = LogPolicies(LIMIT, clock.monotonic)
     yield made
     made.close()
 
@@ -109,13 +115,17 @@ def test_halves_of_characters_are_what_opa_makes_of_them(policies: LogPolicies) 
 
 
 def test_an_evaluation_without_an_end_costs_its_event_and_after_some_the_policies_are_not_asked(
-    policies: LogPolicies, monkeypatch: pytest.MonkeyPatch
+    policies: LogPolicies, clock: FakeClock, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     policies.use(sources_of(BOTH))
     first, hung, last = policies.judge([event(secret=1), event(hang=True), event(secret=2)])
     assert of(hung) == f"the evaluation took more than {LIMIT} s"
     assert of(first)["erased"] == of(last)["erased"] == ["/input/secret"]
     monkeypatch.setattr(log_policies, "MOST_ENDED", 1)
+    assert of(policies.judge([event(hang=True)])[0]) == f"the evaluation took more than {LIMIT} s"
+    assert str(policies.judge([event(secret=1)])[0]).startswith("the policies are in quarantine")
+    clock.advance(QUARANTINE_SECONDS)
+    assert of(policies.judge([event(secret=1)])[0])["erased"] == ["/input/secret"]
     assert of(policies.judge([event(hang=True)])[0]) == f"the evaluation took more than {LIMIT} s"
     assert str(policies.judge([event(secret=1)])[0]).startswith("the policies are in quarantine")
     policies.use(sources_of(BOTH))
