@@ -278,6 +278,28 @@ def judged(engine: RegorusEngine, event: str) -> Any:
     return json.loads(said) if isinstance(said, str) else None
 
 
+def test_serve_masks_its_log_by_the_opa_that_decides(collector: Collector, start: Start) -> None:
+    opa = start(LoggingOpa(collector, MASKS))
+    server = DropoutServer("--policy-engine", f"opa+{opa.url}", workers=1)
+    log = server.folder / "log.jsonl"
+    server.options += ("--decision-log", str(log))
+    reads = [f"attributes.request.http.headers.{name}" for name in ("x-region", "x-token")]
+    policy = {"path": "routing/decision", "reads": reads, "timeout": "3s"}
+    server.write_rollout(policy=policy, log={"headers": ["x-region", "x-token"]})
+    with server:
+        for token in ("nobody's", "geheim"):
+            server.ask({"x-region": "eu", "x-token": token})
+        wait_for(lambda: log.exists() and b"decision_id" in log.read_bytes(), "a line")
+        assert server.stop() == 0
+        (line,) = decisions_in(log.read_bytes())
+        said = server.log()
+    assert line["result"]["policy"]["reason"] == "***"
+    assert line["erased"] == ["/input/attributes/request/http/headers/x-token"]
+    assert line["custom"]["left_out"] == 1
+    assert "nclosed" not in said
+    assert "rror" not in said
+
+
 def test_an_opa_that_decides_is_asked_for_the_masks_of_its_own_log(collector: Collector, start: Start) -> None:
     opa = start(LoggingOpa(collector, MASKS_OF_THE_INPUT))
     clock = FakeClock()

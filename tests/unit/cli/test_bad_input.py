@@ -77,6 +77,7 @@ REFUSED: Sequence[tuple[str, int, tuple[str, ...]]] = [
 ]
 
 SERVE_REFUSED: Sequence[tuple[str, tuple[str, ...]]] = [
+    ("sink_missing", ("--decision-log-full", "stable")),
     ("usage", ("--workers", "0")),
     ("usage", ("--worker-memory", "2T")),
     ("usage", ("--worker-memory", "255M")),
