@@ -84,6 +84,7 @@ _OURS: Final = {
     (SINK.name, "opa+https"): _Ours("extproc.adapters.opa.sink:PLUGIN", "opa"),
     (POLICY_ENGINE.name, "opa+http"): _Ours("extproc.adapters.opa.policy:PLUGIN", "opa"),
     (POLICY_ENGINE.name, "opa+https"): _Ours("extproc.adapters.opa.policy:PLUGIN", "opa"),
+    (POLICY_ENGINE.name, "opa+unix"): _Ours("extproc.adapters.opa.policy:PLUGIN", "opa"),
 }
 
 

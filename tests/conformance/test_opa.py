@@ -60,13 +60,14 @@ class Waiting(Opa):
 class Guarded(Opa):
     """An OPA that answers who shows the token ``geheim``, over TLS of an authority that nobody else knows."""
 
+    allowed = 'input.identity == "geheim"'
+
     def prepare(self) -> None:
-        allowed = ('input.identity == "geheim"', 'input.path == ["health"]')
-        rules = "".join(f"allow if {each}\n\n" for each in allowed)
+        rules = "".join(f"allow if {each}\n\n" for each in (self.allowed, 'input.path == ["health"]'))
         (self.folder / "authz.rego").write_text(f"package system.authz\n\ndefault allow := false\n\n{rules}")
-        authority = identity("authority")
-        identity("127.0.0.1", authority).write(self.folder)
-        (self.folder / "ca.crt").write_bytes(authority.pem)
+        self.authority = identity("authority")
+        identity("127.0.0.1", self.authority).write(self.folder)
+        (self.folder / "ca.crt").write_bytes(self.authority.pem)
 
     def command(self) -> Sequence[str | Path]:
         tls = [f"--tls-cert-file={self.folder}/tls.crt", f"--tls-private-key-file={self.folder}/tls.key"]
@@ -77,6 +78,47 @@ class Guarded(Opa):
         trusting = ssl.create_default_context(cafile=str(self.folder / "ca.crt"))
         with socket.create_connection(("127.0.0.1", self.port), timeout=20) as plain:
             trusting.wrap_socket(plain, server_hostname="127.0.0.1").close()
+        return True
+
+
+class Knowing(Guarded):
+    """An OPA that answers whose certificate of its own authority names ``dropout``."""
+
+    allowed = 'input.identity == "CN=dropout"'
+
+    def prepare(self) -> None:
+        super().prepare()
+        for name in ("dropout", "stranger"):
+            (self.folder / name).mkdir(exist_ok=True)
+            identity(name, self.authority).write(self.folder / name)
+
+    def command(self) -> Sequence[str | Path]:
+        asks = ["--authentication=tls", f"--tls-ca-cert-file={self.folder}/ca.crt"]
+        return [*(each for each in super().command() if each != "--authentication=token"), *asks]
+
+    def ready(self) -> bool:
+        with socket.create_connection(("127.0.0.1", self.port), timeout=20):
+            return True
+
+    def shown(self, cert: str, key: str = "") -> str:
+        """The parameters of who shows a certificate, with its own key or another's."""
+        pair = f"cert={self.folder}/{cert}/tls.crt&key={self.folder}/{key or cert}/tls.key"
+        return f"?ca={self.folder}/ca.crt&{pair}"
+
+
+class OnSocket(BundledOpa):
+    """An OPA that listens on a socket of Unix alone."""
+
+    @property
+    def socket(self) -> Path:
+        return self.folder / "opa.sock"
+
+    def command(self) -> Sequence[str | Path]:
+        return [f"unix://{self.socket}" if each == f"127.0.0.1:{self.port}" else each for each in super().command()]
+
+    def ready(self) -> bool:
+        with socket.socket(socket.AF_UNIX) as one:
+            one.connect(str(self.socket))
         return True
 
 
@@ -251,6 +293,42 @@ async def test_a_server_with_certificates_of_its_own_is_believed_by_them_and_sho
         await engine.close()
 
 
+async def test_a_server_that_knows_certificates_answers_who_shows_one_that_it_lets_in(start: Start) -> None:
+    server = start(Knowing())
+    engines = {
+        name: opened(address_of(server), parameters, scheme="https")
+        for name, parameters in (
+            ("let in", server.shown("dropout")),
+            ("known", server.shown("stranger")),
+            ("unknown", f"?ca={server.folder}/ca.crt"),
+        )
+    }
+    said = {name: await engine.ask(PATH, {}, 20.0) for name, engine in engines.items()}
+    assert [said[name].fault for name in said] == [Reason.POLICY_UNDEFINED, *[Reason.POLICY_UNAVAILABLE] * 2]
+    assert "401" in (said["known"].message or "")
+    assert "certificate required" in (said["unknown"].message or "")
+    identity("stranger", server.authority).write(server.folder / "dropout")  # a certificate that was renewed
+    engines["let in"].reopen()
+    assert "401" in ((await engines["let in"].ask(PATH, {}, 20.0)).message or "")
+    with pytest.raises(InvalidInput, match="a certificate and its private key"):
+        opened(address_of(server), server.shown("dropout", "stranger"), scheme="https")
+    for engine in engines.values():
+        await engine.close()
+
+
+async def test_a_server_on_a_socket_is_asked_and_asked_again_when_it_is_back(start: Start) -> None:
+    server = start(OnSocket())
+    policies = Probed(open_adapter(POLICY_ENGINE, f"opa+unix://{server.socket}", "--policy-engine"))
+    assert (await fetch(policies)).version == "4"
+    server.stop()
+    assert set(await faults(policies)) == {Reason.POLICY_UNAVAILABLE}
+    assert f"OPA at {server.socket}" in (await fetch(policies, number=99)).message
+    server.start()
+    assert await policies.probe()
+    assert (await fetch(policies)).version == "4"
+    await policies.close()
+
+
 async def test_a_token_that_was_renewed_is_shown_without_a_word(
     start: Start, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -340,6 +418,12 @@ async def test_the_message_of_a_server_is_a_line_that_is_not_long(start: Start) 
         ("opa+http://127.0.0.1:8181/v1/data", "url_invalid"),
         ("opa+http://", "url_invalid"),
         ("opa+http://127.0.0.1?ca=/etc/ssl/ca.crt", "url_invalid"),
+        ("opa+http://127.0.0.1?cert=/etc/ssl/a.crt&key=/etc/ssl/a.key", "url_invalid"),
+        ("opa+https://127.0.0.1?cert=/etc/ssl/a.crt", "url_invalid"),
+        (f"opa+https://127.0.0.1?cert={__file__}&key={__file__}", "file_unreadable"),
+        ("opa+unix://run/opa.sock", "url_invalid"),
+        ("opa+unix:///", "url_invalid"),
+        ("opa+unix:///run/opa.sock?ca=/etc/ssl/ca.crt", "url_invalid"),
         ("opa+https://127.0.0.1?token=geheim", "url_parameter"),
         ("opa+http://127.0.0.1?token-file=/nowhere/at/all", "file_unreadable"),
         ("opa+https://127.0.0.1?ca=/nowhere/at/all", "file_unreadable"),

@@ -24,11 +24,11 @@ def opa(start: Callable[[AbstractContextManager[BundledOpa]], BundledOpa]) -> Bu
     return start(BundledOpa())
 
 
-@pytest.fixture
-def environment(opa: BundledOpa) -> Iterator[Environment]:
+@pytest.fixture(params=["grpc", "http"])
+def environment(opa: BundledOpa, request: pytest.FixtureRequest) -> Iterator[Environment]:
     """Two workers that ask an OPA, which pins version 4; without it stable serves, version 3."""
     policy = {"path": "routing/decision", "onError": "stable", "timeout": "100ms"}
-    environment = Environment(None, {"policy": policy}, transport="http")
+    environment = Environment(None, {"policy": policy}, transport=request.param)
     environment.dropout.options += ("--policy-engine", f"opa+{opa.url}")
     try:
         environment.start()

@@ -7,15 +7,16 @@ from collections.abc import Coroutine, Mapping
 from contextlib import suppress
 from typing import Any, Final, NamedTuple, TypeVar
 
-from aiohttp import ClientError, ClientResponse, ClientSession, ClientTimeout, DummyCookieJar, TCPConnector
+from aiohttp import ClientError, ClientResponse, ClientSession, ClientTimeout, DummyCookieJar
 
-from extproc.adapters.opa.access import read_access
+from extproc.adapters.opa.access import Place, read_access
 from extproc.errors import InvalidInput
 from extproc.urls import AdapterUrl
 
 BODY_SECONDS: Final = 1.0
 
 _MAX_SAID: Final = 200
+_MOST_CONNECTIONS: Final = 100
 
 _Answer = TypeVar("_Answer")
 
@@ -39,12 +40,21 @@ class ThreadConnection:
     the files hold then: a renewed one is told by nobody.
     """
 
-    def __init__(self, address: AdapterUrl, flag: str, where: str, seconds: float, headers: Mapping[str, str]) -> None:
+    def __init__(
+        self,
+        address: AdapterUrl,
+        flag: str,
+        where: str,
+        seconds: float,
+        headers: Mapping[str, str],
+        place: Place | None = None,
+    ) -> None:
         self._address = address
         self._flag = flag
         self._where = where
         self._seconds = seconds
         self._headers = headers
+        self._place = place or Place(address.bracketed_host, address.port or 0)
         self._access = read_access(address, flag)
         self._runner: asyncio.Runner | None = None
         self._session: ClientSession | None = None
@@ -95,7 +105,7 @@ class ThreadConnection:
     async def _connected(self) -> ClientSession:
         if self._session is None:
             self._session = ClientSession(
-                connector=TCPConnector(ssl=self._access.tls or True),
+                connector=self._place.connector(self._access.tls, _MOST_CONNECTIONS),
                 cookie_jar=DummyCookieJar(),
                 headers=self._headers,
                 timeout=ClientTimeout(total=self._seconds),

@@ -14,9 +14,9 @@ from typing import Any, Final
 
 import orjson
 
-from extproc.adapters.opa.access import PARAMETERS, check_ca
+from extproc.adapters.opa.access import PARAMETERS, place_of
 from extproc.adapters.opa.connection import NoAnswerError, ThreadConnection
-from extproc.adapters.opa.policy import MAX_ANSWER_BYTES, OPA_PORT, is_of_the_input
+from extproc.adapters.opa.policy import MAX_ANSWER_BYTES, is_of_the_input
 from extproc.datapath.sinks.masking import DROP_RULE, MASK_RULE, MaskError, mask_rules, masked_text
 from extproc.urls import AdapterUrl, read_url
 
@@ -41,11 +41,12 @@ class OpaLogPolicies:
     """``EventPolicies`` of one sink's thread. ``monotonic`` gives seconds."""
 
     def __init__(self, address: AdapterUrl, flag: str, monotonic: Callable[[], float] = time.monotonic) -> None:
-        host = f"{address.bracketed_host}:{address.port or OPA_PORT}"
-        self._root = f"{address.scheme.removeprefix('opa+')}://{host}"
-        self._where = f"OPA at {host}"
+        place = place_of(address, flag)
+        scheme = "http" if place.socket else address.scheme.removeprefix("opa+")
+        self._root = f"{scheme}://{place.host}:{place.port}"
+        self._where = f"OPA at {place}"
         headers = {"Content-Type": "application/json", "Accept-Encoding": "identity"}
-        self._connection = ThreadConnection(address, flag, self._where, ANSWER_SECONDS, headers)
+        self._connection = ThreadConnection(address, flag, self._where, ANSWER_SECONDS, headers, place)
         self._monotonic = monotonic
         self._none_until = -1.0
         self._had_none = False
@@ -139,6 +140,4 @@ class OpaLogPolicies:
 
 def open_log_policies(url: str, flag: str) -> OpaLogPolicies:
     """The masks and drops of the OPA at ``url``, which is that of a policy engine. Raises ``InvalidInput`` as that."""
-    found = read_url(url, flag, PARAMETERS)
-    check_ca(found, flag)
-    return OpaLogPolicies(found, flag)
+    return OpaLogPolicies(read_url(url, flag, PARAMETERS), flag)

@@ -24,11 +24,10 @@ from aiohttp import (
     ClientSession,
     DummyCookieJar,
     ServerDisconnectedError,
-    TCPConnector,
 )
 from opa_client.opa_async import AsyncOpaClient
 
-from extproc.adapters.opa.access import PARAMETERS, Access, check_ca, read_access
+from extproc.adapters.opa.access import PARAMETERS, Access, Place, place_of, read_access
 from extproc.datapath.model import PolicyVerdict
 from extproc.datapath.policy_input import EVERYTHING, InputPaths
 from extproc.datapath.verdict import check_verdict
@@ -45,7 +44,6 @@ REREAD_SECONDS: Final = 30.0
 MAX_REVISION: Final = 256
 """Characters of a revision: bundles have any, and it is a label of a metric."""
 
-OPA_PORT: Final = 8181
 _SHOWN: Final = 300
 _HEADERS: Final = {"Accept-Encoding": "identity", "Content-Type": "application/json"}
 
@@ -53,15 +51,19 @@ _HEADERS: Final = {"Accept-Encoding": "identity", "Content-Type": "application/j
 class _Client(AsyncOpaClient):  # type: ignore[misc] # it has no types
     """opa-python-client's, with connections as we want them, and the answer as it came."""
 
-    def __init__(self, host: str, port: int, access: Access) -> None:
-        super().__init__(host, port, ssl=access.tls is not None, headers=dict(_HEADERS), token=access.token, retries=0)
-        self._tls = access.tls
+    def __init__(self, place: Place, access: Access) -> None:
+        super().__init__(
+            place.host, place.port, ssl=access.tls is not None, headers=dict(_HEADERS), token=access.token, retries=0
+        )
+        self._place, self._tls = place, access.tls
 
     async def _init_session(self) -> None:
         """Connections that wait for nobody: how many questions there are is bounded before them."""
-        connector = TCPConnector(ssl=self._tls or True, limit=0)
         self._session = ClientSession(
-            connector=connector, cookie_jar=DummyCookieJar(), headers=self.headers, auto_decompress=False
+            connector=self._place.connector(self._tls, 0),
+            cookie_jar=DummyCookieJar(),
+            headers=self.headers,
+            auto_decompress=False,
         )
 
     async def ask(self, path: str, question: bytes) -> tuple[int, bytes | None]:
@@ -97,15 +99,14 @@ class OpaEngine:
     def __init__(self, address: AdapterUrl, flag: str) -> None:
         self._address = address
         self._flag = flag
-        self._host = address.bracketed_host
-        self._port = address.port or OPA_PORT
+        self._place = place_of(address, flag)
         self._access = read_access(address, flag)
-        self._client = _Client(self._host, self._port, self._access)
+        self._client = _Client(self._place, self._access)
         self._complete: str | None = None
         self._bundles: Any = None
         self._tasks: set[asyncio.Task[None]] = set()
         self._read_at = monotonic()
-        self.revision = self._revisions = f"OPA at {self._host}:{self._port}"
+        self.revision = self._revisions = f"OPA at {self._place}"
 
     def known(self, path: str, document: Mapping[str, Any]) -> None:
         """Nothing."""
@@ -156,7 +157,7 @@ class OpaEngine:
         if access[:2] == self._access[:2]:
             return
         before, self._access = self._client, access
-        self._client = _Client(self._host, self._port, access)
+        self._client = _Client(self._place, access)
         self._begin(_close_later(before))
 
     def _look_again(self) -> None:
@@ -295,21 +296,16 @@ _LAST_ANSWERS_SECONDS: Final = 5.0
 
 
 def open_engine(url: str, flag: str) -> OpaEngine:
-    """The server at ``opa+http://HOST[:PORT]`` or ``opa+https://``.
+    """The server at ``opa+http://HOST[:PORT]``, ``opa+https://`` or ``opa+unix:///PATH``.
 
     ``?token-file=PATH`` holds a bearer token, ``?ca=PATH`` the certificates that sign the server's; without it, those
-    that the machine trusts.
+    that the machine trusts. ``?cert=PATH&key=PATH`` is a certificate that is shown to it, and its key.
 
     Raises:
         InvalidInput: what ``read_url`` raises, ``url_invalid`` for one with a path or without a host,
             ``file_unreadable`` for a file that cannot be read or is not what it should be.
     """
-    found = read_url(url, flag, PARAMETERS)
-    if not found.host or found.path.strip("/") or found.user:
-        message = f"{flag}: an OPA is opa+http://HOST:PORT and nothing behind it"
-        raise InvalidInput.of("url_invalid", message, field=flag)
-    check_ca(found, flag)
-    return OpaEngine(found, flag)
+    return OpaEngine(read_url(url, flag, PARAMETERS), flag)
 
 
 PLUGIN: Final = Plugin(POLICY_ENGINE.version, open_engine)

@@ -16,7 +16,7 @@ from urllib.parse import quote
 
 import orjson
 
-from extproc.adapters.opa.access import PARAMETERS, check_ca
+from extproc.adapters.opa.access import PARAMETERS, check_tls
 from extproc.adapters.opa.connection import NoAnswerError, ThreadConnection
 from extproc.datapath.sinks.decision_event import is_plan_event, with_custom
 from extproc.errors import InvalidInput
@@ -276,7 +276,7 @@ def open_sink(url: str, flag: str) -> OpaLogSink:
     found = read_url(url, flag, (*PARAMETERS, _PARTITION, _SIZES, _SHORTEST, _LONGEST))
     if not found.host or found.user:
         raise InvalidInput.of("url_invalid", f"{flag}: a log service is opa+http://HOST:PORT/PATH", field=flag)
-    check_ca(found, flag)
+    check_tls(found, flag)
     limit = _number(found, flag, _SIZES, DEFAULT_LIMIT, LEAST_LIMIT, MOST_LIMIT, int)
     longest = _number(found, flag, _LONGEST, MAX_DELAY, 0, 86_400, float)
     shortest = _number(found, flag, _SHORTEST, min(MIN_DELAY, longest), 0, 86_400, float)
