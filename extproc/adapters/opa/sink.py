@@ -94,6 +94,7 @@ class OpaLogSink:
         self._plans: dict[bytes, bytes] = {}
         self._batch: Sequence[bytes] | None = None  # what is delivered in parts: where it begins with the next
         self._events: list[bytes] = []
+        self._bare: dict[int, bytes] = {}  # of those with a plan, by their number among the events: without it
         self._next = self._refused = self._tries = 0
         self._later = 0.0
         self._troubles = Troubles(logger.warning)
@@ -142,6 +143,9 @@ class OpaLogSink:
         while True:
             chunk = self._packing.pack(self._events[self._next : self._next + most])
             count = chunk.events
+            if chunk.body is None and self._next in self._bare:
+                self._events[self._next] = self._bare.pop(self._next)  # its plan is what has no room
+                continue
             if chunk.body is None:
                 self._refuse(
                     "too_large", f"an event has more than {self._options.limit} bytes when it is packed, see {_SIZES}"
@@ -174,7 +178,8 @@ class OpaLogSink:
 
     def _with_plans(self, events: Sequence[bytes]) -> list[bytes]:
         """The decisions among ``events``, each with the plans that were told for it."""
-        decisions = []
+        decisions: list[bytes] = []
+        self._bare = {}
         for event in events:
             if is_plan_event(event):
                 if len(self._plans) >= MAX_PLANS:
@@ -182,7 +187,10 @@ class OpaLogSink:
                 self._plans[b'"plan":"%s"' % orjson.loads(event)["id"].encode()] = event
                 continue
             named = next((name for name in self._plans if name in event), None) if self._plans else None
-            decisions.append(event if named is None else with_custom(event, b'"plan":%s' % self._plans.pop(named)))
+            if named is not None:
+                self._bare[len(decisions)] = event
+                event = with_custom(event, b'"plan":%s' % self._plans.pop(named))
+            decisions.append(event)
         return decisions
 
     async def _post(self, body: bytes) -> int:

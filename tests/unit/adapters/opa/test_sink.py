@@ -242,6 +242,14 @@ def test_a_plan_goes_with_the_first_event_that_names_it_and_the_log_can_be_decid
     assert [(answer.fault, answer.not_replayable, answer.differences) for answer in answers] == [(None, None, ())] * 4
 
 
+def test_a_plan_that_has_no_room_costs_no_event() -> None:
+    plan = b'{"kind":"plan","id":"1","rollout":"a/b","plan":{"spec":"%s"}}' % noise(1, 4000).encode()
+    decision = b'{"input":{"plan":"1"},"custom":{"reads":[]}}'
+    with opened(collector := Collector(), "upload-size-limit-bytes=1024") as sink:
+        assert sink.write([plan, decision, decision]) == 0
+    assert collector.texts == [decision.decode()] * 2
+
+
 def test_plans_that_no_event_comes_for_take_up_a_bounded_room(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(sink_module, "MAX_PLANS", 2)
     plans = [b'{"kind":"plan","id":"%d","rollout":"a/b","plan":{}}' % number for number in range(3)]
