@@ -38,6 +38,7 @@ FIRST: Final[dict[str, tuple[str, str]]] = {
     "DropoutUndecided": ('envoy_http_ext_proc_failure_mode_allowed{envoy_http_conn_manager_prefix="ingress"}', ONCE),
     "DropoutEnvoyBehind": ('dropout_envoy_delivered{envoy="127.0.0.1:9901"}', LOWERED),
     "DropoutReloadRefused": ('dropout_reloads_refused_total{what="policies"}', ONCE),
+    "DropoutDecisionsNotLogged": ('dropout_decision_log_drops_total{instance="a",sink="file"}', ONCE),
     "DropoutSnapshotOld": ('dropout_snapshot_age_seconds{instance="a"}', "0.1x10 6x100"),
     "DropoutSafetyWaiting": ('dropout_safety_waiting{instance="a"}', RAISED),
     "DropoutSafetyNotKept": ('dropout_safety_kept{instance="a"}', LOWERED),

@@ -16,7 +16,7 @@ from extproc.clock import SystemClock
 from extproc.control.acting import act
 from extproc.control.actions import Apply, Delete, SetWeight
 from extproc.datapath.model import Request
-from extproc.metrics.catalogue import DECISIONS
+from extproc.metrics.catalogue import DECISIONS, LOG_DROPS
 from extproc.resources.loading import load_valid
 from extproc.run import worker
 from extproc.run.worker import DecisionApplication
@@ -110,6 +110,8 @@ async def test_a_decision_is_logged_by_what_the_policy_read_that_was_asked(tmp_p
     app = DecisionApplication(config, policies)
     policies.swap(app.engine(sources_of(READS_METHOD).to_json()))
     app.load()
+    counters = orjson.loads(orjson.dumps(app.dump()["counters"]))
+    assert [LOG_DROPS.name, ["file"], 0] in counters  # an alert asks for its increase
     await app.process(ASKED)
     policies.swap(app.engine(sources_of(READS_SCHEME).to_json()))
     await app.close(5.0)
