@@ -94,6 +94,11 @@ class StateFolder:
         return self._part("safety")
 
     @property
+    def bundles(self) -> Path:
+        """The folder of bundles that were fetched from servers."""
+        return self._part("bundles")
+
+    @property
     def serving(self) -> Path:
         """The folder with a socket of each ``serve``, for kills."""
         return self._part("serving")

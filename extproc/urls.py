@@ -58,6 +58,11 @@ def read_url(url: str, flag: str, known: Collection[str] = ()) -> AdapterUrl:
     )
 
 
+def last_part(url: str) -> str:
+    """What a file at ``url`` is called: the last part of the path; ``index`` where it has none."""
+    return unquote(urlsplit(url).path).rstrip("/").rpartition("/")[2] or "index"
+
+
 def path_in(url: str, scheme: str) -> Path | None:
     """The path in ``scheme:PATH``, which is all that stands behind the colon; None where ``url`` is no such address."""
     found, _, path = url.partition(":")

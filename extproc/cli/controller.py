@@ -16,10 +16,12 @@ import click
 from extproc.cli.listeners import TOKENS_HELP, needs, security, security_options, tokens_file
 from extproc.cli.log_option import log_format_option
 from extproc.cli.metric_servers import metric_servers, metrics_option
+from extproc.cli.policy_options import policy_options
 from extproc.cli.state_option import state_option
 from extproc.net.endpoints import parse_host_port
 from extproc.net.listening import ADMIN, BESIDE_SERVE, CONTROL, FEEDBACK
 from extproc.run.controller_options import DEFAULT_LISTEN, ControllerOptions
+from extproc.run.serve_options import PolicyOptions
 from extproc.serve.supervisor.children import GRPC_SETTINGS
 from extproc.settings import in_help, settings
 from extproc.state import StateFolder
@@ -62,11 +64,7 @@ _GC_THRESHOLD: Final = (20_000, 20, 20)
     help="Where labels are taken over HTTP: [https://]HOST:PORT or unix:PATH.",
 )
 @metrics_option
-@click.option(
-    "--policies",
-    type=click.Path(exists=True, file_okay=False, path_type=Path),
-    help="The folder of Rego policies; package control is asked about control actions.",
-)
+@policy_options
 @click.option(
     "--admin",
     metavar="ADDRESS",
@@ -84,7 +82,7 @@ def controller(
     envoy_dir: Path | None,
     feedback_listen: str | None,
     metrics: Sequence[str],
-    policies: Path | None,
+    policies: PolicyOptions,
     admin: str | None,
     pipe: int | None,
     **secured: Any,

@@ -17,6 +17,7 @@ import click
 
 from extproc.cli.listeners import TOKENS_HELP, Security, check_text, needs, security_options, tokens_file
 from extproc.cli.log_option import log_format_option
+from extproc.cli.policy_options import policy_options
 from extproc.cli.policy_shadow import policy_shadow
 from extproc.cli.state_option import state_option
 from extproc.cli.with_controller import ControllerFlags, controller_options
@@ -73,7 +74,7 @@ def _folder(*, exists: bool) -> click.Path:
     help=f"Where rollouts are kept; made if it is not there.  {in_help('store')}",
 )
 @state_option()
-@click.option("--policies", type=_folder(exists=True), help="The folder of Rego policies; watched.")
+@policy_options
 @click.option(
     "--listen",
     default="unix:/run/dropout/worker-{worker}.sock",
@@ -210,7 +211,7 @@ def serve(
     endpoints = worker_endpoints(listen, workers or len(os.sched_getaffinity(0)))
     if options.prune and options.rollouts is None:
         raise InvalidInput.of("prune_needs_rollouts", "this is about what leaves --rollouts", field="--prune")
-    if options.policies is not None and options.policy_engine is not None:
+    if options.policies.places and options.policy_engine is not None:
         message = "requests are decided by --policies or by --policy-engine: leave one of them out"
         raise InvalidInput.of("policies_twice", message, field="--policy-engine")
     if options.decision_log_full != DROP and not options.sinks:

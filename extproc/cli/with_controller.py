@@ -13,12 +13,14 @@ import click
 from extproc.cli.listeners import SECURITY, TOKENS_HELP, Security, as_flags, check_text, security, tokens_file
 from extproc.cli.metric_servers import FLAG as METRICS_FLAG
 from extproc.cli.metric_servers import metric_servers, metrics_option
+from extproc.cli.policy_options import policy_flags
 from extproc.errors import InvalidInput
 from extproc.net.endpoints import parse_host_port
 from extproc.net.listening import BESIDE_SERVE, FEEDBACK
 from extproc.net.tls import TlsFiles
 from extproc.run.controller_options import DEFAULT_LISTEN
 from extproc.run.processes import CONTROLLER
+from extproc.run.serve_options import PolicyOptions
 from extproc.serve.supervisor.children import AuxiliaryCommand
 from extproc.state import StateFolder
 
@@ -36,7 +38,7 @@ class ControllerFlags:
     tls: TlsFiles | None
     secured: Security
 
-    def command(self, store: str, policies: Path | None, envoy_dir: Path | None) -> AuxiliaryCommand:
+    def command(self, store: str, policies: PolicyOptions, envoy_dir: Path | None) -> AuxiliaryCommand:
         """The command that runs it on the supervisor's store."""
         flags = as_flags(
             {
@@ -53,7 +55,7 @@ class ControllerFlags:
                 "--tls-client-ca": self.tls and self.tls.client_ca,
                 "--allowed-host": self.secured.names,
                 "--insecure": self.secured.insecure,
-                "--policies": policies,
+                **policy_flags(policies),
             }
         )
         return AuxiliaryCommand("controller", (*CONTROLLER, *flags, "--pipe"))

@@ -92,7 +92,7 @@ RELOADS_REFUSED: Final = Counter(
     "dropout_reloads_refused_total",
     "Reloads that were refused; the last good one stays in force.",
     ("what",),
-    values=("rollouts", "policies", "policies_shadow", "envoy"),
+    values=("rollouts", "policies", "bundles", "policies_shadow", "envoy"),
 )
 DOCUMENTS_MISSING: Final = Gauge(
     "dropout_documents_missing", "Documents that left the rollouts' folder and are not deleted yet."

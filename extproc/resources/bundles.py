@@ -185,8 +185,8 @@ def _inflate(content: bytes, where: str) -> bytes:
     inflating = zlib.decompressobj(_GZIP)
     try:
         unpacked = inflating.decompress(content, MAX_UNPACKED_BYTES + 1)
-    except zlib.error as error:
-        raise _invalid(f"it is not packed by gzip: {error}", where) from None
+    except zlib.error:
+        raise _invalid("it is not packed by gzip", where) from None
     if len(unpacked) > MAX_UNPACKED_BYTES:
         raise _too_large(where)
     if not inflating.eof:

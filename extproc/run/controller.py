@@ -58,6 +58,7 @@ from extproc.net.admin import AdminServer, Page
 from extproc.run.controller_options import ControllerOptions, actor
 from extproc.run.feedback import feedback_service
 from extproc.run.safety import StoreRegister
+from extproc.run.served_policies import places_of
 from extproc.serve.channel import Channel
 from extproc.serve.hosts import HostSockets
 from extproc.serve.messages import Counted
@@ -131,9 +132,9 @@ class Controller:
         return store
 
     def _policy(self, parts: AsyncExitStack) -> ControlPolicies | None:
-        if self._options.policies is None:
+        if not self._options.policies.places:
             return None
-        policies = ControlPolicies(self._options.policies)
+        policies = ControlPolicies(places_of(self._options.policies, self._options.state))
         parts.callback(policies.close)
         # Beside serve the folder is that of the policies on requests, which need none on control actions.
         if not policies.asked and (self._options.pipe is None or policies.meant):

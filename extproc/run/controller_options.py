@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Final
 
 from extproc.net.listening import Listening
+from extproc.run.serve_options import PolicyOptions
 from extproc.state import StateFolder
 
 if TYPE_CHECKING:
@@ -31,7 +32,7 @@ class ControllerOptions:
     envoy_dir: Path | None
     feedback: Listening | None
     metrics: Mapping[str, MetricProvider]
-    policies: Path | None
+    policies: PolicyOptions
     admin: Listening | None
     pipe: int | None
 

@@ -17,17 +17,16 @@ from extproc.control.absence import Grace
 from extproc.control.folder import FollowedFolder
 from extproc.errors import Fault, InvalidInput
 from extproc.net.endpoints import FolderLock, TcpEndpoint, UnixEndpoint
-from extproc.resources import policies
 from extproc.run.access_log import observer_config
 from extproc.run.envoy_files import RenderedEnvoyFiles, delivery
 from extproc.run.processes import OBSERVER, POLICY_SHADOW, POLICY_TRIAL, WORKER
 from extproc.run.safety import StoreRegister
 from extproc.run.serve_options import PolicyShadowOptions, ServeOptions
+from extproc.run.served_policies import in_folder, serve_policies
 from extproc.serve.logs import configure_logging, say, warn
 from extproc.serve.supervisor.children import Child
 from extproc.serve.supervisor.document_keeper import Folder
 from extproc.serve.supervisor.plan import Parts, ServePlan
-from extproc.serve.supervisor.policy_trial import Sources
 from extproc.serve.supervisor.service_manager import ServiceManager
 from extproc.serve.supervisor.supervisor import Supervisor
 from extproc.serve.worker_config import (
@@ -88,7 +87,6 @@ def _plan(
         worker_command=(*WORKER, options.transport),
         trial_command=POLICY_TRIAL,
         admin=options.admin,
-        policies=options.policies,
         drain_timeout=options.drain_timeout,
         beside=options.beside,
         safety=SafetyPlan(options.state.safety, options.state.serving),
@@ -102,10 +100,11 @@ def _policy_shadow(shadow: PolicyShadowOptions, options: ServeOptions) -> Policy
     """It may hold as much as a worker, and never without limit."""
     memory = options.worker_memory or POLICY_SHADOW_MEMORY
     config = PolicyShadowConfig(options.state.prefix, options.sinks, memory, options.policy_engine)
-    return PolicyShadowPlan(shadow.folder, shadow.share, shadow.reading.fileno(), config, POLICY_SHADOW)
+    return PolicyShadowPlan(shadow.share, shadow.reading.fileno(), config, POLICY_SHADOW)
 
 
 def _parts(options: ServeOptions) -> Parts:
+    served = serve_policies(options.policies, options.state)
     return Parts(
         open_folder=lambda: _open_folder(options),
         envoy_files=RenderedEnvoyFiles(options.store, options.state.ids, options.envoy_dir, say, warn)
@@ -113,7 +112,9 @@ def _parts(options: ServeOptions) -> Parts:
         else None,
         delivery=delivery(options.envoy_admin, options.envoy_dir),
         ask_envoys=partial(ask_clusters, options.envoy_admin) if options.envoy_admin and options.envoy_dir else None,
-        read_sources=read_sources,
+        policies=served.places,
+        bundles=served.bundles,
+        policies_shadow=in_folder(options.policy_shadow.folder) if options.policy_shadow is not None else None,
         register=StoreRegister(options.store, options.state.safety),
         open_store=partial(open_store, options.store),
         manager=ServiceManager(os.environ),
@@ -186,9 +187,3 @@ def _open_folder(options: ServeOptions) -> Folder | None:
         store.close()
         return None
     return _FollowedRollouts(store, options.rollouts, prune=options.prune, deadline=options.decision_deadline)
-
-
-def read_sources(directory: Path, *, empty: bool = False) -> Sources:
-    """The policies in ``directory``, none at all only with ``empty``. Raises as ``resources.policies.read_sources``."""
-    read = policies.read_sources(directory, empty=empty)
-    return Sources(read.revision, read.to_json(), empty=not read.files)

@@ -6,6 +6,7 @@ import socket
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Final
 
 from extproc.net.listening import Listening
 from extproc.net.tls import TlsFiles
@@ -23,13 +24,33 @@ class PolicyShadowOptions:
     reading: socket.socket
 
 
+POLICIES: Final = "--policies"
+VERIFICATION_KEY: Final = "--verification-key"
+STATUS: Final = "--status"
+
+
+@dataclass(frozen=True, slots=True)
+class PolicyOptions:
+    """Folders, bundles and addresses of bundles; whose signatures are believed; who is told the status of bundles."""
+
+    places: tuple[str, ...]
+    keys: tuple[Path, ...] = ()
+    scope: str = ""
+    status: str | None = None
+
+    @property
+    def urls(self) -> tuple[str, ...]:
+        """The addresses among the places."""
+        return tuple(place for place in self.places if place.startswith(("http://", "https://")))
+
+
 @dataclass(frozen=True, slots=True)
 class ServeOptions:
     """The command line, parsed; of the flags in its order. ``beside`` is what runs beside the workers."""
 
     store: str
     state: StateFolder
-    policies: Path | None
+    policies: PolicyOptions
     transport: str
     admin: Listening
     rollouts: Path | None

@@ -134,7 +134,6 @@ class PolicyShadowPlan:
     Decisions are read from the socket ``shown``.
     """
 
-    folder: Path
     share: int
     shown: int
     config: PolicyShadowConfig

@@ -44,15 +44,17 @@ TRIES = """
 import asyncio, sys
 from pathlib import Path
 from extproc.run.processes import POLICY_TRIAL
-from extproc.run.serve import read_sources
+from extproc.run.served_policies import in_folder
 from extproc.serve.supervisor.policy_trial import Trial
-asyncio.run(Trial(POLICY_TRIAL, 60).run(read_sources(Path(sys.argv[1])), {"routing/decision": {}}))
+asyncio.run(Trial(POLICY_TRIAL, 60).run(in_folder(Path(sys.argv[1])).read(empty=False), {"routing/decision": {}}))
 """
 
 ASKS = """
 import sys
+from pathlib import Path
 from extproc.adapters.regorus.control import ControlPolicies
-ControlPolicies(sys.argv[1], answer_seconds=60).decide({})
+from extproc.resources.policy_places import PolicyPlaces
+ControlPolicies(PolicyPlaces([Path(sys.argv[1])]), answer_seconds=60).decide({})
 """
 
 CHECKS = """

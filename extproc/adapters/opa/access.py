@@ -16,7 +16,7 @@ from extproc.urls import AdapterUrl, read_named_file, read_token
 PARAMETERS: Final = ("token-file", "ca", "cert", "key")
 OPA_PORT: Final = 8181
 
-_SECURE: Final = "opa+https"
+_SECURE: Final = ("opa+https", "https")
 _SOCKET: Final = "opa+unix"
 _OF_TLS: Final = ("ca", "cert", "key")
 
@@ -71,7 +71,7 @@ def read_access(address: AdapterUrl, flag: str, before: Access | None = None) ->
     files = ca, read_named_file(address, "cert", flag), read_named_file(address, "key", flag)
     if before is not None and before[:2] == (token, files):
         return before
-    return Access(token, files, _tls(address, flag, ca) if address.scheme == _SECURE else None)
+    return Access(token, files, _tls(address, flag, ca) if address.scheme in _SECURE else None)
 
 
 def _tls(address: AdapterUrl, flag: str, ca: str | None) -> ssl.SSLContext:
@@ -95,7 +95,7 @@ def _tls(address: AdapterUrl, flag: str, ca: str | None) -> ssl.SSLContext:
 def check_tls(address: AdapterUrl, flag: str) -> None:
     """Raises ``InvalidInput``: ``url_invalid`` for certificates that nobody would look at, or for one without a key."""
     named = [name for name in _OF_TLS if name in address.parameters]
-    if named and address.scheme != _SECURE:
-        raise InvalidInput.of("url_invalid", f"{flag}: {named[0]} is for {_SECURE}", field=flag)
+    if named and address.scheme not in _SECURE:
+        raise InvalidInput.of("url_invalid", f"{flag}: {named[0]} is for {' or '.join(_SECURE)}", field=flag)
     if ("cert" in named) != ("key" in named):
         raise InvalidInput.of("url_invalid", f"{flag}: cert and key go together", field=flag)

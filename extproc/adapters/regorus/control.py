@@ -14,7 +14,8 @@ from extproc.adapters.regorus.process import PolicyProcess
 from extproc.control.policy import RULE, ActionVerdict, ControlPolicy
 from extproc.datapath.model import PolicyVerdict
 from extproc.errors import DropoutError, InvalidInput
-from extproc.resources.policies import PolicySources, read_sources
+from extproc.resources.policies import PolicySources
+from extproc.resources.policy_places import PolicyPlaces
 
 logger = logging.getLogger(__name__)
 
@@ -29,20 +30,20 @@ REFRESH_SECONDS: Final = 1.0
 
 
 class ControlPolicies:
-    """A ``ControlPolicy`` from ``folder``, read again when it is asked; the last good ones stay in force.
+    """A ``ControlPolicy`` from some ``places``, read again when it is asked; the last good ones stay in force.
 
-    Without a rule ``control/decision``, as in an empty folder, everything is allowed. Usable from several threads.
+    Without a rule ``control/decision``, as in an empty place, everything is allowed. Usable from several threads.
 
     Raises:
-        InvalidInput: when the policies cannot be served, as ``read_sources`` and ``check_sources``.
+        InvalidInput: when the policies cannot be served, as ``PolicyPlaces.read`` and ``check_sources``.
     """
 
-    def __init__(self, folder: str | Path, answer_seconds: float = ANSWER_SECONDS) -> None:
-        self._folder = Path(folder)
+    def __init__(self, places: PolicyPlaces, answer_seconds: float = ANSWER_SECONDS) -> None:
+        self._places = places
         self._answer_seconds = answer_seconds
         self._lock = threading.Lock()
-        self._refused = ""
-        self._engine = self._loaded(read_sources(self._folder, empty=True))
+        self._refused: PolicySources | None = None
+        self._engine = self._loaded(places.read(empty=True))
         self._refreshed_at = time.monotonic()
 
     @property
@@ -68,9 +69,9 @@ class ControlPolicies:
 
     def _refresh(self) -> None:
         try:
-            sources = read_sources(self._folder, empty=self._engine.empty)
-            if sources.revision not in (self._engine.revision, self._refused):
-                self._refused = sources.revision
+            sources = self._places.read(empty=self._engine.empty)
+            if sources not in (self._engine.sources, self._refused):
+                self._refused = sources
                 engine = self._loaded(sources)
                 self._engine.close()
                 self._engine = engine
@@ -87,7 +88,7 @@ class ControlPolicies:
 
 def load_control_policy(folder: str | Path) -> ControlPolicy:
     """The policy in ``folder``. Raises ``InvalidInput``."""
-    return ControlPolicies(folder)
+    return ControlPolicies(PolicyPlaces([Path(folder)]))
 
 
 class _Engine:
@@ -96,7 +97,7 @@ class _Engine:
     def __init__(self, sources: PolicySources, answer_seconds: float) -> None:
         self._process = PolicyProcess(sources, answer_seconds)
         self._failed = ("", float("-inf"))
-        self.revision = sources.revision
+        self.sources = sources
         self.empty = not sources.files
         engine = RegorusEngine(sources)
         self.has_rule, self.has_package = engine.has(RULE), engine.has(RULE.partition("/")[0])

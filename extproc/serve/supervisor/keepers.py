@@ -8,7 +8,6 @@ from __future__ import annotations
 import asyncio
 import time
 from collections.abc import Callable, Sequence
-from pathlib import Path
 from typing import Never, assert_never
 
 import extproc
@@ -51,6 +50,7 @@ from extproc.serve.messages import (
     WorkerReady,
 )
 from extproc.serve.supervisor.auxiliary import Auxiliary
+from extproc.serve.supervisor.bundle_keeper import BundleKeeper, BundlePlan
 from extproc.serve.supervisor.children import Child
 from extproc.serve.supervisor.count_keeper import CountKeeper
 from extproc.serve.supervisor.document_keeper import DocumentKeeper
@@ -60,7 +60,7 @@ from extproc.serve.supervisor.hang_keeper import HangKeeper
 from extproc.serve.supervisor.host_socket import HostSocket
 from extproc.serve.supervisor.pages import Pages
 from extproc.serve.supervisor.plan import Parts, ServePlan
-from extproc.serve.supervisor.policy_keeper import PolicyKeeper
+from extproc.serve.supervisor.policy_keeper import PolicyKeeper, WatchedPolicies
 from extproc.serve.supervisor.policy_shadow import NAME, PolicyShadowFaults, PolicyShadowKeeper
 from extproc.serve.supervisor.policy_trial import Trial
 from extproc.serve.supervisor.protection import Protection
@@ -121,8 +121,14 @@ class Keepers:
         self.envoy = self._keep_envoy(parts.envoy_files) if parts.envoy_files is not None else None
         self.documents = DocumentKeeper(parts.open_folder, tuning.rollouts_poll, self._of_documents)
         self.metrics.gauge(DOCUMENTS_MISSING, lambda: self.documents.missing)
-        self.policies = self._keep_policies(plan.policies) if plan.policies is not None else None
-        self.policy_shadow = self._compare_policies(plan.policy_shadow) if plan.policy_shadow is not None else None
+        self.policies = self._keep_policies(parts.policies) if parts.policies is not None else None
+        self._of_bundles = self._refusals("bundles")
+        self.bundles = self._keep_bundles(parts.bundles) if parts.bundles is not None else None
+        self.policy_shadow = (
+            self._compare_policies(plan.policy_shadow, parts.policies_shadow)
+            if plan.policy_shadow is not None and parts.policies_shadow is not None
+            else None
+        )
         self.hangs = HangKeeper(self.workers, self.policies, tuning, self.warn)
         self.safety = self._be_safe(plan.safety)
         self.safety_store = SafetyStoreKeeper(self.safety, parts.register)
@@ -149,7 +155,15 @@ class Keepers:
             Pages(
                 self.workers,
                 self.policies,
-                (self._of_documents, self._of_policies, self._of_policy_shadow, self._of_envoy, self._of_state),
+                self.bundles,
+                (
+                    self._of_documents,
+                    self._of_policies,
+                    self._of_bundles,
+                    self._of_policy_shadow,
+                    self._of_envoy,
+                    self._of_state,
+                ),
                 self.policy_shadow,
                 self.protection,
                 self.safety,
@@ -168,10 +182,9 @@ class Keepers:
         self.metrics.rows(keeper.rows)
         return keeper
 
-    def _keep_policies(self, folder: Path) -> PolicyKeeper:
+    def _keep_policies(self, places: WatchedPolicies) -> PolicyKeeper:
         return PolicyKeeper(
-            folder,
-            self.parts.read_sources,
+            places,
             Trial(self.plan.trial_command, self.settings.trial_limit),
             self.settings.policy_poll,
             self._of_policies,
@@ -181,10 +194,21 @@ class Keepers:
             warn=self.warn,
         )
 
-    def _compare_policies(self, plan: PolicyShadowPlan) -> PolicyShadowKeeper:
+    def _keep_bundles(self, plan: BundlePlan) -> BundleKeeper:
+        assert self.policies is not None  # bundles are policies
+        return BundleKeeper(
+            plan,
+            Trial(self.plan.trial_command, self.settings.trial_limit),
+            self._of_bundles,
+            inputs=self._questions.trials,
+            activate=self.policies.sync,
+            warn=self.warn,
+        )
+
+    def _compare_policies(self, plan: PolicyShadowPlan, places: WatchedPolicies) -> PolicyShadowKeeper:
         return PolicyShadowKeeper(
             plan,
-            self.parts.read_sources,
+            places,
             Trial(self.plan.trial_command, self.settings.trial_limit),
             self.settings,
             self.metrics,

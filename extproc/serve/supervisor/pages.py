@@ -14,6 +14,7 @@ from extproc.errors import Fault
 from extproc.metrics.merging import Totals, merge
 from extproc.net.admin import Page
 from extproc.serve.messages import Description, WantDescription
+from extproc.serve.supervisor.bundle_keeper import BundleKeeper
 from extproc.serve.supervisor.envoy_keeper import EnvoyKeeper
 from extproc.serve.supervisor.folder_faults import FolderFaults
 from extproc.serve.supervisor.policy_keeper import PolicyKeeper
@@ -43,6 +44,7 @@ class Pages:
         self,
         workers: Workers,
         policies: PolicyKeeper | None,
+        bundles: BundleKeeper | None,
         refusals: Sequence[FolderFaults],
         policy_shadow: PolicyShadowKeeper | None,
         protection: Protection | None,
@@ -54,6 +56,7 @@ class Pages:
     ) -> None:
         self._workers = workers
         self._policies = policies
+        self._bundles = bundles
         self._refusals = refusals
         self._policy_shadow = policy_shadow
         self._protection = protection
@@ -107,6 +110,7 @@ class Pages:
             "version": extproc.__version__,
             "revision": newest.revision if newest is not None else None,
             "policy_revision": policies.revision if policies is not None else asked,
+            "bundles": self._bundles.described() if self._bundles is not None else (),
             "quarantined": policies.quarantined if policies is not None else (),
             "policy_shadow": self._policy_shadow.described() if self._policy_shadow is not None else None,
             "rollouts": orjson.Fragment(bytes(newest.rollouts)) if newest is not None else [],

@@ -4,13 +4,13 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from pathlib import Path
 
 from extproc.net.listening import Listening
+from extproc.serve.supervisor.bundle_keeper import BundlePlan
 from extproc.serve.supervisor.children import AuxiliaryCommand
 from extproc.serve.supervisor.document_keeper import Folder
 from extproc.serve.supervisor.envoy_keeper import Delivery, EnvoyFiles
-from extproc.serve.supervisor.policy_trial import ReadSources
+from extproc.serve.supervisor.policy_keeper import WatchedPolicies
 from extproc.serve.supervisor.safety import Register
 from extproc.serve.supervisor.service_manager import ServiceManager
 from extproc.serve.supervisor.stable_clusters import AskEnvoys
@@ -27,7 +27,6 @@ class ServePlan:
     worker_command: Sequence[str]
     trial_command: Sequence[str]
     admin: Listening
-    policies: Path | None
     drain_timeout: float
     safety: SafetyPlan
     state: StateFolder
@@ -44,7 +43,9 @@ class Parts:
     envoy_files: EnvoyFiles | None
     delivery: Delivery | None
     ask_envoys: AskEnvoys | None
-    read_sources: ReadSources
+    policies: WatchedPolicies | None
+    bundles: BundlePlan | None
+    policies_shadow: WatchedPolicies | None
     register: Register
     open_store: Callable[[], WatchedStore]
     manager: ServiceManager

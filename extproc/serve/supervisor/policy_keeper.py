@@ -4,20 +4,29 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Awaitable, Callable, Mapping
-from pathlib import Path
-from typing import Any
+from typing import Any, Protocol
 
 from extproc.errors import DropoutError, InvalidInput, Unreachable
 from extproc.resources.folder_watch import FolderWatch
-from extproc.resources.policies import list_policies
+from extproc.resources.folders import FolderListing
 from extproc.serve.messages import Quarantine
 from extproc.serve.supervisor.folder_faults import FolderFaults
-from extproc.serve.supervisor.policy_trial import ReadSources, Sources, Trial
+from extproc.serve.supervisor.policy_trial import Sources, Trial
 from extproc.trouble import Troubles
 
 
+class WatchedPolicies(Protocol):
+    """Where policies come from."""
+
+    def listing(self) -> FolderListing:
+        """Their files, without reading them."""
+
+    def read(self, *, empty: bool) -> Sources:
+        """What they hold, which may be no policy only with ``empty``. Raises ``InvalidInput``."""
+
+
 class PolicyKeeper:
-    """Policies of one folder; what is wrong with them is in ``refusals``.
+    """Policies of some ``places``; what is wrong with them is in ``refusals``.
 
     ``inputs`` gives those to try changed policies on, by the path of a rule; ``swap`` has the workers decide by other
     policies, ``say`` writes for people that they do, and ``warn`` what they do not evaluate any more.
@@ -25,8 +34,7 @@ class PolicyKeeper:
 
     def __init__(
         self,
-        folder: Path,
-        read: ReadSources,
+        places: WatchedPolicies,
         trial: Trial,
         poll: float,
         refusals: FolderFaults,
@@ -36,8 +44,7 @@ class PolicyKeeper:
         say: Callable[[str], None],
         warn: Callable[[str], None],
     ) -> None:
-        self._folder = folder
-        self._read = read
+        self._places = places
         self._trial = trial
         self._poll = poll
         self._inputs = inputs
@@ -48,6 +55,7 @@ class PolicyKeeper:
         self._sources: Sources | None = None
         self._quarantined: set[str] = set()
         self._untried = False
+        self._syncing = asyncio.Lock()
 
     @property
     def revision(self) -> str | None:
@@ -85,17 +93,17 @@ class PolicyKeeper:
             InvalidInput: with all that is wrong with them.
             Unreachable: when they cannot be read or tried.
         """
-        sources = await asyncio.to_thread(self._read, self._folder, empty=True)
+        sources = await asyncio.to_thread(self._places.read, empty=True)
         faults = await self._trial.run(sources, {})
         if faults:
             raise InvalidInput(faults)
         self._sources = sources
         if sources.empty:
-            self._say(f"policies: {self._folder} has no .rego file yet: no rule is asked")
+            self._say(f"policies: {self._places} has no .rego file yet: no rule is asked")
 
     async def run(self) -> None:
         """Look for edits, until cancelled."""
-        watch = FolderWatch(lambda: list_policies(self._folder))
+        watch = FolderWatch(self._places.listing)
         watch.take(await asyncio.to_thread(watch.now))
         await self.sync()  # an edit made while the workers started
         while True:
@@ -108,16 +116,20 @@ class PolicyKeeper:
 
     async def sync(self) -> None:
         """Take the policies over if they changed and are good; otherwise the last good ones go on."""
+        async with self._syncing:
+            await self._sync()
+
+    async def _sync(self) -> None:
         try:
             empty = self._sources is None or self._sources.empty
-            sources = await asyncio.to_thread(self._read, self._folder, empty=empty)
+            sources = await asyncio.to_thread(self._places.read, empty=empty)
         except DropoutError as error:
             # What cannot be read today can be tomorrow, without an edit.
             self._untried = any(fault.code == "policy_unreadable" for fault in error.faults)
             self._refusals.note(error.faults)
             return
         self._untried = False
-        if sources.revision == self.revision:
+        if sources.body == self.body:  # another bundle may have the same revision
             self._refusals.note(())
             return
         try:

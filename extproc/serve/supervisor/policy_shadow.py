@@ -45,8 +45,8 @@ from extproc.serve.messages import (
 from extproc.serve.supervisor.auxiliary import Auxiliary, ProcessEnd
 from extproc.serve.supervisor.children import CRASHES, AuxiliaryCommand
 from extproc.serve.supervisor.folder_faults import FolderFaults
-from extproc.serve.supervisor.policy_keeper import PolicyKeeper
-from extproc.serve.supervisor.policy_trial import ReadSources, Sources, Trial
+from extproc.serve.supervisor.policy_keeper import PolicyKeeper, WatchedPolicies
+from extproc.serve.supervisor.policy_trial import Sources, Trial
 from extproc.serve.watchdog import PATIENCE, process_state
 from extproc.serve.worker_config import PolicyShadowPlan
 from extproc.settings import Settings
@@ -78,7 +78,7 @@ class PolicyShadowKeeper:
     def __init__(
         self,
         plan: PolicyShadowPlan,
-        read: ReadSources,
+        places: WatchedPolicies,
         trial: Trial,
         tuning: Settings,
         metrics: Metrics,
@@ -104,8 +104,7 @@ class PolicyShadowKeeper:
         self._page = HeartbeatPage.create()
         self._lifeline = Lifeline()
         self._policies = PolicyKeeper(
-            plan.folder,
-            read,
+            places,
             trial,
             tuning.policy_poll,
             refusals,

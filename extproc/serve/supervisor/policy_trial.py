@@ -10,7 +10,6 @@ import asyncio
 from collections.abc import AsyncIterator, Callable, Mapping, Sequence
 from contextlib import asynccontextmanager
 from dataclasses import dataclass
-from pathlib import Path
 from typing import Any, Final, Protocol, assert_never
 
 import msgspec
@@ -57,13 +56,6 @@ class Tried(Message, frozen=True, tag="tried"):
 _encode: Final = msgspec.json.Encoder().encode
 _read_question: Final = msgspec.json.Decoder(TrialRequest).decode
 _read_answer: Final[Callable[[bytes], Evaluating | Tried]] = msgspec.json.Decoder(Evaluating | Tried).decode
-
-
-class ReadSources(Protocol):
-    """How policies are read."""
-
-    def __call__(self, directory: Path, *, empty: bool) -> Sources:
-        """Those of a folder, where there may be none only with ``empty``. Raises ``InvalidInput``."""
 
 
 class TriedEngine(Protocol):

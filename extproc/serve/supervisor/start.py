@@ -7,8 +7,10 @@ import time
 from typing import Final
 
 from extproc.errors import DropoutError
+from extproc.serve.supervisor.bundle_keeper import BundleKeeper
 from extproc.serve.supervisor.first_service import see_failures
 from extproc.serve.supervisor.keepers import Keepers
+from extproc.serve.supervisor.policy_keeper import PolicyKeeper
 
 OBSERVED_SECONDS: Final = 5.0
 """How long workers that serve wait to be called ready for an observer that listens."""
@@ -66,9 +68,15 @@ async def _prepare(keepers: Keepers) -> None:
         several.create_task(keepers.safety.load())
         several.create_task(keepers.documents.prepare())
         if keepers.policies is not None:
-            several.create_task(keepers.policies.prepare())
+            several.create_task(_prepare_policies(keepers.bundles, keepers.policies))
     keepers.last_tasks.keep("safety file", keepers.safety.run)
     keepers.last_tasks.keep("safety store", keepers.safety_store.run)
+
+
+async def _prepare_policies(bundles: BundleKeeper | None, policies: PolicyKeeper) -> None:
+    if bundles is not None:
+        await bundles.prepare()
+    await policies.prepare()
 
 
 def _announce(keepers: Keepers) -> None:

@@ -87,6 +87,8 @@ class Supervisor:
         keepers.tasks.keep("rollouts", keepers.documents.run)
         if keepers.policies is not None:
             keepers.tasks.keep("policies", keepers.policies.run)
+        if keepers.bundles is not None:
+            keepers.tasks.keep("bundles", keepers.bundles.run)
         if keepers.policy_shadow is not None:
             keepers.tasks.keep("policy shadow", keepers.policy_shadow.run)
             keepers.tasks.keep("policy shadow's folder", keepers.policy_shadow.follow)

@@ -14,6 +14,7 @@ from extproc.net.listening import Listening
 from extproc.run import controller as controller_parts
 from extproc.run.controller import Controller
 from extproc.run.controller_options import ControllerOptions
+from extproc.run.serve_options import PolicyOptions
 from extproc.state import StateFolder
 
 
@@ -36,7 +37,16 @@ def controller_in(folder: Path) -> Controller:
     store = f"sqlite:{folder}/dropout.db"
     state = StateFolder.of(store, None)
     options = ControllerOptions(
-        store, state, listen, envoys=(), envoy_dir=None, feedback=None, metrics={}, policies=None, admin=None, pipe=None
+        store,
+        state,
+        listen,
+        envoys=(),
+        envoy_dir=None,
+        feedback=None,
+        metrics={},
+        policies=PolicyOptions(()),
+        admin=None,
+        pipe=None,
     )
     return Controller(options, lambda _line: None, lambda _line: None)
 

@@ -33,6 +33,7 @@ from extproc.control.as_json import row_json, timestamp
 from extproc.control.policy_veto import PolicyVeto
 from extproc.errors import Refused
 from extproc.resources.loading import load_paths
+from extproc.resources.policy_places import PolicyPlaces
 from extproc.store.records import HistoryEntry, StoredRollout, Write
 from extproc.store.status import Status
 from tests.support.damage import damage
@@ -52,7 +53,7 @@ def policy(tmp_path_factory: pytest.TempPathFactory) -> Iterator[ControlPolicies
     shutil.copytree(POLICIES / "control", folder / "control")
     (folder / "control" / "data.json").write_text('{"four_eyes": ["payments"], "freezes": []}')
     # Whoever is late is not asked again for a while, and one who is shared may be late on a busy machine.
-    policies = ControlPolicies(folder, answer_seconds=30.0)
+    policies = ControlPolicies(PolicyPlaces([folder]), answer_seconds=30.0)
     yield policies
     policies.close()
 

@@ -22,6 +22,7 @@ from extproc.errors import InvalidInput, Refused
 from extproc.resources.control_schema import CONTROL_ACTIONS, CONTROL_INPUT_SCHEMA
 from extproc.resources.loaded import LoadedDocument
 from extproc.resources.loading import load_paths
+from extproc.resources.policy_places import PolicyPlaces
 from extproc.testing.memory_store import MemoryStore
 from tests.support.clock import FakeClock
 from tests.support.damage import damage
@@ -244,7 +245,7 @@ decision := {"allow": regex.match(`(?=a)`, input.actor)} if input.actor == "an e
 @pytest.fixture(scope="module")
 def answers(tmp_path_factory: pytest.TempPathFactory) -> Iterator[ControlPolicies]:
     # Whoever is late is not asked again for a while, and one who is shared may be late on a busy machine.
-    policies = ControlPolicies(put(tmp_path_factory.mktemp("policies"), ANSWERS), answer_seconds=30.0)
+    policies = ControlPolicies(PolicyPlaces([put(tmp_path_factory.mktemp("policies"), ANSWERS)]), answer_seconds=30.0)
     yield policies
     policies.close()
 
@@ -280,7 +281,8 @@ def test_an_answer_that_is_none_is_a_failure_that_says_why(answers: ControlPolic
 
 def test_an_evaluation_without_an_end_is_a_failure_too(tmp_path: Path) -> None:
     endless = "some i in numbers.range(0, 5000); some j in numbers.range(0, 5000); (i * j) % 7 == 9"
-    policies = ControlPolicies(put(tmp_path, f'decision := {{"allow": count([1 | {endless}]) == 0}}'), 0.5)
+    folder = put(tmp_path, f'decision := {{"allow": count([1 | {endless}]) == 0}}')
+    policies = ControlPolicies(PolicyPlaces([folder]), 0.5)
     verdict = policies.decide(question())
     assert (verdict.allow, verdict.failed, verdict.reason) == (False, True, "it takes too long")
     assert policies.decide(question()).failed  # its process had to be ended
@@ -291,7 +293,7 @@ def test_without_a_rule_for_control_everything_is_allowed(tmp_path: Path) -> Non
     (tmp_path / "routing.rego").write_text('package routing\n\ndecision := {"allow": true}\n')
     (tmp_path / "empty").mkdir()
     for folder in (tmp_path, tmp_path / "empty"):
-        policies = ControlPolicies(folder)
+        policies = ControlPolicies(PolicyPlaces([folder]))
         assert not policies.asked
         assert policies.decide(question()) == ActionVerdict(True)
 
@@ -300,7 +302,7 @@ def test_a_rule_that_is_put_into_an_empty_folder_is_asked_and_stays_when_it_is_e
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr("extproc.adapters.regorus.control.REFRESH_SECONDS", 0.0)
-    policies = ControlPolicies(tmp_path)
+    policies = ControlPolicies(PolicyPlaces([tmp_path]))
     put(tmp_path, 'decision := {"allow": false, "reason": "no"}')
     assert policies.decide(question()) == ActionVerdict(False, "no")
     for file in tmp_path.rglob("*.rego"):
@@ -311,7 +313,7 @@ def test_a_rule_that_is_put_into_an_empty_folder_is_asked_and_stays_when_it_is_e
 
 def test_an_edit_is_taken_over_and_a_broken_one_is_not(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("extproc.adapters.regorus.control.REFRESH_SECONDS", 0.0)
-    policies = ControlPolicies(put(tmp_path, 'decision := {"allow": true}'))
+    policies = ControlPolicies(PolicyPlaces([put(tmp_path, 'decision := {"allow": true}')]))
     assert policies.decide(question()).allow
     put(tmp_path, 'decision := {"allow": false, "reason": "no"}')
     assert policies.decide(question()) == ActionVerdict(False, "no")
@@ -324,12 +326,12 @@ def test_an_edit_is_taken_over_and_a_broken_one_is_not(tmp_path: Path, monkeypat
 
 def test_policies_that_cannot_be_served_are_refused_at_the_start(tmp_path: Path) -> None:
     with pytest.raises(InvalidInput) as refused:
-        ControlPolicies(put(tmp_path, 'decision := {"allow": time.now_ns() > 0}'))
+        ControlPolicies(PolicyPlaces([put(tmp_path, 'decision := {"allow": time.now_ns() > 0}')]))
     assert refused.value.code == "policy_builtin_forbidden"
 
 
 def test_the_shipped_policy_allows_every_action(tmp_path: Path) -> None:
-    policies = ControlPolicies(POLICIES)
+    policies = ControlPolicies(PolicyPlaces([POLICIES]))
     assert policies.asked
     assert [action for action in CONTROL_ACTIONS if not policies.decide(question(action=action)).allow] == []
     policies.close()
@@ -358,6 +360,6 @@ def test_a_rule_on_control_actions_is_missed_only_in_a_folder_that_has_its_packa
     tmp_path: Path, policy: str, meant: bool
 ) -> None:
     (tmp_path / "a.rego").write_text(policy)
-    policies = ControlPolicies(tmp_path)
+    policies = ControlPolicies(PolicyPlaces([tmp_path]))
     assert (policies.asked, policies.meant) == (False, meant)
     policies.close()
