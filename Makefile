@@ -86,9 +86,9 @@ code: $(READY)
 
 policies: tools
 	@if [ -x $(OPA) ]; then \
-		unformatted="$$($(OPA) fmt --list policies recipes)"; \
+		unformatted="$$($(OPA) fmt --list policies docs/recipes)"; \
 		test -z "$$unformatted" || { echo "make format would change: $$unformatted"; exit 1; }; \
-		$(OPA) check --strict policies recipes && $(OPA) test policies recipes > build/opa-test.log 2>&1 || { cat build/opa-test.log; exit 1; }; \
+		$(OPA) check --strict policies docs/recipes && $(OPA) test policies docs/recipes > build/opa-test.log 2>&1 || { cat build/opa-test.log; exit 1; }; \
 		echo "check: OPA finds the policies as they should be"; \
 	fi
 
@@ -120,7 +120,7 @@ format: $(READY) ## put code and policies into their format, and into the pages 
 	@$(BIN)/ruff format --quiet $(CODE)
 	@$(BIN)/ruff check --quiet --fix $(CODE)
 	@$(BIN)/python docs/generate.py
-	@if [ -x $(OPA) ]; then $(OPA) fmt --write policies recipes; fi
+	@if [ -x $(OPA) ]; then $(OPA) fmt --write policies docs/recipes; fi
 
 lock: $(READY) # resolve pyproject.toml anew into requirements.lock, for Python 3.11 to 3.13
 	@$(BIN)/uv pip compile --quiet --upgrade --universal --python-version 3.11 --all-extras --no-header \

@@ -33,7 +33,7 @@ from extproc.settings import described
 ROOT: Final = Path(__file__).resolve().parents[1]
 PAGES: Final = ROOT / "docs" / "pages"
 GUIDE: Final = ROOT / "policies" / "README.md"
-RECIPES: Final = ROOT / "recipes"
+RECIPES: Final = ROOT / "docs" / "recipes"
 COSTS: Final = ROOT / "tests" / "bench" / "recipes.json"
 OPA_CASES: Final = ROOT / "tests" / "conformance" / "opa" / "regorus.json"
 

@@ -33,7 +33,7 @@ def folder() -> Iterator[Path]:
     """A folder as the project's looks to the examples; short, because it holds Unix sockets."""
     with tempfile.TemporaryDirectory(prefix="dr-") as name:
         place = Path(name)
-        for name in ("policies", "recipes"):
+        for name in ("policies", "docs"):
             (place / name).symlink_to(ROOT / name)
         (place / ".venv").mkdir()
         (place / ".venv" / "bin").symlink_to(Path(sys.executable).parent)

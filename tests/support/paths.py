@@ -8,7 +8,7 @@ from typing import Any
 
 ROOT = Path(__file__).resolve().parents[2]
 POLICIES = ROOT / "policies"
-RECIPES = ROOT / "recipes"
+RECIPES = ROOT / "docs" / "recipes"
 
 
 def vectors(name: str) -> list[dict[str, Any]]:

@@ -13,7 +13,7 @@ from tests.support.source import defined_anywhere, defined_in, named
 EVERYTHING = (*GUIDES, *pages())
 WALKS = ("A request", "An apply", "A tick", "A trip", "A worker is replaced")
 
-_FILE = re.compile(r"(?:extproc(?!/_bundled)|tests|proto|docs|policies|recipes|envoy)/[\w./-]*")
+_FILE = re.compile(r"(?:extproc(?!/_bundled)|tests|proto|docs|policies|envoy)/[\w./-]*")
 _CALLED = re.compile(r"\w+\(\)")
 
 
