@@ -254,8 +254,8 @@ class SilentClient:
     def __init__(self, address: str) -> None:
         self._received = b""
         self._connection = socket.socket(socket.AF_UNIX)
-        self._connection.settimeout(PATIENCE)
         self._connection.connect(address.removeprefix("unix:"))
+        self._connection.settimeout(PATIENCE)
         self._connection.sendall(b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n" + self._frame(4, 0, 0, b""))
         self._connection.recv(1 << 16)  # its settings; until they are acknowledged it takes few streams
         self._connection.sendall(self._frame(4, 1, 0, b""))

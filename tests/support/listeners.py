@@ -140,8 +140,8 @@ class Served:
         endpoint = self.listener.endpoint
         if isinstance(endpoint, UnixEndpoint):
             plain = socket.socket(socket.AF_UNIX)
+            plain.connect(str(endpoint.path))  # waits where the queue is full; with a timeout it would fail at once
             plain.settimeout(60)
-            plain.connect(str(endpoint.path))
             return plain
         plain = socket.create_connection((endpoint.host, endpoint.port), timeout=60)
         if not (self.encrypted and encrypted):

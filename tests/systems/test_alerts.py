@@ -11,6 +11,7 @@ from typing import Any, Final
 import pytest
 import yaml
 
+from extproc.metrics.catalogue import RELOADS_REFUSED
 from tests.e2e.environment import KEY, Environment
 from tests.support.envoy import running
 from tests.support.load import under_load
@@ -110,7 +111,8 @@ def test_a_first_trip_a_first_refusal_and_a_first_undecided_request_are_alerts_i
             return {labels["alertname"]: labels.get("rollout", labels.get("what", "")) for labels, _ in alerts}
 
         counted = "dropout_trips_total or dropout_reloads_refused_total or envoy_http_ext_proc_failure_mode_allowed"
-        wait_for(lambda: len(prometheus.query(counted)) == 6, "every counter at 0")
+        series = len(["canary's trips", *RELOADS_REFUSED.values, "Envoy's"])
+        wait_for(lambda: len(prometheus.query(counted)) == series, "every counter there")
         assert {value for _, value in prometheus.query(counted)} == {0.0}
         assert firing() == {}
         environment.dropout.write_policy("nonsense")
