@@ -186,7 +186,8 @@ def _inflate(content: bytes, where: str) -> bytes:
     try:
         unpacked = inflating.decompress(content, MAX_UNPACKED_BYTES + 1)
     except zlib.error:
-        raise _invalid("it is not packed by gzip", where) from None
+        message = "it is no bundle, which is packed by gzip; of policies in files name the folder"
+        raise _invalid(message, where) from None
     if len(unpacked) > MAX_UNPACKED_BYTES:
         raise _too_large(where)
     if not inflating.eof:

@@ -72,8 +72,8 @@ REFUSED = {
 }  # fmt: skip
 
 STRICTER = {
-    "a list": ("- 1\n", None),
-    "nothing": ("# nothing\n", None),
+    "a list": ("- 1\n", 1),
+    "nothing": ("# nothing\n", 1),
     "a key that comes twice": ("k: 1\nk: 2\n", 2),
     "a second document": ("k: 1\n---\nk: 2\n", 3),
     "a key that is a fraction": ("1.10: x\n", 1),

@@ -18,7 +18,7 @@ from extproc.resources.control_schema import CONTROL_ACTIONS
 from tests.support.paths import ROOT
 
 LOOKS = {"List", "Get", "Watch", "History"}
-GUIDE = (ROOT / "policies" / "README.md").read_text()
+GUIDE = (ROOT / "docs" / "pages" / "reference" / "control-policy.md").read_text()
 
 
 def test_the_table_has_every_action_on_a_rollout_and_no_other() -> None:

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import signal
 from collections.abc import Collection, Mapping
-from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
 
@@ -88,8 +87,8 @@ class Shadow:
         self.state = ProcessState(0.0, stopped=False)
         self.refusals = PolicyShadowFaults("policy shadow", refused=lambda: None, warn=self.warned.append)
         self.keeper = PolicyShadowKeeper(
-            PolicyShadowPlan(Path("shadow"), 1_250, 3, PolicyShadowConfig("state.", (), MEMORY), ("shadow",)),
-            lambda _directory, *, empty: self.sources,
+            PolicyShadowPlan(1_250, 3, PolicyShadowConfig("state.", (), MEMORY), ("shadow",)),
+            SimpleNamespace(read=lambda *, empty: self.sources, listing=lambda: ()),  # type: ignore[arg-type]
             SimpleNamespace(run=self._tried),  # type: ignore[arg-type]
             Settings(),
             Metrics(SystemClock()),
