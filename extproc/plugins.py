@@ -77,6 +77,8 @@ _OURS: Final = {
     (FEATURES.name, "sqlite"): _Ours("extproc.adapters.sqlite.features:PLUGIN"),
     (FEATURES.name, "redis"): _Ours("extproc.adapters.redis.features:PLUGIN", "redis"),
     (FEATURES.name, "rediss"): _Ours("extproc.adapters.redis.features:PLUGIN", "redis"),
+    (FEATURES.name, "https"): _Ours("extproc.adapters.rest.features:PLUGIN", "rest"),
+    (FEATURES.name, "http"): _Ours("extproc.adapters.rest.features:PLUGIN", "rest"),
     (METRICS.name, "prometheus+http"): _Ours("extproc.adapters.prometheus.metrics:PLUGIN", "prometheus"),
     (METRICS.name, "prometheus+https"): _Ours("extproc.adapters.prometheus.metrics:PLUGIN", "prometheus"),
     (SINK.name, "file"): _Ours("extproc.adapters.file.sink:PLUGIN"),

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import re
 from collections.abc import Iterable, Mapping
 from contextlib import aclosing
 from datetime import UTC, datetime
@@ -23,6 +24,8 @@ from extproc.plugins import FEATURES, open_adapter, scheme_of
 from extproc.snapshot.model import FeatureView
 
 _PATIENCE_SECONDS: Final = 5.0
+_INTEGER: Final = ":integer"
+_WHOLE: Final = re.compile(r"-?[0-9]{1,19}")
 _TYPES: Final = {bool: "boolean", int: "number", float: "number", str: "text", list: "list", dict: "mapping"}
 
 features_option = click.option(
@@ -122,12 +125,21 @@ def _types_of(records: Iterable[FeatureRecord]) -> dict[str, dict[str, list[str]
     required=True,
     help="The entity to read, a user id for instance; once for each of its join keys.",
 )
+@click.option(
+    "--join-key",
+    "join_keys",
+    multiple=True,
+    metavar="NAME[:integer]",
+    help="The name of a join key, once for each --entity, where the store asks by it; :integer for a whole number.",
+)
 @click.option("--name", "names", multiple=True, help="A feature; may be repeated. Default: all that sqlite: has.")
 @features_option
 @output_option
-def get(view: str, entity: tuple[str, ...], names: tuple[str, ...], url: str, output: str) -> None:
+def get(
+    view: str, entity: tuple[str, ...], join_keys: tuple[str, ...], names: tuple[str, ...], url: str, output: str
+) -> None:
     """Print the values of one entity, with their event times and ages in seconds."""
-    key = FeatureKey(FeatureView(view, names, tuple(f"key {number}" for number in range(len(entity)))), entity)
+    key = _key(view, names, join_keys, entity)
     if not names and scheme_of(url) != "sqlite":
         message = "name each feature with --name: a store that is not sqlite: does not say which there are"
         raise InvalidInput.of("features_unnamed", message, field="--name")
@@ -144,6 +156,21 @@ def get(view: str, entity: tuple[str, ...], names: tuple[str, ...], url: str, ou
         return
     for name, row in rows.items():
         click.echo(f"{name} = {to_json(row.value).decode()}  ({_when(row, now)})")
+
+
+def _key(view: str, features: tuple[str, ...], join_keys: tuple[str, ...], entity: tuple[str, ...]) -> FeatureKey:
+    """What is read: join keys without names have some, for stores that do not ask by them."""
+    if join_keys and len(join_keys) != len(entity):
+        message = f"there are {len(entity)} --entity and {len(join_keys)} --join-key: name all join keys or none"
+        raise InvalidInput.of("join_keys_unnamed", message, field="--join-key")
+    values: list[str | int] = []
+    for name, value in zip(join_keys or entity, entity, strict=True):
+        is_integer = bool(join_keys) and name.endswith(_INTEGER)
+        if is_integer and not (_WHOLE.fullmatch(value) and -(1 << 63) <= int(value) < 1 << 63):
+            raise InvalidInput.of("join_key_type", f"{value!r} is no whole number of 64 bits", field="--entity")
+        values.append(int(value) if is_integer else value)
+    named = join_keys or tuple(f"key {number}" for number in range(len(entity)))
+    return FeatureKey(FeatureView(view, features, tuple(name.removesuffix(_INTEGER) for name in named)), tuple(values))
 
 
 async def _read(url: str, key: FeatureKey) -> Mapping[str, FeatureRow]:

@@ -6,12 +6,12 @@ from typing import Any
 
 import yaml
 
-from extproc.resources.document import Resource
+from extproc.resources.document import Part
 from extproc.resources.marked_yaml import FieldPath
 from extproc.resources.schema import resolved, schema_at
 
 
-def example_at(model: type[Resource], path: FieldPath) -> str | None:
+def example_at(model: type[Part], path: FieldPath) -> str | None:
     """A value for ``path`` of a document, in YAML on one line; None where the schema does not tell one.
 
     A mapping has what it needs; of what is to be chosen, the first. Plug-ins may say nothing of their fields.
@@ -20,7 +20,7 @@ def example_at(model: type[Resource], path: FieldPath) -> str | None:
     return None if value is None else _in_a_line(value)
 
 
-def example_of(model: type[Resource], path: FieldPath) -> Any:
+def example_of(model: type[Part], path: FieldPath) -> Any:
     """The value that ``example_at`` writes; None where the schema does not tell one."""
     try:
         return _example(model, schema_at(model, path))
@@ -28,13 +28,13 @@ def example_of(model: type[Resource], path: FieldPath) -> Any:
         return None
 
 
-def may_be_empty(model: type[Resource], path: FieldPath) -> bool:
+def may_be_empty(model: type[Part], path: FieldPath) -> bool:
     """Whether {} is a value for ``path``."""
     schema = schema_at(model, path)
     return "properties" in schema and not schema.keys() & {"required", "oneOf", "anyOf", "minProperties"}
 
 
-def one_of_fields(model: type[Resource], path: FieldPath) -> list[str]:
+def one_of_fields(model: type[Part], path: FieldPath) -> list[str]:
     """The fields of which a mapping at ``path`` has exactly one; none where it may have several."""
     schema = schema_at(model, path)
     return list(schema.get("properties", {})) if schema.get("maxProperties") == 1 else []
@@ -44,7 +44,7 @@ class _UntoldError(Exception):
     """The schema does not tell what a value looks like."""
 
 
-def _example(model: type[Resource], schema: dict[str, Any]) -> Any:
+def _example(model: type[Part], schema: dict[str, Any]) -> Any:
     schema = resolved(model, schema)
     if "properties" in schema:
         return {name: _example(model, schema["properties"][name]) for name in _enough(schema)}

@@ -8,7 +8,7 @@ from typing import Any, Final, NamedTuple
 
 from pydantic import ValidationError
 
-from extproc.resources.document import Resource
+from extproc.resources.document import Part
 from extproc.resources.examples import example_at, may_be_empty, one_of_fields
 from extproc.resources.fields import FIELD_CODES
 from extproc.resources.marked_yaml import FieldPath, shown
@@ -52,7 +52,7 @@ class Problem(NamedTuple):
         return f"{self.message}; write it in quotes" + (f': "{written}"' if written is not None else "")
 
 
-def with_example(problem: Problem, model: type[Resource]) -> Problem:
+def with_example(problem: Problem, model: type[Part]) -> Problem:
     """The problem, with how to write what is not there in a document that was to be a ``model``."""
     if problem.wanted is None:
         return problem
@@ -60,12 +60,12 @@ def with_example(problem: Problem, model: type[Resource]) -> Problem:
     return problem._replace(message=problem.message + _such_as(model, problem.wanted, before))
 
 
-def problems_of(error: ValidationError, model: type[Resource], limit: int) -> list[Problem]:
+def problems_of(error: ValidationError, model: type[Part], limit: int) -> list[Problem]:
     """What pydantic found in a document that was to be a ``model``, the first ``limit`` of it."""
     return [_problem(found, model) for found in error.errors(include_url=False)[:limit]]
 
 
-def _problem(found: Any, model: type[Resource]) -> Problem:
+def _problem(found: Any, model: type[Part]) -> Problem:
     kind: str = found["type"]
     path: FieldPath = found["loc"]
     if path and path[-1] == "[key]":
@@ -89,7 +89,7 @@ def _problem(found: Any, model: type[Resource]) -> Problem:
     return Problem(kind if kind in FIELD_CODES else "invalid_value", message, path)
 
 
-def _mistyped(sentence: str, found: object, path: FieldPath, model: type[Resource]) -> str:
+def _mistyped(sentence: str, found: object, path: FieldPath, model: type[Part]) -> str:
     """What the field must be, with an example; of a mapping that lacks its colon, where the colon goes."""
     if names := one_of_fields(model, path):
         sentence += f" with one of {listed(names)}"
@@ -100,7 +100,7 @@ def _mistyped(sentence: str, found: object, path: FieldPath, model: type[Resourc
     return sentence
 
 
-def _such_as(model: type[Resource], path: FieldPath, before: str = "") -> str:
+def _such_as(model: type[Part], path: FieldPath, before: str = "") -> str:
     example = example_at(model, path)
     if example is None:
         return ""

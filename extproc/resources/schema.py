@@ -8,7 +8,7 @@ from typing import Any
 from pydantic.json_schema import GenerateJsonSchema, JsonSchemaValue
 from pydantic_core import core_schema
 
-from extproc.resources.document import API_VERSION, Resource
+from extproc.resources.document import API_VERSION, Part
 from extproc.resources.marked_yaml import FieldPath
 
 
@@ -29,7 +29,7 @@ class _EditorSchema(GenerateJsonSchema):
 
 
 @cache
-def schema_of(model: type[Resource]) -> dict[str, Any]:
+def schema_of(model: type[Part]) -> dict[str, Any]:
     """The schema (draft 2020-12) of a kind of document; shared, so not to be changed."""
     generated = model.model_json_schema(schema_generator=_EditorSchema)
     return {
@@ -39,7 +39,7 @@ def schema_of(model: type[Resource]) -> dict[str, Any]:
     }
 
 
-def schema_at(model: type[Resource], path: FieldPath) -> dict[str, Any]:
+def schema_at(model: type[Part], path: FieldPath) -> dict[str, Any]:
     """The schema of what stands at ``path`` of a document; empty where anything goes."""
     schema: dict[str, Any] = schema_of(model)
     for step in path:
@@ -48,7 +48,7 @@ def schema_at(model: type[Resource], path: FieldPath) -> dict[str, Any]:
     return schema
 
 
-def resolved(model: type[Resource], schema: dict[str, Any]) -> dict[str, Any]:
+def resolved(model: type[Part], schema: dict[str, Any]) -> dict[str, Any]:
     """The schema that a reference in the schema of ``model`` refers to, with what stands beside the reference."""
     if "$ref" not in schema:
         return schema
@@ -56,6 +56,6 @@ def resolved(model: type[Resource], schema: dict[str, Any]) -> dict[str, Any]:
     return {**definition, **{key: value for key, value in schema.items() if key != "$ref"}}
 
 
-def known_fields(model: type[Resource], path: FieldPath) -> list[str]:
+def known_fields(model: type[Part], path: FieldPath) -> list[str]:
     """The names that a mapping at ``path`` of a document may have; none where any name goes."""
     return list(schema_at(model, path).get("properties", {}))

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import socket
+from collections.abc import Callable
+from contextlib import AbstractContextManager
 from pathlib import Path
 from urllib.parse import quote
 
@@ -13,6 +15,7 @@ from extproc.adapters.sqlite.features import FeatureRecord, SqliteFeatureStore
 from extproc.datapath.ports import FeatureStore
 from extproc.plugins import FEATURES, open_adapter
 from extproc.testing.features import FeatureStoreContract, MemoryFeatures, Values
+from tests.support.feature_server import TEMPLATE, KnowingStore
 from tests.systems.resp import Redis
 
 
@@ -69,3 +72,22 @@ class TestRedis(FeatureStoreContract):
         with socket.socket() as nobody:
             nobody.bind(("127.0.0.1", 0))
             return open_adapter(FEATURES, f"redis://127.0.0.1:{nobody.getsockname()[1]}", "--features")
+
+
+class TestRest(FeatureStoreContract):
+    """A server over HTTP, in the words of a template."""
+
+    @pytest.fixture(autouse=True)
+    def _in(self, tmp_path: Path, start: Callable[[AbstractContextManager[KnowingStore]], KnowingStore]) -> None:
+        self.template, self.start = tmp_path / "template.yaml", start
+        self.template.write_text(TEMPLATE)
+
+    def make(self, values: Values) -> FeatureStore:
+        server = self.start(KnowingStore(values))
+        return open_adapter(FEATURES, f"http://{server.address}?template={self.template}", "--features")
+
+    def make_unreachable(self) -> FeatureStore:
+        with socket.socket() as nobody:
+            nobody.bind(("127.0.0.1", 0))
+            where = f"127.0.0.1:{nobody.getsockname()[1]}"
+            return open_adapter(FEATURES, f"http://{where}?template={self.template}", "--features")

@@ -14,7 +14,7 @@ from urllib.parse import quote
 import orjson
 from aiohttp import ClientError, ClientResponse, ClientSession, ClientTimeout, DummyCookieJar, TCPConnector
 
-from extproc.adapters.opa.access import PARAMETERS, check_tls, read_access
+from extproc.adapters.access import PARAMETERS, check_tls, read_access
 from extproc.errors import InvalidInput, Unreachable
 from extproc.resources.bundles import MAX_PACKED_BYTES
 from extproc.urls import AdapterUrl, last_part, read_url

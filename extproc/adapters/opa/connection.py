@@ -9,7 +9,8 @@ from typing import Any, Final, NamedTuple, TypeVar
 
 from aiohttp import ClientError, ClientResponse, ClientSession, ClientTimeout, DummyCookieJar
 
-from extproc.adapters.opa.access import Place, read_access
+from extproc.adapters.access import read_access
+from extproc.adapters.opa.access import Place
 from extproc.errors import InvalidInput
 from extproc.urls import AdapterUrl
 

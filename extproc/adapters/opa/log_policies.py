@@ -14,7 +14,8 @@ from typing import Any, Final
 
 import orjson
 
-from extproc.adapters.opa.access import PARAMETERS, place_of
+from extproc.adapters.access import PARAMETERS
+from extproc.adapters.opa.access import place_of
 from extproc.adapters.opa.connection import NoAnswerError, ThreadConnection
 from extproc.adapters.opa.policy import MAX_ANSWER_BYTES, is_of_the_input
 from extproc.datapath.sinks.masking import DROP_RULE, MASK_RULE, MaskError, mask_rules, masked_text

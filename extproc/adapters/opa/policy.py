@@ -27,7 +27,8 @@ from aiohttp import (
 )
 from opa_client.opa_async import AsyncOpaClient
 
-from extproc.adapters.opa.access import PARAMETERS, Access, Place, place_of, read_access
+from extproc.adapters.access import PARAMETERS, Access, read_access
+from extproc.adapters.opa.access import Place, place_of
 from extproc.datapath.model import PolicyVerdict
 from extproc.datapath.policy_input import EVERYTHING, InputPaths
 from extproc.datapath.verdict import check_verdict

@@ -16,7 +16,7 @@ from urllib.parse import quote
 
 import orjson
 
-from extproc.adapters.opa.access import PARAMETERS, check_tls
+from extproc.adapters.access import PARAMETERS, check_tls
 from extproc.adapters.opa.connection import NoAnswerError, ThreadConnection
 from extproc.datapath.sinks.decision_event import is_plan_event, with_custom
 from extproc.errors import InvalidInput

@@ -18,6 +18,7 @@ TAKERS: dict[str, tuple[Port[Any], str]] = {
     "the token of a Prometheus": (METRICS, "prometheus+http://127.0.0.1?token-file="),
     "the password of a Prometheus": (METRICS, "prometheus+http://me@127.0.0.1?password-file="),
     "the token of an OPA": (POLICY_ENGINE, "opa+http://127.0.0.1?token-file="),
+    "the token of a feature store over HTTP": (FEATURES, "http://127.0.0.1?template=feast&token-file="),
     "the password of a Redis": (FEATURES, "redis://me@127.0.0.1?password-file="),
 }
 NO_SECRETS: dict[str, Callable[[Path], object]] = {

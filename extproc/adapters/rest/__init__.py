@@ -1,0 +1,1 @@
+"""Feature stores that are asked over HTTP, in the words of a template."""

@@ -1,0 +1,322 @@
+"""Features of a store that is asked over HTTP, in the words of a template.
+
+The entities of a view that are asked about at once go out together as far as the template's ``batch`` says, and the
+requests beside each other over at most ``MAX_CONNECTIONS`` connections. A request that is given up closes its
+connection, so that no answer comes to somebody who asked something else. No redirect is followed and no cookie kept.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import AsyncGenerator, Coroutine, Iterator, Sequence
+from contextlib import suppress
+from time import monotonic
+from typing import Any, Final
+from urllib.parse import parse_qsl, quote, urlsplit
+
+from aiohttp import (
+    ClientConnectorError,
+    ClientError,
+    ClientOSError,
+    ClientResponse,
+    ClientResponseError,
+    ClientSession,
+    ClientTimeout,
+    DummyCookieJar,
+    InvalidURL,
+    ServerDisconnectedError,
+    TCPConnector,
+)
+from yarl import URL
+
+from extproc.adapters.access import PARAMETERS, check_tls, read_access
+from extproc.adapters.rest.answering import AnswerTemplate, parse_json
+from extproc.adapters.rest.asking import RequestTemplate, RestRequest
+from extproc.adapters.rest.catalogue import lacking
+from extproc.adapters.rest.template import TEMPLATE, Template, bundled, read_template
+from extproc.datapath.ports import FeatureAnswer, FeatureKey
+from extproc.errors import Fault, InvalidInput, Unreachable
+from extproc.plugins import FEATURES, Plugin
+from extproc.snapshot.model import FeatureView
+from extproc.suggestions import listed
+from extproc.urls import AdapterUrl, read_url
+
+MAX_ANSWER_BYTES: Final = 1 << 20
+
+MAX_CONNECTIONS: Final = 16
+"""Requests under way at once; others wait for one of them."""
+
+ANSWER_SECONDS: Final = 3.0
+"""For a whole answer, with the wait for a connection: less than a read may take."""
+
+REREAD_SECONDS: Final = 30.0
+"""How old the contents of the token's and the certificates' files may be."""
+
+_LAST_ANSWERS_SECONDS: Final = 5.0
+_SHOWN: Final = 200
+_REFUSALS: Final = (401, 403, 407)
+_OF_THE_ENTITY: Final = (400, 422)
+_MAYBE_OF_THE_ENTITY: Final = (*_OF_THE_ENTITY, 500)
+"""Answers that one entity of several may be the reason of; whether it is, is known when each is asked about alone."""
+_HINTS: Final = {
+    404: ": is it the right path, and does it have such a view?",
+    429: ": it is asked too often",
+}
+
+
+class RestFeatures:
+    """A ``FeatureStore`` and a ``FeatureCatalogue``. Connects on first use."""
+
+    max_batch = 64
+
+    def __init__(self, address: AdapterUrl, flag: str, template: Template) -> None:
+        self._address = address
+        self._flag = flag
+        self._template = template
+        port = f":{address.port}" if address.port is not None else ""
+        self._where = f"{address.scheme}://{address.bracketed_host}{port}"
+        base = self._where + quote(address.path.rstrip("/"))
+        self._asking = RequestTemplate(template.request, base, address.parameters)
+        self._answering = AnswerTemplate(template.response, template.views, self._where)
+        self._access = read_access(address, flag)
+        self._read_at = monotonic()
+        self._session: ClientSession | None = None
+        self._tasks: set[asyncio.Task[None]] = set()
+
+    def check(self) -> None:
+        """Raises ``InvalidInput``: ``url_parameter`` where the template shows a token and the URL names none."""
+        if self._asking.shows_token and self._access.token is None:
+            message = f"{self._flag} names no token-file, and the template has a header with {{{{token}}}}"
+            raise InvalidInput.of("url_parameter", message, field=self._flag)
+
+    async def read(self, keys: Sequence[FeatureKey]) -> AsyncGenerator[FeatureAnswer, None]:
+        """An answer for each of ``keys``, those of a request together; what goes wrong with one is its keys' fault."""
+        self._look_again()
+        parts = list(self._parts(keys))
+        if len(parts) == 1:
+            for answer in await self._ask(parts[0]):
+                yield answer
+            return
+        asked = [asyncio.ensure_future(self._ask(part)) for part in parts]
+        try:
+            for done in asyncio.as_completed(asked):
+                for answer in await done:
+                    yield answer
+        finally:
+            for each in asked:
+                each.cancel()
+            await asyncio.gather(*asked, return_exceptions=True)
+
+    async def lacking(self, view: FeatureView) -> Sequence[Fault]:
+        """What the template's ``views`` do not have of ``view``, or what of it the template does not send.
+
+        Raises:
+            Unreachable: ``features_unlisted`` where the template names no views.
+        """
+        faults, views = self._asking.lacks(view, self._where), self._template.views
+        if views is not None:
+            return [*faults, *lacking(view, views, self._where)]
+        if not faults:
+            message = "the template names no views, so nobody knows which ones the store has"
+            raise Unreachable.of("features_unlisted", message, file=self._where)
+        return faults
+
+    async def close(self) -> None:
+        """Close the connections."""
+        for task in self._tasks:
+            task.cancel()
+        await asyncio.gather(*self._tasks, return_exceptions=True)
+        if self._session is not None:
+            await self._session.close()
+
+    def _parts(self, keys: Sequence[FeatureKey]) -> Iterator[list[FeatureKey]]:
+        """The keys of each request: of one view, and no more than the template allows."""
+        views: dict[FeatureView, list[FeatureKey]] = {}
+        for key in keys:
+            views.setdefault(key.view, []).append(key)
+        for of_view in views.values():
+            for start in range(0, len(of_view), self._template.request.batch):
+                yield of_view[start : start + self._template.request.batch]
+
+    async def _ask(self, keys: Sequence[FeatureKey]) -> Sequence[FeatureAnswer]:
+        """What the store says of the keys of one request."""
+        try:
+            self._check_view(keys[0].view)
+            status, content = await self._send(self._asking.question(keys, self._access.token))
+            if status in self._template.response.absent:
+                return [FeatureAnswer(key, {}) for key in keys]
+            if status in _MAYBE_OF_THE_ENTITY and len(keys) > 1:
+                return await self._ask_each(keys, status)
+            return self._answering.answers(keys, self._body(status, content))
+        except (InvalidInput, Unreachable) as fault:
+            return [FeatureAnswer(key, None, fault) for key in keys]
+
+    async def _ask_each(self, keys: Sequence[FeatureKey], status: int) -> list[FeatureAnswer]:
+        """What is said of each alone: an entity that the store cannot stand takes nobody's features but its own.
+
+        Where nobody's came, it is the store that is at fault.
+        """
+        parts = await asyncio.gather(*(self._ask([key]) for key in keys))
+        answers = [answer for part in parts for answer in part]
+        if all(answer.rows is None for answer in answers):
+            return answers
+        unfit = self._unfit(status)
+        return [answer if answer.rows is not None else FeatureAnswer(answer.key, None, unfit) for answer in answers]
+
+    def _unfit(self, status: int) -> InvalidInput:
+        return InvalidInput.of("features_entity", f"it answers {status} to this entity alone", file=self._where)
+
+    def _check_view(self, view: FeatureView) -> None:
+        """Raises ``InvalidInput``, with the faults of ``lacking``, where there is no use in asking about a view."""
+        views = self._template.views
+        faults = self._asking.lacks(view, self._where)
+        if views is not None:
+            faults += lacking(view, views, self._where)
+        if faults:
+            raise InvalidInput(faults)
+
+    async def _send(self, question: RestRequest) -> tuple[int, bytes | None]:
+        """The status and the body of an answer; None is one that is too long.
+
+        Once more and at once where a connection was there and broke: one that was idle while the server was restarted
+        is found dead when it is used, and a question changes nothing.
+        """
+        try:
+            try:
+                return await self._send_once(question)
+            except ClientConnectorError:
+                raise
+            except (ClientOSError, ServerDisconnectedError):
+                return await self._send_once(question)
+        except TimeoutError:
+            message = f"it does not answer within {ANSWER_SECONDS:g} s"
+        except (ClientError, OSError, ValueError) as error:
+            message = f"it cannot be asked: {_why(error)}"
+        raise Unreachable.of("features_unreachable", message, file=self._where)
+
+    async def _send_once(self, question: RestRequest) -> tuple[int, bytes | None]:
+        headers = dict(question.headers)
+        if self._access.token is not None and not self._asking.shows_token:
+            headers["authorization"] = f"Bearer {self._access.token}"
+        url = URL(question.url, encoded=True)
+        async with self._connected().request(
+            question.method, url, data=question.body, headers=headers, allow_redirects=False
+        ) as answer:
+            return answer.status, await _read(answer)
+
+    def _body(self, status: int, content: bytes | None) -> Any:
+        if status in _REFUSALS:
+            message = f"it refuses us with {status}: is it the right token, and may it read features?"
+            raise Unreachable.of("features_refused", message, file=self._where)
+        if status in _OF_THE_ENTITY:
+            raise self._unfit(status)
+        if not 200 <= status < 300:
+            hint = ": a redirect, which is not followed" if status < 400 else _HINTS.get(status, "")
+            raise Unreachable.of("features_unreachable", f"it answers {status}{hint}", file=self._where)
+        if content is None:
+            message = f"the answer has more than {MAX_ANSWER_BYTES} bytes"
+            raise Unreachable.of("features_corrupt", message, file=self._where)
+        try:
+            return parse_json(content)
+        except ValueError:
+            message = f"it answers {status} with something that is no JSON"
+            raise Unreachable.of("features_corrupt", message, file=self._where) from None
+
+    # -- connections, and what is shown over them
+
+    def _connected(self) -> ClientSession:
+        if self._session is None:
+            self._session = ClientSession(
+                connector=TCPConnector(ssl=self._access.tls or True, limit=MAX_CONNECTIONS),
+                cookie_jar=DummyCookieJar(),
+                headers={"Accept": "application/json", "Accept-Encoding": "identity", **_CONTENT_TYPE},
+                timeout=ClientTimeout(total=ANSWER_SECONDS),
+                auto_decompress=False,
+            )
+        return self._session
+
+    def _look_again(self) -> None:
+        """Read the files again now and then, off the way of the request: tokens are renewed without a word."""
+        now = monotonic()
+        if now - self._read_at > REREAD_SECONDS:
+            self._read_at = now
+            self._begin(self._read_again())
+
+    async def _read_again(self) -> None:
+        with suppress(InvalidInput):  # a file that is being written: what it held is good until the server refuses it
+            access = await asyncio.to_thread(read_access, self._address, self._flag, self._access)
+            before, self._access = self._access, access
+            if access.tls is not before.tls and self._session is not None:
+                session, self._session = self._session, None
+                self._begin(_close_later(session))
+
+    def _begin(self, work: Coroutine[Any, Any, None]) -> None:
+        task = asyncio.get_running_loop().create_task(work)
+        self._tasks.add(task)
+        task.add_done_callback(self._tasks.discard)
+
+
+_CONTENT_TYPE: Final = {"Content-Type": "application/json"}
+
+
+async def _read(answer: ClientResponse) -> bytes | None:
+    """The body, never much more of it than there may be."""
+    if answer.content_length is not None and answer.content_length > MAX_ANSWER_BYTES:
+        answer.close()
+        return None
+    content = bytearray()
+    async for part in answer.content.iter_any():
+        content += part
+        if len(content) > MAX_ANSWER_BYTES:
+            answer.close()
+            return None
+    return bytes(content)
+
+
+async def _close_later(session: ClientSession) -> None:
+    """After what it was asked has ended."""
+    try:
+        await asyncio.sleep(_LAST_ANSWERS_SECONDS)
+    finally:
+        await session.close()
+
+
+def _why(error: Exception) -> str:
+    """What went wrong, in a line that is not long, without the URL: it may name somebody."""
+    if isinstance(error, InvalidURL):
+        return "the template makes no URL"
+    said = error.message if isinstance(error, ClientResponseError) else str(error)
+    return "".join(sign if sign.isprintable() else " " for sign in said[:_SHOWN]) or type(error).__name__
+
+
+def open_features(url: str, flag: str) -> RestFeatures:
+    """The store at ``https://HOST[:PORT][/PATH]?template=TEMPLATE``, or ``http://``.
+
+    TEMPLATE is a file or one of those that come with Dropout. ``token-file``, ``ca``, ``cert`` and ``key`` are files,
+    and the template may have parameters of its own.
+
+    Raises:
+        InvalidInput: what ``read_url`` and ``read_template`` raise, ``url_invalid`` for a URL without a host or a
+            template, ``url_parameter`` for a parameter of the template that it lacks, ``file_unreadable`` for a file
+            that cannot be read or is not what it should be.
+    """
+    named = dict(parse_qsl(urlsplit(url).query)).get(TEMPLATE) if "?" in url else None
+    template = read_template(named, flag) if named else None
+    wanted = template.parameters if template is not None else []
+    found = read_url(url, flag, (TEMPLATE, *PARAMETERS, *wanted))
+    if not found.host or found.user:
+        message = f"{flag}: a feature store is https://HOST:PORT?template=TEMPLATE"
+        raise InvalidInput.of("url_invalid", message, field=flag)
+    if template is None:
+        message = f"{flag} names no template: add ?template= with the path of a file, or {' or '.join(bundled())}"
+        raise InvalidInput.of("url_invalid", message, field=flag)
+    check_tls(found, flag)
+    if lacking_parameters := [name for name in wanted if not found.parameters.get(name)]:
+        message = f"{flag} lacks what the template {found.parameters[TEMPLATE]} wants: {listed(lacking_parameters)}"
+        raise InvalidInput.of("url_parameter", message, field=flag)
+    store = RestFeatures(found, flag, template)
+    store.check()
+    return store
+
+
+PLUGIN: Final = Plugin(FEATURES.version, open_features)
