@@ -57,13 +57,30 @@ class Reason(StrEnum):
     NOT_COVERED = "not_covered"
     UNIT_MISSING = "unit_missing"
     UNIT_AMBIGUOUS = "unit_ambiguous"
+    FEATURE_ENTITY_MISSING = "feature_entity_missing"
     FEATURE_MISSING = "feature_missing"
+    FEATURE_TYPE = "feature_type"
     FEATURE_STALE = "feature_stale"
     FEATURE_TIMEOUT = "feature_timeout"
+    FEATURE_STORE_DOWN = "feature_store_down"
+    FEATURE_LIMITED = "feature_limited"
     ATTRIBUTES_TOO_LARGE = "attributes_too_large"
     LOG_FULL = "log_full"
     NO_MATCH = "no_match"
 
+
+FEATURE_FAULT_REASONS = frozenset(
+    {
+        Reason.FEATURE_ENTITY_MISSING,
+        Reason.FEATURE_MISSING,
+        Reason.FEATURE_TYPE,
+        Reason.FEATURE_STALE,
+        Reason.FEATURE_TIMEOUT,
+        Reason.FEATURE_STORE_DOWN,
+        Reason.FEATURE_LIMITED,
+    }
+)
+"""A feature that a rollout reads could not be had."""
 
 POLICY_FAULT_REASONS = frozenset(
     {

@@ -60,6 +60,22 @@ class Settings:
     feature_cache_bytes: int = _setting(
         64 << 20, "bytes, about, of features that a worker remembers; what is over a 64th of it, is read every time"
     )
+    feature_cache_entries: int = _setting(100_000, "entities whose features a worker remembers at most")
+    feature_skew: float = _setting(
+        60.0, "seconds that a feature's event time may be in the future; beyond them its age is not known"
+    )
+    feature_stale_share: float = _setting(
+        0.5, "share of a view's reads that may be older than `maxAge` before `serve` says so", most=1
+    )
+    trusted_headers: str = _setting(
+        "",
+        "headers, separated by commas, that Envoy sets and no client can: their entities have half of the cache of "
+        "features, and of its reads, to themselves",
+    )
+    untrusted_reads: float = _setting(
+        2000.0,
+        "reads of the feature store that entities of other headers may cause, a second and worker; 0 is no limit",
+    )
     verdict_cache_entries: int = _setting(4096, "verdicts of policies that a worker remembers; 0 asks every time")
     decision_log_events: int = _setting(
         10_000,

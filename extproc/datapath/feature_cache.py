@@ -1,7 +1,7 @@
-"""What a worker remembers of the feature store: bounded in bytes, because the values are of any size.
+"""What a worker remembers of the feature store: bounded in bytes, because the values are of any size, and in entries.
 
 An entity's features may be one number or a vector of a thousand, which takes forty times as much memory as it has
-characters in a request; a number of entries bounds nothing.
+characters in a request; a number of entries alone bounds nothing.
 """
 
 from __future__ import annotations
@@ -11,8 +11,10 @@ from sys import getsizeof
 from typing import Any, Final, NamedTuple
 
 from extproc.datapath.ports import FeatureKey, FeatureRow
+from extproc.names import Reason
 
 MAX_BYTES: Final = 64 << 20
+MAX_ENTRIES: Final = 100_000
 LARGEST_SHARE: Final = 64
 """An answer larger than this part of the cache is not remembered: it would cost everybody else's their place."""
 
@@ -21,21 +23,26 @@ _ENTRY_BYTES: Final = 300
 
 
 class CachedRows(NamedTuple):
-    """What the store answered, when (monotonic seconds), and what it takes in memory, in bytes."""
+    """What the store answered, when it was asked (monotonic seconds), and what that takes in memory, in bytes.
+
+    ``fault`` is ``feature_type`` where what is stored is not of the type that it should be; then there are no rows.
+    """
 
     rows: Mapping[str, FeatureRow]
     read_at: float
     size: int
+    fault: Reason | None = None
 
 
 class FeatureCache:
-    """Entries of ``max_bytes`` together at most, of which the least recently used leave first.
+    """Entries of ``max_bytes`` together at most and ``max_entries``, of which the least recently used leave first.
 
     ``bytes`` is what they take, ``refused`` how many were too large for it since the start.
     """
 
-    def __init__(self, max_bytes: int) -> None:
+    def __init__(self, max_bytes: int, max_entries: int = MAX_ENTRIES) -> None:
         self._max_bytes = max_bytes
+        self._max_entries = max_entries
         self._entries: dict[FeatureKey, CachedRows] = {}
         self.bytes = 0
         self.refused = 0
@@ -43,6 +50,10 @@ class FeatureCache:
     def __len__(self) -> int:
         """The number of entries."""
         return len(self._entries)
+
+    def __contains__(self, key: FeatureKey) -> bool:
+        """Whether there is an entry of ``key``, which this does not use."""
+        return key in self._entries
 
     @property
     def max_entry_bytes(self) -> int:
@@ -64,7 +75,7 @@ class FeatureCache:
             return
         self._entries[key] = entry
         self.bytes += entry.size
-        while self.bytes > self._max_bytes:
+        while self.bytes > self._max_bytes or len(self._entries) > self._max_entries:
             self.drop(next(iter(self._entries)))
 
     def drop(self, key: FeatureKey) -> None:

@@ -1,55 +1,55 @@
 """Features of an entity, read through a bounded cache, one reader per worker process.
 
 The event loop never waits for the store: a request waits for an answer at most its rollout's timeout, and an answer
-that comes too late for its request still serves the next one. What one turn of the loop asks goes to the store
-together. An entity without values is remembered like any other, so that unknown users cost the store one read, not one
-per request.
+that comes too late for its request still serves the next one. An entity without values is remembered like any other, so
+that unknown users cost the store one read, not one per request. Where a rollout says how old a value may be, what is
+remembered serves requests for as long, while it is read anew beside them.
 """
 
 from __future__ import annotations
 
 import asyncio
-import logging
-from collections.abc import Mapping, Sequence
-from contextlib import aclosing
+from collections.abc import Awaitable, Callable, Collection, Mapping
 from math import inf
 from typing import Final
 
 from extproc.clock import Clock
-from extproc.datapath.feature_cache import MAX_BYTES, CachedRows, FeatureCache, size_of
+from extproc.datapath.feature_cache import MAX_BYTES, MAX_ENTRIES, CachedRows, FeatureCache, size_of
+from extproc.datapath.feature_reads import MAX_READ_SECONDS, FeatureOutcome, FeatureReads
+from extproc.datapath.feature_share import FeatureShare, ReadRate
+from extproc.datapath.feature_views import FeatureViews
 from extproc.datapath.model import Features, FeatureValue
-from extproc.datapath.ports import FeatureAnswer, FeatureKey, FeatureRow, FeatureStore
-from extproc.errors import Unreachable
+from extproc.datapath.ports import FeatureKey, FeatureRow, FeatureStore
 from extproc.names import Reason
-from extproc.snapshot.model import FeatureNeed
-from extproc.trouble import Troubles
-
-logger = logging.getLogger(__name__)
+from extproc.snapshot.model import FeatureNeed, FeatureView
 
 MAX_AGE_SECONDS: Final = 10.0
 MAX_PENDING: Final = 256
 MAX_ENTITY_LENGTH: Final = 512
 """Characters of an entity that is asked about: clients choose them, and the cache holds many."""
 
-MAX_READ_SECONDS: Final = 5.0
-"""How long a read may go on, long after its requests have gone, before it is ended and counts as failed.
+SKEW_SECONDS: Final = 60.0
+"""How far in the future an event time may be: clocks of two machines differ."""
 
-Ended at its request's timeout, a slow store would lose its connections and be asked everything again over new ones.
-"""
+STALE_SHARE: Final = 0.5
+"""Of the reads of a view that may be older than ``maxAge`` before somebody should see to it."""
 
-_CLOSE_SECONDS: Final = 1.0
+OTHERS_READS: Final = 2000.0
+"""Reads a second that entities may cause which nobody vouches for."""
 
 
 class FeatureReader:
     """A read-through cache in front of a feature store. Every method belongs to the event loop.
 
-    Least recently used entries leave at ``max_bytes``, and what is too large for that serves the requests that wait for
-    it alone; no entry is served longer than ``max_age`` seconds after it was read. At most ``max_pending`` reads wait
-    for the store; a request beyond them gets ``feature_timeout`` at once.
+    Least recently used entries leave at ``max_bytes`` and ``max_entries``, and what is too large for that serves the
+    requests that wait for it alone. An entry is served for ``max_age`` seconds after it was asked for, and beyond
+    that, while it is read anew, to rollouts with a ``maxAge`` that all of its values are within. At most
+    ``max_pending`` reads wait for the store; a request beyond them gets ``feature_timeout`` at once.
     No request waits longer than ``deadline`` seconds, so that its decision comes before Envoy has given up.
 
-    ``hits``, ``misses`` (reads asked of the store) and ``errors`` (reads that failed) count since the start, for the
-    metrics.
+    Entities of ``trusted`` headers, which no client can write, have half of all that to themselves, if there are any;
+    the others share the rest, and cause at most ``others_reads`` reads a second.
+    ``views`` has what is counted.
     """
 
     def __init__(
@@ -58,134 +58,141 @@ class FeatureReader:
         clock: Clock,
         *,
         max_bytes: int = MAX_BYTES,
+        max_entries: int = MAX_ENTRIES,
         max_age: float = MAX_AGE_SECONDS,
         max_pending: int = MAX_PENDING,
         max_read: float = MAX_READ_SECONDS,
         deadline: float = inf,
+        skew: float = SKEW_SECONDS,
+        stale_share: float = STALE_SHARE,
+        trusted: Collection[str] = (),
+        others_reads: float = OTHERS_READS,
+        sleep: Callable[[float], Awaitable[None]] = asyncio.sleep,
     ) -> None:
-        self._store = store
         self._clock = clock
         self._max_age = max_age
-        self._max_pending = max_pending
-        self._max_read = max_read
         self._deadline = deadline
-        self.cache = FeatureCache(max_bytes)
-        self._pending: dict[FeatureKey, asyncio.Future[Mapping[str, FeatureRow] | None]] = {}
-        self._wanted: list[FeatureKey] = []
-        self._reads: set[asyncio.Task[None]] = set()
-        self._failing = False
-        self._troubles = Troubles(logger.warning, clock.monotonic)
-        self.hits = 0
-        self.misses = 0
-        self.errors = 0
+        self._skew = skew
+        self._stale_share = stale_share
+        self._trusted = frozenset(trusted)
+        self.views = FeatureViews()
+        self.reads = FeatureReads(store, clock, self.views, self._remember, max_read=max_read, sleep=sleep)
+        parts = 2 if trusted else 1
+
+        def share(reads: float) -> FeatureShare:
+            cache = FeatureCache(max_bytes // parts, max_entries // parts)
+            return FeatureShare(cache, max(1, max_pending // parts), ReadRate(reads, clock.monotonic))
+
+        self.others = share(others_reads)
+        self.vouched = share(0.0) if trusted else None
+
+    @property
+    def shares(self) -> tuple[FeatureShare, ...]:
+        """What is remembered, and read, for whom."""
+        return (self.others,) if self.vouched is None else (self.vouched, self.others)
 
     def cached(self, need: FeatureNeed, entity: tuple[str | int, ...]) -> Features | None:
         """What the rollout needs, if it is in the cache; None when it must be fetched."""
-        key = FeatureKey(need.view, entity)
-        entry = self.cache.get(key)
-        if entry is None:
-            return None
-        if self._clock.monotonic() - entry.read_at > self._max_age:
-            self.cache.drop(key)
-            return None
-        self.hits += 1
-        return self._usable(need, entry.rows, "cache")
+        return self._remembered(need, need.view, entity)
 
     async def fetch(self, need: FeatureNeed, entity: tuple[str | int, ...]) -> Features:
         """What the rollout needs, from the store, within ``need.timeout`` seconds and the deadline. Never raises.
 
-        The fault is ``feature_timeout`` when there was no answer in time, ``feature_missing`` when a value, or the
-        store itself, is not there or the entity is too long to be one, ``feature_stale`` when a value is older than
-        ``need.max_age``, or may be; that value is left out.
+        The fault is ``feature_timeout`` when there was no answer in time, ``feature_store_down`` when the store cannot
+        be asked, ``feature_limited`` when entities that nobody vouches for have had their reads, ``feature_type`` when
+        what is stored is not of the type that it should be, ``feature_missing`` when a value is not there, or its time
+        is not where the rollout has a ``max_age``, or the entity is too long to be one, and ``feature_stale`` when a
+        value is older than ``max_age`` or from the future; that value is left out.
         """
         key = FeatureKey(need.view, entity)
         if len(key.text) > MAX_ENTITY_LENGTH:
             return Features(fault=Reason.FEATURE_MISSING)
-        answer = self._pending.get(key)
-        if answer is None:
-            if len(self._pending) >= self._max_pending:
-                return self._late()
-            answer = self._ask(key)
+        answer = self._ask(need, key)
+        if isinstance(answer, Reason):
+            return Features(fault=answer)
         # asyncio.wait leaves the future alone when time is up: the answer still reaches the cache.
         await asyncio.wait((answer,), timeout=min(need.timeout, self._deadline))
         if not answer.done():
-            return self._late()
-        rows = answer.result()
-        return Features(fault=Reason.FEATURE_MISSING) if rows is None else self._usable(need, rows, "store")
+            return Features(fault=Reason.FEATURE_TIMEOUT)
+        outcome = answer.result()
+        if isinstance(outcome, Reason):
+            return Features(fault=outcome)
+        found = self._usable(need, need.view, CachedRows(outcome, 0.0, 0), "store")
+        if need.max_age is not None:
+            self.views[need.view.name].note_age(found.fault)
+        return found
+
+    def stale_views(self) -> set[str]:
+        """Views of which, in the last window, more than the stated share of the reads met values that were too old."""
+        now = self._clock.monotonic()
+        for counts in self.views.values():
+            counts.look(now, self._stale_share)
+        return {name for name, counts in self.views.items() if counts.is_stale}
 
     async def close(self) -> None:
         """End what is being read and close the store, which gets a second for it."""
-        for read in self._reads:
-            read.cancel()
-        await asyncio.gather(*self._reads, return_exceptions=True)
-        try:
-            await asyncio.wait_for(self._store.close(), _CLOSE_SECONDS)
-        except Exception as error:  # the process ends either way
-            logger.warning("the feature store did not close: %r", error)
+        await self.reads.close()
 
-    def _late(self) -> Features:
-        return Features(fault=Reason.FEATURE_TIMEOUT)
+    def _remembered(self, need: FeatureNeed, view: FeatureView, entity: tuple[str | int, ...]) -> Features | None:
+        key = FeatureKey(view, entity)
+        entry = self.others.cache.get(key)
+        if entry is None and (self.vouched is None or (entry := self.vouched.cache.get(key)) is None):
+            return None
+        found = self._usable(need, view, entry, "cache")
+        age = self._clock.monotonic() - entry.read_at
+        if age > self._max_age:
+            if need.max_age is None or found.fault is not None:
+                return None
+            self._ask(need, key)
+        elif found.fault is Reason.FEATURE_STALE and not self._was_stale(need, view, entry.rows, age):
+            return None  # it aged here: the store may have newer ones
+        counts = self.views[view.name]
+        counts.hits += 1
+        if need.max_age is not None:
+            counts.note_age(found.fault)
+        return found
 
-    def _usable(self, need: FeatureNeed, rows: Mapping[str, FeatureRow], source: str) -> Features:
+    def _usable(self, need: FeatureNeed, view: FeatureView, entry: CachedRows, source: str) -> Features:
         """Ages are as of now, so what was fresh when it was cached can be stale when it is used."""
-        now = self._clock.now()
+        if entry.fault is not None:
+            return Features(fault=entry.fault)
+        now, max_age = self._clock.now(), need.max_age
         values: dict[str, FeatureValue] = {}
         missing = stale = False
-        for name in need.view.features:
+        rows = entry.rows
+        for name in view.features:
             row = rows.get(name)
-            if row is None:
+            if row is None or (row.event_time is None and max_age is not None):
                 missing = True
                 continue
-            age = None if row.event_time is None else max(0.0, now - row.event_time)
-            if need.max_age is not None and (age is None or age > need.max_age):
-                stale = True
-                continue
+            age = None if row.event_time is None else now - row.event_time
+            if age is not None:
+                if age < 0:
+                    age = 0.0 if age >= -self._skew else None
+                if max_age is not None and (age is None or age > max_age):
+                    stale = True
+                    continue
             values[name] = FeatureValue(row.value, age, source)
-        fault = Reason.FEATURE_MISSING if missing else Reason.FEATURE_STALE if stale else None
-        return Features(values, fault)
+        return Features(values, Reason.FEATURE_MISSING if missing else Reason.FEATURE_STALE if stale else None)
 
-    def _ask(self, key: FeatureKey) -> asyncio.Future[Mapping[str, FeatureRow] | None]:
-        loop = asyncio.get_running_loop()
-        self.misses += 1
-        if not self._wanted:
-            loop.call_soon(self._send)  # after all that asks in this turn of the loop
-        self._wanted.append(key)
-        answer = self._pending[key] = loop.create_future()
-        return answer
+    def _was_stale(self, need: FeatureNeed, view: FeatureView, rows: Mapping[str, FeatureRow], before: float) -> bool:
+        """Whether a value was stale already so many seconds ago."""
+        then, limit = self._clock.now() - before, inf if need.max_age is None else need.max_age
+        times = [row.event_time for name in view.features if (row := rows.get(name)) is not None]
+        return any(time is not None and not -self._skew <= then - time <= limit for time in times)
 
-    def _send(self) -> None:
-        """Read what is wanted; a task of its own, because it outlives the requests."""
-        wanted, self._wanted = self._wanted, []
-        for start in range(0, len(wanted), self._store.max_batch):
-            read = asyncio.get_running_loop().create_task(self._read(wanted[start : start + self._store.max_batch]))
-            self._reads.add(read)
-            read.add_done_callback(self._reads.discard)
+    def _ask(self, need: FeatureNeed, key: FeatureKey) -> asyncio.Future[FeatureOutcome] | Reason:
+        share = self.vouched if self.vouched is not None and self._is_vouched(need) else self.others
+        return self.reads.ask(key, min(need.timeout, self._deadline), share)
 
-    async def _read(self, keys: Sequence[FeatureKey]) -> None:
-        unanswered = set(keys)
-        fault: Exception = Unreachable.of("features_unanswered", "the feature store left a key unanswered")
-        try:
-            async with asyncio.timeout(self._max_read), aclosing(self._store.read(keys)) as answers:
-                async for answer in answers:
-                    if answer.key in unanswered:
-                        unanswered.remove(answer.key)
-                        self._arrived(answer)
-        except Exception as error:  # unreachable, too slow, or a store's own bug: the reader outlives them all
-            fault = error
-        for key in unanswered:
-            self._arrived(FeatureAnswer(key, None, fault))
+    def _is_vouched(self, need: FeatureNeed) -> bool:
+        return all(source.header in self._trusted for source, _ in need.entity)
 
-    def _arrived(self, answer: FeatureAnswer) -> None:
-        key, rows, fault = answer
-        if rows is None:
-            self.errors += 1
-        else:
-            size = size_of(key, rows, self.cache.max_entry_bytes)
-            self.cache.put(key, CachedRows(rows, self._clock.monotonic(), size))
-        if (rows is None) != self._failing:
-            self._failing = rows is None
-            why = f"it cannot be read, and features count as missing: {fault or 'no answer'}"
-            self._troubles.note("feature store", *([why] if self._failing else ()))
-        waiting = self._pending.pop(key)
-        if not waiting.done():
-            waiting.set_result(rows)
+    def _remember(self, key: FeatureKey, outcome: FeatureOutcome, asked_at: float, share: FeatureShare) -> None:
+        fault, rows = (outcome, {}) if isinstance(outcome, Reason) else (None, outcome)
+        if self.vouched is not None and share is self.others and key in self.vouched.cache:
+            share = self.vouched  # where it has its place, whoever had it read
+        if share is self.vouched:
+            self.others.cache.drop(key)
+        size = size_of(key, rows, share.cache.max_entry_bytes)
+        share.cache.put(key, CachedRows(rows, asked_at, size, fault))

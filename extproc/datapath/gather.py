@@ -100,7 +100,9 @@ class Gatherer:
 
     async def _read_features(self, need: FeatureNeed, request: Request) -> Features:
         entity = entity_of(need.entity, request)
-        if entity is None or self._features is None:
+        if isinstance(entity, Reason):
+            return Features(fault=entity)
+        if self._features is None:
             return _FEATURES_MISSING
         return self._features.cached(need, entity) or await self._features.fetch(need, entity)
 

@@ -34,7 +34,11 @@ class FeatureKey(NamedTuple):
 
 
 class FeatureAnswer(NamedTuple):
-    """What a store says of a key: the features that exist, by name, or why it cannot say."""
+    """What a store says of a key: the features that exist, by name, or why it cannot say.
+
+    A ``fault`` that is ``InvalidInput`` is of what is stored of this key, which is not of the type that it should be:
+    that is an answer. Any other says that the store cannot be asked.
+    """
 
     key: FeatureKey
     rows: Mapping[str, FeatureRow] | None

@@ -18,7 +18,7 @@ from typing import Any, Final
 import orjson
 
 from extproc.clock import Clock
-from extproc.datapath.circuit import Circuit
+from extproc.datapath.circuit import Circuit, Probes, Sample
 from extproc.datapath.model import PolicyVerdict
 from extproc.datapath.policy_input import EVERYTHING, REPEATABLE
 from extproc.datapath.ports import InputReads, PolicyEngine
@@ -35,15 +35,11 @@ MAX_PENDING: Final = 256
 MIN_ASK_SECONDS: Final = 1.0
 """How long a question may go on, where no document waits longer."""
 
-PROBE_SECONDS: Final = 0.5
-"""Between two probes of an engine that is left alone."""
-
 MAX_REMEMBERED: Final = 4096
 MAX_CHARACTERS: Final = 1024
 """Of the texts of a verdict, for it to be remembered."""
 
 _MAX_RULES: Final = 1024
-_MAX_PROBES: Final = 16
 _SHOWN: Final = 3
 _HELD_UP: Final = 1.5
 _NO_ANSWER: Final = (Reason.POLICY_UNAVAILABLE, Reason.POLICY_TIMEOUT)
@@ -53,30 +49,20 @@ _Asked = tuple[str, bytes]
 
 
 class _Rule:
-    """A rule, as documents with one timeout ask it, and its questions that others may join; ``sample`` is for probes.
+    """A rule, as documents with one timeout ask it, and its questions that others may join."""
 
-    It is the last that was answered in time, else the last that was not: an input that takes for ever, which anybody
-    may send, says nothing of the engine.
-    """
-
-    __slots__ = ("circuit", "is_answered", "joinable", "sample", "use")
+    __slots__ = ("circuit", "joinable", "sample", "use")
 
     def __init__(self, use: PolicyUse, sample: Mapping[str, Any]) -> None:
         self.use = use
         self.circuit = Circuit()
         self.joinable: dict[_Asked, _Question] = {}
-        self.sample = sample
-        self.is_answered = False
+        self.sample = Sample(sample)
 
     def answered(self, document: Mapping[str, Any]) -> None:
         """In time."""
         self.circuit.note(in_time=True)
-        self.sample, self.is_answered = document, True
-
-    def unanswered(self, document: Mapping[str, Any]) -> None:
-        """Nobody has answered or will answer it."""
-        if not self.is_answered:
-            self.sample = document
+        self.sample.answered(document)
 
     def leave(self, asked: _Asked, question: _Question) -> None:
         """Nobody joins ``question`` any more."""
@@ -139,20 +125,18 @@ class RemotePolicies:
         self._clock = clock
         self._max_pending = max_pending
         self._is_closing = False
-        self._sleep = sleep
         self._under_way: set[asyncio.Task[PolicyVerdict]] = set()
         self._rules: dict[tuple[str, float], _Rule] = {}
         self._verdicts: dict[_Asked, tuple[PolicyVerdict, float]] = {}
-        self._probing: dict[_Rule, asyncio.Task[None]] = {}
-        self._probes = asyncio.Semaphore(_MAX_PROBES)
+        self._probes = Probes[_Rule](sleep)
         self._troubles = Troubles(logger.warning, clock.monotonic)
 
     @property
     def fault(self) -> Fault | None:
         """Why rules are not asked at the moment, if any are not."""
-        if not self._probing:
+        paths = sorted({rule.use.path for rule in self._probes.left_alone})
+        if not paths:
             return None
-        paths = sorted({rule.use.path for rule in self._probing})
         others = f" and {len(paths) - _SHOWN} others" if len(paths) > _SHOWN else ""
         message = (
             f"{self._where} does not answer for {', '.join(paths[:_SHOWN])}{others} in time: it is left alone, and"
@@ -179,7 +163,7 @@ class RemotePolicies:
                 self.remembered += 1
                 return known[0]
         if rule.circuit.is_open:
-            rule.unanswered(document)
+            rule.sample.unanswered(document)
             return self._left_alone
         if within <= 0:
             return _fault(Reason.POLICY_TIMEOUT, f"there is no time left to ask {self._where}")
@@ -213,10 +197,10 @@ class RemotePolicies:
     async def close(self) -> None:
         """End what is being asked, close the engine."""
         self._is_closing = True
-        ending = [*self._under_way, *self._probing.values()]
-        for task in ending:
+        for task in self._under_way:
             task.cancel()
-        await asyncio.gather(*ending, return_exceptions=True)
+        await asyncio.gather(*self._under_way, return_exceptions=True)
+        await self._probes.close()
         await self._engine.close()
 
     # -- one question
@@ -263,12 +247,12 @@ class RemotePolicies:
             return
         question.failed = True
         rule, asked = question.rule, question.asked
-        rule.unanswered(question.document)
+        rule.sample.unanswered(question.document)
         if asked is not None:
             rule.leave(asked, question)
         if rule.circuit.note(in_time=False):
             self.openings += 1
-            self._probing[rule] = asyncio.get_running_loop().create_task(self._probe(rule))
+            self._probes.begin(rule, partial(self._is_well, rule), partial(self._left_alone_no_more, rule))
             self._told()
 
     # -- what is remembered
@@ -298,23 +282,17 @@ class RemotePolicies:
             rule = self._rules[use.path, use.timeout] = _Rule(use, document)
         return rule
 
-    async def _probe(self, rule: _Rule) -> None:
-        """Ask the rule again and again, until it answers in time: that a server is well says nothing of a rule.
+    async def _is_well(self, rule: _Rule) -> bool:
+        """Whether the rule answers in time: that a server is well says nothing of a rule."""
+        verdict = await self._asked(rule.use.path, rule.sample.question, rule.use.timeout)
+        if verdict.fault in _NO_ANSWER:
+            return False
+        self._heard(verdict)
+        return True
 
-        Several at most at a time: an engine that comes back is not met by all rules at once.
-        """
-        answered = False
-        try:
-            while not answered:
-                await self._sleep(PROBE_SECONDS)
-                async with self._probes:
-                    verdict = await self._asked(rule.use.path, rule.sample, rule.use.timeout)
-                answered = verdict.fault not in _NO_ANSWER
-            self._heard(verdict)
-        finally:
-            rule.circuit.close()  # also by a bug: requests would find out again
-            del self._probing[rule]
-            self._told()
+    def _left_alone_no_more(self, rule: _Rule) -> None:
+        rule.circuit.close()
+        self._told()
 
     def _told(self) -> None:
         if self._is_closing:  # that nobody probes any more is no sign of health

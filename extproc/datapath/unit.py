@@ -47,23 +47,27 @@ def unit_of(source: UnitSource, request: Request, nonce: Nonce) -> Unit:
     return Unit(None, found)
 
 
-def entity_of(keys: tuple[JoinKey, ...], request: Request) -> tuple[str | int, ...] | None:
-    """A value for each join key, or None where the request has none that could be one."""
+def entity_of(keys: tuple[JoinKey, ...], request: Request) -> tuple[str | int, ...] | Reason:
+    """A value for each join key, or why there is none.
+
+    That is ``feature_entity_missing`` where a header or cookie is not there, or came twice, and ``feature_type`` where
+    its value is not of the key's type.
+    """
     values: list[str | int] = []
     for source, is_integer in keys:
         found = read_source(source, request)
         if isinstance(found, Reason):
-            return None
+            return Reason.FEATURE_ENTITY_MISSING
         try:
             text = found.decode()
         except UnicodeDecodeError:
-            return None
+            return Reason.FEATURE_TYPE
         if not is_integer:
             values.append(text)
         elif _INTEGER.fullmatch(text) and -(1 << 63) <= (number := int(text)) < 1 << 63:
             values.append(number)
         else:
-            return None
+            return Reason.FEATURE_TYPE
     return tuple(values)
 
 

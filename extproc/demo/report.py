@@ -11,7 +11,7 @@ from extproc.demo.screen import Screen
 from extproc.demo.traffic import ServedRequest
 from extproc.demo.versions import DESCRIPTIONS, VERSIONS
 from extproc.demo.watching import unix
-from extproc.names import POLICY_FAULT_REASONS, Reason
+from extproc.names import FEATURE_FAULT_REASONS, POLICY_FAULT_REASONS, Reason
 
 BIN_REQUESTS: Final = 80
 RATE_SECONDS: Final = 0.5
@@ -21,9 +21,7 @@ FALLBACKS: Final = frozenset(
         *POLICY_FAULT_REASONS,
         Reason.UNIT_MISSING,
         Reason.UNIT_AMBIGUOUS,
-        Reason.FEATURE_MISSING,
-        Reason.FEATURE_STALE,
-        Reason.FEATURE_TIMEOUT,
+        *FEATURE_FAULT_REASONS,
         Reason.ATTRIBUTES_TOO_LARGE,
         Reason.LOG_FULL,
     }

@@ -5,6 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import ClassVar, Final, Literal
 
+from extproc.datapath.feature_views import AGE_BOUNDS, LATENCY_BOUNDS
 from extproc.names import POLICY_FAULT_REASONS, POLICY_UNHEARD_REASONS
 
 STAGE_BUCKETS: Final = (
@@ -104,15 +105,56 @@ LOG_ERRORS: Final = Counter(
     "dropout_decision_log_errors_total", "Attempts to write the decision log that failed.", ("sink",)
 )
 WORKERS_REPLACED: Final = Counter("dropout_workers_replaced_total", "Workers that died or hung and were replaced.")
-CACHE_HITS: Final = Counter("dropout_feature_cache_hits_total", "Requests whose features were in the worker's cache.")
+CACHE_HITS: Final = Counter(
+    "dropout_feature_cache_hits_total", "Requests whose features were in the worker's cache.", ("view",)
+)
 CACHE_MISSES: Final = Counter(
-    "dropout_feature_cache_misses_total", "Reads of the feature store, because the cache had no answer."
+    "dropout_feature_cache_misses_total",
+    "Reads of the feature store, because the cache had no answer, or an old one.",
+    ("view",),
 )
 CACHE_REFUSED: Final = Counter(
     "dropout_feature_cache_refused_total", "Answers of the feature store that were too large to be remembered."
 )
 CACHE_BYTES: Final = Gauge(
     "dropout_feature_cache_bytes", "Bytes, about, of features that are remembered, in the worker where they are most."
+)
+CACHE_ENTRIES: Final = Gauge(
+    "dropout_feature_cache_entries", "Answers that are remembered, in the worker where they are most."
+)
+FEATURE_ERRORS: Final = Counter(
+    "dropout_feature_read_errors_total",
+    "Reads of the feature store that failed, or found what cannot be read.",
+    ("view",),
+)
+FEATURE_STALE: Final = Counter(
+    "dropout_feature_stale_total", "Requests to which a value was older than their `maxAge`.", ("view",)
+)
+FEATURES_STALE: Final = Gauge(
+    "dropout_features_stale",
+    "1 while too large a share of the requests meets values that are too old.",
+    ("view",),
+)
+FEATURE_READ_SECONDS: Final = Histogram(
+    "dropout_feature_read_seconds", "Seconds until the feature store had answered.", ("view",), LATENCY_BOUNDS
+)
+FEATURE_AGE: Final = Histogram(
+    "dropout_feature_age_seconds",
+    "Seconds since their event time, of values as the store gave them.",
+    ("view",),
+    AGE_BOUNDS,
+)
+FEATURE_STORE_UP: Final = Gauge(
+    "dropout_feature_store_up",
+    "0 while a worker leaves the feature store alone; absent without one.",
+    over="min",
+)
+FEATURE_OPENINGS: Final = Counter(
+    "dropout_feature_store_openings_total", "Times that the feature store was left alone for being late or away."
+)
+FEATURES_LIMITED: Final = Counter(
+    "dropout_feature_reads_limited_total",
+    "Requests whose features were not read: entities that nobody vouches for had caused too many reads.",
 )
 VERDICT_HITS: Final = Counter("dropout_verdict_cache_hits_total", "Requests whose verdict the worker remembered.")
 VERDICT_MISSES: Final = Counter(
@@ -173,7 +215,6 @@ POLICY_SHADOW_UNLOGGED: Final = Counter(
 POLICY_SHADOW_REPLACED: Final = Counter(
     "dropout_policy_shadow_replaced_total", "Processes of `--policies-shadow` that died or hung and were replaced."
 )
-FEATURE_ERRORS: Final = Counter("dropout_feature_read_errors_total", "Reads of the feature store that failed.")
 STREAM_ERRORS: Final = Counter(
     "dropout_stream_errors_total", "Streams that ended in an error of the client or of Dropout."
 )

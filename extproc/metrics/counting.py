@@ -7,7 +7,7 @@ from documents and closed lists only, and go when their rollout goes.
 from __future__ import annotations
 
 from bisect import bisect_left
-from collections.abc import Callable, Collection, Iterable
+from collections.abc import Callable, Collection, Iterable, Sequence
 from typing import Any, Final
 
 from extproc.clock import Clock
@@ -23,6 +23,7 @@ from extproc.metrics.catalogue import (
     STAGES,
     Counter,
     Gauge,
+    Histogram,
 )
 from extproc.names import POLICY_FAULT_REASONS
 
@@ -31,6 +32,8 @@ _STAGE_BUCKETS_US: Final = tuple(bound * 1e6 for bound in STAGES.buckets)
 Labels = tuple[str, ...]
 Row = tuple[Counter | Gauge, Labels, float]
 """A sample: the metric, its labels in the order that the catalogue has them in, the value."""
+HistogramRow = tuple[Histogram, Labels, Sequence[int], float]
+"""A histogram's sample: counts per bucket (the last is +Inf), and the sum."""
 Dump = dict[str, Any]
 """What a process tells the supervisor, as JSON: ``counters`` and ``gauges`` as rows of name, labels, value;
 ``histograms`` as rows of name, labels, counts per bucket, sum."""
@@ -61,6 +64,7 @@ class Metrics:
         self._watched: list[tuple[Counter, Labels, Callable[[], float]]] = []
         self._read_gauges: list[tuple[Gauge, Callable[[], float]]] = []
         self._read_rows: list[Callable[[], Iterable[Row]]] = []
+        self._read_histograms: list[Callable[[], Iterable[HistogramRow]]] = []
         self._revision: int | None = None
         self._confirmed = 0.0
         self._policy: tuple[str, float] | None = None
@@ -104,6 +108,10 @@ class Metrics:
         """Have counters and gauges, of as many series as there are then, read at every dump."""
         self._read_rows.append(read)
 
+    def histograms(self, read: Callable[[], Iterable[HistogramRow]]) -> None:
+        """Have histograms, of as many series as there are then, read at every dump."""
+        self._read_histograms.append(read)
+
     def snapshot(self, revision: int) -> None:
         """A snapshot of this store revision was taken over."""
         self._revision = revision
@@ -138,7 +146,14 @@ class Metrics:
             (counters if isinstance(metric, Counter) else gauges).append([metric.name, list(labels), value])
         return {
             "counters": counters,
-            "histograms": [[STAGES.name, [stage], list(h.counts), h.sum] for stage, h in self._stages.items()],
+            "histograms": [
+                *([STAGES.name, [stage], list(h.counts), h.sum] for stage, h in self._stages.items()),
+                *(
+                    [histogram.name, list(labels), list(counts), total]
+                    for read in self._read_histograms
+                    for histogram, labels, counts, total in read()
+                ),
+            ],
             "gauges": gauges,
         }
 

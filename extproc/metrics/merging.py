@@ -20,6 +20,7 @@ from extproc.metrics.counting import Dump, Labels
 _COUNTERS: Final = tuple(metric for metric in METRICS if isinstance(metric, Counter))
 _GAUGES: Final = {metric.name: metric for metric in METRICS if isinstance(metric, Gauge)}
 _OF_ROLLOUTS: Final = tuple(counter for counter in _COUNTERS if "rollout" in counter.labels)
+_OF_VIEWS: Final = frozenset(metric.name for metric in METRICS if metric.labels == ("view",))
 
 
 class _Sums:
@@ -51,6 +52,13 @@ class _Sums:
         for name in (counter.name for counter in _OF_ROLLOUTS if counter.name in self.counters):
             counts = self.counters[name]
             self.counters[name] = {key: n for key, n in counts.items() if not key[0] or key[0] in keys}
+
+    def forget_views(self, known: Collection[Labels]) -> None:
+        """Drop what was counted of views that are not among ``known``."""
+        for samples in (self.counters, self.histograms):
+            for name in _OF_VIEWS & samples.keys():
+                for gone in samples[name].keys() - known:
+                    del samples[name][gone]
 
     def as_dump(self) -> Dump:
         return {
@@ -125,11 +133,14 @@ class Totals:
             self._past.add(dump, gauges=False)
 
     def retain(self, keys: Collection[str]) -> None:
-        """Forget what dead processes had counted for rollouts that are not among ``keys``.
+        """Forget what dead processes had counted for rollouts that are not among ``keys``, and for views of none.
 
         Live processes forget by themselves, so their dumps are left alone.
         """
         self._past.forget(keys)
+        if self._live:
+            live = (dump["counters"] for dump in self._live.values())
+            self._past.forget_views({tuple(row[1]) for rows in live for row in rows if row[0] in _OF_VIEWS})
 
     def dumps(self) -> list[Mapping[str, Any]]:
         """Everything as it is now, for ``merge``: what happens to the totals later does not change it."""

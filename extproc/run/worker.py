@@ -38,11 +38,6 @@ from extproc.datapath.verdict_cache import VerdictCache
 from extproc.decision_id import DecisionIds, KeyFile
 from extproc.errors import DropoutError, Fault
 from extproc.metrics.catalogue import (
-    CACHE_BYTES,
-    CACHE_HITS,
-    CACHE_MISSES,
-    CACHE_REFUSED,
-    FEATURE_ERRORS,
     LOG_DROPS,
     LOG_ERRORS,
     POLICY_ENGINE_UP,
@@ -57,9 +52,11 @@ from extproc.metrics.catalogue import (
     VERDICT_MISSES,
 )
 from extproc.metrics.counting import Metrics
+from extproc.names import Reason
 from extproc.plugins import FEATURES, POLICY_ENGINE, open_adapter
 from extproc.resources.deadline import late
 from extproc.resources.policies import PolicySources
+from extproc.run.feature_metrics import watch_features
 from extproc.run.log_queues import masked_queues
 from extproc.serve.logs import configure_logging
 from extproc.serve.worker.policy_slot import PolicySlot
@@ -153,12 +150,7 @@ class DecisionApplication:
         self._metrics.watch(VERDICT_HITS, lambda: verdicts.hits)
         self._metrics.watch(VERDICT_MISSES, lambda: verdicts.misses)
         if self._features is not None:
-            features = self._features
-            self._metrics.watch(CACHE_HITS, lambda: features.hits)
-            self._metrics.watch(CACHE_MISSES, lambda: features.misses)
-            self._metrics.watch(CACHE_REFUSED, lambda: features.cache.refused)
-            self._metrics.gauge(CACHE_BYTES, lambda: features.cache.bytes)
-            self._metrics.watch(FEATURE_ERRORS, lambda: features.errors)
+            watch_features(self._metrics, self._features)
         if self._remote is not None:
             self._watch_remote(self._remote)
         for queue in self._log.queues if self._log is not None else ():
@@ -176,6 +168,8 @@ class DecisionApplication:
         self._noted.flush()  # what was decided from the one before counts as that one's
         self._metrics.snapshot(snapshot.revision)
         self._metrics.retain(snapshot.rollouts.keys())
+        if self._features is not None:
+            self._features.views.retain(_views(snapshot))
         if self._tally is not None:
             self._tally.retain(snapshot.rollouts)
         if self._sampler is not None:
@@ -254,6 +248,9 @@ class DecisionApplication:
             errors.append({"rollout": None, **self._holder.store_fault.as_dict()})
         errors.extend(self.unanswered())
         errors.extend(self._ended_early(snapshot))
+        if self._features is not None and self._features.reads.is_left_alone:
+            message = "the feature store does not answer: it is left alone until it does, and features are missing"
+            errors.append({"rollout": None, **Fault(Reason.FEATURE_STORE_DOWN, message, field="--features").as_dict()})
         rollouts = (_described(compiled, snapshot.overlay_of(key)) for key, compiled in snapshot.rollouts.items())
         return {"rollouts": rollouts, "errors": errors}
 
@@ -265,7 +262,7 @@ class DecisionApplication:
         of = (self._holder.current.rollouts, self._policies.current)
         if any(one is not other for one, other in zip(of, self._unanswered_of, strict=True)):
             self._unanswered_of, self._unanswered = of, list(self._never_answered(self._holder.current))
-        return self._unanswered
+        return [*self._unanswered, *self._stale()]
 
     def _never_answered(self, snapshot: Snapshot) -> Iterator[dict[str, Any]]:
         engine = self._policies.current
@@ -288,6 +285,20 @@ class DecisionApplication:
                     "--features or DROPOUT_FEATURES, such as sqlite:/var/lib/dropout/features.db"
                 )
                 yield {"rollout": key, **Fault("feature_store_missing", message, field="spec.features").as_dict()}
+
+    def _stale(self) -> Iterator[dict[str, Any]]:
+        """Each view of which too much is too old, with the first rollout that reads it and minds."""
+        stale = self._features.stale_views() if self._features is not None else set()
+        for key, compiled in self._holder.current.rollouts.items() if stale else ():
+            need = compiled.features
+            if need is not None and need.max_age is not None and need.view.name in stale:
+                stale.remove(need.view.name)
+                message = (
+                    f"values of the view {need.view.name} are older than maxAge in too many reads: see whether the job "
+                    "that writes them still runs"
+                )
+                fault = Fault("features_stale", message, field="spec.features")
+                yield {"rollout": key, "view": need.view.name, **fault.as_dict()}
 
     def _ended_early(self, snapshot: Snapshot) -> Iterator[dict[str, Any]]:
         """Rollouts in the store from before that wait longer than they may: features are missing at the deadline."""
@@ -376,9 +387,20 @@ def _open_features(url: str, clock: Clock, deadline: float) -> FeatureReader:
         open_adapter(FEATURES, url, "--features"),
         clock,
         max_bytes=tuning.feature_cache_bytes,
+        max_entries=tuning.feature_cache_entries,
         max_age=tuning.feature_cache,
         deadline=deadline,
+        skew=tuning.feature_skew,
+        stale_share=tuning.feature_stale_share,
+        trusted=[name for each in tuning.trusted_headers.split(",") if (name := each.strip().lower())],
+        others_reads=tuning.untrusted_reads,
     )
+
+
+def _views(snapshot: Snapshot) -> set[str]:
+    """The views that rollouts read."""
+    needs = (compiled.features for compiled in snapshot.rollouts.values())
+    return {need.view.name for need in needs if need is not None}
 
 
 def _room(when_full: str, queues: Sequence[EventQueue], noted: Callable[[], int]) -> LogRoom | None:

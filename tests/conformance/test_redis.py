@@ -68,7 +68,7 @@ async def test_garbage_is_the_fault_of_its_own_key_alone(redis: Redis) -> None:
     redis.call("HSET", "user_risk:u-1", "risk", "1")
     store = opened(redis.url)
     broken, untimed, sound = await ask(store, [FeatureKey(VIEW, (name,)) for name in ("no-hash", "no-time", "u-1")])
-    assert (code(broken.fault), code(untimed.fault)) == ("features_corrupt", "features_corrupt")
+    assert (code(broken.fault), code(untimed.fault)) == ("feature_type", "feature_type")
     assert sound.rows == {"risk": FeatureRow(1, None)}
     await store.close()
 

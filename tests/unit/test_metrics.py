@@ -17,9 +17,11 @@ from extproc.metrics.catalogue import (
     OBSERVER_SURPLUS,
     RELOADS_REFUSED,
     STAGE_BUCKETS,
+    STAGES,
     TRIPS,
     Counter,
     Gauge,
+    Histogram,
 )
 from extproc.metrics.counting import Metrics
 from extproc.metrics.merging import Totals, merge
@@ -238,6 +240,8 @@ def test_every_metric_has_the_labels_that_its_row_says() -> None:
         if isinstance(metric, Counter):
             metrics.count(metric, *metric.labels)
     metrics.rows(lambda: [(metric, metric.labels, 1.0) for metric in METRICS if isinstance(metric, Gauge)])
+    of_views = [metric for metric in METRICS if isinstance(metric, Histogram) and metric is not STAGES]
+    metrics.histograms(lambda: [(each, each.labels, [0] * (len(each.buckets) + 1), 0.0) for each in of_views])
     found = samples(merge([dumped(metrics)]))
     for metric in METRICS:
         names = {metric.name, f"{metric.name}_count"}

@@ -69,14 +69,16 @@ class RedisFeatures:
 
     def _answer(self, key: FeatureKey, answer: Any) -> FeatureAnswer:
         if isinstance(answer, Exception):
-            code = "features_corrupt" if isinstance(answer, ResponseError) else "features_unreachable"
-            return FeatureAnswer(key, None, Unreachable.of(code, f"Redis says: {answer}", file=self._where))
+            message = f"Redis says: {answer}"
+            if isinstance(answer, ResponseError) and str(answer).startswith("WRONGTYPE"):
+                return FeatureAnswer(key, None, InvalidInput.of("feature_type", message, file=self._where))
+            return FeatureAnswer(key, None, Unreachable.of("features_unreachable", message, file=self._where))
         *values, written = answer
         try:
             event_time = None if written is None else float(written)
         except ValueError:
             message = f"the {EVENT_TIME} of view {key.view.name!r} is not in Unix seconds"
-            return FeatureAnswer(key, None, Unreachable.of("features_corrupt", message, file=self._where))
+            return FeatureAnswer(key, None, InvalidInput.of("feature_type", message, file=self._where))
         rows = {
             name: FeatureRow(_value(value), event_time)
             for name, value in zip(key.view.features, values, strict=True)

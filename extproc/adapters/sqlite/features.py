@@ -78,6 +78,7 @@ class SqliteFeatureStore:
 
         Raises:
             Unreachable: ``features_missing``, ``features_locked``, ``features_corrupt`` or ``features_unreachable``.
+            InvalidInput: ``feature_type`` for a value that is not JSON.
         """
         marks = ",".join("?" * len(names))
         query = f"SELECT name, value, event_time FROM feature WHERE view = ? AND entity = ? AND name IN ({marks})"  # noqa: S608 - only question marks
@@ -127,7 +128,11 @@ class SqliteFeatureStore:
     def _select(self, query: str, parameters: Sequence[str]) -> dict[str, FeatureRow]:
         with self._lock, self._faults():
             rows = self._connected().execute(query, parameters).fetchall()
+        try:
             return {name: FeatureRow(orjson.loads(value), event_time) for name, value, event_time in rows}
+        except orjson.JSONDecodeError as error:
+            message = f"a stored value is not JSON: {error}"
+            raise InvalidInput.of("feature_type", message, file=str(self.path)) from error
 
     def _connected(self) -> sqlite3.Connection:
         found = os.stat(self.path)  # noqa: PTH116 - on every read, and Path.stat costs twice as much
@@ -169,7 +174,7 @@ class SqliteFeatureStore:
                 f"the feature store cannot be reached: {why_not(error, self.path)}",
                 file=str(self.path),
             ) from error
-        except (sqlite3.Error, orjson.JSONDecodeError) as error:
+        except sqlite3.Error as error:
             raise _unreachable(error, str(self.path)) from error
 
 
@@ -197,7 +202,7 @@ def _on_a_thread(url: str, flag: str) -> ThreadedFeatures:
 PLUGIN: Final = Plugin(FEATURES.version, _on_a_thread)
 
 
-def _unreachable(error: Exception, file: str) -> Unreachable:
+def _unreachable(error: sqlite3.Error, file: str) -> Unreachable:
     """What SQLite said of ``file``; its primary result code is the low byte."""
     match (getattr(error, "sqlite_errorcode", None) or 0) & 0xFF:
         case sqlite3.SQLITE_BUSY | sqlite3.SQLITE_LOCKED:
@@ -208,7 +213,5 @@ def _unreachable(error: Exception, file: str) -> Unreachable:
             return Unreachable.of("features_full", "the disk of the feature store is full", file=file)
         case sqlite3.SQLITE_CORRUPT | sqlite3.SQLITE_NOTADB | sqlite3.SQLITE_ERROR:
             return Unreachable.of("features_corrupt", f"this is not a sound feature store: {error}", file=file)
-        case 0 if isinstance(error, orjson.JSONDecodeError):
-            return Unreachable.of("features_corrupt", f"a stored value is not JSON: {error}", file=file)
         case _:
             return Unreachable.of("features_unreachable", f"the feature store cannot be reached: {error}", file=file)

@@ -25,9 +25,16 @@ class Questions:
         return next((answer.trials for answer in answers if isinstance(answer, Trials)), {})
 
     async def unanswered(self) -> Sequence[UnmetEntry] | None:
-        """What rollouts ask for and nobody has; None when nobody answers."""
-        answers = await self._workers.ask(self._workers.serving[:1], WantUnanswered(), _ANSWER_SECONDS)
-        return next((answer.errors for answer in answers if isinstance(answer, Unanswered)), None)
+        """What rollouts ask for and a worker does not have, each once; None when nobody answers."""
+        answers = await self._workers.ask(self._workers.serving, WantUnanswered(), _ANSWER_SECONDS)
+        said = [answer.errors for answer in answers if isinstance(answer, Unanswered)]
+        if not said:
+            return None
+        found: list[UnmetEntry] = []
+        for entry in (each for errors in said for each in errors):
+            if entry not in found:
+                found.append(entry)
+        return found
 
     async def swap_policies(self, sources: Sources) -> None:
         """Have all of them decide by other policies."""

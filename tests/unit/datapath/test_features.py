@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import AsyncGenerator, AsyncIterator, Callable, Sequence
+from typing import Any
 
 import pytest
 
@@ -67,8 +68,8 @@ def store(clock: FakeClock) -> FakeStore:
 async def make(store: FakeStore, clock: FakeClock) -> AsyncIterator[Callable[..., FeatureReader]]:
     readers: list[FeatureReader] = []
 
-    def build(**limits: float) -> FeatureReader:
-        readers.append(FeatureReader(store, clock, **limits))  # type: ignore[arg-type]
+    def build(**limits: Any) -> FeatureReader:
+        readers.append(FeatureReader(store, clock, **limits))
         return readers[-1]
 
     yield build
@@ -92,7 +93,8 @@ async def test_what_was_fetched_is_cached(make: Callable[..., FeatureReader], st
     assert cached is not None
     assert cached.values["risk"] == (0.9, 60.0, "cache")
     assert store.asked == ["u-1"]
-    assert (reader.hits, reader.misses) == (1, 1)
+    counts = reader.views["user_risk"]
+    assert (counts.hits, counts.misses) == (1, 1)
 
 
 async def test_an_unknown_entity_is_missing_and_remembered(
@@ -106,26 +108,64 @@ async def test_an_unknown_entity_is_missing_and_remembered(
     assert store.asked == ["nobody"]
 
 
-async def test_an_entry_is_not_served_beyond_its_age(make: Callable[..., FeatureReader], clock: FakeClock) -> None:
+async def test_an_entry_is_not_served_beyond_its_age_where_nobody_says_how_old_a_value_may_be(
+    make: Callable[..., FeatureReader], clock: FakeClock
+) -> None:
+    reader = make(max_age=10.0)
+    await reader.fetch(need(max_age=None), ("u-1",))
+    clock.advance(10.0)
+    assert reader.cached(need(max_age=None), ("u-1",)) is not None
+    clock.advance(0.1)
+    assert reader.cached(need(max_age=None), ("u-1",)) is None
+
+
+async def test_beyond_its_age_an_entry_is_served_within_max_age_while_one_read_renews_it(
+    make: Callable[..., FeatureReader], store: FakeStore, clock: FakeClock
+) -> None:
     reader = make(max_age=10.0)
     await reader.fetch(need(), ("u-1",))
-    clock.advance(10.0)
-    assert reader.cached(need(), ("u-1",)) is not None
-    clock.advance(0.1)
-    assert reader.cached(need(), ("u-1",)) is None
-    assert len(reader.cache) == 0
+    clock.advance(20.0)
+    store.rows["u-1"]["risk"] = FeatureRow(0.1, clock.now())
+    store.gate.clear()
+    for _ in range(100):
+        served = reader.cached(need(), ("u-1",))
+        assert served is not None
+        assert served.values["risk"] == (0.9, pytest.approx(80.0), "cache")
+        await asyncio.sleep(0)
+    store.gate.set()
+    await settled(reader, "u-1")
+    served = reader.cached(need(), ("u-1",))
+    assert served is not None
+    assert served.values["risk"] == (0.1, 0.0, "cache")
+    assert store.asked == ["u-1", "u-1"]
 
 
-async def test_a_cached_value_goes_stale_by_its_event_time(
+async def test_beyond_its_age_an_entry_with_a_value_that_is_missing_or_too_old_is_read_and_waited_for(
     make: Callable[..., FeatureReader], clock: FakeClock
+) -> None:
+    reader = make(max_age=10.0)
+    for entity in ("u-1", "nobody"):
+        await reader.fetch(need(), (entity,))
+    clock.advance(10.1)
+    assert reader.cached(need(), ("nobody",)) is None
+    assert reader.cached(need(max_age=65.0), ("u-1",)) is None
+    assert reader.cached(need(), ("u-1",)) is not None
+
+
+async def test_a_value_that_became_too_old_in_the_cache_is_read_again_and_one_that_was_so_before_is_not(
+    make: Callable[..., FeatureReader], store: FakeStore, clock: FakeClock
 ) -> None:
     reader = make()
     assert (await reader.fetch(need(max_age=65.0), ("u-1",))).fault is None
     clock.advance(6.0)
+    assert reader.cached(need(max_age=65.0), ("u-1",)) is None
+    stale = await reader.fetch(need(max_age=65.0), ("u-1",))
+    assert (stale.values, stale.fault) == ({}, Reason.FEATURE_STALE)
+    clock.advance(1.0)
     cached = reader.cached(need(max_age=65.0), ("u-1",))
     assert cached is not None
     assert cached.fault is Reason.FEATURE_STALE
-    assert cached.values == {}
+    assert store.asked == ["u-1", "u-1"]
 
 
 async def test_a_missing_feature_outranks_a_stale_one(make: Callable[..., FeatureReader]) -> None:
@@ -133,11 +173,17 @@ async def test_a_missing_feature_outranks_a_stale_one(make: Callable[..., Featur
     assert features.fault is Reason.FEATURE_MISSING
 
 
-async def test_an_event_time_in_the_future_is_of_age_zero(
+async def test_an_event_time_in_the_future_is_of_age_zero_within_the_skew_of_clocks_and_stale_beyond_it(
     make: Callable[..., FeatureReader], store: FakeStore, clock: FakeClock
 ) -> None:
     store.rows["u-1"]["risk"] = FeatureRow(0.1, clock.now() + 5)
-    assert (await make().fetch(need(max_age=0.0), ("u-1",))).values["risk"].age == 0.0
+    store.rows["u-2"] = {"risk": FeatureRow(0.1, clock.now() + 5.1)}
+    reader = make(skew=5.0)
+    assert (await reader.fetch(need(max_age=0.0), ("u-1",))).values["risk"].age == 0.0
+    for _ in range(2):
+        stale = reader.cached(need(max_age=1e9), ("u-2",)) or await reader.fetch(need(max_age=1e9), ("u-2",))
+        assert (stale.values, stale.fault) == ({}, Reason.FEATURE_STALE)
+    assert (await reader.fetch(need(max_age=None), ("u-2",))).values["risk"].age is None
 
 
 async def test_without_a_maximum_any_age_is_taken(make: Callable[..., FeatureReader], clock: FakeClock) -> None:
@@ -152,7 +198,7 @@ async def test_whatever_entities_hold_the_cache_stays_within_its_bytes(
     for number in range(1000):
         store.rows[f"u-{number}"] = {"risk": FeatureRow([0.5] * (number % 100), clock.now())}
         await reader.fetch(need(), (f"u-{number}",))
-        assert 0 < reader.cache.bytes <= 1 << 20
+        assert 0 < reader.others.cache.bytes <= 1 << 20
     assert reader.cached(need(), ("u-999",)) is not None
     assert reader.cached(need(), ("u-0",)) is None
 
@@ -166,7 +212,7 @@ async def test_an_answer_that_is_too_large_serves_its_request_alone(
     for _ in range(2):
         assert (await reader.fetch(need(), ("u-2",))).fault is None
         assert reader.cached(need(), ("u-2",)) is None
-    assert (store.asked, reader.cache.refused) == (["u-1", "u-2", "u-2"], 2)
+    assert (store.asked, reader.others.cache.refused) == (["u-1", "u-2", "u-2"], 2)
     assert reader.cached(need(), ("u-1",)) is not None
 
 
@@ -233,13 +279,13 @@ async def test_beyond_the_pending_limit_there_is_no_waiting(
 
 
 @pytest.mark.parametrize("fault", [Unreachable.of("features_locked", "Locked."), ZeroDivisionError("a bug")])
-async def test_a_store_that_fails_counts_as_missing_and_is_asked_again(
+async def test_a_store_that_fails_is_down_and_is_asked_again(
     make: Callable[..., FeatureReader], store: FakeStore, fault: Exception
 ) -> None:
     reader = make()
     store.fault = fault
-    assert (await reader.fetch(need(), ("u-1",))).fault is Reason.FEATURE_MISSING
-    assert reader.errors == 1
+    assert (await reader.fetch(need(), ("u-1",))).fault is Reason.FEATURE_STORE_DOWN
+    assert reader.views["user_risk"].errors == 1
     assert reader.cached(need(), ("u-1",)) is None
     store.fault = None
     assert (await reader.fetch(need(), ("u-1",))).fault is None
@@ -256,9 +302,9 @@ async def test_an_entity_of_any_length_costs_no_memory(make: Callable[..., Featu
     reader = make()
     longest = "u" * MAX_ENTITY_LENGTH
     assert (await reader.fetch(need(), (f"{longest}u",))).fault is Reason.FEATURE_MISSING
-    assert (store.asked, len(reader.cache)) == ([], 0)
+    assert (store.asked, len(reader.others.cache)) == ([], 0)
     await reader.fetch(need(), (longest,))
-    assert (store.asked, len(reader.cache)) == ([longest], 1)
+    assert (store.asked, len(reader.others.cache)) == ([longest], 1)
 
 
 async def test_what_one_turn_of_the_loop_asks_is_read_together(
@@ -286,8 +332,8 @@ async def test_a_read_that_never_ends_is_ended_and_the_store_is_asked_again(
 ) -> None:
     reader = make(max_read=0.001)
     store.gate.clear()
-    assert (await reader.fetch(need(), ("u-1",))).fault is Reason.FEATURE_MISSING
-    assert reader.errors == 1
+    assert (await reader.fetch(need(), ("u-1",))).fault is Reason.FEATURE_STORE_DOWN
+    assert reader.views["user_risk"].errors == 1
     store.gate.set()
     assert (await reader.fetch(need(), ("u-1",))).fault is None
 
@@ -301,13 +347,13 @@ async def test_a_key_that_the_store_leaves_out_counts_as_failed(
 
     monkeypatch.setattr(store, "read", nothing)
     reader = make()
-    assert (await reader.fetch(need(), ("u-1",))).fault is Reason.FEATURE_MISSING
-    assert reader.errors == 1
+    assert (await reader.fetch(need(), ("u-1",))).fault is Reason.FEATURE_STORE_DOWN
+    assert reader.views["user_risk"].errors == 1
 
 
-async def test_an_age_that_the_store_does_not_know_is_stale_where_a_rollout_has_a_maximum(
+async def test_a_value_without_a_time_is_missing_where_a_rollout_has_a_maximum(
     make: Callable[..., FeatureReader], store: FakeStore
 ) -> None:
     store.rows["u-1"]["risk"] = FeatureRow(0.5, None)
-    assert (await make().fetch(need(max_age=1e9), ("u-1",))).fault is Reason.FEATURE_STALE
+    assert (await make().fetch(need(max_age=1e9), ("u-1",))).fault is Reason.FEATURE_MISSING
     assert (await make().fetch(need(max_age=None), ("u-1",))).values["risk"] == (0.5, None, "store")

@@ -9,10 +9,10 @@ from typing import Any
 
 import pytest
 
-from extproc.datapath.circuit import MOST_FAILED, WINDOW, Circuit
+from extproc.datapath.circuit import MOST_FAILED, PROBE_SECONDS, WINDOW, Circuit
 from extproc.datapath.model import PolicyVerdict
 from extproc.datapath.policy_input import EVERYTHING, InputPaths
-from extproc.datapath.remote_policies import MAX_REMEMBERED, PROBE_SECONDS, RemotePolicies
+from extproc.datapath.remote_policies import MAX_REMEMBERED, RemotePolicies
 from extproc.errors import InvalidInput
 from extproc.names import Reason
 from extproc.snapshot.model import PolicyUse

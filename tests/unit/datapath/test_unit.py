@@ -74,19 +74,19 @@ PAIR = (JoinKey(HEADER, is_integer=True), JoinKey(COOKIE))
         (b"7", b"user=a b", (7, "a b")),
         (b"-9223372036854775808", b"user=7", (-(1 << 63), "7")),
         (b"007", b"user=a", (7, "a")),
-        (b"9223372036854775808", b"user=a", None),
-        ("\u0667".encode(), b"user=a", None),
-        (b" 7", b"user=a", None),
-        (b"1_000", b"user=a", None),
-        (b"7.0", b"user=a", None),
-        (b"7", b"user=\xff", None),
-        (b"7", b"user=", None),
-        (b"7", b"user=a; user=b", None),
-        (b"", b"user=a", None),
+        (b"9223372036854775808", b"user=a", Reason.FEATURE_TYPE),
+        ("\u0667".encode(), b"user=a", Reason.FEATURE_TYPE),
+        (b" 7", b"user=a", Reason.FEATURE_TYPE),
+        (b"1_000", b"user=a", Reason.FEATURE_TYPE),
+        (b"7.0", b"user=a", Reason.FEATURE_TYPE),
+        (b"7", b"user=\xff", Reason.FEATURE_TYPE),
+        (b"7", b"user=", Reason.FEATURE_ENTITY_MISSING),
+        (b"7", b"user=a; user=b", Reason.FEATURE_ENTITY_MISSING),
+        (b"", b"user=a", Reason.FEATURE_ENTITY_MISSING),
     ],
 )
-def test_an_entity_has_a_value_of_its_type_for_each_join_key_or_is_none(
-    user: bytes, cookie: bytes, entity: tuple[str | int, ...] | None
+def test_an_entity_has_a_value_of_its_type_for_each_join_key_or_says_why_not(
+    user: bytes, cookie: bytes, entity: tuple[str | int, ...] | Reason
 ) -> None:
     request = AttributeReader().request([("x-user-id", user), ("cookie", cookie)])
     assert entity_of(PAIR, request) == entity

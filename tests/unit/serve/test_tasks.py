@@ -79,8 +79,9 @@ OTHERS = {
     "net/listener.py",  # one connection's, until it is encrypted
     "net/relay.py",  # one connection's to gRPC
     "adapters/opa/policy.py",  # the end of connections that others took the place of
-    "datapath/remote_policies.py",  # one question's: its failure is a verdict; probes
-    "datapath/features.py",  # one read's: its failure is the answer to its keys
+    "datapath/remote_policies.py",  # one question's: its failure is a verdict
+    "datapath/circuit.py",  # one that probes: its failure ends the probing
+    "datapath/feature_reads.py",  # one read's: its failure is the answer to its keys
 }
 
 
