@@ -77,7 +77,13 @@ _REQUEST: Final = (
         metavar="NAME=VALUE",
         help="What Envoy is asked for, such as source.address=10.0.0.1:4711; may be repeated.",
     ),
-    click.option("--feature", "given", multiple=True, metavar="NAME=VALUE", help="A feature, fresh; may be repeated."),
+    click.option(
+        "--feature",
+        "given",
+        multiple=True,
+        metavar="NAME=VALUE",
+        help="A feature, fresh; may be repeated. NAME@VERSION where a version has its own view.",
+    ),
     click.option("--time", "at", metavar="TIME", help="When it is asked, such as 2026-11-30T09:00:00Z; default: now."),
 )
 

@@ -88,6 +88,7 @@ def decide(
         fallbacks=fallbacks,
         denial=denial[0] if denial is not None else None,
         taken_away=taken_away,
+        features_of=facts.features.of,
     )
 
 

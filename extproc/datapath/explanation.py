@@ -224,12 +224,16 @@ def _features(compiled: CompiledRollout, facts: Facts, shown: Collection[str] | 
     """Each with its value, as far as that is among those that may be ``shown``."""
     if compiled.features is None:
         return
-    for name, (value, age, source) in facts.features.values.items():
-        is_value = f"is {value!r}" if shown is None or name in shown else "was found"
-        yield f"Feature {name} {is_value} ({source}, {'of unknown age' if age is None else f'{age:.0f} s old'})."
+    of_versions = {"": facts.features.values, **{f" of version {v}": each for v, each in facts.features.of.items()}}
+    for whose, values in of_versions.items():
+        for name, (value, age, source) in values.items():
+            is_value = f"is {value!r}" if shown is None or name in shown else "was found"
+            old = "of unknown age" if age is None else f"{age:.0f} s old"
+            yield f"Feature {name}{whose} {is_value} ({source}, {old})."
     if facts.features.fault is not None:
         effect = "only stable remains" if compiled.features.missing_is_stable else "that is left to the policy"
-        missing = [name for name in compiled.features.view.features if name not in facts.features.values]
+        names = compiled.features.view.features
+        missing = [f"{name}{whose}" for whose, values in of_versions.items() for name in names if name not in values]
         which = f" ({', '.join(missing)})" if missing else ""
         yield f"Features: {REASONS[facts.features.fault]}{which}; {effect}."
 

@@ -93,7 +93,16 @@ class FeatureReader:
 
     def cached(self, need: FeatureNeed, entity: tuple[str | int, ...]) -> Features | None:
         """What the rollout needs, if it is in the cache; None when it must be fetched."""
-        return self._remembered(need, need.view, entity)
+        found = self._remembered(need, need.view, entity)
+        if found is None or not need.others:
+            return found
+        views = {need.view: found}
+        for view in need.others:
+            other = self._remembered(need, view, entity)
+            if other is None:
+                return None
+            views[view] = other
+        return _together(need, views)
 
     async def fetch(self, need: FeatureNeed, entity: tuple[str | int, ...]) -> Features:
         """What the rollout needs, from the store, within ``need.timeout`` seconds and the deadline. Never raises.
@@ -103,24 +112,19 @@ class FeatureReader:
         what is stored is not of the type that it should be, ``feature_missing`` when a value is not there, or its time
         is not where the rollout has a ``max_age``, or the entity is too long to be one, and ``feature_stale`` when a
         value is older than ``max_age`` or from the future; that value is left out.
+        Of several views the first fault counts, stable's before any other's; what is not in the cache is asked for
+        together.
         """
-        key = FeatureKey(need.view, entity)
-        if len(key.text) > MAX_ENTITY_LENGTH:
+        if len(FeatureKey(need.view, entity).text) > MAX_ENTITY_LENGTH:
             return Features(fault=Reason.FEATURE_MISSING)
-        answer = self._ask(need, key)
-        if isinstance(answer, Reason):
-            return Features(fault=answer)
-        # asyncio.wait leaves the future alone when time is up: the answer still reaches the cache.
-        await asyncio.wait((answer,), timeout=min(need.timeout, self._deadline))
-        if not answer.done():
-            return Features(fault=Reason.FEATURE_TIMEOUT)
-        outcome = answer.result()
-        if isinstance(outcome, Reason):
-            return Features(fault=outcome)
-        found = self._usable(need, need.view, CachedRows(outcome, 0.0, 0), "store")
-        if need.max_age is not None:
-            self.views[need.view.name].note_age(found.fault)
-        return found
+        views = (need.view, *need.others)
+        found = {view: self._remembered(need, view, entity) for view in views if need.others}
+        asked = {view: self._ask(need, FeatureKey(view, entity)) for view in views if found.get(view) is None}
+        waiting = [answer for answer in asked.values() if not isinstance(answer, Reason)]
+        if waiting:
+            # asyncio.wait leaves the futures alone when time is up: the answers still reach the cache.
+            await asyncio.wait(waiting, timeout=min(need.timeout, self._deadline))
+        return _together(need, {view: found.get(view) or self._answered(need, view, asked[view]) for view in views})
 
     def stale_views(self) -> set[str]:
         """Views of which, in the last window, more than the stated share of the reads met values that were too old."""
@@ -150,6 +154,21 @@ class FeatureReader:
         counts.hits += 1
         if need.max_age is not None:
             counts.note_age(found.fault)
+        return found
+
+    def _answered(
+        self, need: FeatureNeed, view: FeatureView, answer: asyncio.Future[FeatureOutcome] | Reason
+    ) -> Features:
+        if isinstance(answer, Reason):
+            return Features(fault=answer)
+        if not answer.done():
+            return Features(fault=Reason.FEATURE_TIMEOUT)
+        outcome = answer.result()
+        if isinstance(outcome, Reason):
+            return Features(fault=outcome)
+        found = self._usable(need, view, CachedRows(outcome, 0.0, 0), "store")
+        if need.max_age is not None:
+            self.views[view.name].note_age(found.fault)
         return found
 
     def _usable(self, need: FeatureNeed, view: FeatureView, entry: CachedRows, source: str) -> Features:
@@ -196,3 +215,11 @@ class FeatureReader:
             self.others.cache.drop(key)
         size = size_of(key, rows, share.cache.max_entry_bytes)
         share.cache.put(key, CachedRows(rows, asked_at, size, fault))
+
+
+def _together(need: FeatureNeed, found: Mapping[FeatureView, Features]) -> Features:
+    """What was found in each view that ``need`` names, in its order, as one."""
+    if not need.others:
+        return found[need.view]
+    fault = next((features.fault for features in found.values() if features.fault is not None), None)
+    return Features(found[need.view].values, fault, {version: found[view].values for version, view in need.of_versions})

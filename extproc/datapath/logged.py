@@ -9,7 +9,7 @@ from typing import Any, Final
 import orjson
 
 from extproc.datapath.model import Buckets, Facts, Features, FeatureValue, PolicyVerdict, Unit
-from extproc.datapath.record import RECORD_FIELDS
+from extproc.datapath.record import FEATURES_OF, RECORD_FIELDS
 from extproc.datapath.sinks.decision_event import HEADERS_POINTER, HTTP_POINTER, PLAN, POLICY_SHADOW
 from extproc.errors import InvalidInput
 from extproc.names import Reason
@@ -21,8 +21,8 @@ from extproc.store.status import Status
 PLAN_MISSING: Final = "plan_missing"
 
 _HEAD_BYTES: Final = 32
-_FEATURES_POINTER: Final = "/input/features"
-_OF_THE_LOG: Final = (f"{_FEATURES_POINTER}/", "/input/attributes/", "/input/unit", "/input/parsed_query")
+_FEATURES: Final = ("/input/features/", "/input/features_of/")
+_OF_THE_LOG: Final = (*_FEATURES, "/input/attributes/", "/input/unit", "/input/parsed_query")
 """Where ``spec.log`` has a word, or nothing is ever written."""
 
 
@@ -117,14 +117,12 @@ def compile_plan(key: str, plan: Mapping[str, Any]) -> CompiledRollout:
 def facts_of(event: Mapping[str, Any], verdict: PolicyVerdict | None) -> Facts:
     """The facts that were gathered, with ``verdict`` for the policy's word. A feature that was withheld is None."""
     document = event["input"]
-    features = {
-        name: FeatureValue(feature.get("value"), feature["age"], feature["source"])
-        for name, feature in event["result"]["features"].items()
-    }
+    result = event["result"]
+    features_of = {version: _features(values) for version, values in result.get(FEATURES_OF, {}).items()}
     return Facts(
         unit=Unit(None, reason_of(document["unit_fault"]), document["per_request"]),
         buckets=Buckets(**document["buckets"]),
-        features=Features(features, reason_of(document["feature_fault"])),
+        features=Features(_features(result["features"]), reason_of(document["feature_fault"]), features_of),
         verdict=verdict,
         policy_input=document,
         too_large=document["too_large"],
@@ -132,9 +130,17 @@ def facts_of(event: Mapping[str, Any], verdict: PolicyVerdict | None) -> Facts:
     )
 
 
+def _features(logged: Mapping[str, Mapping[str, Any]]) -> dict[str, FeatureValue]:
+    return {
+        name: FeatureValue(feature.get("value"), feature["age"], feature["source"]) for name, feature in logged.items()
+    }
+
+
 def shown_features(event: Mapping[str, Any]) -> set[str]:
     """The features whose values were written down."""
-    return {name for name, feature in event["result"]["features"].items() if "value" in feature}
+    result = event["result"]
+    views = (result["features"], *result.get(FEATURES_OF, {}).values())
+    return {name for values in views for name, feature in values.items() if "value" in feature}
 
 
 def verdict_of(event: Mapping[str, Any]) -> PolicyVerdict | None:
@@ -168,14 +174,14 @@ def path_of(pointer: str) -> tuple[str, ...]:
 def left_out(pointer: str, compiled: CompiledRollout) -> str:
     """What was left out at ``pointer``, and what to write in the document so that it is in the log from then on."""
     *_, name = path_of(pointer) or ("",)
-    written = compiled.log_features if pointer.startswith(f"{_FEATURES_POINTER}/") else compiled.log_headers
+    written = compiled.log_features if pointer.startswith(_FEATURES) else compiled.log_headers
     if name in written or not pointer.startswith(_OF_THE_LOG):
         return f"{pointer} (a mask took it out)"
     return f"{pointer} ({_way_into_the_log(pointer, name, compiled.unit.header or 'cookie')})"
 
 
 def _way_into_the_log(pointer: str, name: str, unit_header: str) -> str:
-    if pointer.startswith(f"{_FEATURES_POINTER}/"):
+    if pointer.startswith(_FEATURES):
         return f"add {name} to spec.log.features"
     if pointer == f"{HTTP_POINTER}/id":
         return "add x-request-id to spec.log.headers"

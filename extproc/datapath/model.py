@@ -71,10 +71,14 @@ class FeatureValue(NamedTuple):
 
 
 class Features(NamedTuple):
-    """All features that a rollout reads and that were found, and the first reason why one was not."""
+    """All features that a rollout reads and that were found, and the first reason why one was not.
+
+    ``values`` are those of the stable version's view, ``of`` by version those of the versions that read another.
+    """
 
     values: Mapping[str, FeatureValue] = MappingProxyType({})
     fault: Reason | None = None
+    of: Mapping[str, Mapping[str, FeatureValue]] = MappingProxyType({})
 
 
 NO_FEATURES = Features()
@@ -141,6 +145,7 @@ class Decision:
     ``decision_id`` is made last, because it says how the decision came out. ``unit`` is the raw unit here; the log
     writes a pseudonym. ``ranges`` are the arms' buckets at the time. ``arm`` is what was drawn; ``taken_away`` says
     that its version was not served, because a kill, a trip or an abort took it away.
+    ``features`` and ``features_of`` are what was read, see ``Features``.
     ``fallbacks`` name what could not be had (a unit, a feature, a verdict), whether or not it changed the outcome.
     ``stage_us`` are the timings, in microseconds: of matching, features, policy, deciding, all.
     """
@@ -163,6 +168,7 @@ class Decision:
     stage_us: Mapping[str, float] = field(default_factory=dict)
     denial: Denial | None = None
     taken_away: bool = False
+    features_of: Mapping[str, Mapping[str, FeatureValue]] = field(default_factory=dict)
 
     @property
     def counted_arm(self) -> str | None:

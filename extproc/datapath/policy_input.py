@@ -141,6 +141,7 @@ class InputPlan(NamedTuple):
     unit: bool
     draw: bool
     features: frozenset[str] | None
+    features_of: Mapping[str, frozenset[str] | None] | None
     time: bool
 
 
@@ -163,8 +164,15 @@ def _plan(reads: InputPaths) -> InputPlan:
         unit=reads.include("unit"),
         draw=reads.include("draw"),
         features=reads.below("features"),
+        features_of=_below_each(reads, "features_of"),
         time=reads.include("time"),
     )
+
+
+def _below_each(reads: InputPaths, name: str) -> Mapping[str, frozenset[str] | None] | None:
+    """What is read of each part of ``name``, as ``below`` has it."""
+    parts = reads.below(name)
+    return None if parts is None else {part: reads.below(name, part) for part in parts}
 
 
 def plain_input(compiled: CompiledRollout, now: float, reads: InputReads) -> dict[str, Any]:
@@ -209,8 +217,24 @@ def build_input(
         document["features"] = {
             name: found.value for name, found in features.values.items() if wanted is None or name in wanted
         }
+    if plan.features_of is None or plan.features_of:
+        document["features_of"] = _features_of(compiled, features, plan.features_of)
     if plan.time:
         document["time"] = int(now * 1_000_000) * 1_000  # a float holds microseconds
+    return document
+
+
+def _features_of(
+    compiled: CompiledRollout, features: Features, read: Mapping[str, frozenset[str] | None] | None
+) -> dict[str, dict[str, Any]]:
+    """By each version that may be served the features of its view, as far as they were found and are ``read``."""
+    document: dict[str, dict[str, Any]] = {}
+    if compiled.features is None:
+        return document
+    for version in compiled.versions if read is None else compiled.versions & read.keys():
+        wanted = None if read is None else read[version]
+        values = features.of.get(version, features.values)
+        document[version] = {name: found.value for name, found in values.items() if wanted is None or name in wanted}
     return document
 
 

@@ -32,7 +32,7 @@ from extproc.datapath.logged import (
 from extproc.datapath.model import Decision, PolicyVerdict
 from extproc.datapath.policy_input import EVERYTHING, InputPaths, paths_of
 from extproc.datapath.ports import EmbeddedEngine
-from extproc.datapath.record import RECORD_FIELDS, record_of
+from extproc.datapath.record import FEATURES_OF, RECORD_FIELDS, record_of
 from extproc.errors import DropoutError
 from extproc.names import Reason
 from extproc.resources.input_paths import format_path
@@ -41,7 +41,7 @@ from extproc.snapshot.compile import compile_rollout
 from extproc.snapshot.model import CompiledRollout, PolicyUse
 from extproc.store.status import Status
 
-COMPARED: Final = tuple(field for field in RECORD_FIELDS if field not in ("decision_id", "stage_us"))
+COMPARED: Final = (*(field for field in RECORD_FIELDS if field not in ("decision_id", "stage_us")), FEATURES_OF)
 """What a replay has to reproduce: the record without its name and its durations."""
 
 _OURS: Final = frozenset(
@@ -295,22 +295,28 @@ def _gathered_otherwise(logged: CompiledRollout, compiled: CompiledRollout) -> s
         return None
     need, before_need = compiled.features, logged.features
     if before_need is None or any(
-        getattr(need, name) != getattr(before_need, name) for name in ("entity", "view", "max_age")
+        getattr(need, name) != getattr(before_need, name) for name in ("entity", "view", "of_versions", "max_age")
     ):
         return "features"
     return None
 
 
 def _compare(logged: Mapping[str, Any], replayed: Mapping[str, Any]) -> tuple[Difference, ...]:
-    again = orjson.loads(orjson.dumps({name: replayed[name] for name in COMPARED}, default=str))
+    again = orjson.loads(orjson.dumps({name: replayed.get(name) for name in COMPARED}, default=str))
     differences = []
     for name in COMPARED:
-        before, now = logged[name], again[name]
+        before, now = logged.get(name), again[name]
         if name == "features":
-            before, now = _without_ages(before), _without_ages(now)
+            before, now = _without_ages(before or {}), _without_ages(now)
+        elif name == FEATURES_OF:
+            before, now = _by_version(before), _by_version(now)
         if before != now:
             differences.append(Difference(name, before, now))
     return tuple(differences)
+
+
+def _by_version(features: Mapping[str, Any] | None) -> dict[str, Any]:
+    return {version: _without_ages(values) for version, values in (features or {}).items()}
 
 
 def _without_ages(features: Mapping[str, Mapping[str, Any]]) -> dict[str, dict[str, Any]]:

@@ -34,3 +34,13 @@ def parse_path(text: str) -> InputPath:
         parts.append(found["plain"] if found["plain"] is not None else json.loads(found["quoted"]))
         at = found.end()
     return tuple(parts)
+
+
+def feature_in(path: InputPath) -> InputPath | None:
+    """The name of the feature that a path leads to, as what is left of it, empty for all; None if it leads to none."""
+    depth = _FEATURES.get(path[0]) if path else None
+    return None if depth is None else path[depth : depth + 1]
+
+
+_FEATURES: Final = {"features": 1, "features_of": 2}
+"""Where features are, and how deep: those of a version are below it."""

@@ -135,6 +135,13 @@ POLICY_INPUT_SCHEMA: Final[JsonSchema] = {
                 "additionalProperties": True,
                 "description": "The features that were found, by name; one that is missing or too old is not there.",
             },
+            "features_of": {
+                "type": "object",
+                "additionalProperties": {"type": "object", "additionalProperties": True},
+                "description": (
+                    "By each version that the request may get the features of its view, as features has stable's."
+                ),
+            },
             "time": {
                 "type": "integer",
                 "description": "When the request is decided, in nanoseconds since 1970: for time.weekday and friends.",
@@ -148,6 +155,7 @@ POLICY_INPUT_SCHEMA: Final[JsonSchema] = {
             "rollout",
             "unit",
             "features",
+            "features_of",
             "time",
         ],
         description="What a policy finds in input.",

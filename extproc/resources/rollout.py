@@ -154,15 +154,22 @@ class FeaturesSpec(Part):
     entity: EntitySpec
     """Whose features are read."""
     view: Annotated[Value, such_as("user_risk")]
-    """The feature view."""
+    """The feature view of every version that ``views`` does not name."""
+    views: Annotated[dict[Value, Value], Field(examples=[{"4": "user_risk_v2"}])] = {}
+    """The feature view by version, for versions that read another. The views of all versions that a request may get
+    are read for each request, whichever it draws, so that no one's membership depends on the draw."""
     names: Annotated[list[Value], Field(min_length=1, examples=_FEATURES, json_schema_extra={"uniqueItems": True})]
-    """The features of the view."""
+    """The features of the view, of each where there are several."""
     max_age: Duration | None = None
     """A feature older than this counts as missing; left out, any age will do."""
     timeout: Annotated[Duration, written("5ms")] = 0.005
     """How long a decision waits for features that are not in the cache."""
     on_missing: Literal["stable", "policy"] = "stable"
     """What a missing feature does: the request goes to stable, or the policy decides without it."""
+
+    def view_of(self, version: str) -> str:
+        """The view that ``version`` reads."""
+        return self.views.get(version, self.view)
 
 
 class PolicySpec(Part):

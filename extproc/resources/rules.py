@@ -14,7 +14,7 @@ from extproc.decision_id import MAX_VARIANTS
 from extproc.names import RESERVED_ARMS
 from extproc.resources.as_written import duplicates, exactly_one, given, items, mapping
 from extproc.resources.faults import Problem
-from extproc.resources.input_paths import parse_path
+from extproc.resources.input_paths import feature_in, parse_path
 from extproc.resources.marked_yaml import FieldPath, shown
 from extproc.resources.rollout import Rollout
 from extproc.resources.steps import STEP_FIELDS
@@ -159,7 +159,8 @@ def _reads(spec: Mapping[str, Any]) -> Iterator[Problem]:
             parts = parse_path(read) if isinstance(read, str) else ()
         except ValueError:
             continue
-        if parts[:1] == ("features",) and not (set(parts[1:2]) or set(names)) & set(names):
+        named = feature_in(parts)
+        if named is not None and not (set(named) or set(names)) & set(names):
             message = f"{shown(read)} is never there: spec.features.names does not have it"
             yield Problem("invalid_value", message, (*path, index))
 

@@ -32,6 +32,8 @@ from extproc.suggestions import did_you_mean
 class GivenFeatures:
     """The features of the command line, for whatever entity the request names; a ``FeatureSource``.
 
+    ``NAME`` has its value in every view, ``NAME@VERSION`` in that of a version which has one of its own.
+
     Raises:
         InvalidInput: ``feature_invalid`` for what is not NAME=VALUE.
     """
@@ -43,7 +45,13 @@ class GivenFeatures:
         """What was given, just now; what was not is missing."""
         names, given = need.view.features, self._values
         found = {name: FeatureValue(given[name], 0.0, "given") for name in names if name in given}
-        return Features(found, None if len(found) == len(names) else Reason.FEATURE_MISSING)
+        of = {
+            version: found
+            | {name: FeatureValue(given[own], 0.0, "given") for name in names if (own := f"{name}@{version}") in given}
+            for version, _ in need.of_versions
+        }
+        whole = all(len(each) == len(names) for each in (found, *of.values()))
+        return Features(found, None if whole else Reason.FEATURE_MISSING, of)
 
     async def fetch(self, need: FeatureNeed, entity: tuple[str | int, ...]) -> Features:
         """The same."""
@@ -51,13 +59,16 @@ class GivenFeatures:
 
     def beside(self, rollout: CompiledRollout) -> Iterator[str]:
         """What ``rollout`` asks for that was not given, and what was given that it does not ask for, in sentences."""
-        asked = rollout.features.view.features if rollout.features is not None else ()
+        need = rollout.features
+        asked = need.view.features if need is not None else ()
         missing = [name for name in asked if name not in self._values]
+        of_versions = need.of_versions if need is not None else ()
+        known = [*asked, *(f"{name}@{version}" for version, _ in of_versions for name in asked)]
         if missing:
             flags = " ".join(f"--feature {name}=VALUE" for name in missing)
             yield f"No feature store is read here; {flags} gives what is missing."
-        for name in sorted(self._values.keys() - set(asked)):
-            yield f"--feature {name}: {rollout.key} asks for no such feature{did_you_mean(name, asked)}"
+        for name in sorted(self._values.keys() - set(known)):
+            yield f"--feature {name}: {rollout.key} asks for no such feature{did_you_mean(name, known)}"
 
 
 class GivenTime(SystemClock):

@@ -17,6 +17,7 @@ from extproc.names import Reason
 from extproc.resources.control_schema import CONTROL_INPUT_SCHEMA
 from extproc.resources.document import API_VERSION
 from extproc.resources.folders import list_folder
+from extproc.resources.input_paths import feature_in
 from extproc.resources.loading import load_valid, of_kind, parse_rollout
 from extproc.resources.marked_yaml import dotted
 from extproc.resources.policies import PolicySources
@@ -122,10 +123,10 @@ def missing_features(engine: RegorusEngine, rollouts: Path) -> Iterator[Fault]:
         policy, features = document.resource.spec.policy, document.resource.spec.features
         asked = features.names if features is not None else ()
         for read, file, line in engine.places(policy.path) if policy is not None else ():
-            if read[:1] == ("features",) and len(read) > 1 and read[1] not in asked:
+            for name in set(feature_in(read) or ()) - set(asked):
                 key = document.resource.key
-                message = f"{key} asks for no feature {read[1]} (spec.features), so that it never is there"
-                yield Fault("policy_feature_missing", f"{message}{did_you_mean(read[1], asked)}", file, line)
+                message = f"{key} asks for no feature {name} (spec.features), so that it never is there"
+                yield Fault("policy_feature_missing", f"{message}{did_you_mean(name, asked)}", file, line)
 
 
 def default_missing(engine: RegorusEngine) -> Iterator[Fault]:

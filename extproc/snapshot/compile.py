@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Hashable, Mapping
+from collections.abc import Hashable, Iterable, Mapping
 from dataclasses import replace
 from functools import lru_cache
 from typing import Any, Final, TypeVar, cast
@@ -78,7 +78,7 @@ def compile_rollout(rollout: Rollout, status: Status, now: float) -> CompiledRol
         holdout=Holdout(spec.holdout.name.encode(), spec.holdout.percent) if spec.holdout else None,
         layer=Layer(spec.layer.name.encode(), BucketRange(*spec.layer.range)) if spec.layer else None,
         shadow=shadow,
-        features=_shared(_feature_need(spec.features)) if spec.features else None,
+        features=_shared(_feature_need(spec.features, status.stable, versions)) if spec.features else None,
         policy=_shared(_policy_use(spec.policy)) if spec.policy else None,
         log_headers=_shared(frozenset(spec.log.headers)),
         log_features=_shared(frozenset(spec.log.features)),
@@ -196,14 +196,20 @@ def _unit_source(unit: UnitSpec) -> UnitSource:
     return UnitSource(unit.header, unit.cookie, unit.missing == "request")
 
 
-def _feature_need(features: FeaturesSpec) -> FeatureNeed:
-    keys = features.entity.join_keys
+def _feature_need(features: FeaturesSpec, stable: str, versions: Iterable[str]) -> FeatureNeed:
+    """What ``versions`` read, all that may be served, whichever a request gets."""
+    keys, names = features.entity.join_keys, tuple(features.names)
+    key_names = tuple(key.name for key in keys)
+    views = {each: FeatureView(features.view_of(each), names, key_names) for each in sorted({stable, *versions})}
+    of_versions = tuple((version, view) for version, view in views.items() if view != views[stable])
     return FeatureNeed(
         entity=tuple(JoinKey(UnitSource(key.header, key.cookie), key.type == "integer") for key in keys),
-        view=FeatureView(features.view, tuple(features.names), tuple(key.name for key in keys)),
+        view=views[stable],
         max_age=features.max_age,
         timeout=features.timeout,
         missing_is_stable=features.on_missing == "stable",
+        others=tuple(dict.fromkeys(view for _, view in of_versions)),
+        of_versions=of_versions,
     )
 
 

@@ -54,6 +54,8 @@ class JoinKey(NamedTuple):
 class FeatureNeed:
     """The features that a rollout reads, and a source for each of the view's join keys.
 
+    ``view`` is stable's, ``others`` are the views of other versions that may be served and read another one, each
+    once, and ``of_versions`` says which version reads which of them.
     Times are in seconds; ``max_age`` None accepts any age.
     """
 
@@ -62,6 +64,8 @@ class FeatureNeed:
     max_age: float | None
     timeout: float
     missing_is_stable: bool
+    others: tuple[FeatureView, ...] = ()
+    of_versions: tuple[tuple[str, FeatureView], ...] = ()
 
 
 @dataclass(frozen=True, slots=True)

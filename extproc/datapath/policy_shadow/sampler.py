@@ -111,7 +111,11 @@ class PolicyShadowSampler:
             dict(request.attributes) if request.attributes else {},
             facts.unit,
             facts.buckets,
-            Features(dict(facts.features.values), facts.features.fault),
+            Features(
+                dict(facts.features.values),
+                facts.features.fault,
+                {version: dict(values) for version, values in facts.features.of.items()},
+            ),
             facts.too_large,
             facts.log_full,
             overlay,

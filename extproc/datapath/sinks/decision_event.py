@@ -225,6 +225,12 @@ def _pruned(constants: _Constants, policy_input: Mapping[str, Any], erased: list
     features = document.get("features")
     if features:
         document["features"] = _allowed(features, constants.features, "/input/features", erased)
+    by_version = document.get("features_of")
+    if by_version:
+        document["features_of"] = {
+            version: _allowed(values, constants.features, f"/input/features_of/{_pointer(version)}", erased)
+            for version, values in by_version.items()
+        }
     attributes = document.get("attributes")
     if attributes:
         document["attributes"] = _pruned_attributes(constants, attributes, erased)

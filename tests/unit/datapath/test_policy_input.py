@@ -24,10 +24,13 @@ from extproc.datapath.policy_input import (
 )
 from extproc.names import Reason
 from extproc.resources.policy_schema import POLICY_INPUT_SCHEMA
+from extproc.snapshot.model import FeatureNeed, FeatureView
 from tests.support.decisions import make_rollout
 
 SCHEMA = Draft7Validator(POLICY_INPUT_SCHEMA)
-ROLLOUT = make_rollout()
+ROLLOUT = make_rollout(
+    features=FeatureNeed((), FeatureView("user_risk", ("risk_score", "vip")), None, 0.005, missing_is_stable=False)
+)
 REQUEST = Request(
     method="POST",
     path="/v1/models/fraud%2Ddetector?page=2&page=3&q=a+b",
@@ -82,6 +85,7 @@ def test_the_whole_input_has_the_shape_that_opa_envoy_authors_know() -> None:
         "unit": "alice",
         "draw": policy_bucket(ROLLOUT.seed, b"alice"),
         "features": {"risk_score": 0.2, "vip": None},
+        "features_of": {"3": {"risk_score": 0.2, "vip": None}, "4": {"risk_score": 0.2, "vip": None}},
         "time": 1_763_640_000_250_000_000,
     }
     SCHEMA.validate(document)
@@ -123,6 +127,19 @@ def test_only_what_is_read_is_built() -> None:
         "features": {"risk_score": 0.2},
         "time": 1_763_640_000_250_000_000,
     }
+
+
+def test_each_version_has_the_features_of_its_view() -> None:
+    features = FEATURES._replace(of={"4": {"risk_score": FeatureValue(0.7, 1.0, "store")}})
+    whole = {"3": {"risk_score": 0.2, "vip": None}, "4": {"risk_score": 0.7}}
+    assert built(EVERYTHING, features=features)["features_of"] == whole
+    for read, there in (
+        ('features_of["4"].risk_score', {"4": {"risk_score": 0.7}}),
+        ('features_of["4"].unknown', {"4": {}}),
+        ('features_of["9"]', {}),
+        ("features_of", whole),
+    ):
+        assert built(InputPaths.parse([read]), features=features) == {"features_of": there}
 
 
 def test_a_policy_that_reads_nothing_gets_nothing() -> None:

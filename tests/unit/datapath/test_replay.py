@@ -69,7 +69,8 @@ class FakeFeatures:
     def cached(self, need: Any, entity: tuple[str | int, ...]) -> Features:
         if self._risk is None:
             return Features(fault=Reason.FEATURE_TIMEOUT)
-        return Features({"risk_score": FeatureValue(self._risk, 1.5, "cache")})
+        of = {version: {"risk_score": FeatureValue(self._risk / 2, 2.5, "store")} for version, _ in need.of_versions}
+        return Features({"risk_score": FeatureValue(self._risk, 1.5, "cache")}, of=of)
 
     async def fetch(self, need: Any, entity: tuple[str | int, ...]) -> Features:
         return self.cached(need, entity)
@@ -246,6 +247,36 @@ def test_a_decision_with_features_is_reproduced_from_the_logged_values(risk: flo
     features = {**FEATURES, "onMissing": on_missing}
     rollout = canary(5000, policy=POLICY, features=features, log={"features": ["risk_score"]})
     assert_reproduced(log_of(rollout, RISK, risk=risk), RISK)
+
+
+OF_VERSIONS = {**FEATURES, "views": {"4": "user_risk_v2"}}
+
+
+def by_risk_of_canary(document: Mapping[str, Any]) -> dict[str, Any]:
+    return {"allow": True, "versions": ["3", "4"] if document["features_of"]["4"]["risk_score"] == 0.1 else []}
+
+
+def test_a_decision_by_views_of_versions_is_reproduced_from_what_was_read_of_each() -> None:
+    rollout = canary(5000, policy=POLICY, features=OF_VERSIONS, log={"features": ["risk_score"]})
+    engine = FakeEngine(by_risk_of_canary, ("features_of", "4", "risk_score"))
+    lines = log_of(rollout, engine)
+    for event in decisions_in(b"".join(lines)):
+        assert event["result"]["features_of"] == {"4": {"risk_score": {"value": 0.1, "age": 2.5, "source": "store"}}}
+        assert event["input"]["features_of"] == {"4": {"risk_score": 0.1}}
+    assert_reproduced(lines, engine)
+    assert_reproduced(lines, None)
+
+
+def test_features_of_a_version_are_withheld_as_those_of_stable_are() -> None:
+    engine = FakeEngine(by_risk_of_canary, ("features_of", "4", "risk_score"))
+    lines = log_of(canary(5000, policy=POLICY, features=OF_VERSIONS), engine)
+    (event, *_) = decisions_in(b"".join(lines))
+    assert event["result"]["features_of"] == {"4": {"risk_score": {"age": 2.5, "source": "store"}}}
+    way = "/input/features_of/4/risk_score (add risk_score to spec.log.features)"
+    assert {each.not_replayable for each in replayed(lines, engine)} == {
+        f"the policy reads what was left out of the log: {way}"
+    }
+    assert_reproduced(lines, None)
 
 
 @pytest.mark.parametrize(

@@ -11,7 +11,7 @@ import pytest
 
 from extproc.datapath.model import Buckets, Features, FeatureValue, PolicyVerdict, Unit
 from extproc.datapath.pseudonym import pseudonym
-from extproc.datapath.record import RECORD_FIELDS, record_of, unit_text
+from extproc.datapath.record import FEATURES_OF, RECORD_FIELDS, record_of, unit_text
 from extproc.datapath.sinks.decision_event import EventEncoder
 from extproc.datapath.sinks.decision_log import DecisionLog
 from extproc.datapath.sinks.event_queue import EventQueue
@@ -93,7 +93,7 @@ def test_the_fields_of_an_event_are_those_of_its_page(path: Path) -> None:
         for field, meaning in table(page("reference/decision-log"), "field of an event", "what it is")
     }
     assert rows.keys() == {*event.keys(), "masked"}
-    assert tuple(code(rows["result"])) == (*RECORD_FIELDS, "policy")
+    assert tuple(code(rows["result"])) == (*RECORD_FIELDS, FEATURES_OF, "features", "policy")
 
 
 def test_the_input_holds_the_facts_that_replay_needs(path: Path) -> None:
