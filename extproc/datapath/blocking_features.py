@@ -6,10 +6,13 @@ import asyncio
 import queue
 import threading
 from collections.abc import AsyncGenerator, Mapping, Sequence
+from concurrent.futures import Future
 from contextlib import suppress
 from typing import Final, Protocol
 
 from extproc.datapath.ports import FeatureAnswer, FeatureKey, FeatureRow
+from extproc.errors import Fault
+from extproc.snapshot.model import FeatureView
 
 _CLOSE: Final = None
 
@@ -79,6 +82,36 @@ class ThreadedFeatures:
                 with suppress(RuntimeError):  # the loop that asked may be gone by then
                     wanted.loop.call_soon_threadsafe(wanted.answers.put_nowait, answer)
         store.close()
+
+
+class BlockingCatalogue(Protocol):
+    """Says what it has, and may take its time. Any thread calls it."""
+
+    def lacking(self, view: FeatureView) -> Sequence[Fault]:
+        """See ``FeatureCatalogue``."""
+        ...
+
+
+class ThreadedCatalogue(ThreadedFeatures):
+    """One that is a ``FeatureCatalogue`` too: ``catalogue`` is asked on a thread of each question's own."""
+
+    def __init__(self, stores: Sequence[BlockingFeatures], catalogue: BlockingCatalogue) -> None:
+        super().__init__(stores)
+        self._catalogue = catalogue
+
+    async def lacking(self, view: FeatureView) -> Sequence[Fault]:
+        """See ``FeatureCatalogue``. The thread outlives who gave up waiting for it, and no process."""
+        answer: Future[Sequence[Fault]] = Future()
+
+        def ask() -> None:
+            try:
+                answer.set_result(self._catalogue.lacking(view))
+            except Exception as error:  # whoever asked is told
+                answer.set_exception(error)
+
+        answer.set_running_or_notify_cancel()
+        threading.Thread(target=ask, name="feature catalogue", daemon=True).start()
+        return await asyncio.wrap_future(answer)
 
 
 class _Wanted:

@@ -6,6 +6,7 @@ from collections.abc import AsyncGenerator, Mapping, Sequence
 from typing import Any, NamedTuple, Protocol, runtime_checkable
 
 from extproc.datapath.model import Decision, Facts, PolicyVerdict, Request
+from extproc.errors import Fault
 from extproc.snapshot.model import CompiledRollout, FeatureView, Overlay
 
 
@@ -60,6 +61,23 @@ class FeatureStore(Protocol):
 
     async def close(self) -> None:
         """Let go of connections and threads."""
+        ...
+
+
+@runtime_checkable
+class FeatureCatalogue(Protocol):
+    """What a ``FeatureStore`` is beside, if it knows what it has. Asked aside from requests, never for one."""
+
+    async def lacking(self, view: FeatureView) -> Sequence[Fault]:
+        """What of ``view`` the store does not have; empty: all is there.
+
+        ``feature_view_unknown`` is said alone. Of ``feature_unknown``, ``join_key_unknown`` and ``join_key_type`` there
+        is one for each feature and join key, whose name is the ``field``: the last is for a key that is of another
+        type than the rollout says, see ``FeatureView.integer_keys``. The message is a sentence that names both.
+
+        Raises:
+            Unreachable: when it cannot say.
+        """
         ...
 
 

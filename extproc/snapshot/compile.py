@@ -196,14 +196,25 @@ def _unit_source(unit: UnitSpec) -> UnitSource:
     return UnitSource(unit.header, unit.cookie, unit.missing == "request")
 
 
+def feature_view(features: FeaturesSpec, name: str) -> FeatureView:
+    """What is read of the view ``name``."""
+    keys = features.entity.join_keys
+    return FeatureView(
+        name,
+        tuple(features.names),
+        tuple(key.name for key in keys),
+        tuple(key.name for key in keys if key.type == "integer"),
+    )
+
+
 def _feature_need(features: FeaturesSpec, stable: str, versions: Iterable[str]) -> FeatureNeed:
     """What ``versions`` read, all that may be served, whichever a request gets."""
-    keys, names = features.entity.join_keys, tuple(features.names)
-    key_names = tuple(key.name for key in keys)
-    views = {each: FeatureView(features.view_of(each), names, key_names) for each in sorted({stable, *versions})}
+    views = {each: feature_view(features, features.view_of(each)) for each in sorted({stable, *versions})}
     of_versions = tuple((version, view) for version, view in views.items() if view != views[stable])
     return FeatureNeed(
-        entity=tuple(JoinKey(UnitSource(key.header, key.cookie), key.type == "integer") for key in keys),
+        entity=tuple(
+            JoinKey(UnitSource(key.header, key.cookie), key.type == "integer") for key in features.entity.join_keys
+        ),
         view=views[stable],
         max_age=features.max_age,
         timeout=features.timeout,

@@ -36,11 +36,15 @@ class UnitSource:
 
 
 class FeatureView(NamedTuple):
-    """What is read of an entity: features of a view, and the names of the join keys that say which entity."""
+    """What is read of an entity: features of a view, and the names of the join keys that say which entity.
+
+    ``integer_keys`` are those of the join keys that are whole numbers; the others are text.
+    """
 
     name: str
     features: tuple[str, ...]
     join_keys: tuple[str, ...] = ("entity",)
+    integer_keys: tuple[str, ...] = ()
 
 
 class JoinKey(NamedTuple):

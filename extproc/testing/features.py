@@ -7,7 +7,8 @@ from collections.abc import AsyncGenerator, Awaitable, Callable, Mapping, Sequen
 from contextlib import aclosing, suppress
 from typing import Any, Final
 
-from extproc.datapath.ports import FeatureAnswer, FeatureKey, FeatureRow, FeatureStore
+from extproc.datapath.ports import FeatureAnswer, FeatureCatalogue, FeatureKey, FeatureRow, FeatureStore
+from extproc.errors import DropoutError, Fault
 from extproc.snapshot.model import FeatureView
 
 Values = Mapping[FeatureKey, Mapping[str, FeatureRow]]
@@ -35,6 +36,21 @@ class MemoryFeatures:
 
     async def close(self) -> None:
         """Nothing to let go of."""
+
+
+class MemoryCatalogue(MemoryFeatures):
+    """One that knows what it was given."""
+
+    async def lacking(self, view: FeatureView) -> Sequence[Fault]:
+        """What nobody has a value of."""
+        there = [rows for key, rows in self._values.items() if key.view.name == view.name]
+        if not there:
+            return [Fault("feature_view_unknown", f"there is no view {view.name!r}")]
+        return [
+            Fault("feature_unknown", f"view {view.name!r} has no {name!r}", field=name)
+            for name in view.features
+            if not any(name in rows for rows in there)
+        ]
 
 
 class FeatureStoreContract:
@@ -186,6 +202,62 @@ class FeatureStoreContract:
 
     def _kept(self, row: FeatureRow) -> FeatureRow:
         return row if self.knows_event_times else FeatureRow(row.value, None)
+
+
+class FeatureCatalogueContract:
+    """What every feature store does that says what it has. ``make`` and ``make_unreachable`` as with those."""
+
+    def make(self, values: Values) -> FeatureStore:
+        """A store that has what is in ``values``, and nothing else."""
+        raise NotImplementedError
+
+    def make_unreachable(self) -> FeatureStore | None:
+        """A store whose catalogue is not there; None where that cannot be."""
+        raise NotImplementedError
+
+    def test_what_is_there_is_not_lacking_and_what_is_not_is_named(self) -> None:
+        """A view by itself, features each by its name."""
+        view = FeatureView("user_risk", ("score", "country"))
+        values = {FeatureKey(view, ("u-1",)): {"score": FeatureRow(0.5, _AT), "country": FeatureRow("DE", _AT)}}
+        for asked, told in (
+            (view, []),
+            (view._replace(features=("country",)), []),
+            (
+                view._replace(features=("nope", "score", "neither")),
+                [("feature_unknown", "nope"), ("feature_unknown", "neither")],
+            ),
+            (view._replace(name="user_riks"), [("feature_view_unknown", None)]),
+        ):
+
+            async def ask(store: FeatureStore, asked: FeatureView = asked, told: object = told) -> None:
+                assert isinstance(store, FeatureCatalogue)
+                found = await store.lacking(asked)
+                assert [(fault.code, fault.field) for fault in found] == told
+                for fault in found:
+                    assert asked.name in fault.message
+                    assert (fault.field or "") in fault.message
+
+            asyncio.run(_with(lambda: self.make(values), ask))
+
+    def test_one_that_cannot_say_raises(self) -> None:
+        """A ``DropoutError`` with a code."""
+
+        async def ask(store: FeatureStore) -> None:
+            assert isinstance(store, FeatureCatalogue)
+            with suppress(DropoutError):
+                found = await store.lacking(FeatureView("user_risk", ("score",)))
+                raise AssertionError(f"it cannot know of {found}")
+
+        asyncio.run(_with(self.make_unreachable, ask))
+
+
+async def _with(make: Callable[[], FeatureStore | None], ask: Callable[[FeatureStore], Awaitable[None]]) -> None:
+    store = make()
+    if store is not None:
+        try:
+            await asyncio.wait_for(ask(store), _SECONDS)
+        finally:
+            await store.close()
 
 
 async def _answers(store: FeatureStore, keys: Sequence[FeatureKey]) -> list[FeatureAnswer]:

@@ -14,22 +14,22 @@ import pytest
 from extproc.adapters.sqlite.features import FeatureRecord, SqliteFeatureStore
 from extproc.datapath.ports import FeatureStore
 from extproc.plugins import FEATURES, open_adapter
-from extproc.testing.features import FeatureStoreContract, MemoryFeatures, Values
+from extproc.testing.features import FeatureCatalogueContract, FeatureStoreContract, MemoryCatalogue, Values
 from tests.support.feature_server import TEMPLATE, KnowingStore
 from tests.systems.resp import Redis
 
 
-class TestMemory(FeatureStoreContract):
+class TestMemory(FeatureStoreContract, FeatureCatalogueContract):
     """The one that unit tests use."""
 
     def make(self, values: Values) -> FeatureStore:
-        return MemoryFeatures(values)
+        return MemoryCatalogue(values)
 
     def make_unreachable(self) -> None:
         """It is always there."""
 
 
-class TestSqlite(FeatureStoreContract):
+class TestSqlite(FeatureStoreContract, FeatureCatalogueContract):
     """The embedded one, which blocks, on its thread."""
 
     @pytest.fixture(autouse=True)

@@ -38,7 +38,7 @@ NO_PLUGIN = "a text"
 
 def test_a_scheme_of_ours_is_opened_without_a_look_at_others(others: dict[str, str]) -> None:
     others["sqlite"] = "nowhere:NOTHING"
-    assert type(open_adapter(FEATURES, "sqlite:features.db", "--features")).__name__ == "ThreadedFeatures"
+    assert type(open_adapter(FEATURES, "sqlite:features.db", "--features")).__name__ == "ThreadedCatalogue"
 
 
 def test_a_scheme_of_somebody_elses_is_opened_with_the_url_and_the_flag(others: dict[str, str]) -> None:

@@ -63,11 +63,11 @@ class RequestTemplate:
         if unknown := sorted(sent - set(view.join_keys)):
             advice = did_you_mean(unknown[0], view.join_keys) or f"; it has {listed(view.join_keys)}"
             message = f"view {view.name!r} has no join key {unknown[0]!r}, which is to be sent{advice}"
-            return [Fault("join_key_unknown", message, where)]
+            return [Fault("join_key_unknown", message, where, field=unknown[0])]
         unsent = [name for name in view.join_keys if name not in sent]
         if unsent and not self._sends_every_key:
             message = f"the template does not send the join key {unsent[0]!r} of view {view.name!r}"
-            return [Fault("join_key_unknown", message, where)]
+            return [Fault("join_key_unknown", message, where, field=unsent[0])]
         return []
 
     def question(self, keys: Sequence[FeatureKey], token: str | None) -> RestRequest:

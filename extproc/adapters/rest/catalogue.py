@@ -20,13 +20,17 @@ def lacking(view: FeatureView, views: Mapping[str, ViewSpec], where: str) -> lis
     for name in view.features:
         if name not in known.features:
             advice = did_you_mean(name, known.features)
-            faults.append(Fault("feature_unknown", f"view {view.name!r} has no feature {name!r}{advice}", where))
+            faults.append(
+                Fault("feature_unknown", f"view {view.name!r} has no feature {name!r}{advice}", where, field=name)
+            )
     for name in view.join_keys:
         if name not in known.join_keys:
             advice = did_you_mean(name, known.join_keys) or f"; it has {listed(list(known.join_keys))}"
-            faults.append(Fault("join_key_unknown", f"view {view.name!r} has no join key {name!r}{advice}", where))
+            faults.append(
+                Fault("join_key_unknown", f"view {view.name!r} has no join key {name!r}{advice}", where, field=name)
+            )
     for name in known.join_keys:
         if name not in view.join_keys:
             message = f"view {view.name!r} has the join key {name!r} too, and nothing is read for it"
-            faults.append(Fault("join_key_unknown", message, where))
+            faults.append(Fault("join_key_unknown", message, where, field=name))
     return faults

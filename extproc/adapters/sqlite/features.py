@@ -9,6 +9,7 @@ from __future__ import annotations
 import os
 import sqlite3
 import threading
+import time
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager, suppress
 from itertools import groupby
@@ -17,15 +18,19 @@ from typing import Any, Final, NamedTuple
 
 import orjson
 
-from extproc.datapath.blocking_features import ThreadedFeatures
+from extproc.datapath.blocking_features import ThreadedCatalogue
 from extproc.datapath.ports import FeatureRow
-from extproc.errors import InvalidInput, Unreachable
+from extproc.errors import Fault, InvalidInput, Unreachable
 from extproc.files import why_not
 from extproc.plugins import FEATURES, Plugin
+from extproc.snapshot.model import FeatureView
+from extproc.suggestions import did_you_mean
 from extproc.urls import path_in
 
 READ_WAIT_SECONDS: Final = 0.05
 WRITE_WAIT_SECONDS: Final = 5.0
+SEARCH_SECONDS: Final = 2.0
+"""How long all values of a view are looked through for a feature that may not be there."""
 
 SCHEMA: Final = """
 CREATE TABLE IF NOT EXISTS feature (
@@ -44,6 +49,13 @@ ON CONFLICT (view, entity, name) DO UPDATE SET value = excluded.value, event_tim
 WHERE excluded.event_time >= feature.event_time
 """
 
+
+_VIEW_AFTER: Final = "SELECT view FROM feature WHERE view > ? ORDER BY view LIMIT 1"
+_ONE_OF: Final = "SELECT 1 FROM feature WHERE view = ? AND name = ? LIMIT 1"
+_SOME_NAMES: Final = "SELECT DISTINCT name FROM (SELECT name FROM feature WHERE view = ? LIMIT 1000)"
+_MOST_VIEWS: Final = 100
+_INSTRUCTIONS: Final = 100_000
+"""Of SQLite's virtual machine, between two looks at the clock."""
 
 DELETE: Final = "DELETE FROM feature WHERE view = ? AND entity = ? AND name = ? AND event_time <= ?"
 
@@ -88,6 +100,22 @@ class SqliteFeatureStore:
         """Every value of an entity, by name; raises like ``read``."""
         query = "SELECT name, value, event_time FROM feature WHERE view = ? AND entity = ? ORDER BY name"
         return self._select(query, (view, entity))
+
+    def lacking(self, view: FeatureView) -> Sequence[Fault]:
+        """Of what no value is stored; implements ``BlockingCatalogue``. Join keys have no names here.
+
+        Raises:
+            Unreachable: as ``read`` does, and when there are too many values to look through.
+        """
+        with self._faults():
+            self.path.stat()
+            connection = self._opened()
+            try:
+                end = time.monotonic() + SEARCH_SECONDS
+                connection.set_progress_handler(lambda: time.monotonic() > end, _INSTRUCTIONS)
+                return list(_lacking(connection, view))
+            finally:
+                connection.close()
 
     def load(self, records: Iterable[FeatureRecord]) -> int:
         """Store all records or none, making the file if need be; the number of values that were not out of date.
@@ -140,13 +168,16 @@ class SqliteFeatureStore:
         if self._connection is not None and inode == self._inode:
             return self._connection
         self._disconnect()
-        self._see_a_file()
-        # mode=rw: reading never makes an empty file where the real one is missing.
-        self._connection = sqlite3.connect(
-            f"{self.path.as_uri()}?mode=rw", uri=True, timeout=READ_WAIT_SECONDS, check_same_thread=False
-        )
+        self._connection = self._opened()
         self._inode = inode
         return self._connection
+
+    def _opened(self) -> sqlite3.Connection:
+        self._see_a_file()
+        # mode=rw: reading never makes an empty file where the real one is missing.
+        return sqlite3.connect(
+            f"{self.path.as_uri()}?mode=rw", uri=True, timeout=READ_WAIT_SECONDS, check_same_thread=False
+        )
 
     def _see_a_file(self) -> None:
         """SQLite would wait for the other end of a pipe."""
@@ -178,6 +209,32 @@ class SqliteFeatureStore:
             raise _unreachable(error, str(self.path)) from error
 
 
+def _lacking(connection: sqlite3.Connection, view: FeatureView) -> Iterator[Fault]:
+    def exists(query: str, *parameters: str) -> bool:
+        return connection.execute(query, parameters).fetchone() is not None
+
+    if not exists("SELECT 1 FROM feature WHERE view = ? LIMIT 1", view.name):
+        message = f"nothing is stored of view {view.name!r}{did_you_mean(view.name, _views(connection))}"
+        yield Fault("feature_view_unknown", message)
+        return
+    for name in view.features:
+        if not exists(_ONE_OF, view.name, name):
+            names = [found for (found,) in connection.execute(_SOME_NAMES, (view.name,))]
+            message = f"nothing is stored of {name!r} in view {view.name!r}{did_you_mean(name, names)}"
+            yield Fault("feature_unknown", message, field=name)
+
+
+def _views(connection: sqlite3.Connection) -> Iterator[str]:
+    """The first of them; each is found by the index, however many values lie between."""
+    name = ""
+    for _ in range(_MOST_VIEWS):
+        found = connection.execute(_VIEW_AFTER, (name,)).fetchone()
+        if found is None:
+            return
+        (name,) = found
+        yield name
+
+
 def _row(record: FeatureRecord, *, absent: bool) -> tuple[Any, ...]:
     key = (record.view, record.entity, record.name)
     return (*key, record.event_time) if absent else (*key, orjson.dumps(record.value).decode(), record.event_time)
@@ -195,8 +252,9 @@ def open_features(url: str, flag: str = "--features") -> SqliteFeatureStore:
     return SqliteFeatureStore(path)
 
 
-def _on_a_thread(url: str, flag: str) -> ThreadedFeatures:
-    return ThreadedFeatures([open_features(url, flag)])
+def _on_a_thread(url: str, flag: str) -> ThreadedCatalogue:
+    store = open_features(url, flag)
+    return ThreadedCatalogue([store], store)
 
 
 PLUGIN: Final = Plugin(FEATURES.version, _on_a_thread)
@@ -213,5 +271,8 @@ def _unreachable(error: sqlite3.Error, file: str) -> Unreachable:
             return Unreachable.of("features_full", "the disk of the feature store is full", file=file)
         case sqlite3.SQLITE_CORRUPT | sqlite3.SQLITE_NOTADB | sqlite3.SQLITE_ERROR:
             return Unreachable.of("features_corrupt", f"this is not a sound feature store: {error}", file=file)
+        case sqlite3.SQLITE_INTERRUPT:
+            message = f"it has too many values to be looked through in {SEARCH_SECONDS:g} s"
+            return Unreachable.of("features_unsearched", message, file=file)
         case _:
             return Unreachable.of("features_unreachable", f"the feature store cannot be reached: {error}", file=file)

@@ -18,6 +18,7 @@ from extproc.adapters.sqlite import features as sqlite_features
 from extproc.adapters.sqlite.features import FeatureRecord, SqliteFeatureStore, open_features
 from extproc.cli.main import main
 from extproc.errors import InvalidInput, Unreachable
+from extproc.snapshot.model import FeatureView
 
 NOW = 1_800_000_000.0
 
@@ -341,3 +342,22 @@ def test_what_is_said_of_features_begins_small_and_has_no_full_stop(module: Modu
     ]
     assert said
     assert [text for text in said if text[-2] == "." or text.lstrip("f")[1].isupper()] == []
+
+
+def test_what_it_lacks_is_told_with_what_may_have_been_meant(store: SqliteFeatureStore) -> None:
+    store.load([record(), FeatureRecord("other", "u-1", "kyc_level", 2, NOW)])
+    (unknown,) = store.lacking(FeatureView("user_riks", ("risk",)))
+    message = "nothing is stored of view 'user_riks'; did you mean 'user_risk'?"
+    assert (unknown.code, unknown.message) == ("feature_view_unknown", message)
+    (unknown,) = store.lacking(FeatureView("other", ("kyc_levl", "kyc_level")))
+    message = "nothing is stored of 'kyc_levl' in view 'other'; did you mean 'kyc_level'?"
+    assert (unknown.code, unknown.field, unknown.message) == ("feature_unknown", "kyc_levl", message)
+
+
+def test_a_search_among_too_many_values_is_given_up(store: SqliteFeatureStore, monkeypatch: pytest.MonkeyPatch) -> None:
+    store.load(record(entity=f"u-{number}") for number in range(2000))
+    monkeypatch.setattr(sqlite_features, "SEARCH_SECONDS", -1.0)
+    monkeypatch.setattr(sqlite_features, "_INSTRUCTIONS", 100)
+    with pytest.raises(Unreachable) as raised:
+        store.lacking(FeatureView("user_risk", ("nope",)))
+    assert raised.value.code == "features_unsearched"
