@@ -13,7 +13,7 @@ PYTEST := $(BIN)/python -m pytest
 FAULTS := tests/e2e/test_faults.py
 DEMO := tests/e2e/test_demo.py
 NEEDS_OPA := $(addprefix tests/contract/test_opa_,policies.py decisions.py data.py capabilities.py)
-SYSTEMS := debian postgres valkey otlp schemas
+SYSTEMS := debian postgres valkey otlp schemas tecton
 ENVOYS := envoy-1.37 envoy-1.38 envoy-1.39
 
 # Images of containers often set this. Every one of the hundreds of processes that a test run starts would then compile

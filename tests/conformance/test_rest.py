@@ -314,6 +314,59 @@ async def test_a_store_that_answers_nobody_is_at_fault_itself(tmp_path: Path) ->
     assert len(server.asked) == 3
 
 
+async def test_what_was_encoded_is_sent_as_it_is(tmp_path: Path) -> None:
+    """A client that takes ``%3B`` for ``;`` asks about somebody else where the server does not (yarl#420, yarl#509)."""
+    template = "request: {method: GET, path: '/u/{{entity}}', query: {q: '{{entity}}'}}\nresponse: {value: /a}"
+    async with told(answering({"a": 1})) as server:
+        store = opened(server.url, tmp_path, template)
+        await ask(store, [key("a;b %2F+&=#?/\\\n\0ü~")])
+        await store.close()
+    encoded = "a%3Bb%20%252F%2B%26%3D%23%3F%2F%5C%0A%00%C3%BC~"
+    assert [each.line for each in server.asked] == [f"GET /u/{encoded}?q={encoded}"]
+
+
+@pytest.mark.parametrize("method", ["GET", "POST"])
+async def test_a_store_that_hangs_up_on_everybody_is_asked_twice_and_no_more(method: str, tmp_path: Path) -> None:
+    async def say(_: Asked, writer: asyncio.StreamWriter) -> None:
+        writer.transport.abort()
+
+    template = f"request: {{method: {method}, path: '/u/{{{{entity}}}}'}}\nresponse: {{value: /a}}"
+    async with told(say) as server:
+        store = opened(server.url, tmp_path, template)
+        for _ in range(3):
+            assert code((await ask(store))[key()]) == "features_unreachable"
+        await store.close()
+    assert len(server.asked) == 6
+
+
+async def test_those_who_waited_in_vain_for_a_connection_take_nobody_elses(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Of four times as many as there are connections, all late, and some of them given up (aiohttp#9670)."""
+    monkeypatch.setattr(adapter, "ANSWER_SECONDS", 0.2)
+    hung = True
+
+    async def say(asked: Asked, writer: asyncio.StreamWriter) -> None:
+        if not hung:
+            await send(writer, b'{"user": "%s", "features": {}}' % asked.json["user"].encode())
+
+    keys = [key(f"u-{number}") for number in range(64)]
+    async with told(say) as server:
+        store = opened(server.url, tmp_path)
+        for _ in range(3):
+            given_up = asyncio.ensure_future(ask(store, keys))
+            await asyncio.sleep(0)
+            late = asyncio.ensure_future(ask(store, keys))
+            given_up.cancel()
+            assert {code(answer) for answer in (await late).values()} == {"features_unreachable"}
+        hung = False
+        monkeypatch.setattr(adapter, "ANSWER_SECONDS", 20.0)
+        await store.close()
+        store = opened(server.url, tmp_path)
+        assert [answer.rows for answer in (await ask(store, keys)).values()] == [{}] * 64
+        await store.close()
+
+
 async def test_requests_beside_each_other_are_bounded(tmp_path: Path) -> None:
     under_way = most = 0
     full = asyncio.Event()

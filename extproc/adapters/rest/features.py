@@ -161,7 +161,10 @@ class RestFeatures:
         if all(answer.rows is None for answer in answers):
             return answers
         unfit = self._unfit(status)
-        return [answer if answer.rows is not None else FeatureAnswer(answer.key, None, unfit) for answer in answers]
+        return [
+            FeatureAnswer(answer.key, None, unfit) if isinstance(answer.fault, Unreachable) else answer
+            for answer in answers
+        ]
 
     def _unfit(self, status: int) -> InvalidInput:
         return InvalidInput.of("features_entity", f"it answers {status} to this entity alone", file=self._where)
@@ -187,6 +190,8 @@ class RestFeatures:
             except ClientConnectorError:
                 raise
             except (ClientOSError, ServerDisconnectedError):
+                if question.method == "GET":  # which aiohttp has asked twice already
+                    raise
                 return await self._send_once(question)
         except TimeoutError:
             message = f"it does not answer within {ANSWER_SECONDS:g} s"

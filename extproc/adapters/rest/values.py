@@ -83,14 +83,20 @@ def _called(value: Any) -> str:
 def event_time(written: Any, how: str) -> float | None:
     """Unix seconds of a time that is ``written`` as a template says; None where there is none.
 
+    The first moment of 1970 is none: it is what a message of protocol buffers says that says nothing of a time, such as
+    Feast's server of on-demand views.
+
     Raises:
         WrongTypeError: it is no such time.
     """
     if written is None:
         return None
-    if how == "rfc3339":
-        return _rfc3339(written)
-    seconds = float(_number(written)) / (1000.0 if how == "unix_milliseconds" else 1.0)
+    seconds = _rfc3339(written) if how == "rfc3339" else _unix(written, 1000.0 if how == "unix_milliseconds" else 1.0)
+    return seconds or None
+
+
+def _unix(written: Any, parts: float) -> float:
+    seconds = float(_number(written)) / parts
     if abs(seconds) >= _LATEST:
         raise WrongTypeError("it is no time in Unix seconds or milliseconds, as the template says")
     return seconds

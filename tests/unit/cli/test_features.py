@@ -9,7 +9,8 @@ from click.testing import CliRunner
 
 from extproc.cli import features
 from extproc.cli.main import cli
-from extproc.datapath.ports import FeatureAnswer, FeatureKey
+from extproc.datapath.ports import FeatureAnswer, FeatureKey, FeatureRow
+from extproc.snapshot.model import FeatureView
 from extproc.testing.features import MemoryFeatures
 
 
@@ -36,3 +37,36 @@ def test_whatever_it_raises_is_told_as_that_of_the_store(monkeypatch: pytest.Mon
     (fault,) = done.exception.faults  # type: ignore[union-attr]
     assert (fault.code, fault.field) == ("features_failed", "--features")
     assert fault.message == "the feature store theirs: failed: TypeError: a float has no items"
+
+
+@pytest.mark.parametrize(
+    ("asked", "entity", "join_keys"),
+    [
+        ("--entity 7 --join-key user_id:integer", (7,), ("user_id",)),
+        ("--entity 7 --entity a --join-key user_id:integer --join-key shop", (7, "a"), ("user_id", "shop")),
+        ("--entity 7", ("7",), ("key 0",)),
+    ],
+)
+def test_join_keys_are_named_and_typed_for_stores_that_ask_by_them(
+    asked: str, entity: tuple[str | int, ...], join_keys: tuple[str, ...], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    key = FeatureKey(FeatureView("v", ("risk",), join_keys), entity)
+    monkeypatch.setattr(
+        features, "open_adapter", lambda port, url, flag: MemoryFeatures({key: {"risk": FeatureRow(0.5, None)}})
+    )
+    done = CliRunner().invoke(cli, f"features get --view v --name risk --features theirs:x {asked}".split())
+    assert done.output == "risk = 0.5  (its event time is unknown)\n"
+
+
+@pytest.mark.parametrize(
+    ("asked", "code"),
+    [
+        ("--entity x --join-key user_id:integer", "join_key_type"),
+        ("--entity 9223372036854775808 --join-key user_id:integer", "join_key_type"),
+        ("--entity 1 --entity 2 --join-key user_id", "join_keys_unnamed"),
+    ],
+)
+def test_a_join_key_that_makes_no_sense_is_refused(asked: str, code: str) -> None:
+    command = f"features get --view v --name risk --features theirs:x {asked}".split()
+    done = CliRunner().invoke(cli, command, standalone_mode=False)
+    assert done.exception.code == code  # type: ignore[union-attr]

@@ -96,6 +96,8 @@ def test_another_is_refused_without_a_word_of_what_it_is(value: Any, kind: str) 
         (1_796_040_000, "unix_seconds", 1_796_040_000.0),
         (1_796_040_000_250, "unix_milliseconds", 1_796_040_000.25),
         (None, "rfc3339", None),
+        ("1970-01-01T00:00:00Z", "rfc3339", None),
+        (0, "unix_seconds", None),
     ],
 )
 def test_a_time_is_read_as_the_template_says(written: Any, how: str, expected: float | None) -> None:
