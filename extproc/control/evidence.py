@@ -64,6 +64,7 @@ class EvidenceCollector:
         fleet: FleetBreaker | None = None,
         undelivered: Callable[[], str | None] = lambda: "",
         unmet: Callable[[RolloutSpec], Unmet | None] = lambda _spec: None,
+        stale: Callable[[RolloutSpec], Unmet | None] = lambda _spec: None,
     ) -> None:
         self._embedded = embedded
         self._servers = servers
@@ -73,6 +74,7 @@ class EvidenceCollector:
         self._fleet = fleet
         self._undelivered = undelivered
         self._unmet = unmet
+        self._stale = stale
         self._measure_until = float("-inf")
         self._splits: WeakKeyDictionary[ActiveRollout, _Split] = WeakKeyDictionary()
 
@@ -97,6 +99,7 @@ class EvidenceCollector:
             doubt=split.doubt,
             undelivered=self._undelivered(),
             unmet=self._unmet(followed.rollout.spec),
+            stale=self._stale(followed.rollout.spec),
             broken=self._fleet.broken(followed) if self._fleet is not None else "",
         )
 

@@ -24,6 +24,7 @@ from extproc.control.experiments import VariantPlan, variant_plan
 from extproc.control.intent import Intent, Transition, intent_of
 from extproc.control.overdue import how_long, told
 from extproc.control.status_changes import (
+    FEATURES_STALE,
     OVERDUE,
     UNDELIVERED,
     UNMET,
@@ -101,8 +102,9 @@ class Evidence:
     known what became of requests, ``vetoed`` why a policy does not let it have more, ``sample_ratio`` why the arms do
     not have the units that they should, ``broken`` why the canary is to be taken away at once, ``undelivered`` why a
     proxy does not have the routes; empty: nothing is wrong. ``unmet`` is what the document asks for and a ``serve``
-    does not have; None: nobody can say. ``in_step`` are the seconds that the step has been in force for, as far as they
-    were counted and not read off a wall clock, which may be set; ``stalled`` those of them in which it ``may_stall``.
+    does not have, ``stale`` which views it finds too old; None: nobody can say. ``in_step`` are the seconds that the
+    step has been in force for, as far as they were counted and not read off a wall clock, which may be set; ``stalled``
+    those of them in which it ``may_stall``.
     """
 
     measured: Mapping[str, Sequence[Measured]] = field(default_factory=dict)
@@ -114,6 +116,7 @@ class Evidence:
     broken: str = ""
     undelivered: str | None = ""
     unmet: Unmet | None = None
+    stale: Unmet | None = None
     in_step: float | None = None
     stalled: float = 0.0
 
@@ -190,6 +193,7 @@ def _told(plan: RolloutPlan, status: Status, evidence: Evidence, now: float) -> 
     return (
         _undelivered(status, evidence.undelivered)
         or _unmet(plan, status, evidence)
+        or _stale(plan, status, evidence)
         or told(status, _runs_of_all(plan, status), now)
     )
 
@@ -203,11 +207,21 @@ def _undelivered(status: Status, why: str | None) -> Transition | None:
 
 def _unmet(plan: RolloutPlan, status: Status, evidence: Evidence) -> Transition | None:
     """Say what is asked for in vain, as long as anything is to come of it; while nobody can say, nothing changes."""
-    unmet = evidence.unmet if plan.intent.experiment or is_under_way(status) else Unmet()
-    if unmet is None:
+    over = "what the document asks for is there, or no more asked for"
+    return _of_hosts(plan, status, UNMET, evidence.unmet, over)
+
+
+def _stale(plan: RolloutPlan, status: Status, evidence: Evidence) -> Transition | None:
+    """Say which features are too old, likewise."""
+    return _of_hosts(plan, status, FEATURES_STALE, evidence.stale, "features are as fresh as they have to be again")
+
+
+def _of_hosts(plan: RolloutPlan, status: Status, kind: str, found: Unmet | None, over: str) -> Transition | None:
+    found = found if plan.intent.experiment or is_under_way(status) else Unmet()
+    if found is None:
         return None
-    what = {"reason": unmet.code, "message": unmet.message} if unmet.code else {}
-    return _condition(status, UNMET, what, "what the document asks for is there, or no more asked for")
+    what = {"reason": found.code, "message": found.message} if found.code else {}
+    return _condition(status, kind, what, over)
 
 
 def _condition(status: Status, kind: str, what: Mapping[str, str], over: str) -> Transition | None:

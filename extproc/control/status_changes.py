@@ -39,7 +39,10 @@ METRIC_OVERDUE: Final = "MetricOverdue"
 UNMET: Final = "Unmet"
 """The condition of a rollout that asks for something that a ``serve`` does not have."""
 
-TOLD: Final = frozenset({UNDELIVERED, METRIC_OVERDUE, UNMET})
+FEATURES_STALE: Final = "FeaturesStale"
+"""The condition of a rollout that reads a view of which a ``serve`` finds too much too old."""
+
+TOLD: Final = frozenset({UNDELIVERED, METRIC_OVERDUE, UNMET, FEATURES_STALE})
 """Conditions that say what is so at the moment, and are taken away when it is not, whatever became of the rollout."""
 
 SAMPLE_RATIO: Final = "SampleRatioMismatch"

@@ -1,4 +1,4 @@
-"""What rollouts ask for that a ``serve`` does not have: its flags are known to nobody else, so each is asked."""
+"""What rollouts ask for that a ``serve`` does not have, or has too old: nobody else knows it, so each is asked."""
 
 from __future__ import annotations
 
@@ -15,21 +15,25 @@ MOST_LACKS: Final = 16
 """What a ``serve`` tells of, ``MOST_CHARACTERS`` of each: an answer on one line is bounded."""
 
 MOST_CHARACTERS: Final = 256
+STALE: Final = "features_stale"
+
 MOST_OF_A_NAME: Final = 100
 """Characters of a rule's name in a sentence: what to do stands at its end."""
 
 
 @dataclass(frozen=True, slots=True, order=True)
 class Lack:
-    """What a ``serve`` does not have, as the fault that it says of it; ``rule`` is the one that no policy has.
+    """What a ``serve`` does not have, as the fault that it says of it.
 
-    The first ``MOST_CHARACTERS`` characters of it: of two that differ only behind them both are taken to be missing.
+    ``rule`` is the one that no policy has, ``view`` the one of which too much is too old: the first ``MOST_CHARACTERS``
+    characters of it, and of two that differ only behind them both are taken to be meant.
     """
 
     code: str
     field: str
     message: str
     rule: str = ""
+    view: str = ""
 
 
 class HostLacks(NamedTuple):
@@ -70,13 +74,20 @@ class UnmetOnHosts:
 
     def of(self, spec: RolloutSpec) -> Unmet | None:
         """What of ``spec`` is not done somewhere; None while one has not said yet all that it lacks."""
+        return self._found(spec, lambda lack: lack.code != STALE)
+
+    def stale(self, spec: RolloutSpec) -> Unmet | None:
+        """The views of ``spec`` that are too old somewhere; None as in ``of``."""
+        return self._found(spec, lambda lack: lack.code == STALE)
+
+    def _found(self, spec: RolloutSpec, counts: Callable[[Lack], bool]) -> Unmet | None:
         said = [each for each in self._said.values() if each is not None]
         if not said or len(said) < len(self._said):
             return None
         found: dict[Lack, set[str]] = {}
         for host, lacks in said:
             for lack in lacks:
-                if _asks(spec, lack):
+                if counts(lack) and _asks(spec, lack):
                     found.setdefault(lack, set()).add(host)
         if not found:
             return None if any(len(lacks) >= MOST_LACKS for _, lacks in said) else Unmet()
@@ -91,8 +102,13 @@ def _asks(spec: RolloutSpec, lack: Lack) -> bool:
             return spec.features is not None
         case "policy_rule_missing":
             return spec.policy is not None and spec.policy.path[:MOST_CHARACTERS] == lack.rule
+        case "features_stale":
+            return spec.features is not None and any(
+                view[:MOST_CHARACTERS] == lack.view for view in (spec.features.view, *spec.features.views.values())
+            )
     return False  # of a newer serve, or of no host
 
 
 def _sentence(lack: Lack, hosts: Iterable[str]) -> str:
-    return f"on {', '.join(sorted(hosts))} {lack.message}; mend that there, or leave {lack.field} out of the document"
+    found = f"on {', '.join(sorted(hosts))} {lack.message}"
+    return found if lack.code == STALE else f"{found}; mend that there, or leave {lack.field} out of the document"

@@ -14,8 +14,8 @@ from typing import Final, NamedTuple
 
 from extproc.clock import Clock
 from extproc.datapath.circuit import Circuit, Probes, Sample
+from extproc.datapath.feature_counts import FeatureViews
 from extproc.datapath.feature_share import FeatureShare
-from extproc.datapath.feature_views import FeatureViews
 from extproc.datapath.ports import FeatureAnswer, FeatureKey, FeatureRow, FeatureStore
 from extproc.errors import InvalidInput, Unreachable
 from extproc.names import Reason

@@ -15,9 +15,9 @@ from typing import Final
 
 from extproc.clock import Clock
 from extproc.datapath.feature_cache import MAX_BYTES, MAX_ENTRIES, CachedRows, FeatureCache, size_of
+from extproc.datapath.feature_counts import FeatureViews
 from extproc.datapath.feature_reads import MAX_READ_SECONDS, FeatureOutcome, FeatureReads
 from extproc.datapath.feature_share import FeatureShare, ReadRate
-from extproc.datapath.feature_views import FeatureViews
 from extproc.datapath.model import Features, FeatureValue
 from extproc.datapath.ports import FeatureKey, FeatureRow, FeatureStore
 from extproc.names import Reason
@@ -118,7 +118,7 @@ class FeatureReader:
         if len(FeatureKey(need.view, entity).text) > MAX_ENTITY_LENGTH:
             return Features(fault=Reason.FEATURE_MISSING)
         views = (need.view, *need.others)
-        found = {view: self._remembered(need, view, entity) for view in views if need.others}
+        found = {view: self._remembered(need, view, entity, counts=False) for view in views if need.others}
         asked = {view: self._ask(need, FeatureKey(view, entity)) for view in views if found.get(view) is None}
         waiting = [answer for answer in asked.values() if not isinstance(answer, Reason)]
         if waiting:
@@ -137,7 +137,10 @@ class FeatureReader:
         """End what is being read and close the store, which gets a second for it."""
         await self.reads.close()
 
-    def _remembered(self, need: FeatureNeed, view: FeatureView, entity: tuple[str | int, ...]) -> Features | None:
+    def _remembered(
+        self, need: FeatureNeed, view: FeatureView, entity: tuple[str | int, ...], *, counts: bool = True
+    ) -> Features | None:
+        """``counts`` is False for what was looked for before: of each request it counts once."""
         key = FeatureKey(view, entity)
         entry = self.others.cache.get(key)
         if entry is None and (self.vouched is None or (entry := self.vouched.cache.get(key)) is None):
@@ -150,10 +153,11 @@ class FeatureReader:
             self._ask(need, key)
         elif found.fault is Reason.FEATURE_STALE and not self._was_stale(need, view, entry.rows, age):
             return None  # it aged here: the store may have newer ones
-        counts = self.views[view.name]
-        counts.hits += 1
-        if need.max_age is not None:
-            counts.note_age(found.fault)
+        if counts:
+            of_view = self.views[view.name]
+            of_view.hits += 1
+            if need.max_age is not None:
+                of_view.note_age(found.fault)
         return found
 
     def _answered(

@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import ClassVar, Final, Literal
 
-from extproc.datapath.feature_views import AGE_BOUNDS, LATENCY_BOUNDS
+from extproc.datapath.feature_counts import AGE_BOUNDS, LATENCY_BOUNDS
 from extproc.names import POLICY_FAULT_REASONS, POLICY_UNHEARD_REASONS
 
 STAGE_BUCKETS: Final = (

@@ -198,6 +198,7 @@ class Controller:
             fleet=FleetBreaker(observed, monotonic),
             undelivered=delivery.behind if delivery is not None else str,
             unmet=self._unmet.of,
+            stale=self._unmet.stale,
         )
 
     def _observations(self, parts: AsyncExitStack) -> ObservationsReader:

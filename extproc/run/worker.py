@@ -291,14 +291,19 @@ class DecisionApplication:
         stale = self._features.stale_views() if self._features is not None else set()
         for key, compiled in self._holder.current.rollouts.items() if stale else ():
             need = compiled.features
-            if need is not None and need.max_age is not None and need.view.name in stale:
-                stale.remove(need.view.name)
+            if need is None or need.max_age is None:
+                continue
+            for view in sorted(stale & need.view_names):
+                stale.remove(view)
                 message = (
-                    f"values of the view {need.view.name} are older than maxAge in too many reads: see whether the job "
-                    "that writes them still runs"
+                    f"values of the view {view} are older than maxAge in too many reads: see whether the job that "
+                    "writes them still runs"
                 )
-                fault = Fault("features_stale", message, field="spec.features")
-                yield {"rollout": key, "view": need.view.name, **fault.as_dict()}
+                yield {
+                    "rollout": key,
+                    "view": view,
+                    **Fault("features_stale", message, field="spec.features").as_dict(),
+                }
 
     def _ended_early(self, snapshot: Snapshot) -> Iterator[dict[str, Any]]:
         """Rollouts in the store from before that wait longer than they may: features are missing at the deadline."""
@@ -400,7 +405,7 @@ def _open_features(url: str, clock: Clock, deadline: float) -> FeatureReader:
 def _views(snapshot: Snapshot) -> set[str]:
     """The views that rollouts read."""
     needs = (compiled.features for compiled in snapshot.rollouts.values())
-    return {need.view.name for need in needs if need is not None}
+    return {view for need in needs if need is not None for view in need.view_names}
 
 
 def _room(when_full: str, queues: Sequence[EventQueue], noted: Callable[[], int]) -> LogRoom | None:

@@ -71,6 +71,11 @@ class FeatureNeed:
     others: tuple[FeatureView, ...] = ()
     of_versions: tuple[tuple[str, FeatureView], ...] = ()
 
+    @property
+    def view_names(self) -> frozenset[str]:
+        """Of all that is read."""
+        return frozenset(view.name for view in (self.view, *self.others))
+
 
 @dataclass(frozen=True, slots=True)
 class PolicyUse:

@@ -47,6 +47,8 @@ FIRST: Final[dict[str, tuple[str, str]]] = {
     "DropoutObserverSurplus": (f"dropout_observer_surplus_total{{{OF_A_VERSION}}}", ONCE),
     "DropoutWorkerReplaced": ('dropout_workers_replaced_total{instance="a"}', ONCE),
     "DropoutPolicyShadowReplaced": ('dropout_policy_shadow_replaced_total{instance="a"}', ONCE),
+    "DropoutFeaturesStale": ('dropout_features_stale{view="user_risk"}', RAISED),
+    "DropoutFeatureStoreDown": ('dropout_feature_store_up{instance="a"}', LOWERED),
     "DropoutSilent": ('dropout_snapshot_age_seconds{instance="other"}', "0x10 stale"),
     "DropoutNobodyLeads": ("dropout_controller_leads", LOWERED),
 }

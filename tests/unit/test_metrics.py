@@ -11,6 +11,8 @@ from prometheus_client.parser import text_string_to_metric_families
 
 from extproc.metrics.catalogue import (
     ABORTS,
+    CACHE_HITS,
+    FEATURE_AGE,
     KILLS,
     LOG_DROPS,
     METRICS,
@@ -177,6 +179,24 @@ def test_totals_keep_what_dead_workers_counted_and_forget_their_gauges() -> None
     assert value(text, "dropout_decisions_total", **labels) == 2
     assert value(text, "dropout_stage_seconds_count", stage="policy") == 2
     assert value(text, "dropout_snapshot_revision") is None
+
+
+def test_totals_forget_what_dead_workers_counted_of_views_that_no_document_names_any_more() -> None:
+    totals = Totals()
+    dead, alive = Metrics(FakeClock()), Metrics(FakeClock())
+    for metrics, views in ((dead, ("gone", "user_risk")), (alive, ("user_risk",))):
+        for view in views:
+            metrics.count(CACHE_HITS, view)
+        metrics.histograms(lambda views=views: [(FEATURE_AGE, (view,), [1] * 10, 1.0) for view in views])  # type: ignore[misc]
+    totals.update("0/100", dumped(dead))
+    totals.retire("0/100")
+    totals.retain(())
+    assert value(merge(totals.dumps()), "dropout_feature_cache_hits_total", view="gone") == 1
+    totals.update("0/101", dumped(alive))
+    totals.retain(())
+    text = merge(totals.dumps())
+    assert 'view="gone"' not in text
+    assert value(text, "dropout_feature_cache_hits_total", view="user_risk") == 2
 
 
 def test_totals_forget_deleted_rollouts_of_dead_workers() -> None:

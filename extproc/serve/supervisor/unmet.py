@@ -137,7 +137,8 @@ def _as_told(entry: UnmetEntry) -> Lack:
     rule, message = entry.get("rule", ""), entry["message"]
     if len(rule) > MOST_OF_A_NAME:
         message = message.replace(rule, f"{rule[:MOST_OF_A_NAME]}…")
-    return Lack(entry["code"], entry["field"], message[:MOST_CHARACTERS], rule[:MOST_CHARACTERS])
+    view = entry.get("view", "")[:MOST_CHARACTERS]
+    return Lack(entry["code"], entry["field"], message[:MOST_CHARACTERS], rule[:MOST_CHARACTERS], view)
 
 
 def _wants(row: StoredRollout) -> _Wants | None:

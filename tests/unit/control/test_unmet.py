@@ -21,7 +21,9 @@ RULE = Lack("policy_rule_missing", "spec.policy.path", "no policy has routing/no
 OTHERS = (
     Lack("policy_rule_missing", "spec.policy.path", "no policy has routing/other", "routing/other"),
     Lack("of_a_newer_version", "spec", "something else"),
+    Lack("features_stale", "spec.features", "values of the view other_risk are too old", view="other_risk"),
 )
+STALE = Lack("features_stale", "spec.features", "values of the view user_risk are too old", view="user_risk")
 WAY_OUT = "mend that there, or leave spec.breaker out of the document"
 ALL = {
     "breaker": {},
@@ -47,7 +49,8 @@ class Hosts:
 
     def _controller(self) -> Reconciler:
         monotonic = self.environment.clock.monotonic
-        collector = EvidenceCollector({}, MetricServers({}, monotonic), monotonic, unmet=self.unmet.of)
+        servers, unmet = MetricServers({}, monotonic), self.unmet
+        collector = EvidenceCollector({}, servers, monotonic, unmet=unmet.of, stale=unmet.stale)
         return self.environment.controller(evidence=collector)
 
     def told(self, **says: HostLacks | None) -> list[Mapping[str, Any]]:
@@ -55,7 +58,11 @@ class Hosts:
         self.says = says
         self.unmet.refresh()
         self.environment.run(self.controller, 3)
-        return [one for one in self.environment.row().status.conditions if one["type"] == "Unmet"]
+        return self.conditions("Unmet")
+
+    def conditions(self, kind: str) -> list[Mapping[str, Any]]:
+        """Those of a type that the rollout has."""
+        return [one for one in self.environment.row().status.conditions if one["type"] == kind]
 
 
 MANY = tuple(Lack("policy_rule_missing", "spec.policy.path", "no", f"routing/{n}") for n in range(MOST_LACKS))
@@ -81,6 +88,19 @@ def test_what_hosts_lack_is_a_condition_that_names_them_until_none_lacks_it(host
     assert one["reason"] == "feature_store_missing"
     assert [f"on ml-1 {lack.message}" in one["message"] for lack in (RULE, OBSERVER, FEATURES)] == [True] * 3
     assert hosts.told(a=on("ml-2"), b=on("ml-1", *OTHERS)) == []
+
+
+def test_a_view_of_which_too_much_is_too_old_is_a_condition_of_its_own_until_it_is_well_on_every_host(
+    hosts: Hosts,
+) -> None:
+    assert hosts.told(a=on("ml-2", STALE), b=on("ml-1", *OTHERS)) == []
+    (one,) = hosts.conditions("FeaturesStale")
+    message = "on ml-2 values of the view user_risk are too old"
+    assert one == {"type": "FeaturesStale", "status": "True", "reason": "features_stale", "message": message}
+    hosts.told(a=None, b=on("ml-1"))
+    assert hosts.conditions("FeaturesStale") == [one]
+    hosts.told(a=on("ml-2"), b=on("ml-1"))
+    assert hosts.conditions("FeaturesStale") == []
 
 
 def test_a_rule_that_is_longer_than_what_is_told_is_missing_all_the_same(hosts: Hosts) -> None:

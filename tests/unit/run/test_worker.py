@@ -11,12 +11,15 @@ from typing import Any
 import orjson
 import pytest
 
+from extproc.adapters.sqlite.features import FeatureRecord, SqliteFeatureStore
 from extproc.adapters.stores import open_store
 from extproc.clock import SystemClock
 from extproc.control.acting import act
 from extproc.control.actions import Apply, Delete, SetWeight
+from extproc.datapath import feature_counts
 from extproc.datapath.model import Request
 from extproc.metrics.catalogue import DECISIONS, LOG_DROPS
+from extproc.names import Reason
 from extproc.resources.loading import load_valid
 from extproc.run import worker
 from extproc.run.worker import DecisionApplication
@@ -183,5 +186,48 @@ async def test_a_rollout_that_waits_longer_than_a_decision_may_take_is_told(tmp_
     assert error["code"] == "timeout_beyond_deadline"
     assert "1s" in error["message"]
     assert "160ms" in error["message"]
+    await app.close(5.0)
+    page.close()
+
+
+async def test_features_are_counted_by_the_views_that_documents_name_and_a_view_that_is_too_old_is_told(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(feature_counts, "STALE_WINDOW_SECONDS", 0.0)
+    features = {"entity": {"header": "x-user-id"}, "view": "user_risk", "names": ["risk_score"]}
+    apply(tmp_path, {**CANARY, "features": {**features, "maxAge": "1h", "timeout": "3s"}})
+    SqliteFeatureStore(tmp_path / "features.db").load([FeatureRecord("user_risk", "u-1", "risk_score", 0.5, 1.0)])
+    page = HeartbeatPage.create()
+    config = WorkerConfig(0, url(tmp_path), features=f"sqlite:{tmp_path}/features.db", state=f"{tmp_path}/")
+    app = DecisionApplication(config, PolicySlot(page))
+    app.load()
+
+    def rows() -> dict[str, float]:
+        dump = orjson.loads(orjson.dumps(app.dump()))
+        counted = {
+            name: value for name, labels, value in (*dump["counters"], *dump["gauges"]) if labels == ["user_risk"]
+        }
+        return counted | {
+            name: sum(counts) for name, labels, counts, _ in dump["histograms"] if labels == ["user_risk"]
+        }
+
+    assert set(rows().values()) == {0}
+    for _ in range(25):
+        _, made_of = await app._pipeline.decide(ASKED)
+        assert made_of.decision.reason is Reason.FEATURE_STALE
+    counted = rows()
+    assert counted["dropout_feature_stale_total"] == 25
+    assert counted["dropout_feature_cache_hits_total"] == 24
+    assert counted["dropout_feature_cache_misses_total"] == counted["dropout_feature_age_seconds"] == 1
+    assert counted["dropout_features_stale"] == 1
+    (stale,) = app.unanswered()
+    assert (stale["code"], stale["view"], stale["rollout"]) == (
+        "features_stale",
+        "user_risk",
+        "payments/fraud-detector",
+    )
+    with_store(tmp_path, Delete("payments", "fraud-detector"))
+    take_over(app)
+    assert (rows(), app.unanswered()) == ({}, [])
     await app.close(5.0)
     page.close()
