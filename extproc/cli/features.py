@@ -170,7 +170,9 @@ def _key(view: str, features: tuple[str, ...], join_keys: tuple[str, ...], entit
             raise InvalidInput.of("join_key_type", f"{value!r} is no whole number of 64 bits", field="--entity")
         values.append(int(value) if is_integer else value)
     named = join_keys or tuple(f"key {number}" for number in range(len(entity)))
-    return FeatureKey(FeatureView(view, features, tuple(name.removesuffix(_INTEGER) for name in named)), tuple(values))
+    names = tuple(name.removesuffix(_INTEGER) for name in named)
+    integers = tuple(name for name, value in zip(names, values, strict=True) if isinstance(value, int))
+    return FeatureKey(FeatureView(view, features, names, integers), tuple(values))
 
 
 async def _read(url: str, key: FeatureKey) -> Mapping[str, FeatureRow]:

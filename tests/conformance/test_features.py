@@ -91,3 +91,23 @@ class TestRest(FeatureStoreContract):
             nobody.bind(("127.0.0.1", 0))
             where = f"127.0.0.1:{nobody.getsockname()[1]}"
             return open_adapter(FEATURES, f"http://{where}?template={self.template}", "--features")
+
+
+class TestRestCatalogue(FeatureCatalogueContract):
+    """A template that names its views; another one cannot say."""
+
+    @pytest.fixture(autouse=True)
+    def _in(self, tmp_path: Path) -> None:
+        self.template = tmp_path / "template.yaml"
+
+    def make(self, values: Values) -> FeatureStore:
+        views = {
+            key.view.name: {"joinKeys": {"entity": "string"}, "features": dict.fromkeys(key.view.features, "any")}
+            for key in values
+        }
+        self.template.write_text(f"{TEMPLATE}views: {orjson.dumps(views).decode()}\n")
+        return open_adapter(FEATURES, f"http://127.0.0.1?template={self.template}", "--features")
+
+    def make_unreachable(self) -> FeatureStore:
+        self.template.write_text(TEMPLATE)
+        return open_adapter(FEATURES, f"http://127.0.0.1?template={self.template}", "--features")

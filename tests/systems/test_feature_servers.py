@@ -64,7 +64,7 @@ async def test_a_join_key_that_feast_cannot_stand_takes_nobody_elses_features(fe
     by_user = {key.entity[0]: answer for key, answer in found.items()}
     assert by_user["7"].rows == {"country": FeatureRow("DE", AT)}
     assert by_user["9"].rows == {"country": FeatureRow("", AT)}
-    for user, code in (("x", "features_entity"), ("07", "features_corrupt")):  # the other is taken for 7
+    for user, code in (("x", "features_entity"), ("07", "feature_type")):  # the other is taken for 7
         fault = by_user[user].fault
         assert isinstance(fault, InvalidInput)
         assert fault.code == code

@@ -15,6 +15,7 @@ from extproc.adapters.rest.pointers import (
     ENTITY,
     FEATURE,
     KEY,
+    PLACEHOLDERS,
     ROW,
     VIEW,
     WrongShapeError,
@@ -82,6 +83,7 @@ class AnswerTemplate:
         """
         view = keys[0].view
         try:
+            self._check_place(answer)
             columns = self._columns(answer, view.name)
             self._check_rows(answer, len(keys), view.name, columns)
         except WrongShapeError as error:
@@ -95,7 +97,8 @@ class AnswerTemplate:
             self._check_entity(key, answer, columns, values)
             return FeatureAnswer(key, self._rows(key, answer, columns, values))
         except WrongShapeError as error:
-            return FeatureAnswer(key, None, InvalidInput(self._corrupt(error).faults))
+            message = f"what is answered about an entity of view {key.view.name!r} cannot be: {error}"
+            return FeatureAnswer(key, None, InvalidInput.of("feature_type", message, file=self._where))
         except InvalidInput as fault:
             return FeatureAnswer(key, None, fault)
 
@@ -165,6 +168,16 @@ class AnswerTemplate:
         if not all(isinstance(name, str) for name in names) or len({*names}) != len(names):
             raise WrongShapeError("the names in it are not all texts, each once")
         return {name: number for number, name in enumerate(names)}
+
+    def _check_place(self, answer: Any) -> None:
+        """What the first placeholder of a value's pointer says the place of is there: else it is no answer at all."""
+        first = next((number for number, step in enumerate(self._value) if step in PLACEHOLDERS), None)
+        if first is None:
+            return
+        found = find(answer, self._value[:first], {})
+        wanted = list if self._value[first] in (ROW, COLUMN) else Mapping
+        if not isinstance(found, wanted):
+            raise WrongShapeError("there are no values where they should be")
 
     def _check_rows(self, answer: Any, count: int, view: str, columns: Mapping[str, int]) -> None:
         """A list with an element for each entity has as many as were asked about: else whose is which?"""

@@ -113,10 +113,8 @@ class RestFeatures:
         Raises:
             Unreachable: ``features_unlisted`` where the template names no views.
         """
-        faults, views = self._asking.lacks(view, self._where), self._template.views
-        if views is not None:
-            return [*faults, *lacking(view, views, self._where)]
-        if not faults:
+        faults = self._faults(view)
+        if self._template.views is None and not faults:
             message = "the template names no views, so nobody knows which ones the store has"
             raise Unreachable.of("features_unlisted", message, file=self._where)
         return faults
@@ -140,43 +138,56 @@ class RestFeatures:
 
     async def _ask(self, keys: Sequence[FeatureKey]) -> Sequence[FeatureAnswer]:
         """What the store says of the keys of one request."""
+        status, answers = await self._asked(keys)
+        if len(keys) > 1 and (status in _MAYBE_OF_THE_ENTITY or answers is None):
+            return await self._ask_each(keys)
+        return answers or [FeatureAnswer(key, None, self._too_large()) for key in keys]
+
+    async def _asked(self, keys: Sequence[FeatureKey]) -> tuple[int, Sequence[FeatureAnswer] | None]:
+        """The status of the store's answer, 0 where there is none, and what it says of ``keys``; None is too much."""
+        status = 0
         try:
             self._check_view(keys[0].view)
             status, content = await self._send(self._asking.question(keys, self._access.token))
             if status in self._template.response.absent:
-                return [FeatureAnswer(key, {}) for key in keys]
-            if status in _MAYBE_OF_THE_ENTITY and len(keys) > 1:
-                return await self._ask_each(keys, status)
-            return self._answering.answers(keys, self._body(status, content))
+                return status, [FeatureAnswer(key, {}) for key in keys]
+            self._check_status(status)
+            return status, None if content is None else self._answering.answers(keys, self._parsed(status, content))
         except (InvalidInput, Unreachable) as fault:
-            return [FeatureAnswer(key, None, fault) for key in keys]
+            return status, [FeatureAnswer(key, None, fault) for key in keys]
 
-    async def _ask_each(self, keys: Sequence[FeatureKey], status: int) -> list[FeatureAnswer]:
+    async def _ask_each(self, keys: Sequence[FeatureKey]) -> Sequence[FeatureAnswer]:
         """What is said of each alone: an entity that the store cannot stand takes nobody's features but its own.
 
         Where nobody's came, it is the store that is at fault.
         """
-        parts = await asyncio.gather(*(self._ask([key]) for key in keys))
-        answers = [answer for part in parts for answer in part]
-        if all(answer.rows is None for answer in answers):
-            return answers
-        unfit = self._unfit(status)
-        return [
-            FeatureAnswer(answer.key, None, unfit) if isinstance(answer.fault, Unreachable) else answer
-            for answer in answers
-        ]
+        parts = await asyncio.gather(*(self._asked([key]) for key in keys))
+        some_came = any(answers and answers[0].rows is not None for _, answers in parts)
+        found = []
+        for key, (status, answers) in zip(keys, parts, strict=True):
+            if answers is None:
+                found.append(FeatureAnswer(key, None, self._too_large()))
+            elif some_came and status in _MAYBE_OF_THE_ENTITY:
+                found.append(FeatureAnswer(key, None, self._unfit(status)))
+            else:
+                found += answers
+        return found
 
     def _unfit(self, status: int) -> InvalidInput:
         return InvalidInput.of("features_entity", f"it answers {status} to this entity alone", file=self._where)
 
     def _check_view(self, view: FeatureView) -> None:
         """Raises ``InvalidInput``, with the faults of ``lacking``, where there is no use in asking about a view."""
-        views = self._template.views
-        faults = self._asking.lacks(view, self._where)
-        if views is not None:
-            faults += lacking(view, views, self._where)
-        if faults:
+        if faults := self._faults(view):
             raise InvalidInput(faults)
+
+    def _faults(self, view: FeatureView) -> list[Fault]:
+        """What the store does not have of a view, and then what of it the template does not send."""
+        faults = [] if self._template.views is None else lacking(view, self._template.views, self._where)
+        if any(fault.code == "feature_view_unknown" for fault in faults):
+            return faults
+        named = {fault.field for fault in faults}
+        return faults + [fault for fault in self._asking.lacks(view, self._where) if fault.field not in named]
 
     async def _send(self, question: RestRequest) -> tuple[int, bytes | None]:
         """The status and the body of an answer; None is one that is too long.
@@ -209,7 +220,7 @@ class RestFeatures:
         ) as answer:
             return answer.status, await _read(answer)
 
-    def _body(self, status: int, content: bytes | None) -> Any:
+    def _check_status(self, status: int) -> None:
         if status in _REFUSALS:
             message = f"it refuses us with {status}: is it the right token, and may it read features?"
             raise Unreachable.of("features_refused", message, file=self._where)
@@ -218,14 +229,17 @@ class RestFeatures:
         if not 200 <= status < 300:
             hint = ": a redirect, which is not followed" if status < 400 else _HINTS.get(status, "")
             raise Unreachable.of("features_unreachable", f"it answers {status}{hint}", file=self._where)
-        if content is None:
-            message = f"the answer has more than {MAX_ANSWER_BYTES} bytes"
-            raise Unreachable.of("features_corrupt", message, file=self._where)
+
+    def _parsed(self, status: int, content: bytes) -> Any:
         try:
             return parse_json(content)
         except ValueError:
             message = f"it answers {status} with something that is no JSON"
             raise Unreachable.of("features_corrupt", message, file=self._where) from None
+
+    def _too_large(self) -> InvalidInput:
+        message = f"the answer about this entity alone has more than {MAX_ANSWER_BYTES} bytes"
+        return InvalidInput.of("feature_type", message, file=self._where)
 
     # -- connections, and what is shown over them
 

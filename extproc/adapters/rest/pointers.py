@@ -16,7 +16,7 @@ VIEW: Final = "{{view}}"
 ENTITY: Final = "{{entity}}"
 KEY: Final = "{{join_key}}"
 
-_KNOWN: Final = (ROW, COLUMN, FEATURE, VIEW, ENTITY, KEY)
+PLACEHOLDERS: Final = (ROW, COLUMN, FEATURE, VIEW, ENTITY, KEY)
 _HOLE: Final = re.compile(r"\{\{\s*([^{}]*?)\s*\}\}")
 _ESCAPE: Final = re.compile(r"~(?![01])")
 _INDEX: Final = re.compile(r"0|[1-9][0-9]{0,8}")
@@ -43,7 +43,7 @@ def pointer_problems(text: str, of: str) -> Iterator[str]:
     """What is wrong with the pointer of the response's field ``of``, in sentences."""
     if not text.startswith("/") or _ESCAPE.search(text):
         yield f"{shown(text)} is no JSON pointer, such as /outputs/0/score"
-    allowed = {"name": (COLUMN, VIEW), "joinKey": (ROW, COLUMN, VIEW, ENTITY, KEY)}.get(of, _KNOWN[:-1])
+    allowed = {"name": (COLUMN, VIEW), "joinKey": (ROW, COLUMN, VIEW, ENTITY, KEY)}.get(of, PLACEHOLDERS[:-1])
     for step in text.split("/")[1:]:
         hole = _HOLE.fullmatch(step)
         if hole is not None and f"{{{{{hole[1]}}}}}" not in allowed:

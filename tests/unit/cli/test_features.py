@@ -50,7 +50,8 @@ def test_whatever_it_raises_is_told_as_that_of_the_store(monkeypatch: pytest.Mon
 def test_join_keys_are_named_and_typed_for_stores_that_ask_by_them(
     asked: str, entity: tuple[str | int, ...], join_keys: tuple[str, ...], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    key = FeatureKey(FeatureView("v", ("risk",), join_keys), entity)
+    integers = tuple(name for name, value in zip(join_keys, entity, strict=True) if isinstance(value, int))
+    key = FeatureKey(FeatureView("v", ("risk",), join_keys, integers), entity)
     monkeypatch.setattr(
         features, "open_adapter", lambda port, url, flag: MemoryFeatures({key: {"risk": FeatureRow(0.5, None)}})
     )

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Iterator
 from typing import Any, get_args
 
@@ -10,6 +11,7 @@ from pydantic import BaseModel
 from extproc.adapters.access import PARAMETERS
 from extproc.adapters.rest import pointers, texts
 from extproc.adapters.rest.template import TEMPLATE, FeatureType, Template, ViewSpec, bundled, read_template
+from extproc.names import Reason
 from tests.support.pages import blocks, code, files_of, page, table
 from tests.support.paths import ROOT
 
@@ -51,6 +53,14 @@ def test_the_parameters_of_the_url_are_those_of_the_code() -> None:
 def test_every_type_of_a_feature_is_named() -> None:
     for kind in get_args(FeatureType):
         assert f"`{kind}`" in PAGE or f"`{kind.removesuffix('s')}`" in PAGE
+
+
+def test_the_codes_of_what_goes_wrong_are_those_of_the_code() -> None:
+    rows = table(PAGE, "what happens", "code", "reason in the decision")
+    sources = [file.read_text() for file in (ROOT / "extproc" / "adapters" / "rest").glob("*.py")]
+    said = {each for text in sources for each in re.findall(r'(?:\.of|Fault)\(\s*"((?:feature|join_key)\w+)"', text)}
+    assert {each for _, codes, _ in rows for each in code(codes)} == said - {"features_unlisted"}
+    assert {each for *_, reason in rows for each in code(reason)} == {Reason.FEATURE_STORE_DOWN, Reason.FEATURE_TYPE}
 
 
 def test_the_templates_that_come_with_dropout_stand_on_the_page_as_they_are(tmp_path: Any) -> None:
