@@ -9,13 +9,17 @@ from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
+import orjson
 import pytest
 
-from extproc.adapters.rest import features as adapter
+from extproc.adapters.rest import connection as adapter
+from extproc.clock import SystemClock
+from extproc.datapath.features import FeatureReader
 from extproc.datapath.ports import FeatureAnswer, FeatureKey, FeatureRow, FeatureStore
 from extproc.errors import DropoutError, InvalidInput
+from extproc.names import Reason
 from extproc.plugins import FEATURES, open_adapter
-from extproc.snapshot.model import FeatureView
+from extproc.snapshot.model import FeatureNeed, FeatureView, JoinKey, UnitSource
 from tests.support.certificates import identity
 from tests.support.feature_server import Asked, Saying, answering, send, told
 from tests.support.local_http import LocalHttpServer, QuietHandler
@@ -322,6 +326,49 @@ async def test_entities_whose_answers_are_too_long_together_are_asked_about_alon
     assert isinstance(found[key("long")].fault, InvalidInput)
     for user in ("u-1", "u-2"):
         assert found[key(user)].rows is not None
+
+
+async def test_those_who_come_at_once_are_one_request_and_none_of_them_shuts_the_store_for_the_others(
+    tmp_path: Path,
+) -> None:
+    """Forty entities that the store cannot stand would open the circuit, if it were the store that was at fault."""
+
+    async def say(asked: Asked, writer: asyncio.StreamWriter) -> None:
+        users = asked.json["users"]
+        if any(user.startswith("bad") for user in users):
+            await send(writer, b"invalid literal", 422)
+            return
+        rows = ",".join(f'{{"user": "{user}", "score": 1, "country": "DE"}}' for user in users)
+        await send(writer, f'{{"rows": [{rows}]}}'.encode())
+
+    need = FeatureNeed((JoinKey(UnitSource(header="x-user-id")),), VIEW, None, 20.0, missing_is_stable=True)
+    async with told(say) as server:
+        store = opened(server.url, tmp_path, BATCHED.replace("batch: 4", "batch: 64"))
+        reader = FeatureReader(store, SystemClock())
+        good = await asyncio.gather(*(reader.fetch(need, (f"u-{number}",)) for number in range(40)))
+        assert ({found.fault for found in good}, len(server.asked)) == ({None}, 1)
+        bad = [await reader.fetch(need, (f"bad-{number}",)) for number in range(40)]
+        assert {found.fault for found in bad} == {Reason.FEATURE_TYPE}
+        assert (await reader.fetch(need, ("u-41",))).fault is None
+        await reader.close()
+
+
+async def test_an_answer_without_a_body_leaves_a_connection_that_goes_on(tmp_path: Path) -> None:
+    """Also where the server says that it keeps the connection, and closes it (aiohttp#3507)."""
+
+    async def say(asked: Asked, writer: asyncio.StreamWriter) -> None:
+        if len(server.asked) % 2:
+            writer.write(b"HTTP/1.1 204 No Content\r\nconnection: keep-alive\r\n\r\n")
+            writer.close()
+        else:
+            await send(writer, orjson.dumps(GOOD))
+
+    async with told(say) as server:
+        store = opened(server.url, tmp_path)
+        for _ in range(3):
+            assert code((await ask(store))[key()]) == "features_corrupt"
+            assert (await ask(store))[key()].rows is not None
+        await store.close()
 
 
 async def test_a_store_that_answers_nobody_is_at_fault_itself(tmp_path: Path) -> None:

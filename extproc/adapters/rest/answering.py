@@ -88,14 +88,17 @@ class AnswerTemplate:
             self._check_rows(answer, len(keys), view.name, columns)
         except WrongShapeError as error:
             raise self._corrupt(error) from None
-        return [self._answer(key, row, answer, columns) for row, key in enumerate(keys)]
+        names = {feature: plain(self._feature, Scope(view, keys, {}, feature=feature)) for feature in view.features}
+        return [self._answer(key, row, answer, columns, names) for row, key in enumerate(keys)]
 
-    def _answer(self, key: FeatureKey, row: int, answer: Any, columns: Mapping[str, int]) -> FeatureAnswer:
+    def _answer(
+        self, key: FeatureKey, row: int, answer: Any, columns: Mapping[str, int], names: Mapping[str, str]
+    ) -> FeatureAnswer:
         """What it says of one entity. What is wrong with it is wrong with no other: clients choose who they are."""
         values: dict[str, str | int] = {ROW: row, VIEW: key.view.name, ENTITY: key.text}
         try:
             self._check_entity(key, answer, columns, values)
-            return FeatureAnswer(key, self._rows(key, answer, columns, values))
+            return FeatureAnswer(key, self._rows(key.view.name, answer, columns, names, values))
         except WrongShapeError as error:
             message = f"what is answered about an entity of view {key.view.name!r} cannot be: {error}"
             return FeatureAnswer(key, None, InvalidInput.of("feature_type", message, file=self._where))
@@ -103,20 +106,24 @@ class AnswerTemplate:
             return FeatureAnswer(key, None, fault)
 
     def _rows(
-        self, key: FeatureKey, answer: Any, columns: Mapping[str, int], values: dict[str, str | int]
+        self,
+        view: str,
+        answer: Any,
+        columns: Mapping[str, int],
+        names: Mapping[str, str],
+        values: dict[str, str | int],
     ) -> dict[str, FeatureRow]:
         rows: dict[str, FeatureRow] = {}
-        for feature in key.view.features:
-            name = plain(self._feature, Scope(key.view, (key,), {}, feature=feature))
+        for feature, name in names.items():
             if self._name is not None:
                 if name not in columns:
                     continue
                 values[COLUMN] = columns[name]
             values[FEATURE] = name
             try:
-                found = self._row(key.view.name, feature, answer, values)
+                found = self._row(view, feature, answer, values)
             except WrongTypeError as error:
-                message = f"the feature {feature!r} of view {key.view.name!r} is of another type: {error}"
+                message = f"the feature {feature!r} of view {view!r} is of another type: {error}"
                 raise InvalidInput.of("feature_type", message, file=self._where) from None
             if found is not None:
                 rows[feature] = found

@@ -8,13 +8,14 @@ from urllib.parse import quote
 
 import orjson
 
-from extproc.adapters.rest.template import RequestSpec, all_names
+from extproc.adapters.rest.template import RequestSpec
 from extproc.adapters.rest.texts import (
     JOIN_KEY,
     TOKEN,
     ListElement,
     Scope,
     TemplateText,
+    all_names,
     compiled,
     encoded,
     parse,

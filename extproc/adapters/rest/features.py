@@ -1,39 +1,23 @@
 """Features of a store that is asked over HTTP, in the words of a template.
 
 The entities of a view that are asked about at once go out together as far as the template's ``batch`` says, and the
-requests beside each other over at most ``MAX_CONNECTIONS`` connections. A request that is given up closes its
-connection, so that no answer comes to somebody who asked something else. No redirect is followed and no cookie kept.
+requests beside each other.
 """
 
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncGenerator, Coroutine, Iterator, Sequence
-from contextlib import suppress
-from time import monotonic
+from collections.abc import AsyncGenerator, Iterator, Sequence
 from typing import Any, Final
 from urllib.parse import parse_qsl, quote, urlsplit
 
-from aiohttp import (
-    ClientConnectorError,
-    ClientError,
-    ClientOSError,
-    ClientResponse,
-    ClientResponseError,
-    ClientSession,
-    ClientTimeout,
-    DummyCookieJar,
-    InvalidURL,
-    ServerDisconnectedError,
-    TCPConnector,
-)
-from yarl import URL
-
-from extproc.adapters.access import PARAMETERS, check_tls, read_access
+from extproc.adapters.access import PARAMETERS, check_tls
 from extproc.adapters.rest.answering import AnswerTemplate, parse_json
-from extproc.adapters.rest.asking import RequestTemplate, RestRequest
+from extproc.adapters.rest.asking import RequestTemplate
 from extproc.adapters.rest.catalogue import lacking
-from extproc.adapters.rest.template import TEMPLATE, Template, bundled, read_template
+from extproc.adapters.rest.connection import MAX_ANSWER_BYTES, RestConnection
+from extproc.adapters.rest.template import TEMPLATE, Template
+from extproc.adapters.rest.template_file import bundled, read_template
 from extproc.datapath.ports import FeatureAnswer, FeatureKey
 from extproc.errors import Fault, InvalidInput, Unreachable
 from extproc.plugins import FEATURES, Plugin
@@ -41,19 +25,6 @@ from extproc.snapshot.model import FeatureView
 from extproc.suggestions import listed
 from extproc.urls import AdapterUrl, read_url
 
-MAX_ANSWER_BYTES: Final = 1 << 20
-
-MAX_CONNECTIONS: Final = 16
-"""Requests under way at once; others wait for one of them."""
-
-ANSWER_SECONDS: Final = 3.0
-"""For a whole answer, with the wait for a connection: less than a read may take."""
-
-REREAD_SECONDS: Final = 30.0
-"""How old the contents of the token's and the certificates' files may be."""
-
-_LAST_ANSWERS_SECONDS: Final = 5.0
-_SHOWN: Final = 200
 _REFUSALS: Final = (401, 403, 407)
 _OF_THE_ENTITY: Final = (400, 422)
 _MAYBE_OF_THE_ENTITY: Final = (*_OF_THE_ENTITY, 500)
@@ -70,7 +41,6 @@ class RestFeatures:
     max_batch = 64
 
     def __init__(self, address: AdapterUrl, flag: str, template: Template) -> None:
-        self._address = address
         self._flag = flag
         self._template = template
         port = f":{address.port}" if address.port is not None else ""
@@ -78,20 +48,17 @@ class RestFeatures:
         base = self._where + quote(address.path.rstrip("/"))
         self._asking = RequestTemplate(template.request, base, address.parameters)
         self._answering = AnswerTemplate(template.response, template.views, self._where)
-        self._access = read_access(address, flag)
-        self._read_at = monotonic()
-        self._session: ClientSession | None = None
-        self._tasks: set[asyncio.Task[None]] = set()
+        self._connection = RestConnection(address, flag, self._where, self._asking.shows_token)
 
     def check(self) -> None:
         """Raises ``InvalidInput``: ``url_parameter`` where the template shows a token and the URL names none."""
-        if self._asking.shows_token and self._access.token is None:
+        if self._asking.shows_token and self._connection.token is None:
             message = f"{self._flag} names no token-file, and the template has a header with {{{{token}}}}"
             raise InvalidInput.of("url_parameter", message, field=self._flag)
 
     async def read(self, keys: Sequence[FeatureKey]) -> AsyncGenerator[FeatureAnswer, None]:
         """An answer for each of ``keys``, those of a request together; what goes wrong with one is its keys' fault."""
-        self._look_again()
+        self._connection.look_again()
         parts = list(self._parts(keys))
         if len(parts) == 1:
             for answer in await self._ask(parts[0]):
@@ -121,11 +88,7 @@ class RestFeatures:
 
     async def close(self) -> None:
         """Close the connections."""
-        for task in self._tasks:
-            task.cancel()
-        await asyncio.gather(*self._tasks, return_exceptions=True)
-        if self._session is not None:
-            await self._session.close()
+        await self._connection.close()
 
     def _parts(self, keys: Sequence[FeatureKey]) -> Iterator[list[FeatureKey]]:
         """The keys of each request: of one view, and no more than the template allows."""
@@ -148,7 +111,7 @@ class RestFeatures:
         status = 0
         try:
             self._check_view(keys[0].view)
-            status, content = await self._send(self._asking.question(keys, self._access.token))
+            status, content = await self._connection.send(self._asking.question(keys, self._connection.token))
             if status in self._template.response.absent:
                 return status, [FeatureAnswer(key, {}) for key in keys]
             self._check_status(status)
@@ -189,37 +152,6 @@ class RestFeatures:
         named = {fault.field for fault in faults}
         return faults + [fault for fault in self._asking.lacks(view, self._where) if fault.field not in named]
 
-    async def _send(self, question: RestRequest) -> tuple[int, bytes | None]:
-        """The status and the body of an answer; None is one that is too long.
-
-        Once more and at once where a connection was there and broke: one that was idle while the server was restarted
-        is found dead when it is used, and a question changes nothing.
-        """
-        try:
-            try:
-                return await self._send_once(question)
-            except ClientConnectorError:
-                raise
-            except (ClientOSError, ServerDisconnectedError):
-                if question.method == "GET":  # which aiohttp has asked twice already
-                    raise
-                return await self._send_once(question)
-        except TimeoutError:
-            message = f"it does not answer within {ANSWER_SECONDS:g} s"
-        except (ClientError, OSError, ValueError) as error:
-            message = f"it cannot be asked: {_why(error)}"
-        raise Unreachable.of("features_unreachable", message, file=self._where)
-
-    async def _send_once(self, question: RestRequest) -> tuple[int, bytes | None]:
-        headers = dict(question.headers)
-        if self._access.token is not None and not self._asking.shows_token:
-            headers["authorization"] = f"Bearer {self._access.token}"
-        url = URL(question.url, encoded=True)
-        async with self._connected().request(
-            question.method, url, data=question.body, headers=headers, allow_redirects=False
-        ) as answer:
-            return answer.status, await _read(answer)
-
     def _check_status(self, status: int) -> None:
         if status in _REFUSALS:
             message = f"it refuses us with {status}: is it the right token, and may it read features?"
@@ -240,72 +172,6 @@ class RestFeatures:
     def _too_large(self) -> InvalidInput:
         message = f"the answer about this entity alone has more than {MAX_ANSWER_BYTES} bytes"
         return InvalidInput.of("feature_type", message, file=self._where)
-
-    # -- connections, and what is shown over them
-
-    def _connected(self) -> ClientSession:
-        if self._session is None:
-            self._session = ClientSession(
-                connector=TCPConnector(ssl=self._access.tls or True, limit=MAX_CONNECTIONS),
-                cookie_jar=DummyCookieJar(),
-                headers={"Accept": "application/json", "Accept-Encoding": "identity", **_CONTENT_TYPE},
-                timeout=ClientTimeout(total=ANSWER_SECONDS),
-                auto_decompress=False,
-            )
-        return self._session
-
-    def _look_again(self) -> None:
-        """Read the files again now and then, off the way of the request: tokens are renewed without a word."""
-        now = monotonic()
-        if now - self._read_at > REREAD_SECONDS:
-            self._read_at = now
-            self._begin(self._read_again())
-
-    async def _read_again(self) -> None:
-        with suppress(InvalidInput):  # a file that is being written: what it held is good until the server refuses it
-            access = await asyncio.to_thread(read_access, self._address, self._flag, self._access)
-            before, self._access = self._access, access
-            if access.tls is not before.tls and self._session is not None:
-                session, self._session = self._session, None
-                self._begin(_close_later(session))
-
-    def _begin(self, work: Coroutine[Any, Any, None]) -> None:
-        task = asyncio.get_running_loop().create_task(work)
-        self._tasks.add(task)
-        task.add_done_callback(self._tasks.discard)
-
-
-_CONTENT_TYPE: Final = {"Content-Type": "application/json"}
-
-
-async def _read(answer: ClientResponse) -> bytes | None:
-    """The body, never much more of it than there may be."""
-    if answer.content_length is not None and answer.content_length > MAX_ANSWER_BYTES:
-        answer.close()
-        return None
-    content = bytearray()
-    async for part in answer.content.iter_any():
-        content += part
-        if len(content) > MAX_ANSWER_BYTES:
-            answer.close()
-            return None
-    return bytes(content)
-
-
-async def _close_later(session: ClientSession) -> None:
-    """After what it was asked has ended."""
-    try:
-        await asyncio.sleep(_LAST_ANSWERS_SECONDS)
-    finally:
-        await session.close()
-
-
-def _why(error: Exception) -> str:
-    """What went wrong, in a line that is not long, without the URL: it may name somebody."""
-    if isinstance(error, InvalidURL):
-        return "the template makes no URL"
-    said = error.message if isinstance(error, ClientResponseError) else str(error)
-    return "".join(sign if sign.isprintable() else " " for sign in said[:_SHOWN]) or type(error).__name__
 
 
 def open_features(url: str, flag: str) -> RestFeatures:

@@ -62,32 +62,31 @@ def find(answer: Any, steps: Sequence[str], values: Mapping[str, str | int]) -> 
     Raises:
         WrongShapeError: something is not what a step needs, or a list is too short.
     """
-    fixed = True
     found = answer
     for number, step in enumerate(steps):
         at = values.get(step, step)
-        fixed = fixed and at is step
-        if isinstance(found, Mapping) and isinstance(at, str):
-            if at not in found:
-                if fixed and number < len(steps) - 1:
-                    raise WrongShapeError(f"there is no {_shown(steps[: number + 1])} in it")
-                return ABSENT
-            found = found[at]
-        elif isinstance(found, list):
-            found = _element(found, at, steps[: number + 1])
-        elif found is None and not fixed:
+        if type(found) is dict and type(at) is str:
+            found = found.get(at, ABSENT)
+            if found is ABSENT and number < len(steps) - 1 and _is_fixed(steps[: number + 1]):
+                raise WrongShapeError(f"there is no {_shown(steps[: number + 1])} in it")
+        elif type(found) is list:
+            found = _element(found, at, steps, number)
+        elif (found is None or found is ABSENT) and not _is_fixed(steps[:number]):
             return ABSENT
         else:
-            raise WrongShapeError(
-                f"{_shown(steps[:number])} in it is no {'list' if isinstance(at, int) else 'mapping'}"
-            )
+            wanted = "list" if type(at) is int else "mapping"
+            raise WrongShapeError(f"{_shown(steps[:number])} in it is no {wanted}")
     return found
 
 
-def _element(found: list[Any], at: str | int, steps: Sequence[str]) -> Any:
-    index = int(at) if isinstance(at, int) or _INDEX.fullmatch(at) else None
-    if index is None or index >= len(found):
-        raise WrongShapeError(f"{_shown(steps[:-1])} in it is a list without {shown(str(at))}")
+def _is_fixed(steps: Sequence[str]) -> bool:
+    return not any(step in PLACEHOLDERS for step in steps)
+
+
+def _element(found: list[Any], at: str | int, steps: Sequence[str], number: int) -> Any:
+    index = at if type(at) is int else int(at) if _INDEX.fullmatch(str(at)) else len(found)
+    if index >= len(found):
+        raise WrongShapeError(f"{_shown(steps[:number])} in it is a list without {shown(str(at))}")
     return found[index]
 
 

@@ -196,6 +196,18 @@ def unbound(value: Any) -> Iterator[str]:
             )
 
 
+def all_names(value: Any) -> Iterator[str]:
+    """Every placeholder of a compiled value."""
+    if isinstance(value, TemplateText):
+        yield from value.names
+    elif isinstance(value, Mapping):
+        for part in value.values():
+            yield from all_names(part)
+    elif isinstance(value, list):
+        for element in value:
+            yield from all_names(element.element)
+
+
 def _is_of_one(name: str) -> bool:
     return is_of_a_key(name) and name != "columns"
 

@@ -12,7 +12,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from extproc.adapters.rest.answering import AnswerTemplate, parse_json
-from extproc.adapters.rest.template import ResponseSpec, ViewSpec, read_template
+from extproc.adapters.rest.template import ResponseSpec, ViewSpec
+from extproc.adapters.rest.template_file import read_template
 from extproc.adapters.rest.values import WrongTypeError, event_time, typed
 from extproc.datapath.ports import FeatureAnswer, FeatureKey, FeatureRow
 from extproc.errors import DropoutError, Unreachable

@@ -10,7 +10,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from extproc.adapters.rest.asking import RequestTemplate, RestRequest
-from extproc.adapters.rest.template import RequestSpec, read_template
+from extproc.adapters.rest.template import RequestSpec
+from extproc.adapters.rest.template_file import read_template
 from extproc.datapath.ports import FeatureKey
 from extproc.errors import InvalidInput
 from extproc.snapshot.model import FeatureView

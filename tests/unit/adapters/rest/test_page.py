@@ -10,7 +10,8 @@ from pydantic import BaseModel
 
 from extproc.adapters.access import PARAMETERS
 from extproc.adapters.rest import pointers, texts
-from extproc.adapters.rest.template import TEMPLATE, FeatureType, Template, ViewSpec, bundled, read_template
+from extproc.adapters.rest.template import TEMPLATE, FeatureType, Template, ViewSpec
+from extproc.adapters.rest.template_file import bundled, read_template
 from extproc.names import Reason
 from tests.support.pages import blocks, code, files_of, page, table
 from tests.support.paths import ROOT

@@ -8,7 +8,7 @@ from typing import Any
 import pytest
 import yaml
 
-from extproc.adapters.rest.template import bundled, read_template
+from extproc.adapters.rest.template_file import bundled, read_template
 from extproc.errors import InvalidInput
 from extproc.plugins import FEATURES, open_adapter
 
