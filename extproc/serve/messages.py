@@ -6,6 +6,7 @@ carries an ``id`` and its answer carries the same. A pipe that closes is a messa
 
 from __future__ import annotations
 
+import hashlib
 from typing import Any, Final
 
 import msgspec
@@ -28,6 +29,11 @@ class Answer(Message, frozen=True, kw_only=True):
     """To the question that has its ``id``."""
 
     id: int
+
+
+def fingerprint(policies: str) -> str:
+    """What tells policies, as JSON text, from all others: a revision is what their author wrote, for several maybe."""
+    return hashlib.sha256(policies.encode()).hexdigest()
 
 
 # -- the supervisor to a worker
@@ -57,9 +63,9 @@ class SwapPolicies(Question, frozen=True, tag="policies"):
 
 
 class Quarantine(Question, frozen=True, tag="quarantine"):
-    """Evaluate the rules at ``paths`` no more, while the policies are of this ``revision``."""
+    """Evaluate the rules at ``paths`` no more, while the policies have this ``fingerprint``."""
 
-    revision: str | None
+    fingerprint: str
     paths: list[str]
 
 
@@ -121,9 +127,10 @@ class Failed(Message, frozen=True, tag="failed"):
 
 
 class Swapped(Answer, frozen=True, tag="swapped"):
-    """It decides by the policies of this revision."""
+    """It decides by the policies of this revision, which others may have too, and this ``fingerprint``."""
 
     policy_revision: str
+    fingerprint: str
 
 
 class PoliciesRefused(Answer, frozen=True, tag="policies_refused"):

@@ -13,16 +13,12 @@ import gc
 import json
 import platform
 import re
-import shutil
 import statistics
-import subprocess
 import sys
-import tempfile
 import time
 from collections.abc import Callable, Mapping
 from concurrent.futures import ThreadPoolExecutor
 from datetime import datetime
-from pathlib import Path
 from typing import Any, Final, NamedTuple
 
 from extproc.adapters.regorus.policy import RegorusEngine
@@ -33,19 +29,16 @@ from extproc.resources.policies import PolicySources
 from extproc.run.given import given_request
 from extproc.snapshot.compile import compile_rollout
 from extproc.store.status import Status
-from tests.bench.count.figures import instructions
-from tests.bench.count.worker import counted, mark
+from tests.bench.count.windows import VALGRIND, be_counted, count
 from tests.support.paths import RECIPES, ROOT
 from tests.support.policies import recipe, recipes
 
 KEPT: Final = ROOT / "tests" / "bench" / "recipes.json"
 BLOCKS: Final = 31
 TIMES: Final = 200
-WINDOWS: Final = 5
 COUNTED: Final = 50
 """Evaluations between two marks."""
 ROWS: Final = 5_000
-SECONDS: Final = 150
 NOW: Final = datetime.fromisoformat("2026-11-30T09:00:00Z").timestamp()
 LEAST: Final = "the least policy"
 TENANT: Final = f"tenant-{ROWS // 2}"
@@ -107,6 +100,19 @@ def _sources(text: str, data: Mapping[str, Any]) -> PolicySources:
 def question(asked: Asked) -> Callable[[], None]:
     """Asks the policy about the request."""
     engine = RegorusEngine(asked.sources)
+    given = input_of(asked, engine)
+
+    def ask() -> None:
+        verdict = engine.evaluate(asked.path, given())
+        assert verdict.fault is None, verdict.message
+        assert verdict.allow
+
+    ask()
+    return ask
+
+
+def input_of(asked: Asked, engine: RegorusEngine) -> Callable[[], dict[str, Any]]:
+    """Builds what the policy is asked about: the part of the request that it reads."""
     reads = engine.reads(asked.path)
     token = re.search(r'^beta := "(.+)"$', (RECIPES / "claims" / "decision_test.rego").read_text(), re.MULTILINE)
     assert token is not None
@@ -118,15 +124,7 @@ def question(asked: Asked) -> Callable[[], None]:
     request = given_request("POST", "/v1/models/fraud-detector:predict", headers, source)
     rollout = compile_rollout(parse_rollout(ROLLOUT), Status("3", "4"), NOW)
     features = Features({"risk_score": FeatureValue(0.2, 0.0, "cache")})
-    unit = Unit(b"u-1017")
-
-    def ask() -> None:
-        verdict = engine.evaluate(asked.path, build_input(request, rollout, unit, features, NOW, reads))
-        assert verdict.fault is None, verdict.message
-        assert verdict.allow
-
-    ask()
-    return ask
+    return lambda: build_input(request, rollout, Unit(b"u-1017"), features, NOW, reads)
 
 
 def processor_time() -> dict[str, float]:
@@ -151,45 +149,17 @@ def processor_time() -> dict[str, float]:
 
 def counts() -> dict[str, int] | None:
     """The instructions of each; None without valgrind."""
-    valgrind = shutil.which("valgrind")
-    if valgrind is None:
+    if VALGRIND is None:
         return None
-    with tempfile.TemporaryDirectory() as folder, ThreadPoolExecutor(2) as pool:
-        places = {name: Path(folder) / str(number) for number, name in enumerate(cases())}
-        return dict(zip(places, pool.map(lambda item: _count(valgrind, *item), places.items()), strict=True))
-
-
-def _count(valgrind: str, name: str, folder: Path) -> int:
-    folder.mkdir()
-    command = [
-        *(valgrind, "--quiet", "--tool=callgrind", f"--callgrind-out-file={folder}/counts"),
-        *("--instr-atstart=no", "--dump-before=getsid"),
-        *(sys.executable, "-m", "tests.bench.recipes", "--count", name),
-    ]
-    environment = {"PATH": str(Path(valgrind).parent), "PYTHONHASHSEED": "0"}
-    subprocess.run(command, cwd=ROOT, env=environment, check=True, timeout=SECONDS)
-    # The first is of what came before the first mark.
-    windows = [(folder / f"counts.{number}").read_text() for number in range(2, WINDOWS + 2)]
-    return instructions(windows, _times(name, COUNTED))
+    names = [*cases()]
+    with ThreadPoolExecutor(2) as pool:
+        each = pool.map(lambda name: count("tests.bench.recipes", ("--count", name), _times(name, COUNTED)), names)
+        return dict(zip(names, each, strict=True))
 
 
 def _times(name: str, usual: int) -> int:
     """How often in a row: what goes through rows takes as long as hundreds of others."""
     return usual // 25 if name.startswith(str(ROWS)) else usual
-
-
-def be_counted(name: str) -> None:
-    """Below callgrind: ask, between marks."""
-    ask, times = question(cases()[name]), range(_times(name, COUNTED))
-    for _ in times:
-        ask()
-    gc.collect()
-    gc.freeze()
-    with counted():
-        for _ in range(WINDOWS):
-            for _ in times:
-                ask()
-            mark()
 
 
 def main() -> int:
@@ -198,7 +168,7 @@ def main() -> int:
     parser.add_argument("--count", metavar="CASE", help=argparse.SUPPRESS)
     name = parser.parse_args().count
     if name is not None:
-        be_counted(name)
+        be_counted(question(cases()[name]), _times(name, COUNTED))
         return 0
     times, counted_ = processor_time(), counts()
     ratios = {

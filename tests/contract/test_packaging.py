@@ -13,6 +13,7 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import NamedTuple
 
+import jwt
 import pytest
 
 from tests.support.decisions import decisions_in
@@ -163,6 +164,38 @@ def test_an_adapter_names_the_extra_that_it_needs(installed: Installed) -> None:
     error = json.loads(installed.run(*ask, "-o", "json", status=3))["errors"][0]
     assert error["code"] == "extras_missing"
     assert "pip install 'dropout-router[redis]'" in error["message"]
+
+
+BETA = """package routing
+
+decision := {"allow": true} if {
+	io.jwt.decode_verify(input.attributes.request.http.headers["x-token"], {"secret": data.secret})[0]
+}
+"""
+
+
+def test_a_policy_that_verifies_tokens_names_the_extra_that_it_needs_and_decides_with_it(installed: Installed) -> None:
+    policies, python = installed.folder / "tokens", installed.folder / "with-rego" / "bin" / "python"
+    policies.mkdir()
+    (policies / "beta.rego").write_text(BETA)
+    secret, given = "a secret of thirty-two characters", installed.folder / "given.json"
+    (policies / "data.json").write_text(json.dumps({"secret": secret}))
+    http = {"headers": {"x-token": jwt.encode({"sub": "ann"}, secret, "HS256")}}
+    given.write_text(json.dumps({"time": 1_796_029_200_000_000_000, "attributes": {"request": {"http": http}}}))
+    check = ("policy", "check", str(policies), "-o", "json")
+    evaluate = ("policy", "eval", str(policies), "data.routing.decision", "--input", str(given), "-o", "json")
+    for command in (check, evaluate):
+        (error,) = json.loads(installed.run(*command, status=2))["errors"]
+        assert error["code"] == "policy_builtin_missing"
+        assert error["line"] == 4
+        sentence = "io.jwt.decode_verify needs more to be installed: pip install 'dropout-router[rego]'"
+        assert error["message"] == sentence
+    uv("venv", "--python", sys.executable, str(python.parent.parent))
+    wheel = f"{installed.wheel}[rego]"
+    uv("pip", "install", "--python", str(python), "--constraints", str(constraints(installed.folder)), wheel)
+    extended = installed._replace(bin=python.parent)
+    assert json.loads(extended.run(*check))["errors"] == []
+    assert '"allow":true' in extended.run(*evaluate).replace(" ", "")
 
 
 def test_adapters_of_somebody_elses_are_a_wheel_beside_ours(installed: Installed) -> None:

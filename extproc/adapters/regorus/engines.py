@@ -62,10 +62,14 @@ class Engines:
             RuntimeError: it throws in both, or the engine panicked. Its place is the policy's own.
         """
         try:
-            if self.second is not None and (self._wide or is_wide(document or "")):
+            if self.second is not None and (self._wide or (document and not document.isascii() and is_wide(document))):
                 return _ask(self.second, document, question)
             try:
-                return _ask(self.first, document, question)
+                # As _ask does it: a call would cost each decision something.
+                first = self.first
+                if document is not None:
+                    first.set_input_json(document)
+                return question(first)
             except RuntimeError:
                 if self.second is None:
                     raise

@@ -15,6 +15,7 @@ from extproc.settings import Settings
 
 _QUARANTINE_ACK_SECONDS: Final = 1.0
 _STACKS_SECONDS: Final = 0.1
+_REPLACED: Final = "of policies that are not in force any more"
 
 
 class HangKeeper:
@@ -51,8 +52,11 @@ class HangKeeper:
     def take_out(self, slot: WorkerSlot, blamed: Blamed) -> None:
         """A rule ended a worker: nobody evaluates it any more."""
         if self._workers.phase == "kept" and self._policies is not None:
-            self._workers.tell(self._workers.serving, self._policies.take_out({blamed.path}))
             deed = f"ended in {blamed.path}, which {blamed.deed}"
+            if not self._policies.in_force(slot.fingerprint):
+                self._warn(f"worker {slot.config.index} {deed}: {_REPLACED}")
+                return
+            self._workers.tell(self._workers.serving, self._policies.take_out({blamed.path}))
             self._warn(f"worker {slot.config.index} {deed}: the policy is in quarantine")
 
     def _kill_late_starters(self) -> None:
@@ -66,10 +70,12 @@ class HangKeeper:
         The request that a worker hangs in is asked of the next one as soon as this one is gone, so the others must
         have heard by then, on a crowded machine too; but nobody waits for one that is in the same rule already.
         """
-        bad = {one.path for one in hung if one.path is not None}
         stuck = {one.worker for one in hung}
+        old = {slot.config.index for slot in self._workers.slots if not self._in_force(slot)}
+        bad = {one.path for one in hung if one.path is not None and one.worker not in old}
         for one in hung:
-            where = f"in an evaluation of {one.path}, now in quarantine" if one.path else "outside of any policy"
+            then = _REPLACED if one.worker in old else "now in quarantine"
+            where = f"in an evaluation of {one.path}, {then}" if one.path else "outside of any policy"
             self._warn(f"worker {one.worker} hangs {where} ({one.evidence}): it is replaced")
         if bad and self._policies is not None:
             rules = self._policies.take_out(bad)
@@ -84,6 +90,10 @@ class HangKeeper:
             if slot.config.index in stuck:
                 slot.state = "hung"
                 slot.child.kill()
+
+    def _in_force(self, slot: WorkerSlot) -> bool:
+        """Whether a worker decides by the policies in force, and not yet by those before."""
+        return self._policies is not None and self._policies.in_force(slot.fingerprint)
 
 
 async def _have_stacks_written(slots: Sequence[WorkerSlot]) -> None:

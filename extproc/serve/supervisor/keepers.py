@@ -314,7 +314,7 @@ class Keepers:
         if self.policy_shadow is not None and self.policy_shadow.up:
             slot.send(TellPlans())
         policies = self.policies
-        if policies is not None and policies.body is not None and slot.policy_revision != policies.revision:
+        if policies is not None and policies.body is not None and not policies.in_force(slot.fingerprint):
             slot.send(SwapPolicies(policies.body))
         elif policies is not None and policies.quarantined:
             slot.send(policies.quarantine)

@@ -9,7 +9,7 @@ from typing import Any, Protocol
 from extproc.errors import DropoutError, InvalidInput, Unreachable
 from extproc.resources.folder_watch import FolderWatch
 from extproc.resources.folders import FolderListing
-from extproc.serve.messages import Quarantine
+from extproc.serve.messages import Quarantine, fingerprint
 from extproc.serve.supervisor.folder_faults import FolderFaults
 from extproc.serve.supervisor.policy_trial import Sources, Trial
 from extproc.trouble import Troubles
@@ -53,6 +53,7 @@ class PolicyKeeper:
         self._say = say
         self._troubles = Troubles(warn)
         self._sources: Sources | None = None
+        self._fingerprint = ""
         self._quarantined: set[str] = set()
         self._untried = False
         self._syncing = asyncio.Lock()
@@ -75,7 +76,11 @@ class PolicyKeeper:
     @property
     def quarantine(self) -> Quarantine:
         """The quarantine as workers are told it."""
-        return Quarantine(self.revision, self.quarantined)
+        return Quarantine(self._fingerprint, self.quarantined)
+
+    def in_force(self, of_policies: str) -> bool:
+        """Whether the policies with this fingerprint are those in force: only then a rule of theirs is taken out."""
+        return of_policies == self._fingerprint
 
     def take_out(self, paths: set[str]) -> Quarantine:
         """Put rules into quarantine, until there are other policies; what to tell the workers."""
@@ -97,7 +102,7 @@ class PolicyKeeper:
         faults = await self._trial.run(sources, {})
         if faults:
             raise InvalidInput(faults)
-        self._sources = sources
+        self._take(sources)
         if sources.empty:
             self._say(f"policies: {self._places} has no .rego file yet: no rule is asked")
 
@@ -140,9 +145,12 @@ class PolicyKeeper:
         if faults:
             self._refusals.note(faults)
             return
-        self._sources = sources
+        self._take(sources)
         self._refusals.note(())
         self._quarantined.clear()
         self._troubles.note("quarantine")
         await self._swap(sources)
         self._say(f"policies: revision {sources.revision}")
+
+    def _take(self, sources: Sources) -> None:
+        self._sources, self._fingerprint = sources, fingerprint(sources.body)

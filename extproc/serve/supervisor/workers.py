@@ -37,6 +37,7 @@ from extproc.serve.messages import (
     Unanswered,
     WorkerCounted,
     WorkerReady,
+    fingerprint,
 )
 from extproc.serve.supervisor.children import Backoff, Child, spawn
 from extproc.serve.worker_config import WorkerConfig
@@ -62,6 +63,7 @@ class WorkerSlot:
     state: str = "starting"
     revision: int = 0
     policy_revision: str = ""
+    fingerprint: str = ""
     engine_fault: Fault | None = None
     rollouts: frozenset[str] = frozenset()
     backoff: Backoff = field(default_factory=Backoff)
@@ -90,7 +92,7 @@ class WorkerSlot:
             case Draining():
                 self.state = "draining"
             case Swapped():
-                self.policy_revision = message.policy_revision
+                self.policy_revision, self.fingerprint = message.policy_revision, message.fingerprint
             case EngineState():
                 self.policy_revision, self.engine_fault = message.policy_revision, message.fault
             case WorkerCounted():
@@ -227,7 +229,9 @@ class Workers:
 
     def start(self, slot: WorkerSlot, *, trial: bool = False) -> None:
         """Tell a worker what to serve; on ``trial`` it tries every policy first."""
-        slot.send(self._opening(slot.config, trial))
+        start = self._opening(slot.config, trial)
+        slot.fingerprint = "" if start.policies is None else fingerprint(start.policies)
+        slot.send(start)
 
     def _exited(self, slot: WorkerSlot, child: Child) -> None:
         """A worker process is no more."""

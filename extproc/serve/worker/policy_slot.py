@@ -12,11 +12,12 @@ from extproc.serve.watchdog import WatchedEngine
 
 
 class PolicySlot:
-    """The policies in force, swapped whole; what is in quarantine belongs to one revision of them."""
+    """The policies in force, swapped whole; what is in quarantine belongs to one set of them."""
 
     def __init__(self, page: HeartbeatPage) -> None:
         self._page = page
         self._watched: WatchedEngine | None = None
+        self._fingerprint = ""
         self.current: PolicySource | None = None
 
     @property
@@ -28,13 +29,13 @@ class PolicySlot:
         """Decide by ``engine``, which is somewhere else: there is nothing to watch, and nothing to take out of it."""
         self.current = engine
 
-    def swap(self, engine: EmbeddedEngine, quarantined: Collection[str] = ()) -> None:
-        """Decide by ``engine`` from now on."""
+    def swap(self, engine: EmbeddedEngine, quarantined: Collection[str] = (), fingerprint: str = "") -> None:
+        """Decide by ``engine`` from now on; ``fingerprint`` is that of its policies."""
         watched = WatchedEngine(engine, self._page)
         watched.quarantine(frozenset(quarantined))
-        self._watched, self.current = watched, Embedded(watched)
+        self._watched, self.current, self._fingerprint = watched, Embedded(watched), fingerprint
 
-    def quarantine(self, revision: str | None, paths: Collection[str]) -> None:
-        """Take rules out, if ``revision`` is still the one in force."""
-        if self._watched is not None and self._watched.revision == revision:
+    def quarantine(self, fingerprint: str, paths: Collection[str]) -> None:
+        """Take rules out, if the policies in force are still those of this ``fingerprint``."""
+        if self._watched is not None and self._fingerprint == fingerprint:
             self._watched.quarantine(frozenset(paths))

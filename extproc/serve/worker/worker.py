@@ -58,6 +58,7 @@ from extproc.serve.messages import (
     WantUnanswered,
     WorkerCounted,
     WorkerReady,
+    fingerprint,
 )
 from extproc.serve.tasks import Tasks
 from extproc.serve.watchdog import PATIENCE
@@ -155,7 +156,7 @@ class Worker:
         arm_dead_man_switch(self._settings.start_timeout)  # until it beats: policies are evaluated for the first time
         app = self._assemble(config, self._slot)
         if start.policies is not None:
-            self._slot.swap(app.engine(start.policies), start.quarantined)
+            self._slot.swap(app.engine(start.policies), start.quarantined, fingerprint(start.policies))
         app.load()
         app.hold(start.held.trips, start.held.killed)
         if start.trial and self._slot.current is not None:
@@ -208,7 +209,7 @@ class Worker:
             case SwapPolicies():
                 self._take_policies(app, message)
             case Quarantine():
-                self._slot.quarantine(message.revision, message.paths)
+                self._slot.quarantine(message.fingerprint, message.paths)
                 self._channel.send(Quarantined(id=message.id))
             case WantMetrics():
                 self._send_metrics(app, message.id)
@@ -237,9 +238,10 @@ class Worker:
         except DropoutError as error:
             self._channel.send(PoliciesRefused(faults_of(error), id=message.id))
             return
-        self._slot.swap(engine)
+        of_policies = fingerprint(message.sources)
+        self._slot.swap(engine, fingerprint=of_policies)
         app.policies_swapped(engine.revision)
-        self._channel.send(Swapped(engine.revision, id=message.id))
+        self._channel.send(Swapped(engine.revision, of_policies, id=message.id))
 
     async def _listen_again(self, app: Application, question: int) -> None:
         """Somebody took the socket away: another server at the same endpoint, and no request notices."""

@@ -112,8 +112,8 @@ def test_messages_arrive_whole_however_they_are_cut(said: list[Any], data: st.Da
     ],
 )
 def test_what_nobody_understands_is_said_and_passed_over(line: bytes, caplog: pytest.LogCaptureFixture) -> None:
-    good = msgspec.json.encode(Swapped("r", id=1))
-    assert heard(FROM_WORKER, line + b"\n" + good + b"\n") == [Swapped("r", id=1)]
+    good = msgspec.json.encode(Swapped("r", "f", id=1))
+    assert heard(FROM_WORKER, line + b"\n" + good + b"\n") == [Swapped("r", "f", id=1)]
     assert [(record.levelno, record.exc_info) for record in caplog.records] == [(logging.ERROR, None)]
 
 

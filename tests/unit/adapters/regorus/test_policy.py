@@ -287,6 +287,7 @@ FORBIDDEN = {
 MISSING = {
     "graphql.parse_and_verify": "graphql.parse_and_verify({}, {}, {})",
     "rego.metadata.rule": "rego.metadata.rule()",
+    "rego.metadata.chain": "rego.metadata.chain()",
     "graphql.is_valid": 'graphql.is_valid("x", "y")',
     "providers.aws.sign_req": "providers.aws.sign_req({}, {}, 1)",
     "no_such_function": "no_such_function(1)",
