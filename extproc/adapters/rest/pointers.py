@@ -86,7 +86,7 @@ def _is_fixed(steps: Sequence[str]) -> bool:
 def _element(found: list[Any], at: str | int, steps: Sequence[str], number: int) -> Any:
     index = at if type(at) is int else int(at) if _INDEX.fullmatch(str(at)) else len(found)
     if index >= len(found):
-        raise WrongShapeError(f"{_shown(steps[:number])} in it is a list without {shown(str(at))}")
+        raise WrongShapeError(f"{_shown(steps[:number])} in it is a list without {shown(steps[number])}")
     return found[index]
 
 

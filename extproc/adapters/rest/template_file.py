@@ -14,6 +14,7 @@ from extproc.errors import Fault, InvalidInput
 from extproc.files import read_regular, why_not
 from extproc.resources.faults import Problem, problems_of
 from extproc.resources.marked_yaml import YamlNode, dotted, read_documents
+from extproc.suggestions import did_you_mean
 
 MAX_FILE_BYTES: Final = 1 << 20
 
@@ -37,7 +38,8 @@ def read_template(name: str, flag: str) -> Template:
         text = read_regular(path, MAX_FILE_BYTES).decode()
     except (OSError, UnicodeDecodeError) as error:
         why = why_not(error, path) if isinstance(error, OSError) else "it is no text"
-        message = f"the template cannot be read: {why}; one that comes with Dropout is {' or '.join(bundled())}"
+        meant = did_you_mean(name, bundled()) or f"; one that comes with Dropout is {' or '.join(bundled())}"
+        message = f"the template cannot be read: {why}{meant}"
         raise InvalidInput.of("file_unreadable", message, file=name, field=flag) from None
     documents, faults = read_documents(text, name)
     for document in documents:

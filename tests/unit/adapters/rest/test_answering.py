@@ -184,6 +184,15 @@ def test_null_is_a_value_where_the_template_says_so() -> None:
     assert answer.rows == {"score": FeatureRow(None, None)}
 
 
+def test_a_message_about_an_answer_does_not_name_the_entity() -> None:
+    view = FeatureView("user_risk", ("score",), ("user_id",))
+    for answer in ({"of": {"4711": [1]}}, {"of": {"4711": {"4711": [1]}}}):
+        key = FeatureKey(view, (4711,))
+        (found,) = answering({"value": "/of/{{entity}}/{{entity}}/{{feature}}"}).answers([key], answer)
+        assert found.rows is None
+        assert "4711" not in str(found.fault)
+
+
 def test_an_answer_by_the_name_of_the_entity_is_read_by_it() -> None:
     view = FeatureView("user_risk", ("score",), ("user_id",))
     found = answering({"value": "/of/{{entity}}/{{feature}}"}).answers(

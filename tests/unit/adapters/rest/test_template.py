@@ -128,6 +128,8 @@ def test_what_is_no_template_is_refused(text: str, code: str, tmp_path: Path) ->
 def test_a_name_that_was_meant_is_offered(tmp_path: Path) -> None:
     with pytest.raises(InvalidInput, match="did you mean 'body'"):
         read_template(str(template(tmp_path, {"request.bodi": 1})), "--features")
+    with pytest.raises(InvalidInput, match="did you mean 'feast'"):
+        read_template("faest", "--features")
     with pytest.raises(InvalidInput, match=r"did you mean \{\{features\}\}"):
         read_template(str(template(tmp_path, {"request.body.names": "{{featurs}}"})), "--features")
 
