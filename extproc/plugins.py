@@ -7,7 +7,7 @@ names a ``Plugin``.
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from importlib import import_module
 from importlib.metadata import EntryPoint, entry_points
@@ -113,13 +113,25 @@ def _plugin(port: Port[Any], url: str, flag: str) -> Plugin:
     ours = _OURS.get((port.name, scheme))
     if ours is not None:
         return _imported(ours, scheme, flag)
+    return _foreign(port, _others(port, url, flag)[scheme], flag)
+
+
+def known_scheme(port: Port[Any], url: str, flag: str) -> None:
+    """See that there is an adapter for the scheme of ``url``, and import nothing. Raises ``InvalidInput``."""
+    if (port.name, scheme_of(url)) not in _OURS:
+        _others(port, url, flag)
+
+
+def _others(port: Port[Any], url: str, flag: str) -> Mapping[str, EntryPoint]:
+    """The adapters of other packages by their schemes, that of ``url`` among them."""
+    scheme = scheme_of(url)
     others = {entry.name: entry for entry in entry_points(group=f"dropout.{port.name}")}
     if scheme not in others:
         known = sorted({name for of, name in _OURS if of == port.name} | set(others))
         message = f"{scheme!r} is no {port.called}: use {port.example}, or one of the schemes {', '.join(known)}"
         message += did_you_mean(scheme, known) or _as_path(port, url)
         raise InvalidInput.of(port.code, message, field=flag)
-    return _foreign(port, others[scheme], flag)
+    return others
 
 
 def _as_path(port: Port[Any], url: str) -> str:

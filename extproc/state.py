@@ -12,6 +12,7 @@ from typing import Self
 
 from extproc.errors import InvalidInput
 from extproc.key_files import make_private_folder
+from extproc.plugins import STORE, known_scheme
 from extproc.urls import path_in
 
 FLAG = "--state"
@@ -28,8 +29,8 @@ class StateFolder:
         """The state in ``folder``; where none is named, beside the file of the store at the URL ``store``.
 
         Raises:
-            InvalidInput: ``state_needed`` where there is neither; ``store_url`` when that is a path alone, or names
-                nothing.
+            InvalidInput: ``state_needed`` where there is neither; ``store_url`` when that is a path alone, names
+                nothing, or is of no kind of store that there is.
         """
         if folder is not None:
             return cls(f"{folder}/")
@@ -44,6 +45,7 @@ class StateFolder:
                 "no store is named; name one by --store or DROPOUT_STORE, such as sqlite:/var/lib/dropout/dropout.db"
             )
             raise InvalidInput.of("store_url", message, field="--store")
+        known_scheme(STORE, store, "--store")
         message = (
             f"{store!r} is no sqlite:PATH, beside whose file keys and labels are kept; name a folder for them by "
             f"{FLAG} or DROPOUT_STATE, such as /var/lib/dropout"

@@ -35,6 +35,11 @@ class Troubles:
         """These are all that there are now: each is told once while it lasts, the end of the last with how long."""
         self.note_codes(subject, {fault: fault for fault in faults})
 
+    def drop(self, subject: str, why: str) -> None:
+        """Nothing can be wrong with ``subject`` any more, and it is not well either: ``why`` is told."""
+        if self._lasting.pop(subject, None) is not None:
+            self._warn(f"{subject}: {why}")
+
     def note_codes(self, subject: str, faults: Mapping[str, str]) -> None:
         """``note``, by code: what is told again in other words, such as other numbers, is the same trouble.
 

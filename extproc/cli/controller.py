@@ -126,7 +126,7 @@ def _run(options: ControllerOptions) -> NoReturn:
         running = Controller(options, say, warn)
         loop = asyncio.get_running_loop()
         for number in (signal.SIGTERM, signal.SIGINT):
-            loop.add_signal_handler(number, running.stop)
+            loop.add_signal_handler(number, running.stop, number.name)
         await running.run()
         sys.stderr.flush()
         os._exit(0)  # all is done; a thread that waits for a store or an Envoy must not hold up the end

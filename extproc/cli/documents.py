@@ -17,7 +17,7 @@ from extproc.control.acting import act
 from extproc.control.actions import Apply, Delete, DeleteTemplate
 from extproc.control.applying import conflicts_with_store
 from extproc.control.as_json import status_json
-from extproc.control.as_served import as_served
+from extproc.control.as_served import as_served, left_out
 from extproc.control.documents import load
 from extproc.control.result import ActionResult
 from extproc.control.status_changes import is_under_way
@@ -29,6 +29,7 @@ from extproc.resources.kinds import KINDS
 from extproc.resources.loading import load_together
 from extproc.resources.notes import notes
 from extproc.settings import settings
+from extproc.store.records import StoredRollout
 from extproc.suggestions import did_you_mean, listed
 
 
@@ -128,17 +129,31 @@ def get(kind: str, name: tuple[str, str], served: bool, store: str, output: str)
     if served and kind == analysis_template.KIND:
         raise InvalidInput.of("no_rollout", "--as-served is for rollouts: a template serves nobody", field="KIND")
     document: Mapping[str, Any]
+    note = ""
     with opened(store) as opened_store:
         if kind == analysis_template.KIND:
             document, standing = load_template(opened_store, *name).document, {}
         else:
             row = load(opened_store, *name)
             document = as_served(row) if served else row.document
+            note = _left_out(row) if served else ""
             standing = {"status": status_json(row.status), "resourceVersion": row.resource_version}
     if output == "json":
         print_json({**document, **standing})
     else:
-        click.echo(to_yaml(document), nl=False)
+        click.echo(note + to_yaml(document), nl=False)
+
+
+def _left_out(row: StoredRollout) -> str:
+    """A comment on what ``as_served`` leaves out."""
+    names = left_out(row)
+    if not names:
+        return ""
+    fields = listed([f"spec.{name}" for name in names])
+    return (
+        f"# Left out, because version {row.status.stable} is stable and there is no canary: {fields}.\n"
+        "# They go back in with the next canary; `dropout get rollout` prints them as they were applied.\n"
+    )
 
 
 @click.command()

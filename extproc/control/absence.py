@@ -21,6 +21,9 @@ from extproc.resources.document import Resource
 from extproc.resources.folders import FolderIdentity
 from extproc.resources.rollout import Rollout
 
+MISSING: Final = "document_missing"
+"""The code of what left the folder: it is served on, and no edit was refused."""
+
 NAMED: Final = 10
 """Missing documents that are named in one sentence; there may be ten thousand."""
 
@@ -106,7 +109,7 @@ class Absence:
             what += f" and {len(names) - NAMED} more" if len(names) > NAMED else ""
             file = self._missing[names[0]].source if len(names) == 1 else str(self._directory)
             message = f"missing from the folder, and deleted at {timestamp(at)} unless the folder has it again: {what}"
-            yield Fault("document_missing", message, file)
+            yield Fault(MISSING, message, file)
 
     def _suspect(
         self, lost: Counter[PurePath], kept: Iterable[str], there: Mapping[PurePath, FolderIdentity]

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Any, Final
 
 from extproc.store.records import StoredRollout
@@ -19,9 +19,17 @@ def as_served(row: StoredRollout) -> Mapping[str, Any]:
     document, status = row.document, row.status
     if document["spec"].get("variants"):
         return document
-    over = _OF_A_CANARY if status.canary == status.stable else ()
+    over = left_out(row)
     spec = {name: value for name, value in document["spec"].items() if name not in over}
     spec["stable"] = {"version": status.stable}
     if not any("alias" in (spec.get(role) or {}) for role in _ROLES):
         spec.pop("aliases", None)
     return {**document, "spec": spec}
+
+
+def left_out(row: StoredRollout) -> Sequence[str]:
+    """The fields of the document in ``row`` that ``as_served`` leaves out: a document without a canary has none."""
+    spec, status = row.document["spec"], row.status
+    if spec.get("variants") or status.canary != status.stable:
+        return ()
+    return [name for name in _OF_A_CANARY if name in spec]

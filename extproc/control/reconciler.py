@@ -176,6 +176,7 @@ class Reconciler:
         if lease is not None:
             try:
                 self._store.release(lease)
+                self._say(f"gave up the lead as {self._holder}")
             except Unreachable as error:
                 logger.warning("the lease runs out by itself: %s", error)
 

@@ -93,8 +93,10 @@ class Controller:
         self._unmet = UnmetOnHosts(HostSockets(options.state.serving).unmet)
         self._stopping = threading.Event()
 
-    def stop(self) -> None:
-        """End it: give up the lease, and let calls under way end."""
+    def stop(self, why: str = "the supervisor ended") -> None:
+        """End it, told ``why``: give up the lease, and let calls under way end."""
+        if not self._stopping.is_set():
+            self._say(f"{why}: ends; calls under way have {GRACE_SECONDS:g} s")
         self._stopping.set()
 
     async def run(self) -> None:
@@ -123,6 +125,7 @@ class Controller:
             self._tasks.keep("fallbacks", partial(self._relay_fallbacks, observed, feedback))
             self._say(f"ready: control API on {server.listener.endpoint.target}")
             await self._reconcile(reconciler)
+        self._say("ended")
 
     # -- parts
 

@@ -280,6 +280,11 @@ def test_told_to_stop_it_exits_0_and_another_leads_at_once(folder: Path) -> None
         assert controller.process is not None
         controller.process.send_signal(signal.SIGTERM)
         assert controller.process.wait(20) == 0
+        told = [line.partition(" info controller: ")[2] for line in controller.log().splitlines()]
+        signalled, gave_up, ended = told[-3:]
+        assert signalled == "SIGTERM: ends; calls under way have 1 s"
+        assert gave_up.startswith("gave up the lead as ")
+        assert ended == "ended"
     store = SqliteStore(folder / "dropout.db")
     assert store.acquire("another", 1) is not None
     store.close()
@@ -364,7 +369,7 @@ def test_a_policy_on_control_actions_holds_for_commands_and_for_the_controller(f
         (("--feedback-listen", "1:2:3:x"), "address_invalid"),
         (("--feedback-listen", "0.0.0.0:0"), "insecure_listen"),
         (("--admin", "x"), "address_invalid"),
-        (("--store", "redis:x"), "state_needed"),
+        (("--store", "redis:x"), "store_url"),
         (("--store", "redis:x", "--state", "{folder}/state"), "store_url"),
     ],
 )

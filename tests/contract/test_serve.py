@@ -215,6 +215,8 @@ def test_a_draining_worker_says_so_finishes_its_streams_and_takes_no_new_ones() 
         call.cancel()
         assert server.process.wait(PATIENCE) == 0
         assert watch == "SERVING"
+        told = [line.partition(" info serve: ")[2] for line in server.log().splitlines() if " info serve: " in line]
+        assert told[-2:] == ["SIGTERM: draining; streams in flight have 5 s", "ended"]
 
 
 def headers_reader(data: bytes) -> dict[str, str]:

@@ -70,6 +70,7 @@ def test_what_was_promoted_is_stable_again_when_its_document_is_back(environment
     errors = wait_for(lambda: environment.dropout.snapshot()["errors"], "what is said of the document")
     assert [(error["code"], error["file"]) for error in errors] == [("document_missing", str(file))]
     assert environment.dropout.metric("dropout_documents_missing") == 1
+    assert environment.dropout.metric("dropout_reloads_refused_total", what="rollouts") == 0
     assert environment.ask(x_user_id="u").upstream == "fraud-detector-v4"
     wait_for(lambda: environment.ask(x_user_id="u").status == 404, "the end of the wait")
     assert actions(environment)[-1] == "delete"

@@ -6,6 +6,7 @@ import re
 import shlex
 import subprocess
 import sys
+import tomllib
 from pathlib import Path
 from typing import Any
 
@@ -414,6 +415,16 @@ def test_a_line_of_a_page_is_a_sentence() -> None:
 )
 def test_a_second_sentence_in_a_line_is_found(line: str, two: bool) -> None:
     assert two_sentences(line) == two
+
+
+def test_the_newest_version_of_the_changelog_is_the_one_that_is_built_and_installed() -> None:
+    version = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]["version"]
+    newest = re.search(r"^## (\S+)", (ROOT / "CHANGELOG.md").read_text(), re.MULTILINE)
+    assert newest is not None
+    installed = re.findall(
+        r"dropout(?:_router)?-(\d+\.\d+\.\d+)", (ROOT / "docs" / "pages" / "operate" / "install.md").read_text()
+    )
+    assert {newest[1], *installed} == {version}
 
 
 def test_the_changelog_is_by_version_and_an_entry_is_a_line() -> None:

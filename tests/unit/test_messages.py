@@ -24,9 +24,11 @@ NOT_TOLD = ("_gen", "demo", "demo.py")
 ORDINARY = {
     "%s read again from %s",
     "admin {}",
+    "ended",
     "envoy: made the folder {}: {}",
     "envoy: waits for Envoy at {}, which has not said yet that it has the routes",
     "feedback {}/v1/feedback",
+    "gave up the lead as {}",
     "leads as {}",
     "policies: {} has no .rego file yet: no rule is asked",
     "policies: revision {}",
@@ -35,7 +37,10 @@ ORDINARY = {
     "ready: {}",
     "reloading",
     "rollout {}: {}",
+    "{} again: ends now, and waits for no stream",
     "{} has no rollouts yet: no request is decided",
+    "{}: draining; streams in flight have {} s",
+    "{}: ends; calls under way have {} s",
 }
 """What the log says at ``info``, where nothing is wrong. A fault, and the end of one, is a warning or more."""
 

@@ -20,12 +20,19 @@ UNUSABLE: dict[str, tuple[str, Callable[[Path], object]]] = {
 }
 
 
-@pytest.mark.parametrize("store", ["redis://cache", "sqlite:/"])
-def test_what_is_no_file_has_no_state_beside_it_and_a_named_folder_does_for_any(store: str, tmp_path: Path) -> None:
+def test_what_is_no_file_has_no_state_beside_it_and_a_named_folder_does_for_any(tmp_path: Path) -> None:
     with pytest.raises(InvalidInput) as needed:
-        StateFolder.of(store, None)
+        StateFolder.of("sqlite:/", None)
     assert (needed.value.code, needed.value.faults[0].field) == ("state_needed", "--state")
-    assert StateFolder.of(store, tmp_path).ids == tmp_path / "ids"
+    for store in ("sqlite:/", "redis://cache"):
+        assert StateFolder.of(store, tmp_path).ids == tmp_path / "ids"
+
+
+def test_a_store_of_no_kind_that_there_is_is_told_with_the_one_that_was_meant() -> None:
+    with pytest.raises(InvalidInput) as refused:
+        StateFolder.of("sqlit:/x.db", None)
+    assert (refused.value.code, refused.value.faults[0].field) == ("store_url", "--store")
+    assert refused.value.faults[0].message.endswith("; did you mean 'sqlite'?")
 
 
 @pytest.mark.parametrize("store", ["", "sqlite:"])

@@ -83,6 +83,7 @@ class _Envoy:
         self._address, self._name = address, f"Envoy at {address}"
         self._directory = directory
         self._behind_since: float | None = None
+        self._delivered: _Versions | None = None
         self._delivered_at: _Counts | None = None
         self._silent_since: float | None = None
         self.awaited = True
@@ -93,8 +94,8 @@ class _Envoy:
         try:
             before, has, after = self._written(), _versions(get(_VERSIONS)), self._written()
             if has in (before, after) and "" not in has.routes | has.clusters:
-                if self._delivered_at is None or self._behind_since is not None:
-                    self._delivered_at = _counts(get(_COUNTS))
+                if self._delivered_at is None or self._behind_since is not None or has != self._delivered:
+                    self._delivered, self._delivered_at = has, _counts(get(_COUNTS))
                 self._silent_since, self._behind_since, self.fault, self.awaited = None, None, None, False
                 return
             why = self._why(has, _counts(get(_COUNTS)))

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Collection, Mapping
 from typing import Generic, TypeVar
 
 from extproc.store.ports import ChangeFeed
@@ -23,6 +23,8 @@ class FollowedRows(Generic[S, T]):
         self._keep = keep
         self._store: S | None = None
         self._revision = 0
+        self.deleted: Collection[str] = ()
+        """The keys of rows that were deleted by the last changes."""
 
     def store(self) -> S:
         """The store, opened. Raises ``Unreachable``."""
@@ -36,9 +38,15 @@ class FollowedRows(Generic[S, T]):
         ``known`` is what was kept so far: of a row that cannot be read it stays. Raises ``Unreachable``.
         """
         changes = self.store().changes(self._revision)
+        deleted = set[str]()
+        self.deleted = deleted
         if changes is None:
             return {}
-        changed = {row.key: self._kept(row, known) for row in changes.rollouts}
+        changed: dict[str, T | None] = {}
+        for row in changes.rollouts:
+            changed[row.key] = self._kept(row, known)
+            if row.deleted:
+                deleted.add(row.key)
         self._revision = changes.revision
         return {**dict.fromkeys(known), **changed} if changes.complete else changed
 

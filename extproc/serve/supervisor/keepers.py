@@ -8,10 +8,12 @@ from __future__ import annotations
 import asyncio
 import time
 from collections.abc import Callable, Sequence
+from functools import partial
 from typing import Never, assert_never
 
 import extproc
 from extproc.clock import SystemClock
+from extproc.control.absence import MISSING
 from extproc.metrics.catalogue import (
     BUILD_INFO,
     DOCUMENTS_MISSING,
@@ -111,7 +113,7 @@ class Keepers:
         )
         self.sockets = SocketKeeper(self.workers, lock, self.warn)
         self._questions = Questions(self.workers)
-        self._of_documents, self._of_policies = self._refusals("rollouts"), self._refusals("policies")
+        self._of_documents, self._of_policies = self._refusals("rollouts", MISSING), self._refusals("policies")
         self._of_envoy = self._refusals("envoy")
         self._of_policy_shadow = PolicyShadowFaults(
             NAME, refused=lambda: self.metrics.count(RELOADS_REFUSED, "policies_shadow"), warn=self.warn
@@ -174,8 +176,9 @@ class Keepers:
             ).routes(),
         )
 
-    def _refusals(self, what: str) -> FolderFaults:
-        return FolderFaults(what, refused=lambda: self.metrics.count(RELOADS_REFUSED, what), warn=self.warn)
+    def _refusals(self, what: str, *expected: str) -> FolderFaults:
+        refused = partial(self.metrics.count, RELOADS_REFUSED, what)
+        return FolderFaults(what, refused=refused, warn=self.warn, expected=expected)
 
     def _keep_envoy(self, files: EnvoyFiles) -> EnvoyKeeper:
         keeper = EnvoyKeeper(files, self._of_envoy, self.parts.delivery, self.say, self.warn)

@@ -39,7 +39,7 @@ class Supervisor:
         """
         loop, keepers = asyncio.get_running_loop(), self._keepers
         for number in (signal.SIGTERM, signal.SIGINT):
-            loop.add_signal_handler(number, self._told_to_stop)
+            loop.add_signal_handler(number, self._told_to_stop, number)
         loop.add_signal_handler(signal.SIGHUP, self._reload.set)
         try:
             await keepers.admin.start()
@@ -48,6 +48,7 @@ class Supervisor:
             if await start(keepers, self._stopping):
                 await self._serve()
             await stop(keepers, self._hurry)
+            keepers.say("ended")
         finally:
             keepers.tasks.cancel()
             keepers.last_tasks.cancel()
@@ -61,9 +62,13 @@ class Supervisor:
                 keepers.protection.kill()
         return 0
 
-    def _told_to_stop(self) -> None:
+    def _told_to_stop(self, number: signal.Signals) -> None:
         if self._stopping.is_set():
+            self._keepers.say(f"{number.name} again: ends now, and waits for no stream")
             self._hurry.set()
+        else:
+            seconds = self._keepers.plan.drain_timeout
+            self._keepers.say(f"{number.name}: draining; streams in flight have {seconds:g} s")
         self._stopping.set()
         self._keepers.workers.phase = "ending"
         self._keepers.workers.changed.set()

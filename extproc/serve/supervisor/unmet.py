@@ -63,6 +63,7 @@ class UnmetKeeper:
         self._of_envoys = of_envoys
         self._monotonic = monotonic
         self._wants: dict[str, _Wants] = {}
+        self._deleted: set[str] = set()
         self._led_at = monotonic()
         self._lacking: Sequence[UnmetEntry] | None = None
         self._troubles = Troubles(warn, monotonic)
@@ -105,8 +106,11 @@ class UnmetKeeper:
         lacking: dict[str, list[str]] = {key: [] for key in self._troubles.subjects}
         for entry in (*self._found(), *self._unready):
             lacking.setdefault(f"rollout {entry['rollout']}", []).append(entry["message"])
-        for key, messages in sorted(lacking.items()):
-            self._troubles.note(key, *sorted(messages))
+        for subject, messages in sorted(lacking.items()):
+            if not messages and subject in self._deleted:
+                self._troubles.drop(subject, "deleted, so that it asks for nothing any more")
+            else:
+                self._troubles.note(subject, *sorted(messages))
 
     def _of_documents(self) -> Iterator[UnmetEntry]:
         wants = sorted(self._wants.items())
@@ -131,6 +135,9 @@ class UnmetKeeper:
             self._led_at = self._monotonic()
         if changed := self._rows.changed(self._wants):
             self._wants = {key: wants for key, wants in {**self._wants, **changed}.items() if wants is not None}
+            of_changed = {f"rollout {key}" for key in changed}
+            deleted = {f"rollout {key}" for key in self._rows.deleted}
+            self._deleted = ((self._deleted - of_changed) | deleted).intersection(self._troubles.subjects)
 
 
 def _as_told(entry: UnmetEntry) -> Lack:

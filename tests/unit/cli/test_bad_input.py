@@ -107,7 +107,8 @@ SERVE_REFUSED: Sequence[tuple[str, tuple[str, ...]]] = [
     ("policies_missing", (*NO_SOCKETS, "--policies-shadow", "nowhere", "--policies-shadow-share", "10")),
     ("policies_missing", (*NO_SOCKETS, "--policies-shadow", "good.yaml", "--policies-shadow-share", "10")),
     ("not_utf8", (*NO_SOCKETS, "--policies-shadow", BAD_NAME, "--policies-shadow-share", "10")),
-    ("state_needed", ("--store", "oracle://x")),
+    ("state_needed", ("--store", "sqlite:/")),
+    ("store_url", ("--store", "oracle://x")),
     ("usage", ("--state", "good.yaml")),
     ("not_utf8", ("--state", BAD_NAME)),
 ]

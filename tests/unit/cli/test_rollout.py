@@ -212,6 +212,11 @@ def test_after_a_promotion_the_document_is_behind_until_what_is_served_is_applie
     served = dropout("get", "rollout", KEY, "--as-served")
     spec = {name: value for name, value in CANARY.items() if name != "canary"}
     assert yaml.safe_load(served.out) == document({**spec, "stable": {"version": "4"}})
+    assert served.out.splitlines()[:2] == [
+        "# Left out, because version 4 is stable and there is no canary: "
+        "spec.canary, spec.steps, spec.analysis and spec.progressDeadline.",
+        "# They go back in with the next canary; `dropout get rollout` prints them as they were applied.",
+    ]
     Path("served.yaml").write_text(served.out)
     assert dropout("apply", "-f", "served.yaml").exit_code == 0
     status = dropout("rollout", "get", KEY, "-o", "json").json

@@ -24,6 +24,7 @@ class Envoy:
         self.versions: Sequence[str] | None = None
         self.error: Exception = ConnectionRefusedError()
         self.now = 0.0
+        self.counts: dict[str, int] = {}
         self.delivery = EnvoyDelivery([("127.0.0.1", 9)], folder)
         patched.setattr(envoy_delivery, "fetch", self._fetch)
         patched.setattr(envoy_delivery.time, "monotonic", lambda: self.now)
@@ -31,7 +32,8 @@ class Envoy:
     def _fetch(self, _host: str, _port: int, path: str, _most: int) -> Any:
         if self.versions is None:
             raise self.error
-        stats = zip(NAMES, self.versions, strict=True) if "version_text" in path else ()
+        counts = ((name, value) for name, value in self.counts.items())
+        stats = zip(NAMES, self.versions, strict=True) if "version_text" in path else counts
         return {"stats": [{"name": name, "value": value} for name, value in stats]}
 
     def after(self, seconds: float, *versions: str) -> str | None:
@@ -89,6 +91,25 @@ def test_one_that_answers_at_first_and_is_behind_is_not_told_of_before_it_had_th
     (fault,) = envoy.delivery.faults().values()
     assert fault is not None
     assert fault.code == "envoy_behind"
+
+
+def test_one_whose_folder_was_made_anew_after_it_read_a_change_does_not_see_it_any_more(
+    envoy: Envoy, tmp_path: Path
+) -> None:
+    """A promotion that it read at once says nothing of what comes after."""
+    attempts = "cluster_manager.cds.update_attempt"
+    envoy.counts[attempts] = 1
+    assert envoy.after(0, "0123456789abcdef", "0123456789abcdef") == ""
+    for file in (ROUTES_FILE, CLUSTERS_FILE):
+        (tmp_path / file).write_bytes(b'{"versionInfo":"1111111111111111","resources":[]}\n')
+    envoy.counts[attempts] = 2
+    assert envoy.after(1, "1111111111111111", "1111111111111111") == ""
+    for file in (ROUTES_FILE, CLUSTERS_FILE):
+        (tmp_path / file).write_bytes(b'{"versionInfo":"2222222222222222","resources":[]}\n')
+    envoy.after(1, "1111111111111111", "1111111111111111")
+    why = envoy.after(BEHIND_SECONDS, "1111111111111111", "1111111111111111")
+    assert why is not None
+    assert "the folder was removed and made anew; start Envoy again" in why
 
 
 def test_one_that_has_no_version_has_not_what_a_file_without_one_says(envoy: Envoy, tmp_path: Path) -> None:

@@ -7,6 +7,7 @@ from collections.abc import Iterator, Sequence
 
 import pytest
 
+from extproc.control.absence import MISSING
 from extproc.errors import Fault
 from extproc.serve.supervisor import document_keeper
 from extproc.serve.supervisor.document_keeper import DocumentKeeper
@@ -73,3 +74,13 @@ def test_a_fault_is_told_when_it_appears_and_not_because_another_did() -> None:
         refusals.note(faults)
     assert [line.split()[1] for line in said] == ["old", "new", "old"]
     assert len(refused) == 4
+
+
+def test_a_document_that_left_its_folder_is_told_of_and_is_no_refused_reload() -> None:
+    said, refused = list[str](), list[str]()
+    refusals = FolderFaults("rollouts", refused=lambda: refused.append("x"), warn=said.append, expected=[MISSING])
+    missing, bad = Fault(MISSING, "it is missing"), Fault("unknown_field", "bad")
+    for faults in ([missing], [], [bad], [bad, missing], [bad], []):
+        refusals.note(faults)
+    assert len([line for line in said if "it is missing" in line]) == 2
+    assert len(refused) == 1, "the bad one, once"

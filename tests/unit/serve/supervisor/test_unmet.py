@@ -81,7 +81,9 @@ def test_a_breaker_without_an_observer_is_told_once_while_it_lasts() -> None:
     assert environment.shown, "a row that cannot be read asks for what it did"
     environment.store.put(spec=BREAKER)
     environment.store.delete("fraud-detector")
-    assert (environment.refresh(), environment.shown) == ([f"rollout {KEY}: well again after 10.0 s"], [])
+    gone = f"rollout {KEY}: deleted, so that it asks for nothing any more"
+    assert (environment.refresh(), environment.shown) == ([gone], []), "it is not well again"
+    assert environment.refresh() == []
 
 
 def test_steps_are_told_of_when_nobody_has_led_for_a_while() -> None:
