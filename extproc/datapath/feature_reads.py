@@ -241,6 +241,19 @@ class FeatureReads:
             return
         read.is_late = True
         self._failed(read)
+        if self._circuit.is_open:
+            self._end_late()
+
+    def _end_late(self) -> None:
+        """End what hangs: those who asked have gone, and it keeps connections from the probes, and slots from others.
+
+        It may wait for an answer that never comes, on a connection that is dead, behind which a probe would wait too.
+        """
+        for read in self._reads:
+            if read.is_late and read.task is not None:
+                read.task.cancel()
+                for key, wanted in read.unanswered.items():
+                    self._forget(key, wanted)
 
     def _failed(self, read: _Read) -> None:
         read.is_judged = True
@@ -248,7 +261,7 @@ class FeatureReads:
         if self._circuit.note(in_time=False):
             self.openings += 1
             self._told("it does not answer and is left alone until it does: features count as missing")
-            self._probes.begin(self._circuit, self._is_well, self._asked_again)
+            self._probes.begin(self._circuit, self._is_well, self._circuit.close)
 
     def _note(self, key: FeatureKey, patience: float, *, answered: bool) -> None:
         sample = self._sample = self._sample or Sample((key, patience))
@@ -267,15 +280,6 @@ class FeatureReads:
         except Exception:  # whatever the store raises, it is not well
             return False
         return False
-
-    def _asked_again(self) -> None:
-        """What was late before is ended: nobody is to wait for a connection that is dead, or behind those who do."""
-        self._circuit.close()
-        for read in self._reads:
-            if read.is_late and read.task is not None:
-                read.task.cancel()
-                for key, wanted in read.unanswered.items():
-                    self._forget(key, wanted)
 
     def _forget(self, key: FeatureKey, wanted: _Wanted) -> None:
         """Nobody joins it any more; another one may be under way by now."""

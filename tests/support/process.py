@@ -169,6 +169,16 @@ class Process(ABC):
             os.killpg(process.pid, signal.SIGKILL)
         process.wait()
 
+    def hang(self) -> None:
+        """Have it take connections and say nothing, until it is to ``go_on``."""
+        os.kill(self.pid, signal.SIGSTOP)
+        stat = Path(f"/proc/{self.pid}/stat")
+        wait_for(lambda: stat.read_text().rpartition(")")[2].split()[0] == "T", f"a {self.name} that stands still")
+
+    def go_on(self) -> None:
+        """Have it answer again."""
+        os.kill(self.pid, signal.SIGCONT)
+
     def close(self) -> None:
         """End it and remove its own folder."""
         self.stop()

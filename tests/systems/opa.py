@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import os
-import signal
 import subprocess
 from collections.abc import Sequence
 from pathlib import Path
@@ -11,7 +9,7 @@ from typing import Any
 
 from tests.support.http import ask
 from tests.support.paths import ROOT
-from tests.support.process import Process, found, wait_for
+from tests.support.process import Process, found
 
 PINNED = 'package routing\n\ndecision := {"allow": true, "version": "4"}\n'
 
@@ -51,16 +49,6 @@ class Opa(Process):
     def decide(self, path: str, given: Any) -> Any:
         """The value of the rule at ``path``, as in ``routing/decision``; None where it is undefined."""
         return ask(f"{self.url}/v1/data/{path}", {"input": given}).get("result")
-
-    def hang(self) -> None:
-        """Have it take connections and say nothing, until it is to ``go_on``."""
-        os.kill(self.pid, signal.SIGSTOP)
-        stat = Path(f"/proc/{self.pid}/stat")
-        wait_for(lambda: stat.read_text().rpartition(")")[2].split()[0] == "T", "an OPA that stands still")
-
-    def go_on(self) -> None:
-        """Have it answer again."""
-        os.kill(self.pid, signal.SIGCONT)
 
     def clear(self) -> None:
         """Have it hold nothing."""
