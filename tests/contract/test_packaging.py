@@ -109,6 +109,7 @@ NEEDS_AN_EXTRA = (
     "extproc/adapters/opa/",
     "extproc/adapters/prometheus/metrics.py",  # and not what documents say to it, which every process reads
     "extproc/adapters/redis/",
+    "extproc/adapters/rest/",
     "extproc/adapters/rego/",  # which is imported by a policy or a bundle that asks for it
 )
 
@@ -159,11 +160,20 @@ def test_the_demo_names_the_extra_that_it_needs(installed: Installed) -> None:
     assert "pip install 'dropout-router[demo]'" in error["message"]
 
 
-def test_an_adapter_names_the_extra_that_it_needs(installed: Installed) -> None:
-    ask = ("features", "get", "--view", "v", "--entity", "u-1", "--name", "n", "--features", "redis://127.0.0.1")
+@pytest.mark.parametrize(
+    ("url", "extra"), [("redis://127.0.0.1", "redis"), ("https://127.0.0.1?template=feast", "rest")]
+)
+def test_an_adapter_names_the_extra_that_it_needs(url: str, extra: str, installed: Installed) -> None:
+    ask = ("features", "get", "--view", "v", "--entity", "u-1", "--name", "n", "--features", url)
     error = json.loads(installed.run(*ask, "-o", "json", status=3))["errors"][0]
     assert error["code"] == "extras_missing"
-    assert "pip install 'dropout-router[redis]'" in error["message"]
+    assert f"pip install 'dropout-router[{extra}]'" in error["message"]
+
+
+def test_the_templates_of_feature_stores_travel_in_the_wheel(contents: list[str]) -> None:
+    folder = ROOT / "extproc" / "adapters" / "rest" / "templates"
+    here = {f"extproc/adapters/rest/templates/{file.name}" for file in folder.iterdir()}
+    assert {name for name in contents if "/rest/templates/" in name} == here
 
 
 BETA = """package routing
