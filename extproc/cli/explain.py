@@ -171,7 +171,12 @@ def _explained(
         pipeline = Pipeline(_Held(snapshot), _Held(engine), features, ids, clock)
         mutation, decided = asyncio.run(_decided(pipeline, request, engine))
     sentences = [*in_words(snapshot, decided, mutation), *_not_given(decided, features, engine), *_left_out(unreadable)]
-    rules = _rules(policies, decided) if why and policies is not None else None
+    rules = None
+    if why and policies is not None:
+        try:
+            rules = _rules(policies, decided)
+        except Unreachable as error:  # the decision is known all the same
+            sentences += [f"{fault.field}: {fault.message}." for fault in error.faults]
     return record_of(decided.decision, unit_text(decided.decision.unit)), sentences, rules
 
 

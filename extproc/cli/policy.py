@@ -18,13 +18,13 @@ from extproc.control.policy import RULE
 from extproc.errors import InvalidInput
 from extproc.run.given import checked_policies
 from extproc.run.opa import not_answering, run_opa
+from extproc.run.opa_check import opa_faults
 from extproc.run.policy_checks import (
     default_missing,
     invalid_answers,
     missing_features,
     missing_rules,
     misspelt_reads,
-    opa_faults,
     trial_faults,
     undefined_answers,
     unknown_fields,
@@ -66,7 +66,7 @@ def check(directory: Path, rollouts: Path | None, opa: bool, output: str) -> Non
     engine = RegorusEngine(sources)
     faults = [*misspelt_reads(engine), *unknown_fields(engine), *trial_faults(sources, engine)]
     faults += missing_rules(engine, rollouts) if rollouts is not None else []
-    faults += opa_faults(directory) if opa else []
+    faults += opa_faults(directory, sources) if opa else []
     faults = faults or [*invalid_answers(engine)]
     if faults:
         raise InvalidInput(faults)

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Iterable, Mapping
+from collections.abc import Collection, Iterable, Mapping
 from contextlib import nullcontext
 from pathlib import Path
 from typing import Any, Final
@@ -40,7 +40,8 @@ def replay(log: Path, policies: Path | None, against: Path | None, rollouts: Pat
     Left out are the decision's id, times and durations. LOG may be packed by gzip, and - is standard input.
 
     With --against both sets of policies decide, and what they decide otherwise is counted by rollout, arm and version,
-    each with decisions as examples. Ends with 1 if anything differs.
+    each with decisions as examples. Ends with 1 if anything differs, else with 2 if of a rollout no decision could be
+    made again, so that nothing is known of it.
     """
     documents = (
         None if rollouts is None else {d.resource.key: d.resource for d in of_kind(load_valid([rollouts]), Rollout)}
@@ -50,20 +51,28 @@ def replay(log: Path, policies: Path | None, against: Path | None, rollouts: Pat
     if against is not None and policies is not None:
         return _compare(log, policies, against, documents, output)
     counted = Counter(dict.fromkeys(("decisions", "reproduced", "different", "not_replayable", "faults"), 0))
+    made: set[str | None] = set()
+    lost: set[str | None] = set()
     with nullcontext() if policies is None else given_policies(policies) as engine:
         for replayed in Replay(engine, documents).lines(lines_of(log)):
             _count(counted, replayed)
+            if replayed.fault is None:
+                (made if replayed.not_replayable is None else lost).add(replayed.rollout)
             _print_replayed(replayed, log, output)
+    untold = _named(lost - made)
     if output == "json":
-        print_json({**counted, "policy_revision": engine.revision if engine is not None else None})
+        revision = engine.revision if engine is not None else None
+        print_json({**counted, "policy_revision": revision, "rollouts_not_replayable": untold})
     else:
+        _say_untold(untold)
         click.echo(
             f"{counted['decisions']} decisions: {counted['reproduced']} reproduced, {counted['different']} different, "
             f"{counted['not_replayable']} not replayable; {counted['faults']} lines are no decisions."
         )
-    if counted["faults"] and not counted["decisions"]:
-        return InvalidInput.exit_code
-    return Refused.exit_code if counted["different"] else 0
+    if counted["different"]:
+        return Refused.exit_code
+    nothing = not made and (lost or counted["faults"])
+    return InvalidInput.exit_code if untold or nothing else 0
 
 
 def _compare(log: Path, policies: Path, against: Path, documents: Mapping[str, Rollout] | None, output: str) -> int:
@@ -74,17 +83,28 @@ def _compare(log: Path, policies: Path, against: Path, documents: Mapping[str, R
         for line, why in found.lines(lines_of(log)):
             faults += 1
             _print_replayed(Replayed(line, fault=why), log, output)
-    counted = counts(found, faults)
+    counted, untold = counts(found, faults), _named(found.lost_of.keys() - found.of_rollout.keys())
     if output == "json":
         revisions = {"policy_revision": after.revision, "against_revision": before.revision}
-        print_json({**counted, **revisions, **as_json(found)})
+        print_json({**counted, **revisions, **as_json(found), "rollouts_not_replayable": untold})
     else:
         for text in lines_of_text(found, faults):
             click.echo(text)
-    compared = counted["same"] + counted["changed"]
-    if not compared and (counted["decisions"] or faults):
-        return InvalidInput.exit_code
-    return Refused.exit_code if counted["changed"] else 0
+        _say_untold(untold)
+    if counted["changed"]:
+        return Refused.exit_code
+    nothing = not counted["same"] and (counted["decisions"] or faults)
+    return InvalidInput.exit_code if untold or nothing else 0
+
+
+def _say_untold(rollouts: Collection[str]) -> None:
+    for name in rollouts:
+        click.echo(f"{printable(name)}: none of its decisions could be made again, so nothing is known of it")
+
+
+def _named(rollouts: Collection[str | None]) -> list[str]:
+    """Rollouts by name; those that no rollout decided have none."""
+    return sorted(str(name) for name in rollouts if name is not None)
 
 
 def _count(counts: Counter[str], replayed: Replayed) -> None:

@@ -69,7 +69,7 @@ class PolicyComparison:
     """Decides logged events with the policies of ``before`` and of ``after``, and keeps counts and a few examples.
 
     ``rollouts`` as for ``Replay``. ``same`` and ``of_rollout`` count decisions, ``changed`` has the changes,
-    ``not_replayable`` why decisions could not be made again by both.
+    ``not_replayable`` why decisions could not be made again by both, and ``lost_of`` counts those by rollout.
     """
 
     def __init__(
@@ -78,6 +78,7 @@ class PolicyComparison:
         self._before, self._after = Replay(before, rollouts), Replay(after, rollouts)
         self.same = 0
         self.of_rollout: Counter[str] = Counter()
+        self.lost_of: Counter[str | None] = Counter()
         self.changed: dict[PolicyChange, Examples] = {}
         self.not_replayable: dict[str, Examples] = {}
 
@@ -97,6 +98,7 @@ class PolicyComparison:
             before, after = self._before.decide(event), self._after.decide(event)
         except NotReplayableError as error:
             self.not_replayable.setdefault(str(error), Examples()).add(str(event["decision_id"]))
+            self.lost_of[event["result"].get("rollout")] += 1
             return
         change = None if before is None or after is None else change_between(before, after)
         if before is not None:

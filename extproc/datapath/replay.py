@@ -57,6 +57,8 @@ _NEEDED: Final = (
 _NEEDED_OF_A_VERDICT: Final = tuple(("result", "policy", name) for name in ("allow", "version", "shadow"))
 """Where nobody is asked again."""
 
+_BESIDE: Final = "what no policy reads is in no log, and --policies-shadow tries one beside it on live requests"
+
 _MAX_COMPILED: Final = 1024
 
 
@@ -73,11 +75,12 @@ class Replayed:
     """What became of one line of the log.
 
     ``differences`` is empty for a decision that was reproduced. ``not_replayable`` says why nothing could be
-    compared, ``fault`` why the line is no event.
+    compared, ``fault`` why the line is no event. ``rollout`` decided, if any did.
     """
 
     line: int
     decision_id: str | None = None
+    rollout: str | None = None
     differences: tuple[Difference, ...] = ()
     not_replayable: str | None = None
     fault: str | None = None
@@ -112,18 +115,18 @@ class Replay:
                 yield replayed
 
     def _line(self, number: int, line: bytes) -> Replayed | None:
-        decision_id = None
+        decision_id = rollout = None
         try:
             event = read_event(self._events, line)
             if event is None:
                 return None
-            decision_id = event["decision_id"]
+            decision_id, rollout = event["decision_id"], event["result"].get("rollout")
             differences = self._differences(event)
         except NotReplayableError as error:
-            return Replayed(number, decision_id, not_replayable=str(error))
+            return Replayed(number, decision_id, rollout, not_replayable=str(error))
         except BadEventError as error:
-            return Replayed(number, decision_id, fault=str(error))
-        return Replayed(number, decision_id, differences=differences)
+            return Replayed(number, decision_id, rollout, fault=str(error))
+        return Replayed(number, decision_id, rollout, differences=differences)
 
     def _differences(self, event: Mapping[str, Any]) -> tuple[Difference, ...]:
         with _failures():
@@ -227,7 +230,9 @@ class Replay:
         for wanted in reads.raw_paths:
             if not known.include_whole(*wanted):
                 name = format_path(wanted) or "as a whole"
-                raise NotReplayableError(f"the policy reads input {name}, which it did not when this was logged")
+                raise NotReplayableError(
+                    f"the policy reads input {name}, which it did not when this was logged: {_BESIDE}"
+                )
 
 
 def _reads(engine: EmbeddedEngine, use: PolicyUse) -> InputPaths:

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import asyncio
-import json
 from collections.abc import Iterable, Iterator
 from functools import cache
 from pathlib import Path
@@ -23,7 +22,6 @@ from extproc.resources.marked_yaml import dotted
 from extproc.resources.policies import PolicySources
 from extproc.resources.policy_schema import POLICY_DECISION_SCHEMA, POLICY_INPUT_SCHEMA, misspelt
 from extproc.resources.rollout import PolicySpec, Rollout
-from extproc.run.opa import not_answering, run_opa
 from extproc.run.processes import POLICY_TRIAL
 from extproc.serve.supervisor.policy_trial import Sources, Trial
 from extproc.settings import settings
@@ -177,24 +175,3 @@ def unread_files(directory: Path, sources: PolicySources) -> Iterator[Fault]:
         if name not in read:
             message = "the file is not read: data is in data.json, data.yaml or data.yml"
             yield Fault("policy_data_unread", message, name)
-
-
-def opa_faults(directory: Path) -> list[Fault]:
-    """What ``opa check`` says of a folder: ``opa_check``.
-
-    Raises:
-        Unreachable: ``opa_missing``, there is none in PATH, or it does not answer.
-    """
-    done = run_opa(
-        ["check", "--format", "json", *(["--bundle"] if directory.is_file() else []), directory], field="--opa"
-    )
-    try:
-        found = json.loads(done.stderr or done.stdout or b"{}").get("errors", []) if done.returncode else []
-    except ValueError as error:
-        raise not_answering(error, field="--opa") from error
-    return [_of_opa(each) for each in found] or ([Fault("opa_check", "opa refuses them")] if done.returncode else [])
-
-
-def _of_opa(error: dict[str, Any]) -> Fault:
-    place = error.get("location", {})
-    return Fault("opa_check", f"opa: {error['message']}", place.get("file"), place.get("row"))

@@ -52,7 +52,7 @@ from extproc.adapters.regorus.rego_ast import (
     parts,
     reachable,
     read_modules,
-    recursive_functions,
+    recursive_rules,
     resolve_call,
     unknown_names,
 )
@@ -447,8 +447,10 @@ def _forbidden(module: Module, name: str, line: int) -> Fault:
 
 
 def _recursions(modules: Sequence[Module]) -> Iterator[Fault]:
-    for module, path, line in recursive_functions(modules):
-        yield Fault("policy_recursion", f"the function {_shortened('.'.join(path))} calls itself", module.file, line)
+    for module, path, line in recursive_rules(modules):
+        kind = "function" if path in module.parameters else "rule"
+        message = f"the {kind} {_shortened('.'.join(path))} depends on itself"
+        yield Fault("policy_recursion", message, module.file, line)
 
 
 def _conflicts(modules: Sequence[Module], data: Mapping[str, Any]) -> Iterator[Fault]:

@@ -66,8 +66,10 @@ class Module:
     ``complete`` are the rules that give their whole value, with their first line; others add to an object or a set.
     ``reads`` are paths of the input, and ``data`` those below data, with a line of each; ``parameters`` how many each
     function has; ``open_defaults`` lines of defaults that are not constant.
-    ``uses`` are what each rule or function may refer to, as (its path, a path below data). ``defaults`` and ``certain``
-    have the lines of rules by their path: of their default, and of a definition that gives them a value in any case.
+    ``uses`` are what each rule or function may refer to, as (its path, a path below data), ``depends`` those of them
+    that no name of its own stands for, as (its path, a path, whether that is the whole of the reference).
+    ``defaults`` and ``certain`` have the lines of rules by their path: of their default, and of a definition that gives
+    them a value in any case.
     """
 
     file: str
@@ -84,6 +86,7 @@ class Module:
     data: dict[Path, int] = field(default_factory=dict)
     parameters: dict[Path, int] = field(default_factory=dict)
     uses: set[tuple[Path, Path]] = field(default_factory=set)
+    depends: set[tuple[Path, Path, bool]] = field(default_factory=set)
     defaults: dict[Path, int] = field(default_factory=dict)
     certain: dict[Path, int] = field(default_factory=dict)
     names: list[tuple[str, int]] = field(default_factory=list)
@@ -178,19 +181,28 @@ def _defined(module: Module) -> Iterator[Path]:
     yield from (path for path, _ in (*module.rules, *module.functions))
 
 
-def recursive_functions(modules: Sequence[Module]) -> Iterator[tuple[Module, Path, int]]:
-    """Functions that can come to call themselves, with the line of their first definition."""
-    functions = {path for module in modules for path, _ in module.functions}
+def recursive_rules(modules: Sequence[Module]) -> Iterator[tuple[Module, Path, int]]:
+    """Rules and functions that can come to depend on themselves, with the line of their first definition.
+
+    What a reference may lead to beyond its constant part is passed over, so that none is named which OPA takes.
+    """
+    lines = [(module, path, line) for module in modules for path, line in (*module.rules, *module.functions)]
+    defined = {path for _, path, _ in lines}
+    below: dict[Path, set[Path]] = defaultdict(set)
+    for path in defined:
+        for depth in range(len(path)):
+            below[path[:depth]].add(path)
     edges: dict[Path, set[Path]] = defaultdict(set)
     for module in modules:
-        for call in (*module.calls, *module.replaced):
-            edges[call.caller] |= functions & {resolve_call(module, call.name)}
-    for module in modules:
-        reported: set[Path] = set()
-        for path, line in module.functions:
-            if path not in reported and _reaches(edges, path, path):
-                reported.add(path)
-                yield module, path, line
+        replaced = ((call.caller, resolve_call(module, call.name), True) for call in module.replaced)
+        for caller, path, exact in (*module.depends, *replaced):
+            edges[caller] |= {path[: depth + 1] for depth in range(len(path))} & defined
+            edges[caller] |= below.get(path, set()) if exact else set()
+    reported: set[tuple[str, Path]] = set()
+    for module, path, line in lines:
+        if (module.file, path) not in reported and _reaches(edges, path, path):
+            reported.add((module.file, path))
+            yield module, path, line
 
 
 def unknown_names(modules: Sequence[Module]) -> Iterator[tuple[Module, str, int]]:
@@ -248,6 +260,8 @@ class _Walker:
         self._aliases: dict[str, set[Path]] = defaultdict(set)
         self._used: set[str] = set()
         self._alone: set[int] = set()
+        self._own: set[str] = set()
+        self._head: Node = None
         self._caller: Path = ()
         self._text = source["contents"].encode()
         self._imports = dict(self._imported(tree["imports"]))
@@ -291,6 +305,21 @@ class _Walker:
                 yield from _variables([output])
             case {"Func": {"args": arguments}} | {"Default": {"args": arguments}}:
                 yield from _variables(arguments)
+
+    def _declared(self, node: Node) -> Iterator[str]:
+        """The names that a rule has of its own, whatever else has them."""
+        for child in _children(node):
+            match child:
+                case {"SomeVars": {"vars": spans}}:
+                    yield from map(self._at, spans)
+                case {"AssignExpr": {"op": "ColEq"}} | {"Every": _} | {"SomeIn": _} | {"Func": _} | {"Default": _}:
+                    yield from self._binds(child)
+            yield from self._declared(child)
+
+    def _depend(self, reference: Reference) -> None:
+        if reference.root not in self._own:
+            path = resolve_call(self.module, (reference.root, *reference.parts))
+            self.module.depends.add((self._caller, path, reference.exact))
 
     def _collect_aliases(self, node: Node) -> None:
         """Notes every ``x := input.a.b``: what is read is then what is read of x."""
@@ -336,6 +365,7 @@ class _Walker:
         self._caller = path
         self._aliases.clear()
         self._used.clear()
+        self._own, self._head = set(self._declared(rule)), head["refr"]
         self._collect_aliases(rule)
         self._walk(rule)
         for name in self._aliases.keys() - self._used:
@@ -361,6 +391,8 @@ class _Walker:
                 self._walk({**function, "args": [arg for arg in function["args"] if "Var" not in arg]})
             elif (flat := _flatten(child)) is not None:
                 self._refer(flat[0])
+                if child is not self._head:
+                    self._depend(flat[0])
                 self._walk(flat[1])
             else:
                 self._walk(child)
@@ -372,6 +404,7 @@ class _Walker:
             found = self._call_of(flat[0], call["fcn"])
             self.module.calls.append(found._replace(given=len(call["params"]), alone=id(call) in self._alone))
             self.module.uses.add((self._caller, resolve_call(self.module, name)))
+            self._depend(flat[0])
             self._note_data(flat[0])
             if name == ("object", "get") and self._object_get(call["params"]):
                 return
@@ -392,6 +425,7 @@ class _Walker:
         if flat is None or keys is None or not flat[0].exact:
             return False
         self._refer(flat[0]._replace(parts=(*flat[0].parts, *keys)))
+        self._depend(flat[0])
         self._walk(params[2:])
         return True
 

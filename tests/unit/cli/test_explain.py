@@ -16,6 +16,7 @@ from extproc.control.acting import act
 from extproc.control.actions import Apply, Kill, SetWeight
 from extproc.datapath.explanation import REASONS, _stages
 from extproc.datapath.record import RECORD_FIELDS
+from extproc.errors import Unreachable
 from extproc.names import Reason
 from extproc.resources.loading import load_valid
 from extproc.snapshot.model import Overlay
@@ -393,3 +394,16 @@ def test_why_asks_a_policy_and_there_has_to_be_one(
     assert explained(capsys, "--rollouts", without, *REQUEST, "--policies", policies, "--why")["why"] == []
     answer = explained(capsys, "--rollouts", without, *REQUEST, "--why", status=2)
     assert (answer["errors"][0]["code"], answer["errors"][0]["field"]) == ("flags_conflict", "--why")
+
+
+def test_a_decision_of_which_the_why_cannot_be_known_is_told_all_the_same(
+    tmp_path: Path, policies: str, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def unknown(*_: Any) -> None:
+        raise Unreachable.of("why_unknown", "it cannot be said why", field="routing/decision")
+
+    monkeypatch.setattr("extproc.cli.explain.explain_rules", unknown)
+    asked = ("--rollouts", rollouts(tmp_path, WITH_POLICY), "--policies", policies, *REQUEST, "-H", "x-user-id: alice")
+    answer = explained(capsys, *asked, "--why")
+    assert "why" not in answer
+    assert answer["explanation"][-1] == "routing/decision: it cannot be said why."

@@ -199,12 +199,13 @@ def test_data_that_nothing_gives_is_noted_with_what_was_meant(
 ) -> None:
     rules = (
         "import data.lib.people",
-        'decision := {"allow": true, "shadow": sees}',
+        'decision := {"allow": true, "shadow": again}',
         "default sees := false",
         "sees if people.employee",
         "sees if data.tenants.erly[input.unit]",
         "sees if data.tenants.early.acme.below",
-        "sees if data.routing.sees with input.unit as data.tenants",
+        "again if data.routing.sees with input.unit as data.tenants",
+        "default again := false",
     )
     write(tmp_path, a="package routing\n\n" + "\n\n".join(rules) + "\n")
     (tmp_path / "data.json").write_text('{"tenants": {"early": {"acme": true}}}')

@@ -57,7 +57,25 @@ def test_a_log_that_is_reproduced_ends_with_0(log: Path, policies: Path, capsys:
     findings, summary = replayed(capsys, log, policies, 0)
     assert findings == []
     assert summary.pop("policy_revision")
-    assert summary == {"decisions": 20, "reproduced": 20, "different": 0, "not_replayable": 0, "faults": 0}
+    assert summary == {
+        "decisions": 20,
+        "reproduced": 20,
+        "different": 0,
+        "not_replayable": 0,
+        "faults": 0,
+        "rollouts_not_replayable": [],
+    }
+
+
+def test_a_rollout_of_which_nothing_is_known_ends_with_2_whatever_else_is_reproduced(
+    log: Path, policies: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    rollout = canary(5000, name="other")
+    log.write_bytes(log.read_bytes() + b"".join(log_of(rollout, units=3)))
+    (policies / "decision.rego").write_text('package routing\n\ndecision := {"allow": input.unit == "a"}\n')
+    _, summary = replayed(capsys, log, policies, 2)
+    assert (summary["reproduced"], summary["not_replayable"]) == (3, 20)
+    assert summary["rollouts_not_replayable"] == ["payments/fraud-detector"]
 
 
 def test_differences_are_listed_and_end_with_1(log: Path, policies: Path, capsys: pytest.CaptureFixture[str]) -> None:

@@ -157,6 +157,7 @@ def test_what_a_set_reads_and_the_log_lacks_is_said_once_with_an_example(
         (because,) = answer["not_replayable_because"]
         assert because["decisions"] == answer["not_replayable"] == 20
         assert "reads" in because["why"]
+        assert answer["rollouts_not_replayable"] == ["payments/fraud-detector"]
         assert len(because["examples"]) == 3
 
 
