@@ -3,9 +3,7 @@
 from __future__ import annotations
 
 import asyncio
-import re
 from collections.abc import Iterable, Mapping
-from contextlib import aclosing
 from datetime import UTC, datetime
 from pathlib import Path
 from types import MappingProxyType
@@ -18,14 +16,14 @@ from extproc.adapters.file.features import read_feature_file
 from extproc.adapters.sqlite.features import ABSENT, FeatureRecord, open_features
 from extproc.cli.output import output_option, print_json, to_json
 from extproc.clock import SystemClock
-from extproc.datapath.ports import FeatureKey, FeatureRow, FeatureStore
-from extproc.errors import DropoutError, Fault, InvalidInput, Refused, Unreachable
-from extproc.plugins import FEATURES, open_adapter, scheme_of
+from extproc.datapath.ports import FeatureKey, FeatureRow
+from extproc.datapath.unit import as_integer
+from extproc.errors import Fault, InvalidInput, Refused
+from extproc.plugins import scheme_of
+from extproc.run.feature_store import asked_features, read_one
 from extproc.snapshot.model import FeatureView
 
-_PATIENCE_SECONDS: Final = 5.0
 _INTEGER: Final = ":integer"
-_WHOLE: Final = re.compile(r"-?[0-9]{1,19}")
 _TYPES: Final = {bool: "boolean", int: "number", float: "number", str: "text", list: "list", dict: "mapping"}
 
 features_option = click.option(
@@ -165,10 +163,10 @@ def _key(view: str, features: tuple[str, ...], join_keys: tuple[str, ...], entit
         raise InvalidInput.of("join_keys_unnamed", message, field="--join-key")
     values: list[str | int] = []
     for name, value in zip(join_keys or entity, entity, strict=True):
-        is_integer = bool(join_keys) and name.endswith(_INTEGER)
-        if is_integer and not (_WHOLE.fullmatch(value) and -(1 << 63) <= int(value) < 1 << 63):
+        number = as_integer(value) if join_keys and name.endswith(_INTEGER) else value
+        if number is None:
             raise InvalidInput.of("join_key_type", f"{value!r} is no whole number of 64 bits", field="--entity")
-        values.append(int(value) if is_integer else value)
+        values.append(number)
     named = join_keys or tuple(f"key {number}" for number in range(len(entity)))
     names = tuple(name.removesuffix(_INTEGER) for name in named)
     integers = tuple(name for name, value in zip(names, values, strict=True) if isinstance(value, int))
@@ -177,29 +175,8 @@ def _key(view: str, features: tuple[str, ...], join_keys: tuple[str, ...], entit
 
 async def _read(url: str, key: FeatureKey) -> Mapping[str, FeatureRow]:
     """What a decision would read of it, from any feature store."""
-    store = open_adapter(FEATURES, url, "--features")
-    try:
-        async with asyncio.timeout(_PATIENCE_SECONDS):
-            return await _answered(store, key)
-    except TimeoutError:
-        message = f"no answer within {_PATIENCE_SECONDS:.0f} s"
-        raise Unreachable.of("features_unreachable", message, field="--features") from None
-    except DropoutError:
-        raise
-    except Exception as error:  # somebody else's code: whatever it raises is told as that store's
-        message = f"the feature store {scheme_of(url)}: failed: {type(error).__name__}: {error}"
-        raise Unreachable.of("features_failed", message, field="--features") from error
-    finally:
-        await store.close()
-
-
-async def _answered(store: FeatureStore, key: FeatureKey) -> Mapping[str, FeatureRow]:
-    async with aclosing(store.read([key])) as answers:
-        async for answer in answers:
-            if answer.fault is not None:
-                raise answer.fault
-            return answer.rows or {}
-    return {}
+    async with asked_features(url) as store:
+        return await read_one(store, key)
 
 
 def _read_all(url: str, key: FeatureKey) -> Mapping[str, FeatureRow]:

@@ -6,6 +6,7 @@ import click
 import orjson
 
 from extproc.cli.output import output_option, print_json, print_notes
+from extproc.errors import InvalidInput
 from extproc.resources.kinds import KINDS
 from extproc.resources.loading import load_valid
 from extproc.resources.notes import notes
@@ -17,15 +18,34 @@ _MODELS = {name.lower(): kind.model for name, kind in KINDS.items()}
 
 @click.command(short_help="Check documents and list every fault.")
 @click.argument("paths", nargs=-1, required=True, metavar="PATH...")
+@click.option(
+    "--features",
+    metavar="URL",
+    help="Ask this feature store whether it has the views, features and join keys that rollouts ask for.",
+)
+@click.option(
+    "--sample-entity",
+    "sample",
+    multiple=True,
+    metavar="VALUE",
+    help="Read an entity that should have them; once for each of its join keys.",
+)
 @output_option
-def validate(paths: tuple[str, ...], output: str) -> None:
+def validate(paths: tuple[str, ...], features: str | None, sample: tuple[str, ...], output: str) -> None:
     """Check documents, each by itself and all together, and list every fault with its file, line and field.
 
     PATH is a file, or a folder whose .yaml, .yml and .json files are read, those of its sub-folders too. Exit code 2
     if anything is wrong. What is right and easily overlooked is noted on stderr.
     """
+    if sample and features is None:
+        message = "an entity is read from a feature store: name it by --features URL"
+        raise InvalidInput.of("sample_unread", message, field="--sample-entity")
     documents = load_valid(paths, deadline=settings().decision_deadline)
     noted = list(notes(documents, outcome_limit=settings().outcome_limit, alone=True))
+    if features is not None:
+        from extproc.run.feature_checks import check_features  # imported where it is asked for, as for schemas
+
+        noted += check_features(documents, features, sample)
     if output == "json":
         listed = [
             {

@@ -62,13 +62,16 @@ def entity_of(keys: tuple[JoinKey, ...], request: Request) -> tuple[str | int, .
             text = found.decode()
         except UnicodeDecodeError:
             return Reason.FEATURE_TYPE
-        if not is_integer:
-            values.append(text)
-        elif _INTEGER.fullmatch(text) and -(1 << 63) <= (number := int(text)) < 1 << 63:
-            values.append(number)
-        else:
+        value = as_integer(text) if is_integer else text
+        if value is None:
             return Reason.FEATURE_TYPE
+        values.append(value)
     return tuple(values)
+
+
+def as_integer(text: str) -> int | None:
+    """The whole number of 64 bits that ``text`` writes, or None."""
+    return number if _INTEGER.fullmatch(text) and -(1 << 63) <= (number := int(text)) < 1 << 63 else None
 
 
 def draw(compiled: CompiledRollout, unit: Unit) -> Buckets:

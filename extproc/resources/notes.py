@@ -25,14 +25,14 @@ def notes(documents: Sequence[LoadedDocument[Any]], *, outcome_limit: float, alo
     ``outcome_limit``: the seconds after which an observer takes an answer that has not begun for a failure.
     ``alone``: there is no store that could have the analysis templates that are not among them.
     Codes: ``no_value``, ``canary_is_stable``, ``shadow_is_stable``, ``weight_falls``, ``step_without_effect``,
-    ``step_without_time``, ``on_error_unwritten``, ``timeout_beyond_outcome``, ``template_absent``.
+    ``step_without_time``, ``on_error_unwritten``, ``timeout_beyond_outcome``, ``template_absent``, ``view_unused``.
     """
     there = {each.resource.key for each in documents if isinstance(each.resource, AnalysisTemplate)}
     for document in documents:
         resource = document.resource
         found = list(_without_value(type(resource), document.body))
         if isinstance(resource, Rollout):
-            found += [*_versions(resource), *_steps(resource), *_defaults(resource, outcome_limit)]
+            found += [*_versions(resource), *_steps(resource), *_defaults(resource, outcome_limit), *_views(resource)]
             found += _absent_templates(resource, there) if alone else ()
         for problem in sorted(found, key=lambda problem: document.line_at(problem.path)):
             line, field = document.line_at(problem.path), dotted(problem.path)
@@ -108,6 +108,19 @@ def _defaults(rollout: Rollout, limit: float) -> Iterator[Problem]:
             f"by then has failed to the observer: raise DROPOUT_OUTCOME_LIMIT"
         )
         yield Problem("timeout_beyond_outcome", message, ("spec", "timeout"))
+
+
+def _views(rollout: Rollout) -> Iterator[Problem]:
+    """Views of versions that are not here; one of them may be stable by now, which the status knows alone."""
+    spec = rollout.spec
+    versions = spec.versions()
+    for version in spec.features.views if spec.features is not None else ():
+        if version not in versions:
+            message = (
+                f"the document names no version {version}, so that its view is read only if that is stable by "
+                f"now{did_you_mean(version, versions)}"
+            )
+            yield Problem("view_unused", message, ("spec", "features", "views", version))
 
 
 def _absent_templates(rollout: Rollout, there: set[str]) -> Iterator[Problem]:

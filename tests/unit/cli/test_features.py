@@ -7,9 +7,9 @@ from collections.abc import AsyncGenerator, Sequence
 import pytest
 from click.testing import CliRunner
 
-from extproc.cli import features
 from extproc.cli.main import cli
 from extproc.datapath.ports import FeatureAnswer, FeatureKey, FeatureRow
+from extproc.run import feature_store
 from extproc.snapshot.model import FeatureView
 from extproc.testing.features import MemoryFeatures
 
@@ -31,7 +31,7 @@ class Broken(MemoryFeatures):
 
 @pytest.mark.parametrize("answers", [True, False])
 def test_whatever_it_raises_is_told_as_that_of_the_store(monkeypatch: pytest.MonkeyPatch, answers: bool) -> None:
-    monkeypatch.setattr(features, "open_adapter", lambda port, url, flag: Broken(answers=answers))
+    monkeypatch.setattr(feature_store, "open_adapter", lambda port, url, flag: Broken(answers=answers))
     asked = "features get --view v --entity e --name risk --features theirs:x"
     done = CliRunner().invoke(cli, asked.split(), standalone_mode=False)
     (fault,) = done.exception.faults  # type: ignore[union-attr]
@@ -53,7 +53,7 @@ def test_join_keys_are_named_and_typed_for_stores_that_ask_by_them(
     integers = tuple(name for name, value in zip(join_keys, entity, strict=True) if isinstance(value, int))
     key = FeatureKey(FeatureView("v", ("risk",), join_keys, integers), entity)
     monkeypatch.setattr(
-        features, "open_adapter", lambda port, url, flag: MemoryFeatures({key: {"risk": FeatureRow(0.5, None)}})
+        feature_store, "open_adapter", lambda port, url, flag: MemoryFeatures({key: {"risk": FeatureRow(0.5, None)}})
     )
     done = CliRunner().invoke(cli, f"features get --view v --name risk --features theirs:x {asked}".split())
     assert done.output == "risk = 0.5  (its event time is unknown)\n"

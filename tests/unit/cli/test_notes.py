@@ -36,6 +36,10 @@ NOTED = {
         MINIMAL + '  shadow: {version: "3", percent: 5}\n',
         [(AFTER, "spec.shadow", "shadow_is_stable", "version 3 is stable and shadow at once")],
     ),
+    "a view of a version that is not named": (
+        MINIMAL + "  features: {entity: {header: x-user-id}, view: risk, names: [score], views: {'44': risk_v2}}\n",
+        [(AFTER, "spec.features.views.44", "view_unused", "the document names no version 44")],
+    ),
     "a weight that falls": (
         STEPS + "    - setWeight: 50\n    - pause: {duration: 1m}\n    - setWeight: 20\n",
         [(AFTER + 3, "spec.steps[2].setWeight", "weight_falls", "the weight falls from 50 to 20: units")],
