@@ -41,6 +41,7 @@ class RedisFeatures:
 
     def __init__(self, pool: BlockingConnectionPool, where: str) -> None:
         self._pool = pool
+        self._client = Redis(connection_pool=pool)  # once: it takes longer to make than to ask
         self._where = where
 
     async def read(self, keys: Sequence[FeatureKey]) -> AsyncGenerator[FeatureAnswer, None]:
@@ -49,7 +50,7 @@ class RedisFeatures:
         Raises:
             Unreachable: ``features_refused`` when Redis wants another password, ``features_unreachable``.
         """
-        pipeline = Redis(connection_pool=self._pool).pipeline(transaction=False)
+        pipeline = self._client.pipeline(transaction=False)
         for key in keys:
             pipeline.hmget(f"{quote(key.view.name, safe='')}:{key.text}", [*key.view.features, EVENT_TIME])
         try:
