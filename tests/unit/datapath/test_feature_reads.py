@@ -131,6 +131,26 @@ async def test_a_store_that_hangs_is_left_alone_and_what_hangs_is_ended_so_that_
     await reader.close()
 
 
+async def test_a_probe_that_hangs_ends_by_itself_and_one_that_finds_what_cannot_be_read_is_answered() -> None:
+    store = Elsewhere(lambda _: DOWN)
+    reader, schedule = make(store)
+    for number in range(MOST_FAILED):
+        await found(reader, need(), f"u-{number}")
+    assert reader.reads.is_left_alone
+    store.say = lambda _: None
+    await schedule.pass_by()
+    ended, asked = store.ended, len(store.asked)
+    for _ in range(6000):
+        if store.ended > ended:
+            break
+        await asyncio.sleep(0.01)
+    await turn()
+    assert (reader.reads.is_left_alone, len(schedule.slept)) == (True, 2)
+    store.say = lambda _: CORRUPT
+    await schedule.pass_by()
+    assert (reader.reads.is_left_alone, len(store.asked)) == (False, asked + 1)
+
+
 async def _left_alone(reader: FeatureReader) -> None:
     """Until the reads that hang have done so for long enough."""
     for _ in range(6000):
