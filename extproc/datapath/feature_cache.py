@@ -21,6 +21,8 @@ LARGEST_SHARE: Final = 64
 _ENTRY_BYTES: Final = 300
 """What an entry takes besides its entity and its rows: its key, its place, and the tables' room to grow."""
 
+_PLAIN: Final = (str, float, int, type(None))
+
 
 class CachedRows(NamedTuple):
     """What the store answered, when it was asked (monotonic seconds), and what that takes in memory, in bytes.
@@ -97,9 +99,11 @@ def size_of(key: FeatureKey, rows: Mapping[str, FeatureRow], limit: int) -> int:
         size += getsizeof(part)
         if size > limit:
             break
-        if isinstance(part, Mapping):
+        if isinstance(part, _PLAIN):  # most are, and to find that out by abstract classes costs as much as the rest
+            continue
+        if isinstance(part, (list, tuple)):
+            unseen.extend(part)
+        elif isinstance(part, Mapping):
             unseen.extend(part)
             unseen.extend(part.values())
-        elif isinstance(part, (list, tuple)):
-            unseen.extend(part)
     return size

@@ -164,7 +164,7 @@ class FeatureReads:
         loop = asyncio.get_running_loop()
         read.due = loop.time() + read.patience
         slow = loop.call_at(read.due, self._slow, read)
-        fault: Exception = Unreachable.of("features_unanswered", "the feature store left a key unanswered")
+        fault: Exception | None = None
         try:
             async with asyncio.timeout(self._max_read), aclosing(self._store.read(read.keys)) as answers:
                 async for answer in answers:
@@ -174,6 +174,8 @@ class FeatureReads:
         finally:
             slow.cancel()
             self._reads.discard(read)
+            if read.unanswered and fault is None:
+                fault = Unreachable.of("features_unanswered", "the feature store left a key unanswered")
             for key in tuple(read.unanswered):
                 self._heard(read, FeatureAnswer(key, None, fault))
             if not read.is_judged:
