@@ -10,7 +10,7 @@ from hypothesis import strategies as st
 
 from extproc.datapath.decide import decide
 from extproc.datapath.model import Buckets, Decision, Facts, Features, FeatureValue, PolicyVerdict, Unit
-from extproc.names import Reason
+from extproc.names import FEATURE_FAULT_REASONS, Reason
 from extproc.snapshot.model import NO_OVERLAY, CompiledRollout, Overlay
 from tests.support.rollouts import canary, experiment
 
@@ -152,11 +152,13 @@ def test_units_outside_the_holdout_and_inside_the_layer_are_drawn(holdout: int, 
     assert outcome(decision) == ("4", "canary", "weight")
 
 
-def test_a_missing_feature_left_to_the_policy_changes_nothing_and_is_noted() -> None:
-    rollout = canary(5000, features={**FEATURES, "onMissing": "policy"})
-    decision = decide(rollout, NO_OVERLAY, facts(0, features=Features(fault=Reason.FEATURE_STALE)))
-    assert outcome(decision) == ("4", "canary", "weight")
-    assert decision.fallbacks == ("feature_stale",)
+@pytest.mark.parametrize("fault", sorted(FEATURE_FAULT_REASONS))
+def test_whyever_a_feature_is_not_there_stable_serves_or_the_policy_decides_and_it_is_noted(fault: Reason) -> None:
+    found = facts(0, features=Features(fault=fault))
+    decision = decide(canary(5000, features={**FEATURES, "onMissing": "policy"}), NO_OVERLAY, found)
+    assert (*outcome(decision), *decision.fallbacks) == ("4", "canary", "weight", fault)
+    decision = decide(canary(5000, features=FEATURES), NO_OVERLAY, found)
+    assert (*outcome(decision), *decision.fallbacks) == ("3", "excluded", fault, fault)
 
 
 def test_features_are_part_of_the_record() -> None:
