@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from datetime import UTC, datetime
 from pathlib import Path
 from types import MappingProxyType
@@ -13,8 +13,8 @@ import click
 
 from extproc.adapters.file.feature_cells import parse_types
 from extproc.adapters.file.features import read_feature_file
-from extproc.adapters.sqlite.features import ABSENT, FeatureRecord, open_features
-from extproc.cli.output import output_option, print_json, to_json
+from extproc.adapters.sqlite.features import ABSENT, FeatureRecord, SqliteFeatureStore, open_features
+from extproc.cli.output import output_option, print_json, print_notes, to_json
 from extproc.clock import SystemClock
 from extproc.datapath.ports import FeatureKey, FeatureRow
 from extproc.datapath.unit import as_integer
@@ -24,6 +24,7 @@ from extproc.run.feature_store import asked_features, read_one
 from extproc.snapshot.model import FeatureView
 
 _INTEGER: Final = ":integer"
+_NO_TYPE: Final = "null"
 _TYPES: Final = {bool: "boolean", int: "number", float: "number", str: "text", list: "list", dict: "mapping"}
 
 features_option = click.option(
@@ -86,13 +87,15 @@ def load(files: tuple[Path, ...], types: Mapping[str, str], url: str, output: st
         raise InvalidInput(faults)
     for name in types.keys() - {record.name for record in records} - {"entity"}:
         raise InvalidInput.of("types_unused", f"there is no feature {name!r} in these files", field="--types")
-    written = open_features(url).load(records)
+    store = open_features(url)
+    changed = list(_changes_of_type(store, records))
+    written = store.load(records)
     absent = sum(record.value is ABSENT for record in records)
     older = len(records) - absent - written
     types_found = _types_of(records)
     if output == "json":
         counts = {"read": len(records), "written": written, "older": older, "absent": absent}
-        print_json({**counts, "types": types_found})
+        print_json({**counts, "types": types_found, "notes": [note.as_dict() for note in changed]})
         return
     left_out = f"; {older} older than what is stored, left out" if older else ""
     taken_away = f"; {absent} empty, of which nothing is stored any more" if absent else ""
@@ -100,6 +103,24 @@ def load(files: tuple[Path, ...], types: Mapping[str, str], url: str, output: st
     for view, names in types_found.items():
         for name, found in names.items():
             click.echo(f"{view} {name}: {', '.join(found)}")
+    print_notes(changed)
+
+
+def _changes_of_type(store: SqliteFeatureStore, records: Sequence[FeatureRecord]) -> Iterator[Fault]:
+    """Which features are of another type than they were until now, as notes: a policy may compare them with numbers."""
+    first = {(record.view, record.name): record.value for record in records if record.value is not ABSENT}
+    for view, name in first:
+        before = store.some_value(view, name)
+        if before is None:
+            continue
+        was, is_ = _type_of(before), [_type_of(one.value) for one in records if (one.view, one.name) == (view, name)]
+        for new in dict.fromkeys(is_):
+            if new not in (was, _NO_TYPE):
+                yield Fault("feature_type_changed", f"{view} {name} is {new} here; it was {was} until now", field=name)
+
+
+def _type_of(value: object) -> str:
+    return _NO_TYPE if value is ABSENT else _TYPES.get(type(value), _NO_TYPE)
 
 
 def _types_of(records: Iterable[FeatureRecord]) -> dict[str, dict[str, list[str]]]:
@@ -108,7 +129,7 @@ def _types_of(records: Iterable[FeatureRecord]) -> dict[str, dict[str, list[str]
     for record in records:
         if record.value is not ABSENT:
             types = found.setdefault(record.view, {}).setdefault(record.name, [])
-            kind = _TYPES.get(type(record.value), "null")
+            kind = _type_of(record.value)
             if kind not in types:
                 types.append(kind)
     return found
@@ -144,7 +165,7 @@ def get(
     rows = asyncio.run(_read(url, key)) if names else _read_all(url, key)
     now = SystemClock().now()
     if not rows:
-        raise Refused.of("not_found", f"{key.text!r} has no such features in view {view!r}")
+        raise Refused.of("not_found", f"{key.text!r} has no such features in view {view!r}{_view_meant(url, view)}")
     if output == "json":
         found = {
             name: {"value": row.value, "event_time": row.event_time, "age": _age(row, now)}
@@ -185,6 +206,14 @@ def _read_all(url: str, key: FeatureKey) -> Mapping[str, FeatureRow]:
         return store.read_entity(key.view.name, key.text)
     finally:
         store.close()
+
+
+def _view_meant(url: str, view: str) -> str:
+    """The view that was meant, where the store is ours and has none of that name."""
+    if scheme_of(url) != "sqlite":
+        return ""
+    faults = open_features(url).lacking(FeatureView(view, ()))
+    return "".join(f"; {fault.message}" for fault in faults)
 
 
 def _age(row: FeatureRow, now: float) -> float | None:

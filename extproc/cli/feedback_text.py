@@ -97,7 +97,7 @@ def arm_json(arm: EpochArm, totals: LabelTotals) -> dict[str, Any]:
     return {
         "arm": arm.arm,
         "version": arm.version or None,
-        "labels": total.labels,
+        "labels": totals.labels,
         "truePositives": total.true_positives,
         "falsePositives": total.false_positives,
         "trueNegatives": total.true_negatives,
@@ -139,7 +139,7 @@ def _arm_cells(arm: EpochArm, totals: LabelTotals, names: Sequence[str]) -> tupl
     rates = (total.false_positive_rate, total.false_negative_rate, total.precision, total.recall)
     outcomes = [totals.outcome(name) for name in names]
     return (
-        *(arm.arm, arm.version or "-", str(total.labels)),
+        *(arm.arm, arm.version or "-", str(totals.labels)),
         *map(str, total),
         *("-" if rate is None else f"{rate:.2%}" for rate in rates),
         *("-" if each.mean is None else f"{each.mean:.6g} ({each.count})" for each in outcomes),
@@ -184,4 +184,4 @@ def _rounded(count: int) -> str:
 
 def labelled(totals: Mapping[str, LabelTotals]) -> int:
     """How many labels counted in an epoch."""
-    return sum(of_arm.total().labels for of_arm in totals.values())
+    return sum(of_arm.labels for of_arm in totals.values())

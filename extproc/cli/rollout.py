@@ -89,7 +89,8 @@ def watch(name: tuple[str, str], store: str, control: str | None, output: str) -
 def wait(name: tuple[str, str], phase: str, timeout: str, store: str, control: str | None, output: str) -> None:
     """Wait until a rollout is in a phase: exit code 0 then, 1 if the time is up or it cannot come to that any more.
 
-    Healthy and Degraded are final: somebody has to do something before a rollout leaves them.
+    Healthy and Degraded are final: somebody has to do something before a rollout leaves them. An experiment with an
+    analysis is Healthy until that fails; --for degraded waits for it.
     """
     try:
         seconds = parse_duration(timeout)

@@ -9,7 +9,7 @@ import click
 
 from extproc.cli.output import aligned
 from extproc.control.access import RolloutListing
-from extproc.control.as_json import applied_json, timestamp, variants_json
+from extproc.control.as_json import applied_json, shadow_json, timestamp, variants_json
 from extproc.control.experiments import VARIANT
 from extproc.control.result import ActionResult
 from extproc.control.steps.kinds import kind_of
@@ -103,6 +103,8 @@ def _fields(row: StoredRollout) -> list[tuple[str, str]]:
     if status.canary is not None:
         since = f"since {timestamp(status.effective_at)}{_aborted_at(status)}"
         lines.append(("weight:", f"{format_percent(status.weight)} {since}"))
+    if (shadow := shadow_json(row)) is not None:
+        lines.append(("shadow:", f"{shadow['version']}, {shadow['percent']} %"))
     lines += [
         ("epoch:", str(status.epoch)),
         ("killed:", "yes" if status.killed else "no"),
@@ -128,9 +130,9 @@ def _steps(row: StoredRollout, now: float) -> Iterator[str]:
         yield f"  {mark} {index}  {kind_of(step).summary}{_standing(row.status) if mark == _CURRENT else ''}"
         if mark == _CURRENT:
             yield from _run(row.status.analysis.get("step"), now)
-    if isinstance(background := row.status.analysis.get("background"), Mapping):
+    if background := list(_run(row.status.analysis.get("background"), now)):
         yield "in the background:"
-        yield from _run(background, now)
+        yield from background
 
 
 def _variants(row: StoredRollout, now: float) -> Iterator[str]:

@@ -17,7 +17,7 @@ from extproc.errors import Refused, Unreachable
 from extproc.store.records import StoredRollout
 
 FINAL_PHASES = ("Healthy", "Degraded")
-"""What a rollout leaves only when somebody does something, be it to what holds it up."""
+"""What a rollout leaves only when somebody does something, be it to what holds it up; see ``_is_measured``, too."""
 
 _RECONNECT_SECONDS = 0.5
 
@@ -60,13 +60,19 @@ def wait_for(rollouts: Control, name: tuple[str, str], phase: str, seconds: floa
             raise Refused.of("wait_over", f"{row.key} was deleted while it was waited for")
         if row.status.phase == phase:
             return row
-        if row.status.phase in FINAL_PHASES:
+        if row.status.phase in FINAL_PHASES and not (phase == "Degraded" and _is_measured(row)):
             raise Refused.of("wait_over", f"{row.key} does not become {phase} by itself; {stands}")
     raise Refused.of(
         "wait_timeout",
         f"{last.key} was not {phase} within {seconds:g} s; it is {last.status.phase} ({last.status.reason}): "
         f"{last.status.message}",
     )
+
+
+def _is_measured(row: StoredRollout) -> bool:
+    """Whether it is an experiment whose verdict is to come: Healthy until then, it becomes Degraded by itself."""
+    spec = row.document.get("spec", {})
+    return row.status.phase == "Healthy" and bool(spec.get("variants")) and bool(spec.get("analysis"))
 
 
 def _following(rollouts: Control, name: tuple[str, str], seconds: float) -> Iterator[StoredRollout]:

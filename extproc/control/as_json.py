@@ -6,7 +6,9 @@ import re
 from datetime import UTC, datetime
 from typing import Any
 
+from extproc.errors import InvalidInput
 from extproc.resources.fields import format_percent
+from extproc.resources.loading import parse_rollout
 from extproc.store.records import HistoryEntry, StoredRollout, UnreadableRollout
 from extproc.store.status import Status
 
@@ -24,7 +26,26 @@ def row_json(row: StoredRollout) -> dict[str, Any]:
         "source": row.source,
         **status_json(row.status),
         **({"variants": variants} if (variants := variants_json(row)) else {}),
+        **({"shadowing": shadow} if (shadow := shadow_json(row)) is not None else {}),
     }
+
+
+def shadow_json(row: StoredRollout) -> dict[str, Any] | None:
+    """The version that gets copies of requests, and of what share of the units (percent); None where none does.
+
+    A shadow step in force says it, else the document, unless it cannot be read.
+    """
+    status = row.status
+    if status.shadow and status.canary is not None:
+        return {"version": status.canary, "percent": format_percent(status.shadow)}
+    try:
+        spec = parse_rollout(row.document).spec
+        shadow = spec.shadow
+        if shadow is None:
+            return None
+        return {"version": spec.resolve(shadow), "percent": format_percent(shadow.percent)}
+    except InvalidInput:  # an earlier version of Dropout took it
+        return None
 
 
 def variants_json(row: StoredRollout) -> list[dict[str, Any]]:

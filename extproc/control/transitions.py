@@ -225,7 +225,8 @@ def retry(intent: Intent, status: Status, now: float) -> Transition:
     canary = status.canary
     if canary is None or canary not in status.taken_away:
         which = "variant" if intent.experiment else "version"
-        raise Refused.of("not_aborted", f"no {which} of {intent.key} waits for a retry, as far as the store was told")
+        message = f"no {which} of {intent.key} waits for a retry, as far as the store was told{_away_for_good(status)}"
+        raise Refused.of("not_aborted", message)
     message = f"version {canary} may be tried again, from weight 0"
     after = from_the_start(status, now)
     after = replace(
@@ -236,6 +237,13 @@ def retry(intent: Intent, status: Status, now: float) -> Transition:
     after = settled(intent, after, "retried", message)
     after = replace(after, ranges_key=ranges_key(intent, after))
     return Transition(next_epoch(status, after, now, at_once=True), message, {"version": canary})
+
+
+def _away_for_good(status: Status) -> str:
+    """Which versions were taken away that a retry would not give back: the document does not name them any more."""
+    how = dict.fromkeys(status.tripped, "tripped") | dict.fromkeys(status.aborted, "aborted")
+    away = sorted(how.keys() - {status.stable})
+    return "".join(f"; version {version} is {how[version]}, but not in the document" for version in away)
 
 
 def pause(intent: Intent, status: Status) -> Transition | None:

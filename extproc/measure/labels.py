@@ -87,6 +87,14 @@ class LabelTotals:
         """The labels of all groups."""
         return Confusion(*(sum(column) for column in zip(*self.confusion.values(), strict=True)))
 
+    @property
+    def labels(self) -> int:
+        """How many records counted: those that say what was true, or those with the outcome that most of them have.
+
+        Exact where all records of an arm say the same kind of thing; at least so many where they do not.
+        """
+        return max(self.total().labels, *(self.outcome(name).count for name in self.outcomes), 0)
+
     def of_rate(self, name: str) -> Mapping[int, tuple[int, int]]:
         """By group of units: how many labels one of ``RATES`` is about, and how many of them are what it looks for."""
         part, among = RATES[name]

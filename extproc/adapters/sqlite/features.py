@@ -11,7 +11,7 @@ import sqlite3
 import threading
 import time
 from collections.abc import Iterable, Iterator, Mapping, Sequence
-from contextlib import contextmanager, suppress
+from contextlib import closing, contextmanager, suppress
 from itertools import groupby
 from pathlib import Path
 from typing import Any, Final, NamedTuple
@@ -52,6 +52,7 @@ WHERE excluded.event_time >= feature.event_time
 
 _VIEW_AFTER: Final = "SELECT view FROM feature WHERE view > ? ORDER BY view LIMIT 1"
 _ONE_OF: Final = "SELECT 1 FROM feature WHERE view = ? AND name = ? LIMIT 1"
+_SOME_VALUE: Final = "SELECT value FROM feature WHERE view = ? AND name = ? LIMIT 1"
 _SOME_NAMES: Final = "SELECT DISTINCT name FROM (SELECT name FROM feature WHERE view = ? LIMIT 1000)"
 _MOST_VIEWS: Final = 100
 _INSTRUCTIONS: Final = 100_000
@@ -116,6 +117,20 @@ class SqliteFeatureStore:
                 return list(_lacking(connection, view))
             finally:
                 connection.close()
+
+    def some_value(self, view: str, name: str) -> Any:
+        """A value of the feature ``name``, whosever it is; None without one, and where there is no such file yet.
+
+        Raises:
+            Unreachable: as ``read`` does, and when there are too many values to look through.
+        """
+        if not self.path.exists():
+            return None
+        with self._faults(), closing(self._opened()) as connection:
+            end = time.monotonic() + SEARCH_SECONDS
+            connection.set_progress_handler(lambda: time.monotonic() > end, _INSTRUCTIONS)
+            row = connection.execute(_SOME_VALUE, (view, name)).fetchone()
+        return orjson.loads(row[0]) if row is not None else None
 
     def load(self, records: Iterable[FeatureRecord]) -> int:
         """Store all records or none, making the file if need be; the number of values that were not out of date.

@@ -7,6 +7,7 @@ import pty
 import subprocess
 import sys
 from collections.abc import Callable, Iterator
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -286,6 +287,14 @@ def test_wait_ends_when_the_phase_cannot_be_reached_any_more() -> None:
     assert waited(standing("Progressing"), standing("Degraded")) == "wait_over"
     assert waited(standing("Healthy"), phase="Degraded") == "wait_over"
     assert waited(standing("Progressing"), standing("Progressing", deleted=True)) == "wait_over"
+
+
+def test_wait_waits_for_the_verdict_of_an_experiment() -> None:
+    measured = {"spec": {"variants": [{"name": "new"}], "analysis": {"templates": []}}}
+    live, failed = (replace(standing(phase), document=measured) for phase in ("Healthy", "Degraded"))
+    assert waited(live, live, failed, phase="Degraded") == "Degraded"
+    assert waited(live, phase="Degraded") == "wait_timeout"
+    assert waited(failed, phase="Paused") == "wait_over"
 
 
 def test_wait_ends_when_the_time_is_up() -> None:

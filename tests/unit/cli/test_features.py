@@ -1,11 +1,12 @@
-"""``dropout features get`` of a store that somebody else wrote."""
+"""``dropout features``: what is told of a load, and ``get`` of a store that somebody else wrote."""
 
 from __future__ import annotations
 
 from collections.abc import AsyncGenerator, Sequence
+from pathlib import Path
 
 import pytest
-from click.testing import CliRunner
+from click.testing import CliRunner, Result
 
 from extproc.cli.main import cli
 from extproc.datapath.ports import FeatureAnswer, FeatureKey, FeatureRow
@@ -71,3 +72,28 @@ def test_a_join_key_that_makes_no_sense_is_refused(asked: str, code: str) -> Non
     command = f"features get --view v --name risk --features theirs:x {asked}".split()
     done = CliRunner().invoke(cli, command, standalone_mode=False)
     assert done.exception.code == code  # type: ignore[union-attr]
+
+
+def test_a_feature_of_another_type_than_before_is_noted(tmp_path: Path) -> None:
+    store = f"sqlite:{tmp_path / 'features.db'}"
+
+    def loaded(value: str) -> Result:
+        file = tmp_path / "values.csv"
+        file.write_text(f"entity,view,name,value\nal,user_tier,spend,{value}\n")
+        return CliRunner().invoke(cli, ["features", "load", str(file), "--features", store])
+
+    assert loaded("1.5").stderr == ""
+    assert loaded("2").stderr == ""
+    changed = loaded("abc")
+    assert changed.exit_code == 0
+    assert "note: user_tier spend is text here; it was number until now" in changed.stderr
+
+
+def test_a_view_that_is_not_there_is_told_with_the_one_that_was_meant(tmp_path: Path) -> None:
+    store = f"sqlite:{tmp_path / 'features.db'}"
+    file = tmp_path / "values.csv"
+    file.write_text("entity,view,name,value\nalice,user_tier,spend,1\n")
+    CliRunner().invoke(cli, ["features", "load", str(file), "--features", store])
+    asked = ["features", "get", "--view", "user_teir", "--entity", "alice", "--features", store]
+    done = CliRunner().invoke(cli, asked, standalone_mode=False)
+    assert "nothing is stored of view 'user_teir'; did you mean 'user_tier'?" in str(done.exception)

@@ -34,7 +34,7 @@ def store(tmp_path: Path) -> Iterator[SqliteStore]:
     store.close()
 
 
-def count(store: SqliteStore, tmp_path: Path, *what: tuple[str, int, dict[str, float]], epoch: int = 1) -> None:
+def count(store: SqliteStore, tmp_path: Path, *what: tuple[str, int | None, dict[str, float]], epoch: int = 1) -> None:
     """Label decisions: arm, index of the confusion, outcomes."""
     (kept_by,) = [one.id for one in store.epochs_of(*KEY.split("/")) if one.epoch == epoch]
     feedback = SqliteFeedback(tmp_path / "dropout.db.feedback", create=True)
@@ -96,6 +96,15 @@ def test_the_same_as_json(store: SqliteStore, tmp_path: Path) -> None:
         "recall": None,
         "outcomes": {"amount": {"count": 1, "mean": 3.0}},
     }
+
+
+def test_records_that_give_outcomes_alone_are_labels(store: SqliteStore, tmp_path: Path) -> None:
+    revenue = [("canary", None, {"revenue": 2.0}), ("canary", None, {"revenue": 3.0}), ("control", None, {"clicks": 1})]
+    count(store, tmp_path, *revenue)
+    arms = json.loads(report(tmp_path, "-o", "json").output)["arms"]
+    assert [arm["labels"] for arm in arms] == [2, 1, 0]
+    (epoch,) = json.loads(report(tmp_path, "--epochs", "-o", "json").output)["epochs"]
+    assert epoch["labels"] == 3
 
 
 def many(arm: str, false_positives: int, negatives: int) -> list[tuple[str, int, dict[str, float]]]:

@@ -27,15 +27,19 @@ from extproc.adapters.sqlite.store import SqliteStore
 from extproc.adapters.stores import open_store
 from extproc.cli.documents import to_yaml
 from extproc.cli.main import main
+from extproc.cli.rollout_text import details
 from extproc.control.access import DirectControl
 from extproc.control.actions import Abort, SetWeight
 from extproc.resources.marked_yaml import read_documents
+from extproc.store.records import StoredRollout
+from extproc.store.status import Status
 from tests.support.clock import FakeClock
 from tests.support.damage import damage
 from tests.support.rollouts import CANARY, EXPERIMENT, document
 from tests.support.templates import ERRORS, template
 
 KEY = "payments/fraud-detector"
+EMPTY_RUN = {"started": 0.0, "metrics": {}}
 
 
 @dataclass(frozen=True)
@@ -370,6 +374,19 @@ def test_an_abort_a_refusal_and_a_retry(applied: Dropout) -> None:
     assert "aborted:" in applied("rollout", "get", KEY).out
     assert applied("rollout", "retry", KEY).exit_code == 0
     assert applied("rollout", "retry", KEY, "-o", "json").codes == ["not_aborted"]
+
+
+def test_a_shadow_is_shown_with_its_version_and_share(dropout: Dropout) -> None:
+    spec = {name: CANARY[name] for name in CANARY if name not in ("canary", "steps")}
+    dropout("apply", "-f", put("shadow.yaml", document({**spec, "shadow": {"version": "4", "percent": 50}})))
+    assert "shadow:            4, 50 %" in dropout("rollout", "get", KEY).out
+    assert dropout("rollout", "get", KEY, "-o", "json").json["shadowing"] == {"version": "4", "percent": 50}
+
+
+def test_a_run_that_measures_nothing_has_no_heading() -> None:
+    row = StoredRollout("a", "b", document(CANARY), Status("3", "4", analysis={"background": EMPTY_RUN}), 1, None)
+    lines = details(row, 0.0)
+    assert "in the background:" not in lines
 
 
 def test_kill_and_restore(applied: Dropout) -> None:

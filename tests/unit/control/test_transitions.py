@@ -155,6 +155,11 @@ def test_a_retry_of_what_was_not_aborted_is_refused() -> None:
     assert refused.value.code == "not_aborted"
 
 
+def test_a_retry_says_which_versions_are_away_that_the_document_does_not_name() -> None:
+    with pytest.raises(Refused, match="; version 2 is aborted, but not in the document"):
+        transitions.retry(INTENT, replace(FRESH, aborted=("2",)), NOW)
+
+
 def test_an_edit_after_an_abort_that_leaves_the_ranges_leaves_the_epoch() -> None:
     aborted = done(transitions.abort(INTENT, at_weight(2500), NOW))
     assert transitions.configure(INTENT, aborted, NOW).status == aborted

@@ -264,10 +264,9 @@ def test_the_commands_load_and_get(tmp_path: Path, capsys: pytest.CaptureFixture
     csv_file = tmp_path / "f.csv"
     csv_file.write_text("entity,view,name,value,event_time\nu-1,user_risk,risk_score,0.9,100\n")
     code, out, _ = run(capsys, "load", str(csv_file), "--features", url, "-o", "json")
-    assert (code, json.loads(out)) == (
-        0,
-        {"read": 1, "written": 1, "older": 0, "absent": 0, "types": {"user_risk": {"risk_score": ["number"]}}},
-    )
+    counts = {"read": 1, "written": 1, "older": 0, "absent": 0}
+    types = {"user_risk": {"risk_score": ["number"]}}
+    assert (code, json.loads(out)) == (0, {**counts, "types": types, "notes": []})
     csv_file.write_text("entity,view,name,value,event_time\nu-1,user_risk,risk_score,0.1,99\n")
     code, out, _ = run(capsys, "load", str(csv_file), "--features", url)
     assert (code, out) == (
