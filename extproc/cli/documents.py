@@ -26,9 +26,11 @@ from extproc.errors import Fault, InvalidInput, Unreachable
 from extproc.resources import analysis_template
 from extproc.resources.drafts import Draft
 from extproc.resources.kinds import KINDS
-from extproc.resources.loading import load_together
+from extproc.resources.loading import load_together, parse_rollout
 from extproc.resources.notes import notes
+from extproc.resources.uses import uses
 from extproc.settings import settings
+from extproc.store.ports import Rollouts
 from extproc.store.records import StoredRollout
 from extproc.suggestions import did_you_mean, listed
 
@@ -75,8 +77,9 @@ def apply(paths: tuple[str, ...], repair: bool, store: str, output: str) -> None
     documents = loaded.documents
     with opened(store, create=True) as opened_store:
         results = act(opened_store, this_user(), Apply(documents, repair=repair), SystemClock(), direct_policy())
+        stored = {row.key for row in opened_store.documents().templates}
         unled = () if opened_store.led() else tuple(_without_controller(results))
-    noted = [*notes(documents, outcome_limit=settings().outcome_limit, alone=False), *unled]
+    noted = [*notes(documents, outcome_limit=settings().outcome_limit, stored=stored), *unled]
     if output == "json":
         print_json({"results": _results_json(results), "notes": [note.as_dict() for note in noted]})
         return
@@ -166,10 +169,33 @@ def delete(kind: str, name: tuple[str, str], store: str, output: str) -> None:
     with opened(store) as opened_store:
         action = DeleteTemplate(*name) if kind == analysis_template.KIND else Delete(*name)
         results = act(opened_store, this_user(), action, SystemClock(), direct_policy())
+        noted = list(_still_used(opened_store, "/".join(name))) if kind == analysis_template.KIND else []
     if output == "json":
-        print_json({"results": _results_json(results)})
-    else:
-        _print_results(results)
+        print_json(
+            {"results": _results_json(results), **({"notes": [note.as_dict() for note in noted]} if noted else {})}
+        )
+        return
+    _print_results(results)
+    print_notes(noted)
+
+
+def _still_used(store: Rollouts, template: str) -> Iterator[Fault]:
+    """That rollouts name a template that was deleted, as a note."""
+    keys = [row.key for row in store.documents().rollouts if template in _templates_of(row)]
+    if keys:
+        message = (
+            f"the analysis template {template} is used by {listed(keys)}: without it nothing is measured, and a canary "
+            "waits; apply it again, or take it out of the document"
+        )
+        yield Fault("template_used", message)
+
+
+def _templates_of(row: StoredRollout) -> set[str]:
+    try:
+        found = uses(parse_rollout(row.document))
+    except InvalidInput:  # an earlier version of Dropout took it
+        return set()
+    return {f"{row.namespace}/{named.template_name}" for use in found for named in use.analysis.templates}
 
 
 def _print_results(results: Sequence[ActionResult | TemplateResult]) -> None:

@@ -41,7 +41,7 @@ def validate(paths: tuple[str, ...], features: str | None, sample: tuple[str, ..
         message = "an entity is read from a feature store: name it by --features URL"
         raise InvalidInput.of("sample_unread", message, field="--sample-entity")
     documents = load_valid(paths, deadline=settings().decision_deadline)
-    noted = list(notes(documents, outcome_limit=settings().outcome_limit, alone=True))
+    noted = list(notes(documents, outcome_limit=settings().outcome_limit, stored=None))
     if features is not None:
         from extproc.run.feature_checks import check_features  # imported where it is asked for, as for schemas
 

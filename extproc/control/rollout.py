@@ -176,6 +176,8 @@ def advance(plan: RolloutPlan, status: Status, evidence: Evidence, now: float) -
         return _clock_set_back(status, now)
     if status.killed or now < status.step_at:
         return None
+    if (freed := _freed(plan, status, now)) is not None:
+        return freed
     after = _with_measurements(plan, status, evidence, now)
     verdict = _verdict(plan, after, now) or _sample_ratio(after, evidence)
     if verdict is not None:
@@ -275,7 +277,7 @@ def _with_measurements(plan: RolloutPlan, status: Status, evidence: Evidence, no
         runs[kind] = analysis.brought_up_to(run, runs[kind], now, status.step)
         if measured := evidence.measured.get(kind):
             runs[kind] = analysis.record(run, runs[kind], measured, now)
-    if plan.background is not None and BACKGROUND not in runs and status.weight > 0:
+    if plan.background is not None and BACKGROUND not in runs and (status.weight > 0 or plan.background.error):
         runs[BACKGROUND] = analysis.start(plan.background, now, status.step)
     return replace(status, analysis=runs) if runs != status.analysis else status
 
@@ -314,6 +316,21 @@ def _doubt_in_the_background(plan: RolloutPlan, status: Status, reason: str, why
     if status.phase == "Paused" and status.reason in _BACKGROUND_PAUSES:
         return Transition(replace(status, analysis=runs), "")
     return _to_pause(replace(status, analysis=runs), reason, why, detail)
+
+
+def _freed(plan: RolloutPlan, status: Status, now: float) -> Transition | None:
+    """A pause ends by itself if the document has no analysis in the background any more, or it can be begun at last."""
+    if status.phase != "Paused" or status.reason not in _BACKGROUND_PAUSES:
+        return None
+    run = status.analysis.get(BACKGROUND)
+    if plan.background is None:
+        message = "the document has no analysis in the background any more"
+    elif run is not None and not run["metrics"] and not plan.background.error:
+        message = "the analysis in the background can be begun"
+    else:
+        return None
+    runs = {kind: state for kind, state in status.analysis.items() if kind != BACKGROUND}
+    return Transition(going_on(replace(status, analysis=runs), now, "background_lifted", message), message)
 
 
 def _sample_ratio(status: Status, evidence: Evidence) -> Transition | None:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Collection, Iterator, Sequence
 from typing import Any
 
 from extproc.errors import Fault
@@ -19,11 +19,13 @@ from extproc.resources.uses import uses
 from extproc.suggestions import did_you_mean
 
 
-def notes(documents: Sequence[LoadedDocument[Any]], *, outcome_limit: float, alone: bool) -> Iterator[Fault]:
+def notes(
+    documents: Sequence[LoadedDocument[Any]], *, outcome_limit: float, stored: Collection[str] | None
+) -> Iterator[Fault]:
     """What to tell of valid ``documents``, in the order of their lines: each as a fault that is none.
 
     ``outcome_limit``: the seconds after which an observer takes an answer that has not begun for a failure.
-    ``alone``: there is no store that could have the analysis templates that are not among them.
+    ``stored``: the analysis templates that the store has (``namespace/name``), None where no store is asked.
     Codes: ``no_value``, ``canary_is_stable``, ``shadow_is_stable``, ``weight_falls``, ``step_without_effect``,
     ``step_without_time``, ``on_error_unwritten``, ``timeout_beyond_outcome``, ``template_absent``, ``view_unused``.
     """
@@ -33,7 +35,7 @@ def notes(documents: Sequence[LoadedDocument[Any]], *, outcome_limit: float, alo
         found = list(_without_value(type(resource), document.body))
         if isinstance(resource, Rollout):
             found += [*_versions(resource), *_steps(resource), *_defaults(resource, outcome_limit), *_views(resource)]
-            found += _absent_templates(resource, there) if alone else ()
+            found += _absent_templates(resource, there, stored)
         for problem in sorted(found, key=lambda problem: document.line_at(problem.path)):
             line, field = document.line_at(problem.path), dotted(problem.path)
             yield Fault(problem.code, problem.message, document.file, line, field)
@@ -123,14 +125,17 @@ def _views(rollout: Rollout) -> Iterator[Problem]:
             yield Problem("view_unused", message, ("spec", "features", "views", version))
 
 
-def _absent_templates(rollout: Rollout, there: set[str]) -> Iterator[Problem]:
-    """The templates that ``rollout`` names and that are not ``there``."""
+def _absent_templates(rollout: Rollout, there: set[str], stored: Collection[str] | None) -> Iterator[Problem]:
+    """The templates that ``rollout`` names and that are neither ``there`` nor ``stored``."""
+    known = there.union(stored or ())
+    where = "is not among these documents" if stored is None else "is neither among these documents nor in the store"
     for use in uses(rollout):
         for index, named in enumerate(use.analysis.templates):
             key = f"{rollout.metadata.namespace}/{named.template_name}"
-            if key not in there:
+            if key not in known:
+                waits = "analysis_error" if use.in_step else "background_error"
                 message = (
-                    f"the analysis template {key} is not among these documents; without it nothing is measured, "
-                    f"and a canary waits as analysis_error{did_you_mean(key, there)}"
+                    f"the analysis template {key} {where}; without it nothing is measured, "
+                    f"and a canary waits as {waits}{did_you_mean(key, known)}"
                 )
                 yield Problem("template_absent", message, (*use.path, "templates", index))

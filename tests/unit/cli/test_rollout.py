@@ -389,6 +389,16 @@ def test_a_run_that_measures_nothing_has_no_heading() -> None:
     assert "in the background:" not in lines
 
 
+def test_a_template_that_is_missed_is_told_when_it_is_asked_for_and_when_it_goes(dropout: Dropout) -> None:
+    watched = put("watched.yaml", document({**CANARY, "analysis": {"templates": [{"templateName": "health"}]}}))
+    assert "neither among these documents nor in the store" in dropout("apply", "-f", watched).err
+    dropout("apply", "-f", put("template.yaml", template()))
+    assert "payments/health" not in dropout("apply", "-f", watched).err
+    deleted = dropout("delete", "analysistemplate", "payments/health")
+    assert deleted.exit_code == 0
+    assert f"payments/health is used by {KEY}" in deleted.err
+
+
 def test_kill_and_restore(applied: Dropout) -> None:
     killed = applied("kill", KEY, "-o", "json").json
     assert (killed["message"], killed["status"]["killed"]) == ("killed: only stable is served", True)

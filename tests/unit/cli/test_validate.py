@@ -67,7 +67,7 @@ def test_a_template_that_is_not_among_the_documents_is_noted(
     assert (code, out) == (0, "2 documents are valid\n")
     assert err == (
         f"{file}:10 spec.analysis.templates[0]: note: the analysis template default/erors is not among these "
-        "documents; without it nothing is measured, and a canary waits as analysis_error; did you mean "
+        "documents; without it nothing is measured, and a canary waits as background_error; did you mean "
         "'default/errors'? (template_absent)\n"
     )
 

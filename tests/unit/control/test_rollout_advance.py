@@ -261,10 +261,21 @@ def test_doubt_in_the_background_outlasts_a_pause_by_hand_and_what_is_paused_is_
 
 def test_a_background_analysis_without_its_template_pauses_and_says_so_once() -> None:
     plan = plan_for([{"setWeight": 5}, {"setWeight": 50}], background="nowhere")
-    status, _ = settle(plan, fresh(plan), NOW)
-    status, said = settle(plan, status, NOW + 1)
+    status, said = settle(plan, fresh(plan), NOW)
     assert (status.phase, status.reason, len(said)) == ("Paused", "background_error", 1)
+    assert status.weight == 0, "nothing is raised that nobody watches over"
     assert settle(plan, status, NOW + 60)[1] == []
+
+
+@pytest.mark.parametrize("background", [None, "live"])
+def test_a_pause_for_a_template_that_is_missing_ends_when_it_is_there_or_no_more_asked_for(
+    background: str | None,
+) -> None:
+    steps: list[Any] = [{"setWeight": 5}, {"pause": {}}]
+    status, _ = settle(plan_for(steps, background="nowhere"), fresh(plan_for(steps)), NOW)
+    after, said = settle(plan_for(steps, background=background), status, NOW + 1)
+    assert "in the background" in said[0]
+    assert (after.weight, after.phase) == (500, "Progressing")
 
 
 @pytest.mark.parametrize("background", ["live", "patient"])
