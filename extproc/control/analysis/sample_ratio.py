@@ -9,7 +9,7 @@ data", NeurIPS 2022), whose inverse is a p-value that holds at all looks togethe
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from dataclasses import dataclass
 from math import exp, lgamma, log
 from typing import Final
@@ -55,18 +55,18 @@ def sample_ratio(units: Mapping[str, int], shares: Mapping[str, int]) -> SampleR
     likely = {arm: share / sum(shares.values()) for arm, share in shares.items()}
     expected = {arm: total * share for arm, share in likely.items()}
     chi_square = sum((counts[arm] - count) ** 2 / count for arm, count in expected.items())
-    return SampleRatio(counts, expected, chi_square, p_over_all_looks([*counts.values()], [*likely.values()]))
+    return SampleRatio(counts, expected, chi_square, min(1.0, exp(-_log_bayes_factor(counts, likely))))
 
 
-def p_over_all_looks(counts: Sequence[float], likely: Sequence[float]) -> float:
-    """How likely it is that ``counts`` look as unlike the shares that are ``likely`` as they do, at any look.
+def _log_bayes_factor(counts: Mapping[str, int], likely: Mapping[str, float]) -> float:
+    """How much better other shares explain ``counts`` than those that are ``likely``, as a logarithm.
 
-    The inverse of how much better other shares explain them. The prior weighs as much as one unit for each count: so
-    wide that even a sample in which units were replaced, as ``UnitSample`` is beyond its limit, keeps the promise.
+    The prior weighs as much as one unit for each arm: so wide that even a sample in which units were replaced, as
+    ``UnitSample`` is beyond its limit, keeps the promise.
     """
     weight = float(len(counts))
-    factor = lgamma(weight) - lgamma(weight + sum(counts))
-    for count, share in zip(counts, likely, strict=True):
-        prior = weight * share
-        factor += lgamma(prior + count) - lgamma(prior) - count * log(share)
-    return exp(min(0.0, -factor))
+    factor = lgamma(weight) - lgamma(weight + sum(counts.values()))
+    for arm, count in counts.items():
+        prior = weight * likely[arm]
+        factor += lgamma(prior + count) - lgamma(prior) - count * log(likely[arm])
+    return factor
