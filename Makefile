@@ -14,7 +14,7 @@ FAULTS := tests/e2e/test_faults.py
 DEMO := tests/e2e/test_demo.py
 NEEDS_OPA := $(addprefix tests/contract/test_opa_,policies.py decisions.py data.py capabilities.py)
 SYSTEMS := debian postgres valkey otlp schemas tecton
-ENVOYS := envoy-1.37 envoy-1.38 envoy-1.39
+BY_NIGHT := envoy-1.37 envoy-1.38 envoy-1.39 feast
 
 # Images of containers often set this. Every one of the hundreds of processes that a test run starts would then compile
 # what it imports, which takes as long again as the rest of its start.
@@ -71,7 +71,7 @@ computing: $(READY)
 
 # One after the other: each runs many tests beside each other.
 nightly: $(READY) ## what costs more than `make test` may: the tests on a real Envoy, on 1.37 to 1.39 too
-	@tests/systems/install $(ENVOYS)
+	@tests/systems/install $(BY_NIGHT)
 	@.ci/within nightly $(PYTEST) -m nightly tests
 
 check: code policies docs ## format, lint, types, generated code, policies, pages
@@ -125,7 +125,7 @@ format: $(READY) ## put code and policies into their format, and into the pages 
 lock: $(READY) # resolve pyproject.toml anew into requirements.lock, for Python 3.11 to 3.13
 	@$(BIN)/uv pip compile --quiet --upgrade --universal --python-version 3.11 --all-extras --no-header \
 		--no-emit-index-url --generate-hashes pyproject.toml -o requirements.lock
-	@$(BIN)/uv pip compile --quiet --universal --python-version 3.11 --extra opa --extra prometheus --extra redis --extra rego --no-header --no-annotate \
+	@$(BIN)/uv pip compile --quiet --universal --python-version 3.11 --extra opa --extra prometheus --extra redis --extra rego --extra rest --no-header --no-annotate \
 		--no-emit-index-url --generate-hashes --constraint requirements.lock pyproject.toml -o envoy/requirements.lock
 	@for wheel in tests/systems/wheels/*.in; do \
 		$(BIN)/uv pip compile --quiet --upgrade --universal --python-version 3.11 --no-header --no-annotate \

@@ -76,7 +76,7 @@ class FeastServer(Process):
             return
         (self.folder / "data").mkdir()
         (self.folder / "feature_store.yaml").write_text(STORE)
-        python = found("feast", "make systems", in_venv("feast", "bin/feast")).with_name("python")
+        python = found("feast", "make nightly", in_venv("feast", "bin/feast")).with_name("python")
         (self.folder / "fill.py").write_text(VIEWS)  # a file: Feast keeps the source of what is computed on demand
         done = subprocess.run(
             [python, "fill.py"], cwd=self.folder, capture_output=True, text=True, timeout=self.start_seconds
@@ -84,7 +84,7 @@ class FeastServer(Process):
         assert done.returncode == 0, done.stderr[-4000:]
 
     def command(self) -> Sequence[str | Path]:
-        feast = found("feast", "make systems", in_venv("feast", "bin/feast"))
+        feast = found("feast", "make nightly", in_venv("feast", "bin/feast"))
         return [feast, "serve", "--host", "127.0.0.1", "--port", str(self.port), "--no-access-log"]
 
     def ready(self) -> bool:

@@ -39,6 +39,7 @@ def feast(servers: Servers) -> str:
     return f"{servers.get(FeastServer).url}?template=feast"
 
 
+@pytest.mark.nightly
 async def test_feasts_values_come_as_they_are_with_their_times(feast: str) -> None:
     """NaN, which Feast answers as null, is missing; an infinity is a text there."""
     found = await ask(feast, [FeatureKey(RISK, (user,)) for user in (7, 8, 9, 99)])
@@ -52,12 +53,14 @@ async def test_feasts_values_come_as_they_are_with_their_times(feast: str) -> No
     assert rows == {user: {name: FeatureRow(value, AT) for name, value in of.items()} for user, of in values.items()}
 
 
+@pytest.mark.nightly
 async def test_feasts_entities_of_several_join_keys_are_told_apart(feast: str) -> None:
     keys = [FeatureKey(PAIR, (7, shop)) for shop in ("a|b", 'c"d', "a", '"}], "x": [')]
     found = await ask(feast, keys)
     assert [found[key].rows for key in keys] == [{"visits": FeatureRow(5, AT)}, {"visits": FeatureRow(6, AT)}, {}, {}]
 
 
+@pytest.mark.nightly
 async def test_a_join_key_that_feast_cannot_stand_takes_nobody_elses_features(feast: str) -> None:
     view = FeatureView("user_risk", ("country",), ("user_id",))
     found = await ask(feast, [FeatureKey(view, (user,)) for user in ("7", "x", "07", "9")])
@@ -70,11 +73,13 @@ async def test_a_join_key_that_feast_cannot_stand_takes_nobody_elses_features(fe
         assert fault.code == code
 
 
+@pytest.mark.nightly
 async def test_feasts_values_on_demand_have_no_time(feast: str) -> None:
     key = FeatureKey(FeatureView("twice", ("doubled",), ("user_id",)), (7,))
     assert (await ask(feast, [key]))[key].rows == {"doubled": FeatureRow(0.2, None)}
 
 
+@pytest.mark.nightly
 @pytest.mark.parametrize("view", ["user_rsik", "user_risk:score"])
 async def test_a_view_that_feast_does_not_have_is_a_fault(view: str, feast: str) -> None:
     key = FeatureKey(FeatureView(view, ("score",), ("user_id",)), (7,))

@@ -78,6 +78,8 @@ OTHERS = {
     "net/http_protocol.py",  # one request's
     "net/listener.py",  # one connection's, until it is encrypted
     "net/relay.py",  # one connection's to gRPC
+    "adapters/rest/connection.py",  # one request's, which outlives who waited for it
+    "adapters/rest/features.py",  # the parts of one read, which waits for them
     "adapters/opa/policy.py",  # the end of connections that others took the place of
     "datapath/remote_policies.py",  # one question's: its failure is a verdict
     "datapath/circuit.py",  # one that probes: its failure ends the probing

@@ -188,9 +188,9 @@ def test_an_empty_cell_takes_a_value_away_unless_that_is_newer(
 
     types = {"v": {"n": ["number"], "m": ["number"]}}
     counts = {"read": 2, "written": 2, "older": 0, "absent": 0}
-    assert loaded("u,v,n,0.9,100\nu,v,m,1,100\n") == (0, {**counts, "types": types})
+    assert loaded("u,v,n,0.9,100\nu,v,m,1,100\n") == (0, {**counts, "types": types, "notes": []})
     counts = {"read": 3, "written": 0, "older": 0, "absent": 3}
-    assert loaded("u,v,n,,200\nu,v,m,,50\nw,v,n,NA,1\n") == (0, {**counts, "types": {}})
+    assert loaded("u,v,n,,200\nu,v,m,,50\nw,v,n,NA,1\n") == (0, {**counts, "types": {}, "notes": []})
     store = open_features(url)
     assert list(store.read_entity("v", "u")) == ["m"]
     store.close()

@@ -100,7 +100,7 @@ def test_a_name_that_is_nothing_is_a_fault_of_its_file_and_no_error_of_every_tes
 
 
 def test_tests_that_would_end_the_process_are_refused() -> None:
-    with pytest.raises(InvalidInput, match="calls itself"):
+    with pytest.raises(InvalidInput, match="depends on itself"):
         run_tests(sources_of("package t\n\nf(x) := f(x)\n\ntest_f if f(1)\n"))
 
 

@@ -6,6 +6,7 @@ from typing import Any
 
 import pytest
 
+from extproc.adapters.regorus import policy
 from extproc.adapters.regorus.rego_tests import run_tests
 from tests.support.policies import engine_of, sources_of
 
@@ -132,13 +133,16 @@ def test_an_engine_that_panics_is_replaced(monkeypatch: pytest.MonkeyPatch) -> N
     class PanicException(BaseException):
         """As the library calls its own."""
 
-    def panic(*_: Any) -> Any:
-        raise PanicException
+    panics, ask = [PanicException()], policy._of_rule
 
+    def once(*asked: Any) -> Any:
+        if panics:
+            raise panics.pop()
+        return ask(*asked)
+
+    monkeypatch.setattr(policy, "_of_rule", once)
     engine = engine_of("package routing\n\ndecision := {} if input.a == 1\n")
-    with monkeypatch.context() as patch:
-        patch.setattr("extproc.adapters.regorus.policy._of_rule", panic)
-        verdict = engine.evaluate("routing/decision", {"a": 1})
+    verdict = engine.evaluate("routing/decision", {"a": 1})
     assert (verdict.fault, verdict.message) == ("policy_error", "the engine panicked")
     assert engine.evaluate("routing/decision", {"a": 1}).fault == "policy_invalid"
 
